@@ -1,0 +1,121 @@
+"""One training step's lists as tensors, cut into pieces that fit the token budget.
+
+Shapes: B lists, K passages in the longest list, P = Σ list sizes pairs, T = Σ pair lengths tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIN_CHUNK_TOKENS = 2048  # smaller chunks no longer fill the machine, so padding is the lesser waste
+MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair: at most 20% padding
+
+
+@dataclass
+class Batch:
+    """B ragged lists: the tokens of their P pairs without padding, in list order, and one target per passage."""
+
+    query_ids: list[str]  # B
+    tokens: Tensor  # [T] int64
+    token_types: Tensor  # [T] int64
+    lengths: Tensor  # [P] int64: tokens of each pair
+    list_sizes: Tensor  # [B] int64: passages of each list
+    target: Tensor  # [B, K] float32: ranks, labels or teacher scores; 0 where padded
+    mask: Tensor  # [B, K] bool: True for real passages
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with the tensors that the loss reads on the device; tokens follow chunk by chunk."""
+        return replace(self, target=self.target.to(device), mask=self.mask.to(device))
+
+
+@dataclass
+class Chunk:
+    """Some pairs of similar length as one padded rectangle."""
+
+    pairs: Tensor  # [p] int64: which pairs of the batch
+    input_ids: Tensor  # [p, longest]
+    attention_mask: Tensor  # [p, longest]
+    token_type_ids: Tensor  # [p, longest]
+
+
+def make_batch(query_ids: list[str], lists: list[list[tuple[np.ndarray, np.ndarray]]], targets: list) -> Batch:
+    """Join lists of (tokens, token types) pairs and their targets into one batch."""
+    pairs = [pair for pairs in lists for pair in pairs]
+    sizes = [len(pairs) for pairs in lists]
+    target = torch.zeros(len(lists), max(sizes))  # [B, K]
+    mask = torch.zeros(len(lists), max(sizes), dtype=torch.bool)  # [B, K]
+    for row, values in enumerate(targets):
+        target[row, : sizes[row]] = torch.as_tensor(np.asarray(values), dtype=torch.float32)
+        mask[row, : sizes[row]] = True
+    return Batch(
+        query_ids=query_ids,
+        tokens=torch.from_numpy(np.concatenate([tokens for tokens, _ in pairs])).long(),
+        token_types=torch.from_numpy(np.concatenate([types for _, types in pairs])).long(),
+        lengths=torch.tensor([len(tokens) for tokens, _ in pairs]),
+        list_sizes=torch.tensor(sizes),
+        target=target,
+        mask=mask,
+    )
+
+
+def split_lists(batch: Batch, max_tokens: int) -> Iterator[Batch]:
+    """Yield the batch as micro-batches of whole lists with at most max_tokens tokens each.
+
+    A list that is longer than the budget makes a micro-batch of its own.
+    """
+    list_starts = torch.cat([torch.zeros(1, dtype=torch.long), batch.list_sizes.cumsum(0)])  # [B + 1] pairs
+    token_starts = torch.cat([torch.zeros(1, dtype=torch.long), batch.lengths.cumsum(0)])  # [P + 1] tokens
+    bounds = token_starts[list_starts].tolist()  # [B + 1]: where each list's tokens begin
+    first = 0
+    for last in range(1, len(batch.query_ids) + 1):
+        if last == len(batch.query_ids) or bounds[last + 1] - bounds[first] > max_tokens:
+            pairs = slice(int(list_starts[first]), int(list_starts[last]))
+            yield _take_lists(batch, slice(first, last), pairs, slice(bounds[first], bounds[last]))
+            first = last
+
+
+def _take_lists(batch: Batch, lists: slice, pairs: slice, tokens: slice) -> Batch:
+    return Batch(
+        query_ids=batch.query_ids[lists],
+        tokens=batch.tokens[tokens],
+        token_types=batch.token_types[tokens],
+        lengths=batch.lengths[pairs],
+        list_sizes=batch.list_sizes[lists],
+        target=batch.target[lists],
+        mask=batch.mask[lists],
+    )
+
+
+def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[Chunk]:
+    """Yield all pairs in padded chunks of at most max_tokens tokens, padding included, longest pairs first.
+
+    Pairs are sorted by length, so that a chunk holds pairs of nearly one length. A pair that is longer than the
+    budget makes a chunk of its own.
+    """
+    order = torch.argsort(batch.lengths, descending=True, stable=True)
+    lengths = batch.lengths[order].tolist()
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), batch.lengths.cumsum(0)])  # [P + 1]
+    first = 0
+    for last in range(1, len(lengths) + 1):
+        width = lengths[first]
+        full = (last - first + 1) * width > max_tokens
+        if last < len(lengths):
+            uneven = lengths[last] < MAX_SHRINK * width and (last - first) * width >= MIN_CHUNK_TOKENS
+        if last == len(lengths) or full or uneven:
+            yield _pad(batch, order[first:last], starts, width, pad_id)
+            first = last
+
+
+def _pad(batch: Batch, pairs: Tensor, starts: Tensor, width: int, pad_id: int) -> Chunk:
+    columns = torch.arange(width)
+    attention_mask = columns < batch.lengths[pairs, None]  # [p, width]
+    places = (starts[pairs, None] + columns).masked_fill(~attention_mask, 0)
+    return Chunk(
+        pairs=pairs,
+        input_ids=batch.tokens[places].masked_fill(~attention_mask, pad_id),
+        attention_mask=attention_mask.long(),
+        token_type_ids=batch.token_types[places].masked_fill(~attention_mask, 0),
+    )

@@ -1,0 +1,97 @@
+"""Passages and queries, from files and from `ir_datasets`.
+
+    queries = read_queries("queries.tsv")                  # {"q1": "what is ..."}
+    passages = read_passages("passages.jsonl.gz", ids)     # only the passages asked for
+
+Files are TSV (`id<TAB>text`) or JSONL (BEIR: `_id`, `title`, `text`), plain or .gz; anything else is an id.
+Runs of white space become one blank, so that all three sources of a collection give the same text.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from distill.errors import InputError
+from distill.trec import load_ir_datasets, numbered_lines
+
+Texts = dict[str, str]  # id -> text
+
+
+def read_queries(source: str) -> Texts:
+    """Read all queries of a file or an `ir_datasets` id.
+
+    Raises InputError for a missing source, a bad line, a duplicate id, an empty query and an empty file.
+    """
+    queries = _read_texts(source, "queries", None)
+    if not queries:
+        raise InputError(f"{source}: holds no query: expected lines of `id<TAB>text`")
+    for query_id, text in queries.items():
+        if not text:
+            raise InputError(f"{source}: query {query_id} has no text: give it one or remove the line")
+    return queries
+
+
+def read_passages(source: str, doc_ids: set[str]) -> Texts:
+    """Read the passages with these ids; a passage the source lacks is absent from the result, an empty one is "".
+
+    Raises InputError for a missing source, a bad line, a duplicate id and an empty file.
+    """
+    return _read_texts(source, "docs", doc_ids)
+
+
+def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
+    if not Path(source).is_file():
+        return _ir_datasets_texts(source, wanted, ids)
+    rows = _jsonl_rows(source) if source.removesuffix(".gz").endswith((".jsonl", ".json")) else _tsv_rows(source)
+    texts: Texts = {}
+    seen = set()
+    for place, text_id, text in rows:
+        if text_id in seen:
+            raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
+        seen.add(text_id)
+        if ids is None or text_id in ids:
+            texts[text_id] = _join_blanks(text)
+    if not seen:
+        raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
+    return texts
+
+
+def _tsv_rows(path: str) -> Iterator[tuple[str, str, str]]:
+    for place, line in numbered_lines(path):
+        text_id, tab, text = line.partition("\t")
+        if not tab:
+            raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`")
+        yield place, text_id, text
+
+
+def _jsonl_rows(path: str) -> Iterator[tuple[str, str, str]]:
+    for place, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: is no JSON object ({error.msg})") from None
+        if not isinstance(row, dict) or "_id" not in row or not isinstance(row.get("text"), str):
+            raise InputError(f"{place}: lacks `_id` or `text`: expected BEIR's keys `_id`, `title`, `text`")
+        yield place, str(row["_id"]), _join_title(row.get("title"), row["text"])
+
+
+def _ir_datasets_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
+    dataset = load_ir_datasets(source, wanted)
+    if wanted == "queries":
+        return {query.query_id: _join_blanks(query.default_text()) for query in dataset.queries_iter()}
+    return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in dataset.docs_store().get_many_iter(sorted(ids))}
+
+
+def _passage_text(doc) -> str:
+    """Title and text like the BEIR files; other record types by `ir_datasets`' own choice of fields."""
+    if hasattr(doc, "title") and hasattr(doc, "text"):
+        return _join_title(doc.title, doc.text)
+    return doc.default_text()
+
+
+def _join_title(title: str | None, text: str) -> str:
+    return f"{title} {text}".strip() if title else text
+
+
+def _join_blanks(text: str) -> str:
+    return " ".join(text.split())

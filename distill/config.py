@@ -1,0 +1,344 @@
+"""The configuration: its schema, and the rules between its fields.
+
+The dataclasses give every key its type; `register_schemas` puts them first in the defaults lists of
+`conf/train.yaml` and `conf/evaluate.yaml`, so that a wrong key or type fails while the configuration is composed.
+The values, with a comment beside each, stand in `conf/`. `check_train` and `check_evaluate` hold the rules between
+fields and run before anything is loaded. This file imports neither torch nor transformers: `--help` stays quick.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from distill.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Backbone:
+    name: str = MISSING
+    weights: str = MISSING
+    revision: str | None = None
+    lr: float = MISSING
+
+
+@dataclass
+class Model:
+    pooling: str = MISSING
+    query_length: int = MISSING
+    passage_length: int = MISSING
+    dropout: float | None = None
+
+
+@dataclass
+class RankNetLoss:
+    name: str = MISSING
+    target: str = MISSING
+    reduction: str = MISSING
+
+
+@dataclass
+class AdrMseLoss:
+    name: str = MISSING
+    target: str = MISSING
+    alpha: float = MISSING
+    discount: str = MISSING
+    reduction: str = MISSING
+
+
+@dataclass
+class LceLoss:
+    name: str = MISSING
+    target: str = MISSING
+    reduction: str = MISSING
+
+
+@dataclass
+class MarginMseLoss:
+    name: str = MISSING
+    target: str = MISSING
+    reduction: str = MISSING
+
+
+@dataclass
+class BceLoss:
+    name: str = MISSING
+    target: str = MISSING
+    reduction: str = MISSING
+
+
+@dataclass
+class HingeLoss:
+    name: str = MISSING
+    target: str = MISSING
+    margin: float = MISSING
+    reduction: str = MISSING
+
+
+@dataclass
+class Data:
+    name: str = MISSING
+    passages: str = MISSING
+    queries: str = MISSING
+    depth: int | None = None
+    num_queries: int | None = None
+    subset_seed: int = MISSING
+    num_negatives: int | None = None
+
+
+@dataclass
+class Teacher:
+    name: str = MISSING
+    path: str | None = None
+    scores: bool = MISSING
+    first_stage: str | None = None
+    qrels: str | None = None
+    min_grade: int = MISSING
+
+
+@dataclass
+class Task:
+    name: str = MISSING
+    passages: str | None = None
+    queries: str | None = None
+    run: str | None = None
+    qrels: str | None = None
+    teacher: str | None = None
+    depth: int | None = None
+    measures: list[str] = MISSING
+    untrained: bool = False
+
+
+@dataclass
+class Optimizer:
+    name: str = MISSING
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    betas: list[float] = MISSING
+    eps: float = MISSING
+    warmup_steps: int = MISSING
+    schedule: str = MISSING
+    max_grad_norm: float | None = None
+
+
+@dataclass
+class Train:
+    batch_size: int = MISSING
+    max_steps: int | None = None
+    max_epochs: float | None = None
+    max_tokens: int = MISSING
+    validate_every: int = MISSING
+    patience: int | None = None
+    save_every: int | None = None
+    log_every: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    compile: str = MISSING
+
+
+@dataclass
+class Logger:
+    name: str = MISSING
+    mode: str = MISSING
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None
+    run_name: str | None = None
+    tags: list[str] = field(default_factory=list)
+    log_model: bool = False
+
+
+@dataclass
+class TrainConfig:
+    backbone: Backbone = MISSING
+    model: Model = MISSING
+    loss: Any = MISSING
+    data: Data = MISSING
+    teacher: Teacher = MISSING
+    optimizer: Optimizer = MISSING
+    train: Train = MISSING
+    validation: Task = MISSING
+    task: Task = MISSING
+    logger: Logger = MISSING
+    seed: int = MISSING
+    resume: str | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    model: str | None = None
+    task: Task = MISSING
+    max_tokens: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+LOSS_SCHEMAS = {
+    "ranknet": RankNetLoss,
+    "adrmse": AdrMseLoss,
+    "lce": LceLoss,
+    "marginmse": MarginMseLoss,
+    "bce": BceLoss,
+    "hinge": HingeLoss,
+}
+
+FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
+CHOICES = {
+    "backbone.weights": ("pretrained", "random"),
+    "model.pooling": ("cls", "mean"),
+    "loss.reduction": ("mean", "sum"),
+    "loss.discount": ("log2", "none"),
+    "optimizer.schedule": ("constant", "linear", "cosine"),
+    "train.precision": ("float32", "bfloat16", "auto"),
+    "train.compile": ("auto", "true", "false"),
+    "precision": ("float32", "bfloat16", "auto"),
+    "logger.mode": ("online", "offline", "disabled"),
+}
+AT_LEAST_ONE = (
+    *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
+    *("train.batch_size", "train.max_steps", "train.max_tokens", "train.validate_every", "train.patience"),
+    *("train.save_every", "train.log_every", "validation.depth", "task.depth"),
+)
+
+
+def register_schemas() -> None:
+    """Register the schemas and resolvers; call once before Hydra's main function.
+
+    `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
+    `${output_dir:RESUME,NEW}` is the directory to resume where one is given, else the new one.
+    """
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    for name, schema in LOSS_SCHEMAS.items():
+        store.store(group="schema/loss", name=name, node=schema)
+    OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
+    OmegaConf.register_new_resolver("output_dir", lambda resume, new: resume or new, replace=True)
+
+
+def check_train(cfg: DictConfig) -> None:
+    """Check the rules between the fields of a training configuration.
+
+    Raises InputError with key, value, rule and remedy.
+    """
+    _check_values(cfg)
+    data, teacher, loss = cfg.data, cfg.teacher, cfg.loss
+    if data.depth is not None and data.depth < 2:
+        raise InputError(f"data.depth={data.depth}: a list needs two passages to be ranked: raise it")
+    if (cfg.train.max_steps is None) == (cfg.train.max_epochs is None):
+        raise InputError("train.max_steps and train.max_epochs: give exactly one, and set the other to null")
+    if not cfg.optimizer.lr > 0:
+        raise InputError(f"optimizer.lr={cfg.optimizer.lr}: must be positive")
+    if cfg.train.patience is not None and cfg.train.patience < cfg.train.validate_every:
+        raise InputError(
+            f"train.patience={cfg.train.patience} is below train.validate_every={cfg.train.validate_every}: training "
+            "would stop at the first validation: raise the one or lower the other"
+        )
+    _check_target(loss.target, teacher)
+    if loss.target == "label":
+        if teacher.path is None and teacher.first_stage is None:
+            raise InputError("teacher.first_stage is missing: labels need a run to draw the other passages from")
+    elif data.num_negatives is not None:
+        raise InputError(
+            f"data.num_negatives={data.num_negatives} draws negatives by label, but loss={loss.name} learns from "
+            f"teacher {loss.target}s: set data.num_negatives=null and cut lists by data.depth"
+        )
+    for name in ("data.passages", "data.queries", "teacher.path", "teacher.first_stage", "teacher.qrels"):
+        _check_source(cfg, name)
+    for name in ("validation", "task"):
+        check_task(cfg[name], name)
+    if cfg.validation.run is None and cfg.train.patience is not None:
+        raise InputError(
+            f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
+            "validation.qrels, or set train.patience=null"
+        )
+    if cfg.task.run is None and cfg.task.untrained:
+        raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
+    if cfg.resume is not None and not (Path(cfg.resume) / "checkpoints" / "last.pt").is_file():
+        raise InputError(f"resume={cfg.resume}: no checkpoints/last.pt there: give the output directory of a run")
+
+
+def check_evaluate(cfg: DictConfig) -> None:
+    """Check the rules between the fields of an evaluation; raises InputError like `check_train`."""
+    _check_values(cfg)
+    if cfg.task.run is None:
+        raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
+    if cfg.model is None:
+        _check_source(cfg, "task.qrels", required=True)
+        _check_source(cfg, "task.run")
+    else:
+        check_task(cfg.task, "task")
+
+
+def check_task(task: DictConfig, key: str) -> None:
+    """Check that a task which has a run has all that re-ranking and measuring needs; raises InputError."""
+    if task.run is None:
+        return
+    if not task.measures:
+        raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
+    for name in ("passages", "queries", "run", "qrels"):
+        _check_source(task, name, required=True, prefix=f"{key}.")
+    _check_source(task, "teacher", prefix=f"{key}.")
+
+
+def changed_keys(old: DictConfig, new: DictConfig) -> list[str]:
+    """Return "key: old -> new" for every key that differs, but for those a resumed run may change."""
+    before, after = _flat(old), _flat(new)
+    keys = [key for key in sorted(before.keys() | after.keys()) if key != "resume" and not key.startswith("logger.")]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    parts = [_flat(part, f"{prefix}.{name}".strip(".")) for name, part in plain.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _check_values(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"{missing[0]} is missing: give it on the command line, as in {missing[0]}=VALUE")
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in choices:
+            raise InputError(f"{key}={value} is unknown: choose one of {', '.join(choices)}")
+    for key in AT_LEAST_ONE:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < 1:
+            raise InputError(f"{key}={value}: must be at least 1")
+
+
+def _check_target(target: str, teacher: DictConfig) -> None:
+    gives = {
+        "rank": (teacher.path is not None, "teacher.path, a run ranked by the teacher"),
+        "score": (
+            teacher.path is not None and teacher.scores,
+            "teacher.path with teacher.scores=true, if the scores of that run mean more than its order",
+        ),
+        "label": (teacher.qrels is not None, "teacher.qrels"),
+    }
+    given, remedy = gives[target]
+    if not given:
+        able = ", ".join(name for name, (present, _) in gives.items() if present) or "nothing"
+        raise InputError(
+            f"the loss needs a {target} for every passage, but teacher={teacher.name} gives {able}: add {remedy}, or "
+            "choose another loss"
+        )
+
+
+def _check_source(cfg: DictConfig, key: str, required: bool = False, prefix: str = "") -> None:
+    """A value that looks like a path must be a file; anything else may be an `ir_datasets` id, looked up later."""
+    value = OmegaConf.select(cfg, key)
+    if value is None:
+        if required:
+            raise InputError(f"{prefix}{key} is missing: give a file or an ir_datasets id")
+        return
+    path_like = value.startswith(("/", ".", "~")) or value.removesuffix(".gz").endswith(FILE_SUFFIXES)
+    if not Path(value).is_file() and (path_like or Path(value).is_dir()):
+        raise InputError(f"{prefix}{key}={value}: no such file: check the path (it is read from {Path.cwd()})")

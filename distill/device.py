@@ -1,0 +1,25 @@
+"""The device and the precision that "auto" stands for."""
+
+import torch
+
+from distill.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the named device; "auto" is CUDA where there is one, else the CPU.
+
+    Raises InputError for a device that this machine lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name}: not usable here ({str(error).splitlines()[0]}): try device=cpu") from None
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32."""
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    return getattr(torch, name)

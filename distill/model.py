@@ -1,0 +1,329 @@
+"""The cross-encoder: `[CLS] query [SEP] passage [SEP]` through a backbone, then one linear layer on the [CLS] state.
+
+    model = CrossEncoder.from_pretrained("outputs/.../model")
+    indices, scores = model.rank("how do bees find home", ["Bees ...", "Trains ..."])
+
+A saved model is a sentence-transformers v6 CrossEncoder directory; weights are safetensors, read and written.
+Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the longest pair, D hidden size.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from distill.batch import Batch, make_batch, pad_chunks
+from distill.errors import InputError
+from distill.tokens import PairTemplate, TokenStore
+
+log = logging.getLogger(__name__)
+
+LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
+HEAD_FILE = "2_Dense/model.safetensors"
+MODULES = [  # sentence-transformers reads these names and classes
+    ("", "sentence_transformers.base.modules.transformer.Transformer"),
+    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+    ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
+]
+
+
+class CrossEncoder(nn.Module):
+    """Scores query-passage pairs: s = W·e + b, with e the [CLS] state or the mean over the tokens."""
+
+    def __init__(self, backbone: nn.Module, tokenizer, pooling: str, query_length: int, passage_length: int):
+        """Put a new linear layer on a transformers encoder.
+
+        Raises InputError when the backbone cannot read pairs of these lengths.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.config.hidden_size, 1)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
+            parameter.requires_grad_(False)  # BERT's pooler takes no part in the score
+        self.tokenizer = tokenizer
+        self.template = PairTemplate.of(tokenizer)
+        self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        longest = _longest_input(backbone.config)
+        if self.max_length > longest:
+            raise InputError(
+                f"model.query_length={query_length} and model.passage_length={passage_length} make pairs of "
+                f"{self.max_length} tokens, but this backbone reads {longest}: lower model.passage_length"
+            )
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest pair that can occur."""
+        return self.query_length + self.passage_length + self.template.num_special
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the float32 scores [P] of pairs given as three [P, L] tensors."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            inputs["token_type_ids"] = token_type_ids
+        states = self.backbone(**inputs).last_hidden_state  # [P, L, D]
+        if self.pooling == "cls":
+            pooled = states[:, 0]  # [P, D]
+        else:
+            weights = attention_mask[:, :, None].to(states.dtype)
+            pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)  # [P, D]
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: near scores would tie
+            return self.head(pooled.to(self.head.weight.dtype)).squeeze(-1)  # [P]
+
+    def score(self, batch: Batch, max_tokens: int) -> Tensor:
+        """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens."""
+        parts, pairs = [], []
+        for chunk in pad_chunks(batch, max_tokens, self.tokenizer.pad_token_id):
+            inputs = (chunk.input_ids, chunk.attention_mask, chunk.token_type_ids)
+            parts.append(self(*(tensor.to(self.device, non_blocking=True) for tensor in inputs)))
+            pairs.append(chunk.pairs)
+        slots = batch.mask.cpu().flatten().nonzero().squeeze(-1)[torch.cat(pairs)]  # slot of each score in [B, K]
+        flat = torch.cat(parts)  # [P]
+        places = flat.new_zeros(batch.mask.numel()).scatter(0, slots.to(flat.device), flat)
+        return places.view(batch.mask.shape)
+
+    @torch.inference_mode()
+    def rank(self, query: str, passages: list[str], max_tokens: int = 16384) -> tuple[list[int], list[float]]:
+        """Return the indices of the passages from best to worst, and their scores in that order."""
+        if not passages:
+            return [], []
+        was_training = self.training
+        self.eval()
+        encoded_query = self._encode([query], self.query_length)[0]
+        pairs = [self.template.join(encoded_query, tokens) for tokens in self._encode(passages, self.passage_length)]
+        scores = self.score(make_batch([query], [pairs], [torch.zeros(len(pairs))]), max_tokens)[0].cpu()
+        self.train(was_training)
+        order = torch.argsort(scores, descending=True, stable=True)
+        return order.tolist(), scores[order].tolist()
+
+    def _encode(self, texts: list[str], max_length: int) -> list:
+        store = TokenStore(self.tokenizer, dict(enumerate(texts)), max_length)
+        return [store[index] for index in range(len(texts))]
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        pooling: str = "cls",
+        query_length: int = 32,
+        passage_length: int = 256,
+        weights: str = "pretrained",
+        dropout: float | None = None,
+        revision: str | None = None,
+    ) -> "CrossEncoder":
+        """Put a linear layer on an encoder of Hugging Face transformers, by directory or Hub id, in float32.
+
+        A saved cross-encoder brings its own linear layer along (the second stage of two-stage training); any other
+        encoder gets a new one.
+
+        Args:
+            name: directory or Hub id.
+            pooling: "cls" or "mean".
+            query_length, passage_length: tokens of each that are read.
+            weights: "pretrained", or "random" for the architecture alone.
+            dropout: probability in place of all the backbone's dropouts; None keeps them.
+            revision: commit or branch on the Hub.
+
+        Raises InputError when the backbone or its tokenizer cannot be loaded.
+        """
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+        quiet_transformers()
+        if Path(name).is_dir():
+            _check_tokenizer_files(Path(name))
+        with _explained(name):
+            config = AutoConfig.from_pretrained(name, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            if dropout is not None:
+                _set_dropout(config, dropout)
+            if weights == "random":
+                backbone = AutoModel.from_config(config, dtype=torch.float32)
+            else:
+                backbone = AutoModel.from_pretrained(
+                    name, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
+                )
+        model = cls(backbone, tokenizer, pooling, query_length, passage_length)
+        head = _find_head(name, revision) if weights == "pretrained" else None
+        if head is not None:
+            model.head.load_state_dict(
+                {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
+            )
+        log.info("%s: %s weights, %s linear layer", name, weights, "its own" if head else "a new")
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> "CrossEncoder":
+        """Load a saved cross-encoder by directory or Hub id, in float32 and ready to score.
+
+        Raises InputError when it is not one.
+        """
+        path = Path(name)
+        if not path.is_dir():
+            path = _download(name)
+        absent = [
+            file
+            for file in ("modules.json", "1_Pooling/config.json", "2_Dense/config.json", HEAD_FILE)
+            if not (path / file).is_file()
+        ]
+        if absent:
+            raise InputError(
+                f"{name}: is no saved cross-encoder, it lacks {absent[0]}: give the `model` directory of a run"
+            )
+        pooling = json.loads((path / "1_Pooling" / "config.json").read_text())["pooling_mode"]
+        dense = json.loads((path / "2_Dense" / "config.json").read_text())
+        if (
+            pooling not in ("cls", "mean")
+            or dense["out_features"] != 1
+            or not dense["activation_function"].endswith("Identity")
+        ):
+            raise InputError(
+                f"{name}: only [CLS] or mean pooling and one linear layer without activation can be loaded"
+            )
+        lengths = {"query_length": 32, "passage_length": 256}
+        if (path / LENGTHS_FILE).is_file():
+            lengths = json.loads((path / LENGTHS_FILE).read_text())
+        return cls.from_backbone(str(path), pooling, **lengths).eval()
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the model as a sentence-transformers v6 CrossEncoder directory.
+
+        It is written beside the target and then renamed: the directory is either the old model or the new one.
+        """
+        directory = Path(directory)
+        new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.backbone.save_pretrained(new)
+        self.tokenizer.model_max_length = self.max_length  # where sentence-transformers truncates a pair
+        self.tokenizer.save_pretrained(new)
+        _write_json(new / LENGTHS_FILE, {"query_length": self.query_length, "passage_length": self.passage_length})
+        self._write_sentence_transformers_files(new)
+        if directory.exists():
+            os.rename(directory, old)
+        os.rename(new, directory)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _write_sentence_transformers_files(self, directory: Path) -> None:
+        hidden_size = self.head.in_features
+        identity = "torch.nn.modules.linear.Identity"
+        modules = [
+            {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
+        ]
+        _write_json(directory / "modules.json", modules)
+        _write_json(
+            directory / "config_sentence_transformers.json",
+            {"activation_fn": identity, "model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None},
+        )
+        _write_json(
+            directory / "sentence_bert_config.json",
+            {
+                "transformer_task": "feature-extraction",
+                "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+                "module_output_name": "token_embeddings",
+            },
+        )
+        _write_json(
+            directory / "1_Pooling" / "config.json",
+            {"embedding_dimension": hidden_size, "pooling_mode": self.pooling, "include_prompt": True},
+        )
+        _write_json(
+            directory / "2_Dense" / "config.json",
+            {
+                "in_features": hidden_size,
+                "out_features": 1,
+                "bias": True,
+                "activation_function": identity,
+                "module_input_name": "sentence_embedding",
+                "module_output_name": "scores",
+            },
+        )
+        head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
+        save_file(head, directory / HEAD_FILE)
+
+
+def _find_head(name: str, revision: str | None) -> Path | None:
+    """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
+    if Path(name).is_dir():
+        file = Path(name) / HEAD_FILE
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, HEAD_FILE, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
+def quiet_transformers() -> None:
+    """Silence the loading reports and bars of transformers; errors still come through."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _longest_input(config) -> int:
+    """Tokens that the backbone's positions reach; no limit where positions are relative only."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or not getattr(config, "position_biased_input", True):
+        return sys.maxsize
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        return positions - config.pad_token_id - 1  # these count positions from the padding id on
+    return positions
+
+
+def _check_tokenizer_files(directory: Path) -> None:
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
+    if not (directory / "config.json").is_file():
+        raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
+    if not any((directory / name).is_file() for name in names):
+        raise InputError(f"{directory}: has no tokenizer (none of {', '.join(names)}): save it there with the model")
+
+
+def _set_dropout(config, probability: float) -> None:
+    for name in config.to_dict():
+        if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
+            setattr(config, name, probability)
+
+
+@contextlib.contextmanager
+def _explained(name: str):
+    """Turn what transformers raises for a name that cannot be loaded into one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise InputError(f"{name}: cannot be loaded as a transformers encoder: {reason}") from error
+
+
+def _download(name: str) -> Path:
+    """Fetch a saved model from the Hub into its cache, safetensors and texts only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise InputError(f"{name}: no such directory, and the Hub does not give it: {reason}") from error
+
+
+def _write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,234 @@
+"""Runs and qrels in TREC format, read and written.
+
+    run = read_run("bm25.run.gz")         # {"q1": RankedList(doc_ids=[...], scores=[...], ranks=[...])}
+    qrels = read_qrels("qrels.txt")       # {"q1": {"d7": 2}}
+    write_run(run, "run.txt", tag="student")
+
+A run comes from a TREC file, a parquet file or the scoreddocs of an `ir_datasets` id. Its order follows the
+scores, descending; the rank column only breaks ties. Bad lines raise InputError with file, line and reason.
+"""
+
+import gzip
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from distill.errors import InputError
+
+log = logging.getLogger(__name__)
+
+RUN_COLUMNS = "query_id iteration doc_id rank score tag"
+QRELS_COLUMNS = "query_id iteration doc_id grade"
+
+
+@dataclass
+class RankedList:
+    """The ranked passages of one query, best first; K passages."""
+
+    doc_ids: list[str]  # K ids
+    scores: np.ndarray  # [K] float64, descending
+    ranks: np.ndarray  # [K] float64, 1 = best; passages equal in score and rank column share their average rank
+
+    def __len__(self) -> int:
+        return len(self.doc_ids)
+
+    def cut(self, depth: int | None) -> "RankedList":
+        """Return the first `depth` passages, or all of them where depth is None."""
+        return RankedList(self.doc_ids[:depth], self.scores[:depth], self.ranks[:depth])
+
+
+Run = dict[str, RankedList]  # query_id -> ranked passages
+Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> grade; a grade below 1 means not relevant
+
+
+def read_run(source: str) -> Run:
+    """Read a run from a TREC file (plain or .gz), a parquet file or an `ir_datasets` id.
+
+    Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
+    """
+    if not Path(source).is_file():
+        rows = _ir_datasets_rows(source)
+    elif source.endswith(".parquet"):
+        rows = _parquet_rows(source)
+    else:
+        rows = _trec_run_rows(source)
+    lists: dict[str, dict[str, tuple[float, float]]] = {}
+    for place, query_id, doc_id, score, rank in rows:
+        scored = lists.setdefault(query_id, {})
+        if doc_id in scored:
+            raise InputError(f"{place}: passage {doc_id} appears twice for query {query_id}: keep one of the two lines")
+        scored[doc_id] = (score, rank)
+    if not lists:
+        raise InputError(f"{source}: holds no ranking: expected lines of `{RUN_COLUMNS}`")
+    num_reordered = 0
+    run = {}
+    for query_id, scored in lists.items():
+        run[query_id], follows_rank_column = _sort(scored)
+        num_reordered += not follows_rank_column
+    if num_reordered:
+        log.warning(
+            "%s: the rank column contradicts the scores in %d of %d queries: the order follows the scores",
+            source,
+            num_reordered,
+            len(run),
+        )
+    return run
+
+
+def _sort(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
+    keys = sorted(scored, key=lambda doc_id: (-scored[doc_id][0], scored[doc_id][1]))
+    scores = np.array([scored[doc_id][0] for doc_id in keys])
+    column = np.array([scored[doc_id][1] for doc_id in keys])  # ranks as the file gives them
+    starts = np.flatnonzero(np.r_[True, (np.diff(scores) != 0) | (np.diff(column) != 0)])
+    ends = np.r_[starts[1:], len(keys)]
+    ranks = np.repeat((starts + 1 + ends) / 2, ends - starts)  # the average of places starts + 1 .. ends
+    return RankedList(keys, scores, ranks), bool(np.all(np.diff(column) >= 0))
+
+
+def read_qrels(source: str) -> Qrels:
+    """Read qrels from a TREC file (four columns), a BEIR file (three, with a header) or an `ir_datasets` id.
+
+    Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
+    """
+    rows = _qrels_rows(source) if Path(source).is_file() else _ir_datasets_qrels_rows(source)
+    qrels: Qrels = {}
+    for place, query_id, doc_id, grade in rows:
+        grades = qrels.setdefault(query_id, {})
+        if doc_id in grades:
+            raise InputError(f"{place}: passage {doc_id} is judged twice for query {query_id}: keep one of the two")
+        grades[doc_id] = grade
+    if not qrels:
+        raise InputError(f"{source}: holds no judgment: expected lines of `{QRELS_COLUMNS}`")
+    return qrels
+
+
+def write_run(run: Run, path: Path, tag: str) -> None:
+    """Write a run as a TREC file, ranks from 1; scores keep enough digits to be read back unchanged."""
+    with open(path, "w", encoding="utf-8") as file:
+        for query_id, ranked in run.items():
+            for rank, (doc_id, score) in enumerate(zip(ranked.doc_ids, ranked.scores, strict=True), start=1):
+                file.write(f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}\n")
+
+
+def open_text(path: str) -> TextIO:
+    """Open a plain or gzipped UTF-8 text file for reading."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
+
+
+def numbered_lines(path: str) -> Iterator[tuple[str, str]]:
+    """Yield ("path:number", line) for every line that is not blank; raise InputError where it is no UTF-8 text."""
+    number = 0
+    try:
+        with open_text(path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", line.rstrip("\n")
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"{path}:{number + 1}: cannot be read ({error}): expected UTF-8 text, plain or .gz") from None
+
+
+def find_line(source: str, *values: str) -> str:
+    """Return "path:number" of the first line whose columns hold all values, for an error message."""
+    if Path(source).is_file() and not source.endswith(".parquet"):
+        for place, line in numbered_lines(source):
+            if set(values) <= set(line.split()):
+                return place
+    return source
+
+
+def load_ir_datasets(source: str, wanted: str):
+    """Return the `ir_datasets` dataset of this id if it has what is wanted ("docs", "queries", "qrels", "scoreddocs").
+
+    Raises InputError when the source is neither a file nor such an id.
+    """
+    import ir_datasets
+
+    try:
+        dataset = ir_datasets.load(source)
+    except KeyError:
+        raise InputError(f"{source}: no such file, and no ir_datasets id either: check the path or id") from None
+    if not getattr(dataset, f"has_{wanted}")():
+        raise InputError(f"{source}: this ir_datasets id has no {wanted}: choose an id that has, or give a file")
+    return dataset
+
+
+def _trec_run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
+    for place, line in numbered_lines(path):
+        columns = line.split()
+        if len(columns) != 6:
+            raise InputError(f"{place}: {len(columns)} columns instead of six: expected `{RUN_COLUMNS}`")
+        query_id, _, doc_id, rank, score, _ = columns
+        yield place, query_id, doc_id, _number(score, "score", place), _number(rank, "rank", place)
+
+
+def _parquet_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    names = file.schema_arrow.names
+    order = "score" if "score" in names else "rank"
+    missing = {"query_id", "doc_id", order} - set(names)
+    if missing:
+        raise InputError(f"{path}: lacks column {sorted(missing)}: expected query_id, doc_id, and rank or score")
+    rows = 0
+    columns = [name for name in ("query_id", "doc_id", "score", "rank") if name in names]
+    for group in file.iter_batches(columns=columns):
+        values = {name: group.column(name).to_pylist() for name in columns}
+        for index in range(group.num_rows):
+            rows += 1
+            place = f"{path}:row {rows}"
+            rank = _number(values["rank"][index], "rank", place) if "rank" in values else 0.0
+            score = _number(values["score"][index], "score", place) if "score" in values else -rank
+            yield place, str(values["query_id"][index]), str(values["doc_id"][index]), score, rank
+
+
+def _ir_datasets_rows(source: str) -> Iterator[tuple[str, str, str, float, float]]:
+    for row in load_ir_datasets(source, "scoreddocs").scoreddocs_iter():
+        yield source, row.query_id, row.doc_id, _number(row.score, "score", source), 0.0
+
+
+def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
+    seen: dict[tuple[str, str], int] = {}
+    for row in load_ir_datasets(source, "qrels").qrels_iter():
+        pair = (row.query_id, row.doc_id)
+        if (
+            seen.get(pair) != row.relevance
+        ):  # published qrels repeat some judgments; the same grade twice is no conflict
+            seen[pair] = row.relevance
+            yield source, *pair, row.relevance
+
+
+def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
+    num_columns = None
+    for place, line in numbered_lines(path):
+        columns = line.split()
+        if num_columns is None:
+            num_columns = len(columns)
+            if num_columns not in (3, 4):
+                raise InputError(f"{place}: {num_columns} columns: expected `{QRELS_COLUMNS}`, or BEIR's three")
+            if num_columns == 3:  # BEIR: the first line is the header "query-id corpus-id score"
+                if columns[2].lstrip("-").isdigit():
+                    raise InputError(f"{place}: three columns without BEIR's header line `query-id corpus-id score`")
+                continue
+        if len(columns) != num_columns:
+            raise InputError(f"{place}: {len(columns)} columns, where the lines before have {num_columns}")
+        try:
+            grade = int(columns[-1])
+        except ValueError:
+            raise InputError(f"{place}: grade {columns[-1]!r} is no whole number") from None
+        yield place, columns[0], columns[-2], grade
+
+
+def _number(text: str | float | None, column: str, place: str) -> float:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        raise InputError(f"{place}: {column} {text!r} is no number") from None
+    if not math.isfinite(value):
+        raise InputError(f"{place}: {column} {text!r} is not finite: a ranking needs ordinary numbers")
+    return value

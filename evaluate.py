@@ -1,0 +1,87 @@
+"""Re-rank a run with a model and measure it, or measure a run as it stands.
+
+    python evaluate.py model=DIR_OR_HUB_ID task=files task.passages=P.tsv task.queries=Q.tsv task.run=R.run \
+        task.qrels=QRELS task.depth=100
+    python evaluate.py model=null task=files task.run=R.run task.qrels=QRELS
+
+Prints a table, and leaves run.txt (TREC), per_query.csv and results.json in its output directory.
+"""
+
+import csv
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from distill.config import check_evaluate, register_schemas
+from distill.errors import InputError
+
+log = logging.getLogger("evaluate")
+
+
+def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
+    """Evaluate as configured and return what results.json holds; raises InputError for bad input."""
+    # Imported here, so that --help and a printed configuration need not wait for them
+    from distill.rerank import measure, read_task, task_metrics
+    from distill.tracking import format_results, write_results
+    from distill.trec import write_run
+
+    task = read_task(cfg.task, texts=cfg.model is not None)
+    results = task_metrics("first_stage", task, task.run)
+    if task.teacher:
+        results |= task_metrics("teacher", task, task.teacher)
+    run = task.run
+    if cfg.model is not None:
+        run = rerank_with(cfg, task)
+        results |= task_metrics("test", task, run)
+    write_run(run, directory / "run.txt", tag=Path(cfg.model).name if cfg.model else "first_stage")
+    write_per_query(directory / "per_query.csv", measure(run, task.qrels, task.measures)[1])
+    write_results(directory / "results.json", results)
+    print(format_results(results, task.name, len(task.qrels), [str(name) for name in task.measures]))
+    log.info("run, values per query and results: %s", directory)
+    return results
+
+
+def rerank_with(cfg: DictConfig, task):
+    """Load the model and return its ranking of the task's run."""
+    import torch
+
+    from distill.device import choose_device, choose_precision
+    from distill.model import CrossEncoder
+    from distill.rerank import Reranker
+
+    device = choose_device(cfg.device)
+    torch.set_grad_enabled(False)
+    model = CrossEncoder.from_pretrained(cfg.model).to(device)
+    return Reranker(task, model).rerank(model, cfg.max_tokens, choose_precision(cfg.precision, device))
+
+
+def write_per_query(path: Path, per_query: dict[str, dict[str, float]]) -> None:
+    """Write one line a query: its id and its value of each measure."""
+    measures = list(next(iter(per_query.values())))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query_id", *measures])
+        writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+
+
+@hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Evaluate one configuration; bad input is answered with one line and exit status 2."""
+    try:
+        check_evaluate(cfg)
+        evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except InputError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # Hydra goes on with the other jobs of the sweep and reports this one
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

@@ -1,0 +1,253 @@
+"""Train a cross-encoder on a teacher's rankings.
+
+    python train.py                                     the bundled sample, a tiny backbone, on the CPU
+    python train.py loss=adrmse data.depth=50
+    python train.py backbone=hf backbone.name=DIR data=files data.passages=P.tsv data.queries=Q.tsv \
+        teacher=run teacher.path=T.run loss=ranknet data.depth=50
+    python train.py resume=outputs/DATE/TIME            with the overrides of the stopped run
+
+The loop is written out below; what it leaves behind lies in its output directory: config.yaml, metrics.jsonl,
+checkpoints/, model/ (the best by validation) and results.json.
+"""
+
+import logging
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from distill.config import changed_keys, check_train, register_schemas
+from distill.errors import InputError
+
+log = logging.getLogger("train")
+
+
+def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
+    """Train, validate and test as configured; return what results.json holds.
+
+    Raises InputError for bad input, and SystemExit(128 + signal) after a SIGTERM or Ctrl-C has been answered by a
+    checkpoint.
+    """
+    # Imported here, so that --help and a printed configuration need not wait for them
+    import torch
+    from tqdm import tqdm
+
+    from distill.batch import split_lists
+    from distill.checkpoint import link_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
+    from distill.data import BatchLoader, read_training_data
+    from distill.device import choose_device, choose_precision
+    from distill.interrupt import StopRequest
+    from distill.losses import LOSSES, TERMS
+    from distill.model import CrossEncoder
+    from distill.optim import make_optimizer, set_lr
+    from distill.rerank import Reranker, measure, read_task, task_metrics
+    from distill.tracking import Tracker, format_results
+
+    started = time.perf_counter()
+    device = choose_device(cfg.train.device)
+    precision = choose_precision(cfg.train.precision, device)
+    prepare_directory(cfg, directory)
+
+    # Data first: whatever is wrong with it shows before a model is built
+    data = read_training_data(cfg)
+    validation, task = read_task(cfg.validation), read_task(cfg.task)
+
+    torch.manual_seed(cfg.seed)
+    model = CrossEncoder.from_backbone(
+        cfg.backbone.name,
+        pooling=cfg.model.pooling,
+        query_length=cfg.model.query_length,
+        passage_length=cfg.model.passage_length,
+        weights=cfg.backbone.weights,
+        dropout=cfg.model.dropout,
+        revision=cfg.backbone.revision,
+    ).to(device)
+    loader = BatchLoader(data, model.tokenizer, cfg)
+    validator = Reranker(validation, model, judged_only=True) if validation else None
+    tester = Reranker(task, model) if task else None
+    if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
+        model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
+    optimizer = make_optimizer(model, cfg.optimizer)
+    loss_function, count_terms = LOSSES[cfg.loss.name], TERMS[cfg.loss.name]
+    options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
+    num_steps = cfg.train.max_steps or -int(-cfg.train.max_epochs * len(data.lists) // cfg.train.batch_size)
+    save_every = cfg.train.save_every or cfg.train.validate_every
+
+    step, best_step, best_value, results = 0, 0, float("-inf"), {}
+    sums = torch.zeros(2, device=device)  # loss and number of steps since the last log line
+    first_bad = torch.full((), -1, device=device)  # first step with a loss or gradient that is not finite
+    last, best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
+    model_directory = directory / "model"
+    if cfg.resume:
+        state = load_checkpoint(last)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, best_step, best_value, results = state["step"], state["best_step"], state["best_value"], state["results"]
+        sums = state["sums"].to(device)
+        restore_random_state(state["random"])
+        log.info("resumed at step %d of %d", step, num_steps)
+    elif task and cfg.task.untrained:
+        results |= task_metrics("untrained", task, tester.rerank(model, cfg.train.max_tokens, precision))
+
+    def save() -> None:
+        check_finite()
+        save_checkpoint(
+            last,
+            {
+                "step": step,
+                "best_step": best_step,
+                "best_value": best_value,
+                "results": results,
+                "sums": sums.cpu(),
+                "random": random_state(),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+        )
+
+    def check_finite() -> None:
+        if first_bad.item() >= 0:
+            query_ids = " ".join(loader.query_ids(int(first_bad)))
+            raise InputError(
+                f"step {int(first_bad) + 1}: the loss or its gradient is not finite (queries {query_ids}): the last "
+                "checkpoint is from before; try a lower optimizer.lr, more optimizer.warmup_steps, a smaller "
+                "optimizer.max_grad_norm or train.precision=float32"
+            )
+
+    tracker = Tracker(directory, cfg, step)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
+    model.train()
+    num_pairs, num_tokens, clock = 0, 0, time.perf_counter()
+    with StopRequest() as stop, tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=None) as bar:
+        while step < num_steps and (cfg.train.patience is None or step - best_step < cfg.train.patience):
+            # One training step: forward and backward through micro-batches of whole lists, one update
+            batch = loader[step].to(device)
+            lr = set_lr(optimizer, cfg.optimizer, step, num_steps)
+            num_terms = count_terms(batch.target, batch.mask).clamp(min=1) if cfg.loss.reduction == "mean" else 1
+            loss_value = torch.zeros((), device=device)
+            for lists in split_lists(batch, cfg.train.max_tokens):
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+                    scores = model.score(lists, cfg.train.max_tokens)  # [b, K]
+                # Divided by the terms of the whole step, so that the update does not depend on the micro-batches
+                loss = loss_function(scores, lists.target, lists.mask, reduction="sum", **options) / num_terms
+                loss.backward()
+                loss_value += loss.detach()
+            grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.optimizer.max_grad_norm or float("inf"))
+            optimizer.step()
+            optimizer.zero_grad()
+            # No .item() here: a bad step is noted on the device and read when a line is logged
+            bad = ~torch.isfinite(loss_value + grad_norm)
+            first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
+            sums += torch.stack([loss_value, torch.ones_like(loss_value)])
+            num_pairs, num_tokens = num_pairs + len(batch.lengths), num_tokens + len(batch.tokens)
+            step += 1
+            bar.update()
+
+            if step % cfg.train.log_every == 0 or step == num_steps:
+                check_finite()
+                loss_sum, num_summed = sums.tolist()
+                seconds = time.perf_counter() - clock
+                metrics = {
+                    "train/loss": loss_sum / num_summed,
+                    "train/lr": lr,
+                    "train/grad_norm": grad_norm.item(),
+                    "train/pairs_per_second": num_pairs / seconds,
+                    "train/tokens_per_second": num_tokens / seconds,
+                }
+                tracker.log(step, metrics)
+                bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
+                sums.zero_()
+                num_pairs, num_tokens, clock = 0, 0, time.perf_counter()
+
+            improved = False
+            if validator and (step % cfg.train.validate_every == 0 or step == num_steps):
+                check_finite()
+                paused = time.perf_counter()
+                student_run = validator.rerank(model, cfg.train.max_tokens, precision)
+                values, _ = measure(student_run, validation.qrels, validation.measures)
+                tracker.log(step, {f"val/{name}": value for name, value in values.items()})
+                name, value = next(iter(values.items()))
+                improved = value > best_value
+                if improved:
+                    best_step, best_value = step, value
+                    model.save_pretrained(model_directory)
+                bar.write(f"step {step}: val/{name} {value:.4f}{' (best so far)' if improved else ''}", file=sys.stderr)
+                clock += time.perf_counter() - paused
+
+            if stop.signal or improved or step % save_every == 0 or step == num_steps:
+                save()
+                if improved:
+                    link_checkpoint(last, best)
+            if stop.signal:
+                tracker.close(exit_code=1)
+                log.info("stopped after step %d and saved; go on with: %s", step, resume_command(directory))
+                raise SystemExit(128 + stop.signal)
+
+    # The best model by validation, or the last one where nothing was validated
+    if validator:
+        model = CrossEncoder.from_pretrained(model_directory).to(device)
+        results[f"val/{cfg.validation.measures[0]}"] = best_value
+        log.info("training ended after step %d, best model at step %d", step, best_step)
+    else:
+        model.save_pretrained(model_directory)
+        link_checkpoint(last, best)
+    results |= {"train/steps": step, "train/seconds": time.perf_counter() - started}
+
+    if task:
+        results |= task_metrics("first_stage", task, task.run)
+        if task.teacher:
+            results |= task_metrics("teacher", task, task.teacher)
+        results |= task_metrics("test", task, tester.rerank(model, cfg.train.max_tokens, precision))
+        print(format_results(results, task.name, len(task.qrels), [str(name) for name in task.measures]))
+    tracker.finish(results, model_directory)
+    tracker.close()
+    log.info("model: %s", model_directory)
+    return results
+
+
+def prepare_directory(cfg: DictConfig, directory: Path) -> None:
+    """Write the composed configuration; a resumed run must have the one that it started with.
+
+    Raises InputError that names what differs.
+    """
+    path = directory / "config.yaml"
+    if not cfg.resume:
+        OmegaConf.save(cfg, path)
+        return
+    changed = changed_keys(OmegaConf.load(path), cfg)
+    if changed:
+        raise InputError(
+            f"resume={cfg.resume}: the configuration differs from the stopped run's ({'; '.join(changed)}): repeat its "
+            "overrides, or train anew from its model with backbone=hf backbone.name=RUN/model"
+        )
+
+
+def resume_command(directory: Path) -> str:
+    """Return the command that goes on where this run stops."""
+    overrides = [override for override in HydraConfig.get().overrides.task if not override.startswith("resume=")]
+    return shlex.join(["python", "train.py", *overrides, f"resume={directory}"])
+
+
+@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Train one configuration; bad input is answered with one line and exit status 2."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        check_train(cfg)
+        train(cfg, directory)
+    except InputError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # Hydra goes on with the other jobs of the sweep and reports this one
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()
