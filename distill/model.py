@@ -8,6 +8,7 @@ Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the lon
 """
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -50,6 +51,10 @@ class CrossEncoder(nn.Module):
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # BERT's pooler takes no part in the score
         self.tokenizer = tokenizer
+        self.takes_token_types = (
+            "token_type_ids" in tokenizer.model_input_names
+            and "token_type_ids" in inspect.signature(backbone.forward).parameters
+        )
         self.template = PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         longest = _longest_input(backbone.config)
@@ -72,7 +77,7 @@ class CrossEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the float32 scores [P] of pairs given as three [P, L] tensors."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if "token_type_ids" in self.tokenizer.model_input_names:
+        if self.takes_token_types:
             inputs["token_type_ids"] = token_type_ids
         states = self.backbone(**inputs).last_hidden_state  # [P, L, D]
         if self.pooling == "cls":

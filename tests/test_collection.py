@@ -1,0 +1,65 @@
+"""Passages and queries from every format."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+
+from distill.collection import read_passages, read_queries
+from distill.errors import InputError
+from distill.trec import read_qrels, read_run
+
+
+def test_tsv_and_beir_jsonl_give_the_same_texts(tmp_path):
+    (tmp_path / "a.tsv").write_text("1\tBees fly  home\t by day\n2\t\n3\tunused\n")
+    rows = [
+        {"_id": "1", "title": "Bees", "text": "fly home by\nday"},
+        {"_id": "2", "text": ""},
+        {"_id": 3, "text": "x"},
+    ]
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    expected = {"1": "Bees fly home by day", "2": ""}
+    assert read_passages(str(tmp_path / "a.tsv"), {"1", "2", "9"}) == expected
+    assert read_passages(str(tmp_path / "a.jsonl.gz"), {"1", "2"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "1\tx\n2 y\n", "a.tsv:2: one column instead of two"),
+        ("a.tsv", "1\tx\n1\ty\n", "a.tsv:2: id 1 appears twice"),
+        ("a.tsv", "1\tx\n2\t \n", "a.tsv: query 2 has no text"),
+        ("a.tsv", "", "a.tsv: is empty"),
+        ("a.jsonl", '{"_id": "1", "text": "x"}\n{oops}\n', "a.jsonl:2: is no JSON object"),
+        ("a.jsonl", '{"id": "1", "text": "x"}\n', "a.jsonl:1: lacks `_id` or `text`"),
+    ],
+)
+def test_a_bad_file_is_answered_with_file_line_and_reason(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_queries(str(tmp_path / name))
+
+
+@pytest.fixture
+def ir_datasets_home(shared, tmp_path, monkeypatch):
+    """A copy of the offline ir_datasets home, which builds an index inside."""
+    home = tmp_path / "irds_home"
+    shutil.copytree(shared / "data" / "irds_home", home)
+    monkeypatch.setenv("IR_DATASETS_HOME", str(home))
+
+
+@pytest.mark.shared
+def test_cranfield_by_its_id_gives_the_texts_of_the_files(shared, ir_datasets_home):
+    folder = shared / "data" / "cranfield"
+    doc_ids = {doc_id for ranked in read_run(str(folder / "bm25.run")).values() for doc_id in ranked.doc_ids}
+    assert read_passages("cranfield", doc_ids) == read_passages(str(folder / "docs.tsv"), doc_ids)
+    assert read_queries("cranfield") == read_queries(str(folder / "queries.tsv"))
+    assert sum(map(len, read_qrels("cranfield").values())) == 1837  # as counted in the data's own notes
+
+
+@pytest.mark.shared
+def test_an_id_without_the_wanted_part_is_refused(ir_datasets_home):
+    with pytest.raises(InputError, match="cranfield: this ir_datasets id has no scoreddocs"):
+        read_run("cranfield")

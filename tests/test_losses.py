@@ -1,0 +1,239 @@
+"""Each loss against a list worked out by hand, an independent float64 reference, and its properties."""
+
+import math
+
+import pytest
+import torch
+
+from distill.losses import LOSSES, TERMS, adr_mse, bce, hinge, lce, margin_mse, ranknet
+
+ALL = sorted(LOSSES)
+EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64 against float64
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}  # float32 against float64
+
+# Worked by hand: scores 2, 0, 1; ranks 1, 2, 3; the same passages have labels 1, 0, 0 and teacher scores 3, 1, 0
+SCORES = torch.tensor([[2.0, 0.0, 1.0]], dtype=torch.float64)
+RANKS = torch.tensor([[1.0, 2.0, 3.0]])
+LABELS = torch.tensor([[1.0, 0.0, 0.0]])
+TEACHER_SCORES = torch.tensor([[3.0, 1.0, 0.0]])
+MASK = torch.ones(1, 3, dtype=torch.bool)
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def check(loss: torch.Tensor, value: float) -> None:
+    assert loss.item() == pytest.approx(value, rel=1e-12)
+
+
+def test_ranknet_by_hand():
+    # pairs (1, 2), (1, 3), (2, 3) with s_j - s_i = -2, -1, +1: the last pair stands the wrong way round
+    terms = [0.12692801104297263, 0.31326168751822286, 1.3132616875182228]
+    check(ranknet(SCORES, RANKS, MASK, reduction="sum"), sum(terms))
+    check(ranknet(SCORES, RANKS, MASK), sum(terms) / 3)
+
+
+def test_adr_mse_by_hand():
+    # smooth ranks 1 + σ(-2) + σ(-1), 1 + σ(2) + σ(1), 1 + σ(1) + σ(-1) = 1.3881, 2.6119, 2
+    first = 0.11920292202211755 + 0.2689414213699951
+    terms = [first**2, (1 - first) ** 2 / math.log2(3), 1.0 / 2]
+    check(adr_mse(SCORES, RANKS, MASK, reduction="sum"), sum(terms))
+    check(adr_mse(SCORES, RANKS, MASK), sum(terms) / 3)
+    check(adr_mse(SCORES, RANKS, MASK, discount="none"), (first**2 + (1 - first) ** 2 + 1) / 3)
+
+
+def test_adr_mse_becomes_exact_ranks_for_large_alpha():
+    # exact ranks of the scores are 1, 3, 2
+    check(adr_mse(SCORES, RANKS, MASK, alpha=1e4, reduction="sum"), 0 + 1 / math.log2(3) + 1 / 2)
+
+
+def test_lce_by_hand():
+    check(lce(SCORES, LABELS, MASK), math.log(1 + math.exp(-2) + math.exp(-1)))
+
+
+def test_lce_lets_each_relevant_passage_compete_with_negatives_only():
+    labels = torch.tensor([[2.0, 0.0, 1.0]])
+    check(lce(SCORES, labels, MASK, reduction="sum"), softplus(-2) + softplus(-1))
+    check(lce(SCORES, labels, MASK), (softplus(-2) + softplus(-1)) / 2)
+
+
+def test_margin_mse_by_hand():
+    # margins of the student 2, 1, -1 against the teacher's 2, 3, 1
+    check(margin_mse(SCORES, TEACHER_SCORES, MASK, reduction="sum"), 0 + 4 + 4)
+    check(margin_mse(SCORES, TEACHER_SCORES, MASK), 8 / 3)
+
+
+def test_bce_by_hand():
+    check(bce(SCORES, LABELS, MASK), (softplus(-2) + softplus(0) + softplus(1)) / 3)
+
+
+def test_hinge_by_hand():
+    # pairs (1, 2) with margin 2 and (1, 3) with margin 1: no violation at m = 1; at m = 1.5 the second by 0.5
+    check(hinge(SCORES, LABELS, MASK), 0.0)
+    check(hinge(SCORES, LABELS, MASK, margin=1.5), 0.25)
+
+
+def make_lists(num_lists: int = 4, depth: int = 6, dtype=torch.float64, seed: int = 0):
+    """Ragged lists with ties: scores, {loss: target}, mask."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = 2 * torch.randn(num_lists, depth, dtype=torch.float64, generator=generator)
+    sizes = torch.tensor([depth, depth - 2, 2, depth - 1])[:num_lists, None]
+    mask = torch.arange(depth) < sizes
+    ranks = torch.stack([torch.randperm(depth, generator=generator) for _ in range(num_lists)]) + 1.0
+    ranks[0, :2] = ranks[0, :2].mean()  # a tie at its average rank
+    labels = torch.randint(0, 3, (num_lists, depth), generator=generator).double()
+    labels[:, 0], labels[:, 1] = 1, 0
+    teacher_scores = torch.randn(num_lists, depth, dtype=torch.float64, generator=generator)
+    targets = {"ranknet": ranks, "adr_mse": ranks, "margin_mse": teacher_scores}
+    targets |= dict.fromkeys(("lce", "bce", "hinge"), labels)
+    return scores.to(dtype), {name: target * mask for name, target in targets.items()}, mask
+
+
+def reference(name: str, scores, target, mask) -> tuple[float, int]:
+    """Sum and number of terms in plain Python, one list and one pair after the other."""
+    total, count = 0.0, 0
+    for s_row, t_row, real in zip(scores.tolist(), target.tolist(), mask.tolist(), strict=True):
+        items = [(s, t) for s, t, kept in zip(s_row, t_row, real, strict=True) if kept]
+        for i, (s_i, t_i) in enumerate(items):
+            others = items[:i] + items[i + 1 :]
+            if name == "adr_mse":
+                smooth = 1 + sum(sigmoid(s_j - s_i) for s_j, _ in others)
+                total, count = total + (t_i - smooth) ** 2 / math.log2(t_i + 1), count + 1
+            elif name == "bce":
+                probability = sigmoid(s_i)
+                total, count = total - math.log(probability if t_i > 0 else 1 - probability), count + 1
+            elif name == "lce" and t_i > 0:
+                partition = math.exp(s_i) + sum(math.exp(s_j) for s_j, t_j in others if t_j <= 0)
+                total, count = total - math.log(math.exp(s_i) / partition), count + 1
+            for j, (s_j, t_j) in enumerate(items):
+                if name == "ranknet" and t_i < t_j:
+                    total, count = total + softplus(s_j - s_i), count + 1
+                elif name == "hinge" and t_i > t_j:
+                    total, count = total + max(0.0, 1 - (s_i - s_j)), count + 1
+                elif name == "margin_mse" and i < j:
+                    total, count = total + ((s_i - s_j) - (t_i - t_j)) ** 2, count + 1
+    return total, count
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_agrees_with_the_reference(name, seed):
+    scores, targets, mask = make_lists(seed=seed)
+    total, count = reference(name, scores, targets[name], mask)
+    assert TERMS[name](targets[name], mask).item() == count
+    assert LOSSES[name](scores, targets[name], mask, reduction="sum").item() == pytest.approx(total, rel=1e-12)
+    assert LOSSES[name](scores, targets[name], mask).item() == pytest.approx(total / count, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradcheck(name, reduction):
+    scores, targets, mask = make_lists()
+    scores.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: LOSSES[name](s, targets[name], mask, reduction=reduction), (scores,))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_padding_changes_nothing(name):
+    scores, targets, mask = make_lists()
+    scores.requires_grad_()
+    LOSSES[name](scores, targets[name], mask).backward()
+    wider = torch.cat([scores.detach(), torch.full((4, 3), torch.nan)], dim=1).requires_grad_()  # garbage stays out
+    target, wider_mask = (torch.nn.functional.pad(tensor, (0, 3)) for tensor in (targets[name], mask))
+    loss = LOSSES[name](wider, target, wider_mask)
+    loss.backward()
+    torch.testing.assert_close(loss, LOSSES[name](scores, targets[name], mask), **EXACT)
+    torch.testing.assert_close(wider.grad[:, :6], scores.grad, **EXACT)
+    assert (wider.grad[~wider_mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_order_within_a_list_does_not_matter(name):
+    scores, targets, mask = make_lists()
+    order = torch.tensor([3, 1, 0, 5, 2, 4])
+    expected = LOSSES[name](scores, targets[name], mask)
+    torch.testing.assert_close(
+        LOSSES[name](scores[:, order], targets[name][:, order], mask[:, order]), expected, **EXACT
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "bce"])
+def test_shifting_all_scores_changes_nothing(name):
+    scores, targets, mask = make_lists()
+    torch.testing.assert_close(
+        LOSSES[name](scores + 3.5, targets[name], mask), LOSSES[name](scores, targets[name], mask), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_bce_depends_on_the_level_of_the_scores():
+    scores, targets, mask = make_lists()
+    assert bce(scores + 3.5, targets["bce"], mask) != bce(scores, targets["bce"], mask)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(name, dtype):
+    scores, targets, mask = make_lists(dtype=dtype)
+    loss = LOSSES[name](scores, targets[name], mask)
+    assert loss.dtype == torch.float32
+    expected = LOSSES[name](scores.double(), targets[name], mask).float()
+    torch.testing.assert_close(loss, expected, **FLOAT32)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_large_scores_stay_finite(name):
+    scores, targets, mask = make_lists(dtype=torch.float32)
+    scores = (scores * 5e3).requires_grad_()
+    loss = LOSSES[name](scores, targets[name], mask)
+    loss.backward()
+    assert loss.isfinite() and scores.grad.isfinite().all()
+    expected = LOSSES[name](scores.detach().double(), targets[name], mask).float()
+    torch.testing.assert_close(loss, expected, **FLOAT32)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_list_of_padding_and_a_list_of_one_add_nothing_undefined(name):
+    scores, targets, mask = make_lists()
+    expected = LOSSES[name](scores, targets[name], mask, reduction="sum")
+    scores, target, mask = (torch.cat([tensor, tensor[:2] * 0]) for tensor in (scores, targets[name], mask))
+    scores, mask = scores.clone().requires_grad_(), mask.bool()
+    loss = LOSSES[name](scores, target, mask, reduction="sum")
+    loss.backward()
+    torch.testing.assert_close(loss, expected, **EXACT)
+    assert scores.grad.isfinite().all()
+
+
+def test_lce_without_negatives_is_zero_with_zero_gradient():
+    scores = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    loss = lce(scores, torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0 and (scores.grad == 0).all()
+
+
+def test_ties_of_rank_contribute_nothing_to_ranknet():
+    ranks = torch.tensor([[1.5, 1.5, 3.0]])
+    check(ranknet(SCORES, ranks, MASK, reduction="sum"), softplus(-1) + softplus(1))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_micro_batches_add_up_to_the_mean_of_the_whole_batch(name):
+    scores, targets, mask = make_lists()
+    terms = TERMS[name](targets[name], mask)
+    parts = [
+        LOSSES[name](scores[i], targets[name][i], mask[i], reduction="sum") / terms for i in (slice(0, 1), slice(1, 4))
+    ]
+    torch.testing.assert_close(sum(parts), LOSSES[name](scores, targets[name], mask), **EXACT)
+
+
+def test_wrong_shapes_and_options_are_refused():
+    with pytest.raises(ValueError, match=r"share one shape \[B, K\]"):
+        ranknet(SCORES, RANKS[:, :2], MASK)
+    with pytest.raises(ValueError, match="reduction='median' is unknown"):
+        ranknet(SCORES, RANKS, MASK, reduction="median")
+    with pytest.raises(ValueError, match="discount='dcg' is unknown"):
+        adr_mse(SCORES, RANKS, MASK, discount="dcg")
