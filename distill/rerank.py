@@ -175,7 +175,7 @@ def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], d
     per_query: dict[str, dict[str, float]] = {}
     for result in results:
         per_query.setdefault(result.query_id, {})[str(result.measure)] = result.value
-    return {str(name): value for name, value in aggregated.items()}, per_query
+    return {str(name): aggregated[name] for name in measures}, per_query  # in the order asked for
 
 
 def task_metrics(prefix: str, task: Task, run: Run) -> dict[str, float]:

@@ -1,0 +1,167 @@
+"""The cross-encoder: what it computes, what it saves, and that sentence-transformers opens it with the same scores."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import FAMILIES, ROOT, make_backbone
+from transformers import AutoModel, AutoTokenizer
+
+from distill import CrossEncoder
+from distill.errors import InputError
+
+QUERY = "a bee finds its home"
+PASSAGES = ["trains follow rails of iron", "the ant and the bee", "its home by the sun", "rain"]
+
+
+def make_model(directory, family="bert", **options) -> CrossEncoder:
+    options = {"query_length": 8, "passage_length": 16} | options
+    model = CrossEncoder.from_backbone(str(make_backbone(directory, family)), **options).eval()
+    torch.nn.init.normal_(model.head.weight)
+    torch.nn.init.normal_(model.head.bias)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_the_score_is_a_linear_layer_on_the_pooled_state(tmp_path, family, pooling):
+    model = make_model(tmp_path, family, pooling=pooling)
+    backbone, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
+    indices, scores = model.rank(QUERY, PASSAGES)
+    assert scores == sorted(scores, reverse=True) and sorted(indices) == [0, 1, 2, 3]
+    for index, score in zip(indices, scores, strict=True):
+        inputs = tokenizer(QUERY, PASSAGES[index], return_tensors="pt")
+        if family in ("roberta", "modernbert"):
+            inputs.pop("token_type_ids", None)
+        states = backbone(**inputs).last_hidden_state[0]
+        pooled = states[0] if pooling == "cls" else states.mean(dim=0)
+        assert score == pytest.approx((pooled @ model.head.weight[0] + model.head.bias).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_gives_the_same_scores(tmp_path, family):
+    model = make_model(tmp_path / "backbone", family, pooling="mean", passage_length=12)
+    model.save_pretrained(tmp_path / "model")
+    loaded = CrossEncoder.from_pretrained(str(tmp_path / "model"))
+    assert (loaded.pooling, loaded.query_length, loaded.passage_length) == ("mean", 8, 12)
+    assert loaded.rank(QUERY, PASSAGES) == model.rank(QUERY, PASSAGES)
+    assert not loaded.training
+
+
+def test_saving_again_replaces_the_directory_and_leaves_nothing_beside_it(tmp_path):
+    model = make_model(tmp_path / "backbone")
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "stray").touch()
+    torch.nn.init.zeros_(model.head.weight)
+    model.save_pretrained(tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model"]
+    assert not (tmp_path / "model" / "stray").exists()
+    assert CrossEncoder.from_pretrained(str(tmp_path / "model")).head.weight.abs().sum() == 0
+    assert not list((tmp_path / "model").rglob("*.bin"))
+
+
+def test_a_second_stage_starts_from_the_first_ones_linear_layer(tmp_path):
+    model = make_model(tmp_path / "backbone")
+    model.save_pretrained(tmp_path / "model")
+    second = CrossEncoder.from_backbone(str(tmp_path / "model"), query_length=8, passage_length=30)
+    assert torch.equal(second.head.weight, model.head.weight) and torch.equal(second.head.bias, model.head.bias)
+    fresh = CrossEncoder.from_backbone(str(tmp_path / "model"), query_length=8, passage_length=16, weights="random")
+    assert not torch.equal(fresh.head.weight, model.head.weight)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sentence_transformers_opens_a_saved_model_with_the_same_scores(tmp_path, family, pooling):
+    sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")
+    model = make_model(tmp_path / "backbone", family, pooling=pooling)
+    model.save_pretrained(tmp_path / "model")
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path / "model"), device="cpu", local_files_only=True)
+    indices, scores = model.rank(QUERY, PASSAGES)
+    torch.testing.assert_close(
+        torch.from_numpy(theirs.predict([(QUERY, PASSAGES[index]) for index in indices])),
+        torch.tensor(scores),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    assert [row["corpus_id"] for row in theirs.rank(QUERY, PASSAGES)] == indices
+
+
+def test_ranking_nothing_gives_nothing(tmp_path):
+    assert make_model(tmp_path).rank(QUERY, []) == ([], [])
+
+
+def test_half_precision_weights_are_read_as_float32(tmp_path):
+    make_backbone(tmp_path)
+    AutoModel.from_pretrained(tmp_path).half().save_pretrained(tmp_path)
+    model = CrossEncoder.from_backbone(str(tmp_path), query_length=8, passage_length=16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_autocast_leaves_scores_in_float32(tmp_path):
+    model = make_model(tmp_path)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, scores = model.rank(QUERY, PASSAGES)
+    _, exact = model.rank(QUERY, PASSAGES)
+    assert scores == pytest.approx(exact, rel=0.1, abs=0.1) and scores != exact
+
+
+def test_dropout_replaces_every_dropout_of_the_backbone(backbone):
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16, dropout=0.0)
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+def test_pairs_beyond_the_positions_are_refused(backbone):
+    with pytest.raises(
+        InputError, match="make pairs of 83 tokens, but this backbone reads 64: lower model.passage_length"
+    ):
+        CrossEncoder.from_backbone(str(backbone), query_length=20, passage_length=60)
+
+
+def test_roberta_counts_positions_from_its_padding_id(tmp_path):
+    with pytest.raises(InputError, match="but this backbone reads 63"):
+        make_model(tmp_path, "roberta", query_length=20, passage_length=40)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tokenizer.json", "has no tokenizer"),
+        ("config.json", "has no config.json"),
+        ("model.safetensors", "cannot be loaded"),
+    ],
+)
+def test_an_incomplete_backbone_is_answered_in_one_line(tmp_path, missing, message):
+    (make_backbone(tmp_path) / missing).unlink()
+    with pytest.raises(InputError, match=message) as caught:
+        CrossEncoder.from_backbone(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_not_read(tmp_path):
+    make_backbone(tmp_path)
+    torch.save(AutoModel.from_pretrained(tmp_path).state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot be loaded"):
+        CrossEncoder.from_backbone(str(tmp_path))
+
+
+def test_a_directory_that_is_no_cross_encoder_is_refused(backbone):
+    with pytest.raises(InputError, match="is no saved cross-encoder, it lacks modules.json"):
+        CrossEncoder.from_pretrained(str(backbone))
+
+
+def test_an_unknown_name_is_answered_in_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    program = "from distill import CrossEncoder; CrossEncoder.{}('no/such-model')"
+    for method in ("from_pretrained", "from_backbone"):
+        run = subprocess.run(
+            [sys.executable, "-c", program.format(method)], cwd=ROOT, capture_output=True, text=True, env=os.environ
+        )
+        assert run.stderr.strip().splitlines()[-1].startswith("distill.errors.InputError: no/such-model: ")
+
+
+def test_importing_distill_imports_neither_torch_nor_transformers():
+    program = "import sys, distill; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "set()\n"

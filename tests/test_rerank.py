@@ -1,0 +1,120 @@
+"""Re-ranking and measuring, against pairs scored alone, values by hand and published figures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import compose_config
+
+from distill.errors import InputError
+from distill.model import CrossEncoder
+from distill.rerank import Reranker, measure, parse_measures, read_task, task_metrics
+from distill.trec import RankedList, read_run
+
+
+def task_config(collection, *more):
+    names = ("passages", "queries", "qrels")
+    overrides = [f"task.{name}={collection[name]}" for name in names] + [f"task.run={collection['first_stage']}"]
+    return compose_config("evaluate", "task=files", *overrides, *more).task
+
+
+def test_every_passage_has_the_score_that_rank_gives_it(collection, backbone):
+    task = read_task(task_config(collection))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
+    reranked = Reranker(task, model).rerank(model, max_tokens=60)
+    assert list(reranked) == list(task.run)
+    for query_id, ranked in reranked.items():
+        doc_ids = task.run[query_id].doc_ids
+        indices, scores = model.rank(task.queries[query_id], [task.passages[doc_id] for doc_id in doc_ids])
+        assert ranked.doc_ids == [doc_ids[index] for index in indices]
+        np.testing.assert_allclose(ranked.scores, scores, rtol=1e-5, atol=1e-6)
+
+
+def test_reranking_stops_at_the_depth_and_keeps_the_training_mode(collection, backbone):
+    task = read_task(task_config(collection, "task.depth=3"))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).train()
+    first_stage = read_run(str(collection["first_stage"]))
+    reranked = Reranker(task, model).rerank(model, max_tokens=10**4)
+    assert model.training
+    assert all(set(ranked.doc_ids) == set(first_stage[q].doc_ids[:3]) for q, ranked in reranked.items())
+
+
+def test_passages_of_equal_score_keep_their_order(collection, backbone):
+    task = read_task(task_config(collection))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
+    torch.nn.init.zeros_(model.head.weight)
+    reranked = Reranker(task, model).rerank(model, max_tokens=10**4)
+    assert all(ranked.doc_ids == task.run[q].doc_ids for q, ranked in reranked.items())
+
+
+def ranked(*doc_ids: str) -> RankedList:
+    return RankedList(list(doc_ids), -np.arange(float(len(doc_ids))), np.arange(1.0, len(doc_ids) + 1))
+
+
+def test_measures_by_hand_and_a_judged_query_without_ranking_counts_zero():
+    qrels = {"p": {"a": 3, "b": 1, "c": -1}, "q": {"a": 1}}
+    run = {"p": ranked("c", "a", "b")}
+    values, per_query = measure(run, qrels, parse_measures(["nDCG@10", "RR@10"]))
+    ndcg = (3 / math.log2(3) + 1 / math.log2(4)) / (3 + 1 / math.log2(3))
+    assert per_query["p"]["nDCG@10"] == pytest.approx(ndcg) and per_query["p"]["RR@10"] == 0.5
+    assert values == {"nDCG@10": pytest.approx(ndcg / 2), "RR@10": 0.25}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "published"), [("bm25", 0.480), ("colbert", 0.732)])
+def test_first_stage_rows_of_table_1(shared, name, published):
+    folder = shared / "data" / "trec-dl-2019"
+    files = [f"task.run={folder / name}.run.gz", f"task.qrels={folder / 'qrels.txt'}", "task.depth=100"]
+    task = read_task(compose_config("evaluate", "task=files", *files).task, texts=False)
+    (value,) = task_metrics("first_stage", task, task.run).values()
+    assert round(value, 3) == published
+
+
+@pytest.mark.shared
+def test_bm25_on_cranfield(shared):
+    folder = shared / "data" / "cranfield"
+    files = [
+        f"task.run={folder / 'bm25.run'}",
+        f"task.qrels={folder / 'qrels.txt'}",
+        "task.measures=[nDCG@10,RR@10,R@100]",
+    ]
+    task = read_task(compose_config("evaluate", "task=files", *files).task, texts=False)
+    assert [round(value, 3) for value in task_metrics("x", task, task.run).values()] == [0.348, 0.494, 0.687]
+
+
+def test_judgments_of_queries_outside_the_query_file_are_left_out(collection, caplog):
+    caplog.set_level("INFO")
+    with open(collection["qrels"], "a") as file:
+        file.write("q99 0 d1 1\n")
+    task = read_task(task_config(collection))
+    assert "q99" not in task.qrels and "judgments of 1 queries" in caplog.text
+
+
+def test_unjudged_queries_are_counted_and_left_out_of_validation(collection, backbone, caplog):
+    lines = [line for line in collection["qrels"].read_text().splitlines() if not line.startswith("q0 ")]
+    collection["qrels"].write_text("\n".join(lines) + "\n")
+    task = read_task(task_config(collection))
+    assert "1 of 6 queries of the run are not judged" in caplog.text
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    assert "q0" not in Reranker(task, model, judged_only=True).run
+    assert "q0" in Reranker(task, model).run
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("queries", "q0\ta bee\n", "first_stage.txt:11: query q1 is not in .*queries.tsv \\(5 of 6 queries"),
+        ("passages", "d99\ta bee\n", "first_stage.txt:1: passage d\\d+ is not in .*passages.tsv"),
+        ("qrels", "q99 0 d1 1\n", "qrels.txt: judges none of the 6 queries"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(collection, name, text, message):
+    collection[name].write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_task(task_config(collection))
+
+
+def test_an_unknown_measure_is_refused():
+    with pytest.raises(InputError, match="measure nDGC@10: unknown to ir_measures"):
+        parse_measures(["nDGC@10"])
