@@ -1,0 +1,121 @@
+"""Every configuration composes; what is wrong fails while it is composed or checked, before anything is loaded."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, compose_config
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill.config import changed_keys, check_evaluate, check_train
+from distill.errors import InputError
+from distill.losses import LOSSES
+
+GROUPS = ("backbone", "loss", "data", "teacher", "task", "optimizer", "logger", "experiment")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+FAILURES = (HydraException, OmegaConfBaseException)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option):
+    cfg = compose_config("train", f"{group}={option}")
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+
+
+def test_the_default_configuration_is_sound():
+    check_train(compose_config("train"))
+    check_evaluate(compose_config("evaluate"))
+
+
+@pytest.mark.parametrize("backbone", "electra-base electra-large bert-base roberta-base deberta-v3-base minilm-l12 "
+                         "modernbert-base ettin-17m ettin-32m ettin-68m ettin-150m tiny hf".split())  # fmt: skip
+def test_the_papers_backbones_are_there(backbone):
+    assert ("backbone", backbone) in OPTIONS
+
+
+@pytest.mark.parametrize("loss", ["ranknet", "adrmse", "lce", "marginmse", "bce", "hinge"])
+def test_every_loss_config_names_its_function_and_options(loss):
+    cfg = compose_config("train", f"loss={loss}").loss
+    options = set(cfg) - {"name", "target"}
+    code = LOSSES[cfg.name].__code__
+    assert options <= set(code.co_varnames[: code.co_argcount])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["loss=nope", "backbone=nope", "experiment=nope", "nope=1", "loss.alpha=1", "+loss.alpha=1", "train.batch_sise=3",
+     "data.depth=deep", "loss.reduction=[1]", "optimizer.lr=fast", "task.measures=nDCG@10", "+train.nope=1"],
+)  # fmt: skip
+def test_a_wrong_key_group_or_type_fails_at_composition(override):
+    with pytest.raises(FAILURES):
+        compose_config("train", override)
+
+
+@pytest.mark.parametrize(
+    "line", ["train:\n  batch_sise: 3", "optimiser:\n  lr: 1", "data:\n  depth: deep", "loss:\n  alpha: 2"]
+)
+def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path, line):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{line}\n")
+    with pytest.raises(FAILURES):
+        compose_config("train", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrain:\n  batch_size: 3\n")
+    assert compose_config("train", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine").train.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("teacher=run", "teacher.path is missing: give it on the command line"),
+        ("teacher=run teacher.path=nope.run", "teacher.path=nope.run: no such file"),
+        ("data=files data.passages=a.tsv data.queries=b.tsv", "data.passages=a.tsv: no such file"),
+        (
+            "loss=marginmse teacher.scores=false",
+            "the loss needs a score for every passage, but teacher=sample gives rank, label",
+        ),
+        (
+            "loss=lce teacher.qrels=null",
+            "the loss needs a label for every passage, but teacher=sample gives rank, score",
+        ),
+        ("loss=ranknet teacher.path=null", "the loss needs a rank for every passage, but teacher=sample gives label"),
+        ("data.num_negatives=7", "data.num_negatives=7 draws negatives by label, but loss=ranknet"),
+        ("data.depth=1", "data.depth=1: a list needs two passages"),
+        ("train.max_epochs=2", "train.max_steps and train.max_epochs: give exactly one"),
+        ("train.patience=5", "train.patience=5 is below train.validate_every=25"),
+        ("validation.run=null", "train.patience=100 needs a validation"),
+        ("task.run=null", "task.untrained=true needs task.run"),
+        ("validation.qrels=null", "validation.qrels is missing"),
+        ("task.measures=[]", "task.measures is empty"),
+        ("train.batch_size=0", "train.batch_size=0: must be at least 1"),
+        ("optimizer.lr=0", "optimizer.lr=0.0: must be positive"),
+        ("optimizer.schedule=step", "optimizer.schedule=step is unknown: choose one of constant, linear, cosine"),
+        ("train.precision=fp16", "train.precision=fp16 is unknown"),
+        ("resume=nowhere", "resume=nowhere: no checkpoints/last.pt there"),
+    ],
+)
+def test_a_broken_rule_is_answered_with_key_value_and_remedy(overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_train(compose_config("train", *overrides.split()))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_without_a_run_is_refused():
+    with pytest.raises(InputError, match="task.run is missing"):
+        check_evaluate(compose_config("evaluate", "task=files"))
+
+
+def test_changed_keys_are_named_but_for_logging_and_resume():
+    old, new = compose_config("train"), compose_config("train", "data.depth=10", "logger=wandb", "resume=x")
+    assert changed_keys(old, new) == ["data.depth: 25 -> 10"]
+    assert changed_keys(old, compose_config("train", "loss=adrmse"))[0] == "loss.alpha: None -> 1.0"
+
+
+@pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize("option", [["--help"], ["--cfg", "job"]])
+def test_help_and_the_composed_configuration_come_quickly(entry_point, option):
+    started = time.perf_counter()
+    subprocess.run([sys.executable, ROOT / entry_point, *option], check=True, capture_output=True)
+    assert time.perf_counter() - started < 5

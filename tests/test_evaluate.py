@@ -1,0 +1,74 @@
+"""evaluate.py as its user types it."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from distill.model import CrossEncoder
+from distill.trec import read_run
+
+
+def run_evaluate(directory, *overrides) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "evaluate.py"), *overrides, f"hydra.run.dir={directory}"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def overrides(collection) -> list[str]:
+    names = ("passages", "queries", "qrels")
+    return [
+        "task=files",
+        *(f"task.{name}={collection[name]}" for name in names),
+        f"task.run={collection['first_stage']}",
+    ]
+
+
+def test_a_model_reranks_a_run_and_leaves_run_values_and_results(tmp_path, overrides, backbone):
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    model.save_pretrained(tmp_path / "model")
+    run = run_evaluate(tmp_path / "out", f"model={tmp_path / 'model'}", *overrides, "task.measures=[nDCG@10,RR@10]")
+    assert run.returncode == 0, run.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results) == {f"{row}/files/{name}" for row in ("first_stage", "test") for name in ("nDCG@10", "RR@10")}
+    with open(tmp_path / "out" / "per_query.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["query_id"] for row in rows] == [f"q{i}" for i in range(6)]
+    for name in ("nDCG@10", "RR@10"):
+        assert sum(float(row[name]) for row in rows) / 6 == pytest.approx(results[f"test/files/{name}"])
+    assert f"{results['test/files/nDCG@10']:.4f}" in run.stdout
+    again = run_evaluate(
+        tmp_path / "again", *overrides, f"task.run={tmp_path / 'out' / 'run.txt'}", "task.measures=[nDCG@10]"
+    )
+    assert again.returncode == 0, again.stderr
+    measured = json.loads((tmp_path / "again" / "results.json").read_text())["first_stage/files/nDCG@10"]
+    assert measured == pytest.approx(results["test/files/nDCG@10"])
+    assert len(read_run(str(tmp_path / "out" / "run.txt"))["q0"]) == 10
+
+
+def test_a_run_as_it_stands_needs_no_texts(tmp_path, collection):
+    files = [f"task.run={collection['first_stage']}", f"task.qrels={collection['qrels']}"]
+    run = run_evaluate(tmp_path / "out", "model=null", "task=files", *files)
+    assert run.returncode == 0, run.stderr
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"first_stage/files/nDCG@10"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=nowhere/at/all", "nowhere/at/all: no such directory"),
+        ("task.run=nope.run", "task.run=nope.run: no such file"),
+        ("task.measures=[nope]", "measure nope: unknown to ir_measures"),
+        ("device=cuda:99", "device=cuda:99: not usable here"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(tmp_path, overrides, override, message, backbone):
+    CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(tmp_path / "model")
+    run = run_evaluate(tmp_path / "out", f"model={tmp_path / 'model'}", *overrides, override)
+    assert run.returncode == 2
+    assert [line for line in run.stderr.splitlines() if line.startswith(f"error: {message}")], run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list((tmp_path / "out").glob("*.txt"))

@@ -1,0 +1,229 @@
+"""The training loop: what a run leaves behind, that stopping changes nothing, and how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, compose_config
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from distill.checkpoint import load_checkpoint
+from distill.errors import InputError
+from distill.model import CrossEncoder
+from train import train
+
+
+def run_train(directory, *overrides):
+    """Train in this process, as main() does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return train(compose_config("train", *overrides), directory)
+
+
+def read_metrics(directory) -> list[dict]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(directory) -> dict[str, torch.Tensor]:
+    return load_checkpoint(directory / "checkpoints" / "last.pt")["model"]
+
+
+@pytest.mark.parametrize("loss", ["ranknet", "adrmse", "lce", "marginmse", "bce", "hinge"])
+def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, loss, capsys):
+    options = ["train.max_steps=60", "train.validate_every=20", "train.batch_size=6", "backbone.lr=0.01"]
+    options += ["model.dropout=0.0", "task.untrained=true", f"loss={loss}"]
+    results = run_train(tmp_path / "run", *file_overrides, *options)
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {"config.yaml", "metrics.jsonl", "checkpoints", "model", "results.json"}
+    metrics = read_metrics(tmp_path / "run")
+    losses = [row["train/loss"] for row in metrics if "train/loss" in row]
+    assert len(losses) == 60 and losses[-1] < 0.8 * losses[0]
+    assert [row["step"] for row in metrics if "val/nDCG@10" in row] == [20, 40, 60]
+    assert set(metrics[0]) == {
+        "step",
+        *(f"train/{n}" for n in "loss lr grad_norm pairs_per_second tokens_per_second".split()),
+    }
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    assert results["val/nDCG@10"] == max(row["val/nDCG@10"] for row in metrics if "val/nDCG@10" in row)
+    assert results["test/files/nDCG@10"] == pytest.approx(results["val/nDCG@10"])  # the same queries, the best model
+    assert results["test/files/nDCG@10"] > results["untrained/files/nDCG@10"]
+    assert "student before training" in capsys.readouterr().out
+    best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
+    model = CrossEncoder.from_pretrained(str(tmp_path / "run" / "model"))
+    assert all(torch.equal(best["model"][name], value) for name, value in model.state_dict().items())
+
+
+def test_without_validation_and_task_the_last_model_is_kept(file_overrides, tmp_path):
+    results = run_train(tmp_path / "run", *file_overrides, "validation.run=null", "task.run=null")
+    assert set(results) == {"train/steps", "train/seconds"}
+    weights = CrossEncoder.from_pretrained(str(tmp_path / "run" / "model")).state_dict()
+    assert all(torch.equal(weights_of(tmp_path / "run")[name], value) for name, value in weights.items())
+
+
+def test_training_stops_after_patience_steps_without_improvement(file_overrides, tmp_path):
+    overrides = [*file_overrides, "train.max_steps=100", "train.patience=4", "backbone.lr=1e-12"]
+    results = run_train(tmp_path / "run", *overrides)
+    assert results["train/steps"] == 6  # best at the first validation, step 2; 4 steps without a better one
+
+
+def test_epochs_are_turned_into_steps(file_overrides, tmp_path):
+    results = run_train(
+        tmp_path / "run", *file_overrides, "train.max_steps=null", "train.max_epochs=1.5", "train.batch_size=4"
+    )
+    assert results["train/steps"] == 3  # 1.5 * 6 lists / 4, rounded up
+
+
+def test_the_token_budget_leaves_the_update_as_it_is(file_overrides, tmp_path):
+    for name, budget in (("whole", 10**6), ("cut", 50)):
+        run_train(
+            tmp_path / name, *file_overrides, f"train.max_tokens={budget}", "model.dropout=0.0", "optimizer.eps=1e-3"
+        )
+    whole, cut = (weights_of(tmp_path / name) for name in ("whole", "cut"))
+    for name, value in whole.items():
+        torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(file_overrides, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run_train(tmp_path / name, *file_overrides, f"seed={seed}")
+    a, b, c = (weights_of(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_bfloat16_on_the_cpu_stays_near_float32(file_overrides, tmp_path):
+    for precision in ("float32", "bfloat16"):
+        run_train(tmp_path / precision, *file_overrides, f"train.precision={precision}", "model.dropout=0.0")
+    exact, rounded = ([row["train/loss"] for row in read_metrics(tmp_path / precision) if "train/loss" in row]
+                      for precision in ("float32", "bfloat16"))  # fmt: skip
+    assert rounded == pytest.approx(exact, rel=0.05) and rounded != exact
+    assert {value.dtype for value in weights_of(tmp_path / "bfloat16").values()} == {torch.float32}
+
+
+def test_a_compiled_backbone_gives_the_same_losses(file_overrides, tmp_path):
+    for compiled in ("true", "false"):
+        run_train(
+            tmp_path / compiled, *file_overrides, f"train.compile={compiled}", "model.dropout=0.0", "train.max_steps=3"
+        )
+    losses = [
+        [row["train/loss"] for row in read_metrics(tmp_path / name) if "train/loss" in row]
+        for name in ("true", "false")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert weights_of(tmp_path / "true").keys() == weights_of(tmp_path / "false").keys()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_queries(file_overrides, tmp_path):
+    with pytest.raises(
+        InputError, match=r"step \d+: the loss or its gradient is not finite \(queries q\d q\d\).*lower optimizer.lr"
+    ):
+        run_train(
+            tmp_path / "run", *file_overrides, "backbone.lr=1e38", "optimizer.max_grad_norm=null", "train.log_every=3"
+        )
+    assert not (tmp_path / "run" / "results.json").exists()
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert not last.exists() or all(value.isfinite().all() for value in load_checkpoint(last)["model"].values())
+
+
+def command(directory, *overrides) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={directory}"]
+
+
+def start_and_signal(directory, overrides, number: int, after_step: int) -> subprocess.Popen:
+    """Start a run in its own process and send it a signal once it has logged a step."""
+    process = subprocess.Popen(
+        command(directory, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = directory / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and f'"step": {after_step},' in metrics.read_text()):
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.wait()
+    return process
+
+
+@pytest.fixture
+def long_overrides(file_overrides) -> list[str]:
+    return [*file_overrides, "train.max_steps=300", "train.validate_every=60", "train.save_every=40"]
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_overrides, tmp_path):
+    straight = tmp_path / "straight"
+    subprocess.run(command(straight, *long_overrides), check=True, capture_output=True)
+    expected = weights_of(straight)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        directory = tmp_path / signal.Signals(number).name
+        process = start_and_signal(directory, long_overrides, number, after_step=90)
+        assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+        stopped_at = load_checkpoint(directory / "checkpoints" / "last.pt")["step"]
+        if number == signal.SIGKILL:
+            assert stopped_at % 20 == 0 and 80 <= stopped_at < 300
+        else:
+            error = process.stderr.read()
+            assert 90 <= stopped_at < 300
+            assert f"stopped after step {stopped_at} and saved; go on with: python train.py" in error
+            assert f"resume={directory}" in error
+        resumed = subprocess.run(
+            command(directory, *long_overrides, f"resume={directory}"), capture_output=True, text=True
+        )
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"resumed at step {stopped_at} of 300" in resumed.stderr
+        weights = weights_of(directory)
+        assert all(torch.equal(weights[name], value) for name, value in expected.items())
+        best, same = (load_file(path / "model" / "model.safetensors") for path in (straight, directory))
+        assert all(torch.equal(best[name], same[name]) for name in best)
+        numbers = ("step", "train/loss", "train/lr", "train/grad_norm", "val/nDCG@10")
+        logged = [
+            [{key: row.get(key) for key in numbers} for row in read_metrics(path)] for path in (straight, directory)
+        ]
+        assert logged[0] == logged[1]  # no line lost or doubled
+
+
+def test_resuming_with_a_changed_configuration_is_refused(file_overrides, tmp_path):
+    directory = tmp_path / "run"
+    run_train(directory, *file_overrides)
+    with pytest.raises(
+        InputError, match="differs from the stopped run's .*train.batch_size: 2 -> 3.*: repeat its overrides"
+    ):
+        run_train(directory, *file_overrides, "train.batch_size=3", f"resume={directory}")
+
+
+def test_resuming_a_finished_run_only_measures_again(file_overrides, tmp_path):
+    first = run_train(tmp_path / "run", *file_overrides)
+    again = run_train(tmp_path / "run", *file_overrides, f"resume={tmp_path / 'run'}")
+    assert {k: v for k, v in first.items() if k != "train/seconds"} == {
+        k: v for k, v in again.items() if k != "train/seconds"
+    }
+
+
+def test_bad_input_is_one_line_and_exit_status_2(tmp_path):
+    run = subprocess.run(command(tmp_path / "run", "data.depth=101"), capture_output=True, text=True)
+    assert run.returncode == 2
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "data.depth=101 exceeds the 100 passages" in errors[0]
+    assert "Traceback" not in run.stderr
+
+
+def test_a_sweep_leaves_one_directory_a_job(file_overrides, tmp_path):
+    overrides = [*file_overrides, "train.max_steps=2", "loss=ranknet,adrmse", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    subprocess.run([sys.executable, str(ROOT / "train.py"), "-m", *overrides], check=True, capture_output=True)
+    for job, loss in (("0", "ranknet"), ("1", "adr_mse")):
+        directory = tmp_path / "sweep" / job
+        assert OmegaConf.load(directory / "config.yaml").loss.name == loss
+        assert (directory / "results.json").is_file()
+
+
+def test_wandb_without_key_or_network_keeps_the_run_on_disk(file_overrides, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    overrides = [*file_overrides, "logger=wandb", "logger.tags=[a,b]", "logger.group=g", "logger.log_model=true"]
+    run = subprocess.run(command(tmp_path / "run", *overrides), capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert "no API key: logging offline" in run.stderr
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert (tmp_path / "run" / "results.json").is_file()
