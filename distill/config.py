@@ -6,7 +6,7 @@ The values, with a comment beside each, stand in `conf/`. `check_train` and `che
 fields and run before anything is loaded. This file imports neither torch nor transformers: `--help` stays quick.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,10 @@ class Data:
 @dataclass
 class Teacher:
     name: str = MISSING
-    path: str | None = None
+    path: str | None = MISSING
     scores: bool = MISSING
-    first_stage: str | None = None
-    qrels: str | None = None
+    first_stage: str | None = MISSING
+    qrels: str | None = MISSING
     min_grade: int = MISSING
 
 
@@ -300,7 +300,19 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
+    """Keys that no schema has; Hydra lets `+key=value` add them, but nothing would read them."""
+    schema = OmegaConf.get_type(node)
+    known = {part.name for part in fields(schema)} if is_dataclass(schema) else set(node)
+    unknown = [f"{prefix}{name}" for name in node if name not in known]
+    parts = [name for name in node if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name])]
+    return unknown + [key for name in parts for key in _unknown_keys(node[name], f"{prefix}{name}.")]
+
+
 def _check_values(cfg: DictConfig) -> None:
+    unknown = _unknown_keys(cfg)
+    if unknown:
+        raise InputError(f"{unknown[0]} is no key of the configuration: see `--cfg job` for those there are")
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise InputError(f"{missing[0]} is missing: give it on the command line, as in {missing[0]}=VALUE")

@@ -46,8 +46,8 @@ def test_every_loss_config_names_its_function_and_options(loss):
 
 @pytest.mark.parametrize(
     "override",
-    ["loss=nope", "backbone=nope", "experiment=nope", "nope=1", "loss.alpha=1", "+loss.alpha=1", "train.batch_sise=3",
-     "data.depth=deep", "loss.reduction=[1]", "optimizer.lr=fast", "task.measures=nDCG@10", "+train.nope=1"],
+    ["loss=nope", "backbone=nope", "experiment=nope", "nope=1", "loss.alpha=1", "train.batch_sise=3",
+     "data.depth=deep", "loss.reduction=[1]", "optimizer.lr=fast", "task.measures=nDCG@10"],
 )  # fmt: skip
 def test_a_wrong_key_group_or_type_fails_at_composition(override):
     with pytest.raises(FAILURES):
@@ -69,6 +69,9 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ("+loss.alpha=1", "loss.alpha is no key of the configuration"),
+        ("+train.nope=1", "train.nope is no key of the configuration"),
+        ("+nope.nope=1", "nope is no key of the configuration"),
         ("teacher=run", "teacher.path is missing: give it on the command line"),
         ("teacher=run teacher.path=nope.run", "teacher.path=nope.run: no such file"),
         ("data=files data.passages=a.tsv data.queries=b.tsv", "data.passages=a.tsv: no such file"),
