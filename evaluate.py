@@ -48,14 +48,11 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 def rerank_with(cfg: DictConfig, task):
     """Load the model and return its ranking of the task's run."""
-    import torch
-
     from distill.device import choose_device, choose_precision
     from distill.model import CrossEncoder
     from distill.rerank import Reranker
 
     device = choose_device(cfg.device)
-    torch.set_grad_enabled(False)
     model = CrossEncoder.from_pretrained(cfg.model).to(device)
     return Reranker(task, model).rerank(model, cfg.max_tokens, choose_precision(cfg.precision, device))
 

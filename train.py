@@ -237,12 +237,15 @@ def resume_command(directory: Path) -> str:
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Train one configuration; bad input is answered with one line and exit status 2."""
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    directory = Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute()
     try:
+        if sweep and cfg.resume:
+            raise InputError(f"resume={cfg.resume}: goes on with one run, not with a sweep: leave out -m")
         check_train(cfg)
         train(cfg, directory)
     except InputError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if sweep:
             raise  # Hydra goes on with the other jobs of the sweep and reports this one
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -26,6 +26,13 @@ class Batch:
     target: Tensor  # [B, K] float32: ranks, labels or teacher scores; 0 where padded
     mask: Tensor  # [B, K] bool: True for real passages
 
+    @property
+    def slots(self) -> Tensor:
+        """[P] int64: the place of each pair in the flattened [B, K]; on the CPU, so that reading it never waits."""
+        width = self.mask.shape[1]
+        places = torch.arange(self.mask.numel()).view(self.mask.shape)
+        return places[torch.arange(width) < self.list_sizes[:, None]]
+
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with the tensors that the loss reads on the device; tokens follow chunk by chunk."""
         return replace(self, target=self.target.to(device), mask=self.mask.to(device))

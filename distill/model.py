@@ -95,10 +95,9 @@ class CrossEncoder(nn.Module):
             inputs = (chunk.input_ids, chunk.attention_mask, chunk.token_type_ids)
             parts.append(self(*(tensor.to(self.device, non_blocking=True) for tensor in inputs)))
             pairs.append(chunk.pairs)
-        slots = batch.mask.cpu().flatten().nonzero().squeeze(-1)[torch.cat(pairs)]  # slot of each score in [B, K]
-        flat = torch.cat(parts)  # [P]
-        places = flat.new_zeros(batch.mask.numel()).scatter(0, slots.to(flat.device), flat)
-        return places.view(batch.mask.shape)
+        flat = torch.cat(parts)  # [P], in the order of the chunks
+        slots = batch.slots[torch.cat(pairs)].to(flat.device, non_blocking=True)
+        return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
 
     @torch.inference_mode()
     def rank(self, query: str, passages: list[str], max_tokens: int = 16384) -> tuple[list[int], list[float]]:

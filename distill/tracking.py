@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 
+WANDB_SECONDS = 30  # to wait for W&B's servers before the run is kept on disk instead
 ROWS = {  # prefix of a metric's name -> row of the table
     "first_stage": "first stage",
     "teacher": "teacher",
@@ -79,6 +80,7 @@ def _start_wandb(directory: Path, cfg: DictConfig):
         "id": run_id.read_text() if run_id.is_file() else None,
         "resume": "allow",
         "config": OmegaConf.to_container(cfg, resolve=True),
+        "settings": wandb.Settings(init_timeout=WANDB_SECONDS),
     }
     mode = settings.mode
     if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
