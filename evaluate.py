@@ -9,7 +9,6 @@ Prints a table, and leaves run.txt (TREC), per_query.csv and results.json in its
 
 import csv
 import logging
-import sys
 from pathlib import Path
 
 import hydra
@@ -18,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distill.config import check_evaluate, register_schemas
-from distill.errors import InputError
+from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("evaluate")
 
@@ -69,14 +68,9 @@ def write_per_query(path: Path, per_query: dict[str, dict[str, float]]) -> None:
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Evaluate one configuration; bad input is answered with one line and exit status 2."""
-    try:
+    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_evaluate(cfg)
         evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))
-    except InputError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # Hydra goes on with the other jobs of the sweep and reports this one
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

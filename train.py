@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config import changed_keys, check_train, register_schemas
-from distill.errors import InputError
+from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("train")
 
@@ -239,16 +239,11 @@ def main(cfg: DictConfig) -> None:
     """Train one configuration; bad input is answered with one line and exit status 2."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     directory = Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute()
-    try:
+    with exit_on_bad_input(sweep):
         if sweep and cfg.resume:
             raise InputError(f"resume={cfg.resume}: goes on with one run, not with a sweep: leave out -m")
         check_train(cfg)
         train(cfg, directory)
-    except InputError as error:
-        if sweep:
-            raise  # Hydra goes on with the other jobs of the sweep and reports this one
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":
