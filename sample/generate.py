@@ -1,8 +1,8 @@
 """Write the bundled sample, a miniature Rank-DistiLLM about an invented cookbook: python sample/generate.py
 
-A passage is a short blurb about a dish of one kind, with four facets out of seven, each put into one of several
-wordings, and one sentence that names something the dish is not. A query asks for a kind and two facets in words of
-its own. BM25 sees only the words; the simulated listwise teacher sees kind and facets through some noise.
+A passage is a short blurb about a dish of one kind with three facets out of four (ingredient, origin, season, taste);
+each value can be said in three ways, and two of the four things are said twice. A query asks for a kind and two facets
+in words of its own. BM25 sees only the words; the simulated listwise teacher sees kind and facets through some noise.
 Standard library only; every run writes the same files.
 """
 
@@ -63,22 +63,12 @@ FACETS = {
 }
 
 # Every sentence of a passage has four words, so that its length tells nothing of what it says.
-# What a passage says of its own dish:
 SAYS = {
     "kind": ["Here is a {}.", "Makes a fine {}.", "Call this a {}.", "Just a good {}."],
     "ingredient": ["Built mostly on {}.", "Plenty of fresh {}.", "Buy the best {}.", "Chop up some {}."],
     "origin": ["Straight out of {}.", "A classic from {}.", "Known all over {}."],
     "season": ["Always welcome in {}.", "Best eaten in {}.", "Much loved in {}."],
     "taste": ["It comes out {}.", "Every bite is {}.", "Expect it rather {}."],
-}
-
-# What a passage denies of its dish, or says of another one:
-DENIES = {
-    "kind": ["Not quite a {}.", "Serve beside a {}."],
-    "ingredient": ["Leave out the {}.", "Ruined by any {}."],
-    "origin": ["Quite unknown in {}.", "Never seen in {}."],
-    "season": ["Rather dull in {}.", "Never made in {}."],
-    "taste": ["It is never {}.", "Must not turn {}."],
 }
 
 FILLERS = [
@@ -125,7 +115,7 @@ def main():
 
 
 def draw_dish(rng):
-    """A dish: the value of its kind and of four facets."""
+    """A dish: the value of its kind and of three facets."""
     dish = {"kind": rng.choice(list(KIND))}
     for facet in rng.sample(list(FACETS), 3):
         dish[facet] = rng.choice(list(FACETS[facet]))
@@ -133,17 +123,13 @@ def draw_dish(rng):
 
 
 def write_passage(rng, dish):
-    """A sentence for the kind and each facet, two of them said again in other words, and one or two more, shuffled."""
-    sentences = []
+    """A sentence for the kind and each facet, two of them said again in other words, and filler, in random order."""
+    sentences = rng.sample(FILLERS, rng.choice([1, 2]))
     twice = rng.sample(list(dish), 2)
     for facet, value in dish.items():
         times = 2 if facet in twice else 1
         words, templates = draw_words(rng, facet, value, times), rng.sample(SAYS[facet], times)
         sentences += [template.format(word) for template, word in zip(templates, words, strict=True)]
-    facet = rng.choice(list(DENIES))
-    value = rng.choice([value for value in wordings(facet) if value != dish.get(facet)])
-    denial = rng.choice(DENIES[facet]).format(*draw_words(rng, facet, value))
-    sentences += rng.sample([denial, *rng.sample(FILLERS, 2)], rng.choice([1, 2]))
     rng.shuffle(sentences)
     return fix_articles(" ".join(sentences))
 
@@ -187,7 +173,7 @@ def write_split(rng, split, query_ids, dishes, texts, asked):
     write_lines(FOLDER / split / "queries.tsv", queries)
     write_lines(FOLDER / split / "first_stage.run.gz", first_stage_run)
     write_lines(FOLDER / split / "teacher.run.gz", teacher_run)
-    write_lines(FOLDER / split / "qrels.txt", qrels)
+    write_lines(FOLDER / split / "qrels.txt.gz", qrels)
 
 
 def draw_wanted(rng, dish):

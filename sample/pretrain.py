@@ -1,20 +1,21 @@
 """Pre-train the sample's tiny encoder on the text of its training split: python sample/pretrain.py
 
-Real cross-encoders start from an encoder that already knows words; this one learns two things from unlabelled text:
+Real cross-encoders start from an encoder that already knows words. This one learns from unlabelled text which words two
+texts share, or nearly share: it counts the words of a random query that a bag of random words holds, either themselves
+or by a word that goes with them. Words go together that stand in one passage far more often than chance would have it;
+passages say some things twice in other words, so that these are mostly synonyms.
 
-- which words two texts share: count the words of a random query in a bag of random words;
-- which words go together (the inverse cloze task of Lee et al. 2019): take a few words of a passage as query, and tell
-  the rest of it from another passage. Passages say some things twice in other words, so that this teaches synonyms.
-
-Queries and passages of the validation and test splits, rankings and labels are not read. The first layer starts with
-heads that look for the same word elsewhere (after the mimetic initialisation of Trockman and Kolter 2023), without
-which counting takes ten times as many steps. Writes sample/backbone/, weights in half precision; about five minutes on
-two cores.
+The validation and test splits, rankings and labels are not read. The encoder starts with similar
+vectors for words that go together, and with heads in the first layer that look for similar words elsewhere (after the
+mimetic initialisation of Trockman and Kolter 2023), without which counting takes ten times as many steps. Writes
+sample/backbone/ with weights in half precision; about two minutes on one core.
 """
 
 import gzip
+import math
 import random
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -26,7 +27,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 FOLDER = Path(__file__).resolve().parent
 SEED = 0
 STEPS, WARMUP, LR = 1000, 50, 2e-3
-BATCH = 128  # pairs of each task in a step
+BATCH = 128  # pairs in a step
+MIN_LIFT, MIN_EVIDENCE = 3.0, 9.0  # times as often as by chance; nats by which chance is the worse explanation
 SHARPNESS = 1.0  # of the first layer's search for the same word
 CONFIG = {
     "hidden_size": 64,
@@ -46,8 +48,10 @@ def main():
     queries, passages = read_training_text()
     tokenizer = train_tokenizer([*queries, *passages])
     encoder = BertModel(BertConfig(vocab_size=len(tokenizer), **CONFIG), add_pooling_layer=False)
-    look_for_the_same_word(encoder)
-    pretrain(encoder, tokenizer, passages)
+    passages = [set(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in passages]
+    partners = find_partners(passages)
+    initialise(encoder, partners)
+    pretrain(encoder, tokenizer, partners)
     encoder.half().save_pretrained(FOLDER / "backbone")
     tokenizer.save_pretrained(FOLDER / "backbone")
 
@@ -68,10 +72,28 @@ def train_tokenizer(texts):
     return BertTokenizer(vocab=pieces.get_vocab(), model_max_length=CONFIG["max_position_embeddings"])
 
 
+def find_partners(passages):
+    """For each word those that share a passage with it at least MIN_LIFT times as often as chance would have it."""
+    counts = Counter(word for passage in passages for word in passage)
+    together = Counter(pair for passage in passages for pair in combinations(sorted(passage), 2))
+    partners = {word: set() for word in counts}
+    for (first, second), count in together.items():
+        expected = counts[first] * counts[second] / len(passages)
+        if count >= MIN_LIFT * expected and count * math.log(count / expected) >= MIN_EVIDENCE:
+            partners[first].add(second)
+            partners[second].add(first)
+    return partners
+
+
 @torch.no_grad()
-def look_for_the_same_word(encoder):
-    """Give queries and keys of the first layer the same random projections: equal words attend to each other."""
-    encoder.embeddings.position_embeddings.weight.mul_(0.1)  # wherever they stand
+def initialise(encoder, partners):
+    """Similar vectors for words that go together, and first-layer heads whose queries and keys are alike."""
+    vectors = encoder.embeddings.word_embeddings.weight
+    drawn = vectors.clone()
+    for word, others in partners.items():
+        vectors[word] += 0.7 * drawn[sorted(others)].sum(dim=0)
+        vectors[word] *= drawn[word].norm() / vectors[word].norm()
+    encoder.embeddings.position_embeddings.weight.mul_(0.1)  # wherever the words stand
     attention = encoder.encoder.layer[0].attention.self
     size = attention.attention_head_size
     for start in range(0, attention.all_head_size, size):
@@ -80,49 +102,35 @@ def look_for_the_same_word(encoder):
         attention.key.weight[start : start + size] = SHARPNESS**0.5 * projection
 
 
-def pretrain(encoder, tokenizer, passages):
-    """Train the encoder on both tasks at once, each with a linear layer of its own that is thrown away."""
-    passages = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in passages]
-    frequency = Counter(token for passage in passages for token in set(passage))
-    count_head, cloze_head = (torch.nn.Linear(CONFIG["hidden_size"], 1) for _ in range(2))
-    parameters = [*encoder.parameters(), *count_head.parameters(), *cloze_head.parameters()]
+def pretrain(encoder, tokenizer, partners):
+    """Train the encoder to count, with a linear layer on the [CLS] state that is thrown away."""
+    head = torch.nn.Linear(CONFIG["hidden_size"], 1)
+    parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, (STEPS - step) / (STEPS - WARMUP))
     )
     for step in (bar := trange(STEPS, desc="pre-training")):
-        pairs, shared = zip(*(draw_bags(list(frequency)) for _ in range(BATCH)), strict=True)
-        count_loss = F.mse_loss(score(encoder, count_head, tokenizer, pairs), torch.tensor(shared).float())
-        pairs = [pair for _ in range(BATCH // 2) for pair in draw_cloze(passages, frequency)]
-        scores = score(encoder, cloze_head, tokenizer, pairs).view(-1, 2)
-        cloze_loss = F.softplus(scores[:, 1] - scores[:, 0]).mean()
+        pairs, shared = zip(*(draw_bags(partners) for _ in range(BATCH)), strict=True)
+        loss = F.mse_loss(score(encoder, head, tokenizer, pairs), torch.tensor(shared).float())
         optimizer.zero_grad()
-        (count_loss + cloze_loss).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0:
-            bar.set_postfix_str(f"count {count_loss.item():.3f} cloze {cloze_loss.item():.3f}")
+            bar.set_postfix_str(f"loss {loss.item():.3f}")
 
 
-def draw_bags(vocabulary):
-    """A query of random words, a bag that holds some of them, and how many."""
-    query = random.sample(vocabulary, random.randint(3, 6))
-    bag = random.sample(query, random.randint(0, len(query))) + random.sample(vocabulary, random.randint(8, 16))
+def draw_bags(partners):
+    """A query of random words, a bag that holds some of them or their partners, and how many it holds."""
+    words = list(partners)
+    query = random.sample(words, random.randint(3, 6))
+    held = random.sample(query, random.randint(0, len(query)))
+    bag = [random.choice([word, *sorted(partners[word])]) for word in held]
+    bag += random.sample(words, random.randint(10, 24))
     random.shuffle(bag)
-    return (query, bag), len(set(query) & set(bag))
-
-
-def draw_cloze(passages, frequency):
-    """Two pairs of one query, a few words of a passage: with the rest of it, and with the rest of another passage."""
-    (words, rest), (_, other_rest) = (take_words(passage, frequency) for passage in random.sample(passages, 2))
-    return (words, rest), (words, other_rest)
-
-
-def take_words(passage, frequency):
-    """Some words of a passage, rare ones first and foremost, and the passage without them."""
-    words = sorted(set(passage), key=lambda token: random.random() ** frequency[token])[-random.randint(2, 5) :]
-    return words, [token for token in passage if token not in words]
+    return (query, bag), sum(not ({word} | partners[word]).isdisjoint(bag) for word in query)
 
 
 def score(encoder, head, tokenizer, pairs):

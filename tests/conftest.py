@@ -1,6 +1,10 @@
 """Fixtures: tiny real encoders of every family, a small collection in files, and a way to compose a configuration."""
 
+import os
 from pathlib import Path
+
+# Tiny tensors: a second thread costs more than it brings, and much more on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -1,0 +1,98 @@
+"""The bundled sample: made as its script makes it, a fair task, and learned by the default configuration."""
+
+import gzip
+import random
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, compose_config
+
+from distill.collection import read_passages, read_queries
+from distill.rerank import measure, parse_measures
+from distill.trec import RankedList, read_qrels, read_run
+from train import train
+
+SAMPLE = ROOT / "sample"
+SPLITS = ("train", "val", "test")
+NDCG = parse_measures(["nDCG@10"])
+
+
+def read_split(name: str):
+    folder = SAMPLE / name
+    runs = [read_run(str(folder / f"{run}.run.gz")) for run in ("first_stage", "teacher")]
+    return read_queries(str(folder / "queries.tsv")), *runs, read_qrels(str(folder / "qrels.txt.gz"))
+
+
+def ndcg(run, qrels) -> float:
+    return measure(run, qrels, NDCG)[0]["nDCG@10"]
+
+
+def rerank_by(run, key):
+    """The run in ascending order of a key, ties at random."""
+    rng = random.Random(0)
+    orders = {q: sorted(ranked.doc_ids, key=lambda doc_id: (key(doc_id), rng.random())) for q, ranked in run.items()}
+    places = np.arange(100.0)
+    return {query_id: RankedList(order, -places, places + 1) for query_id, order in orders.items()}
+
+
+def test_the_script_makes_the_files_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SAMPLE))
+    import generate
+
+    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    generate.main()
+    names = ["passages.tsv", *(f"{s}/{n}" for s in SPLITS for n in ("queries.tsv", "qrels.txt.gz"))]
+    names += [f"{s}/{n}.run.gz" for s in SPLITS for n in ("first_stage", "teacher")]
+    for name in names:
+        made, kept = (path.read_bytes() for path in (tmp_path / name, SAMPLE / name))
+        if name.endswith(".gz"):  # other zlib versions compress the same content to other bytes
+            made, kept = gzip.decompress(made), gzip.decompress(kept)
+        assert made == kept, name
+    del sys.modules["generate"]
+
+
+def test_the_sample_is_small():
+    assert sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file()) < 2_000_000
+
+
+def test_splits_share_neither_queries_nor_passages():
+    ids, texts, doc_ids = [], [], []
+    for name in SPLITS:
+        queries, first_stage, teacher, _ = read_split(name)
+        ids += queries
+        texts += queries.values()
+        retrieved = {doc_id for ranked in first_stage.values() for doc_id in ranked.doc_ids}
+        assert retrieved == {doc_id for ranked in teacher.values() for doc_id in ranked.doc_ids}
+        assert all(len(ranked) == 100 for ranked in first_stage.values())
+        doc_ids += retrieved
+    assert len(set(ids)) == len(ids) and len(set(texts)) == len(texts) and len(set(doc_ids)) == len(doc_ids)
+    passages = read_passages(str(SAMPLE / "passages.tsv"), set(doc_ids))
+    assert len(set(passages.values())) == len(passages)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_the_first_stage_is_well_below_the_teacher_and_there_is_no_shortcut(name):
+    _, first_stage, teacher, qrels = read_split(name)
+    assert ndcg(first_stage, qrels) < ndcg(teacher, qrels) - 0.2
+    assert ndcg(teacher, qrels) < 0.99
+    passages = read_passages(
+        str(SAMPLE / "passages.tsv"), {d for ranked in first_stage.values() for d in ranked.doc_ids}
+    )
+    by_chance = ndcg(rerank_by(first_stage, lambda doc_id: 0), qrels)
+    keys = {"length": lambda doc_id: len(passages[doc_id].split()), "id": lambda doc_id: int(doc_id[1:])}
+    for key in keys.values():
+        for sign in (1, -1):
+            assert ndcg(rerank_by(first_stage, lambda doc_id, k=key, s=sign: s * k(doc_id)), qrels) < by_chance + 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ranknet", "adrmse"])
+def test_the_default_training_learns_the_teachers_ranking(tmp_path, loss):
+    results = train(compose_config("train", f"loss={loss}"), tmp_path)
+    first_stage, teacher, untrained, student = (
+        results[f"{row}/sample/nDCG@10"] for row in ("first_stage", "teacher", "untrained", "test")
+    )
+    assert student >= first_stage + 0.15
+    assert student >= 0.9 * teacher
+    assert untrained < first_stage
