@@ -95,4 +95,4 @@ def test_the_default_training_learns_the_teachers_ranking(tmp_path, loss):
     )
     assert student >= first_stage + 0.15
     assert student >= 0.9 * teacher
-    assert untrained < first_stage
+    assert student > untrained
