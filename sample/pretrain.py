@@ -53,7 +53,6 @@ def main():
     initialise(encoder, partners)
     pretrain(encoder, tokenizer, partners)
     encoder.half().save_pretrained(FOLDER / "backbone")
-    tokenizer.save_pretrained(FOLDER / "backbone")
 
 
 def read_training_text():
@@ -66,10 +65,17 @@ def read_training_text():
 
 
 def train_tokenizer(texts):
-    """An uncased WordPiece tokenizer as BERT has it."""
+    """An uncased WordPiece tokenizer as BERT has it; one that is there is kept.
+
+    Training does not order the vocabulary the same way twice, and the encoder's weights follow that order.
+    """
+    if (FOLDER / "backbone" / "tokenizer.json").is_file():
+        return BertTokenizer.from_pretrained(FOLDER / "backbone")
     pieces = BertWordPieceTokenizer(lowercase=True)
     pieces.train_from_iterator(texts, vocab_size=600, min_frequency=2, show_progress=False)
-    return BertTokenizer(vocab=pieces.get_vocab(), model_max_length=CONFIG["max_position_embeddings"])
+    tokenizer = BertTokenizer(vocab=pieces.get_vocab(), model_max_length=CONFIG["max_position_embeddings"])
+    tokenizer.save_pretrained(FOLDER / "backbone")
+    return tokenizer
 
 
 def find_partners(passages):
