@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distill.errors import InputError
-from distill.trec import load_ir_datasets, numbered_lines
+from distill.trec import Run, find_line, load_ir_datasets, numbered_lines
 
 Texts = dict[str, str]  # id -> text
 
@@ -37,6 +37,16 @@ def read_passages(source: str, doc_ids: set[str]) -> Texts:
     Raises InputError for a missing source, a bad line, a duplicate id and an empty file.
     """
     return _read_texts(source, "docs", doc_ids)
+
+
+def check_queries(run: Run, run_source: str, queries: Texts, queries_source: str) -> None:
+    """Raise InputError, with the first line of the run that is concerned, where the queries lack one of the run's."""
+    unknown = [query_id for query_id in run if query_id not in queries]
+    if unknown:
+        raise InputError(
+            f"{find_line(run_source, unknown[0])}: query {unknown[0]} is not in {queries_source} ({len(unknown)} of "
+            f"{len(run)} queries of this run are not): use the query file that belongs to the run"
+        )
 
 
 def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:

@@ -15,7 +15,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from distill.batch import Batch, make_batch
-from distill.collection import Texts, read_passages, read_queries
+from distill.collection import Texts, check_queries, read_passages, read_queries
 from distill.errors import InputError
 from distill.tokens import PairTemplate, TokenStore
 from distill.trec import Qrels, RankedList, Run, find_line, read_qrels, read_run
@@ -52,7 +52,7 @@ def read_training_data(cfg: DictConfig) -> TrainingData:
     by_label = cfg.loss.target == "label"
     source = teacher.path if teacher.path and not (by_label and first_stage) else teacher.first_stage
     run = read_run(source) if source != teacher.first_stage else first_stage
-    _check_queries(run, source, queries, "data.queries")
+    check_queries(run, source, queries, "data.queries")
     _check_list_sizes(run, source)
     run = choose_queries(run, data.num_queries, data.subset_seed, source)
     if data.depth is not None:
@@ -82,15 +82,6 @@ def choose_queries(run: Run, num_queries: int | None, seed: int, source: str) ->
     query_ids = sorted(run)  # a subset must not depend on the order of the file
     chosen = np.random.default_rng(seed).permutation(len(query_ids))[:num_queries]
     return {query_ids[index]: run[query_ids[index]] for index in sorted(chosen)}
-
-
-def _check_queries(run: Run, source: str, queries: Texts, key: str) -> None:
-    unknown = [query_id for query_id in run if query_id not in queries]
-    if unknown:
-        raise InputError(
-            f"{find_line(source, unknown[0])}: query {unknown[0]} is not in {key} ({len(unknown)} of {len(run)} "
-            "queries of this run are not): use the query file that belongs to the run"
-        )
 
 
 def _check_list_sizes(run: Run, source: str) -> None:

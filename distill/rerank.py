@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from distill.batch import make_batch
-from distill.collection import Texts, read_passages, read_queries
+from distill.collection import Texts, check_queries, read_passages, read_queries
 from distill.errors import InputError
 from distill.model import CrossEncoder
 from distill.tokens import TokenStore, silent
@@ -90,12 +90,7 @@ def parse_measures(names: list[str]) -> list:
 
 
 def _check_texts(task: Task, cfg: DictConfig) -> None:
-    unknown = [query_id for query_id in task.run if query_id not in task.queries]
-    if unknown:
-        raise InputError(
-            f"{find_line(cfg.run, unknown[0])}: query {unknown[0]} is not in {cfg.queries} ({len(unknown)} of "
-            f"{len(task.run)} queries of this run are not): use the query file that belongs to the run"
-        )
+    check_queries(task.run, cfg.run, task.queries, cfg.queries)
     num_empty = 0
     for query_id, ranked in task.run.items():
         for doc_id in ranked.doc_ids:
