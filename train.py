@@ -40,7 +40,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.batch import split_lists
     from distill.checkpoint import link_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
     from distill.data import BatchLoader, read_training_data
-    from distill.device import choose_device, choose_precision
+    from distill.device import check_implementation, choose_device, choose_precision
     from distill.interrupt import StopRequest
     from distill.losses import LOSSES, TERMS
     from distill.model import CrossEncoder
@@ -51,6 +51,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     started = time.perf_counter()
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
+    if "implementation" in cfg.loss:
+        check_implementation(cfg.loss.implementation, device)
     prepare_directory(cfg, directory)
 
     # Data first: whatever is wrong with it shows before a model is built

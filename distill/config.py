@@ -39,6 +39,7 @@ class RankNetLoss:
     name: str = MISSING
     target: str = MISSING
     reduction: str = MISSING
+    implementation: str = MISSING
 
 
 @dataclass
@@ -48,6 +49,7 @@ class AdrMseLoss:
     alpha: float = MISSING
     discount: str = MISSING
     reduction: str = MISSING
+    implementation: str = MISSING
 
 
 @dataclass
@@ -192,6 +194,7 @@ CHOICES = {
     "model.pooling": ("cls", "mean"),
     "loss.reduction": ("mean", "sum"),
     "loss.discount": ("log2", "none"),
+    "loss.implementation": ("auto", "torch", "triton"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "train.precision": ("float32", "bfloat16", "auto"),
     "train.compile": ("auto", "true", "false"),
@@ -238,6 +241,8 @@ def check_train(cfg: DictConfig) -> None:
             f"train.patience={cfg.train.patience} is below train.validate_every={cfg.train.validate_every}: training "
             "would stop at the first validation: raise the one or lower the other"
         )
+    if "alpha" in loss and not loss.alpha > 0:
+        raise InputError(f"loss.alpha={loss.alpha}: must be above 0, the steeper the closer to exact ranks")
     _check_target(loss.target, teacher)
     if loss.target == "label":
         if teacher.path is None and teacher.first_stage is None:

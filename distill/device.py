@@ -1,4 +1,6 @@
-"""The device and the precision that "auto" stands for."""
+"""The device, the precision and the kernels that a run can have on this machine."""
+
+import importlib.util
 
 import torch
 
@@ -23,3 +25,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
     return getattr(torch, name)
+
+
+def check_implementation(name: str, device: torch.device) -> None:
+    """Raise InputError for a loss implementation that cannot run on the device: before the data are read."""
+    if name != "triton":
+        return
+    if importlib.util.find_spec("triton") is None:
+        raise InputError("loss.implementation=triton: triton is not installed: pip install triton, or use auto")
+    import triton  # here: half a second, for those alone who ask for it
+
+    if device.type != "cuda" and not triton.knobs.runtime.interpret:
+        raise InputError(
+            f"loss.implementation=triton: Triton does not run on device={device}: use auto, or its slow interpreter "
+            "with TRITON_INTERPRET=1 in the environment"
+        )

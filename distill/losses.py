@@ -9,15 +9,24 @@ Shapes: B lists, K passages per list; a padded slot has mask False (and rank 0) 
 Precision: half-precision scores are raised to float32 first; float32 and float64 scores keep their precision.
 Reduction: "sum" is the formula as it stands; "mean" divides by the number of its terms over the whole batch
 (`TERMS[name](target, mask)`). A training step made of several micro-batches adds up sums and divides once.
+Implementation: RankNet and ADR-MSE have a fused Triton kernel each, which "auto" takes on CUDA (`kernels/`); what
+stands here is the definition that the kernels are tested against.
 Errors: ValueError for shapes that differ and for an unknown option.
 """
+
+import importlib.util
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # on Linux, it comes with torch or beside it
+IMPLEMENTATIONS = ("auto", "torch", "triton")
 
-def ranknet(scores: Tensor, ranks: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
+
+def ranknet(
+    scores: Tensor, ranks: Tensor, mask: Tensor, reduction: str = "mean", implementation: str = "auto"
+) -> Tensor:
     """RankNet: Σ_{(i,j): r_i < r_j} softplus(s_j − s_i).
 
     Args:
@@ -25,10 +34,15 @@ def ranknet(scores: Tensor, ranks: Tensor, mask: Tensor, reduction: str = "mean"
         ranks: [B, K] teacher ranks, 1 = best, ties at their average rank, 0 = padding.
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all real pairs of the batch, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the one that is faster.
 
     Pairs of tied ranks and pairs with a padded slot contribute nothing.
     Source: Burges et al. 2005; Rank-DistiLLM, section 3 (whose formula prints the opposite sign).
     """
+    if _takes_triton(scores, ranks, mask, implementation):
+        from kernels import ranknet as kernel
+
+        return kernel.ranknet(scores, ranks.masked_fill(~mask, 0), reduction)
     scores = _prepare(scores, ranks, mask)
     punished = F.softplus(_differences(scores))  # [B, K, K]: softplus(s_j - s_i)
     return _reduce(punished * _ordered_pairs(ranks, mask), count_ranked_pairs(ranks, mask), reduction)
@@ -41,6 +55,7 @@ def adr_mse(
     alpha: float = 1.0,
     discount: str = "log2",
     reduction: str = "mean",
+    implementation: str = "auto",
 ) -> Tensor:
     """ADR-MSE: Σ_i (r_i − π̂_i)² / log2(r_i + 1) with the smooth rank π̂_i = 1 + Σ_{j≠i} σ(α(s_j − s_i)).
 
@@ -48,12 +63,19 @@ def adr_mse(
         scores: [B, K] student scores.
         ranks: [B, K] teacher ranks, 1 = best, ties at their average rank, 0 = padding.
         mask: [B, K] bool, True for real passages.
-        alpha: steepness; towards infinity the smooth rank becomes the exact rank.
+        alpha: steepness, above 0; towards infinity the smooth rank becomes the exact rank.
         discount: "log2" as in the formula, or "none" to weigh all ranks alike.
         reduction: "mean" over all real passages of the batch, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the one that is faster.
 
     Source: Rank-DistiLLM, section 3; smooth ranks: Qin et al. 2010 (Appendix B prints another fraction).
     """
+    if _takes_triton(scores, ranks, mask, implementation):
+        from kernels import adr_mse as kernel
+
+        return kernel.adr_mse(scores, ranks.masked_fill(~mask, 0), alpha, discount, reduction)
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha}: must be above 0")
     scores = _prepare(scores, ranks, mask)
     outscored = torch.sigmoid(alpha * _differences(scores)) * mask[:, None, :]  # [B, K, K]
     smooth_ranks = 0.5 + outscored.sum(dim=2)  # [B, K]: j = i adds σ(0) = 0.5 to the sum, hence not 1 +
@@ -176,10 +198,23 @@ TERMS = {
 }
 
 
-def _prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def _takes_triton(scores: Tensor, ranks: Tensor, mask: Tensor, implementation: str) -> bool:
+    """Whether the kernel is to be used: asked for, or on CUDA with a dtype that it computes in full precision."""
+    _check_shapes(scores, ranks, mask)
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation={implementation!r} is unknown: use 'auto', 'torch' or 'triton'")
+    fits = scores.is_cuda and scores.dtype != torch.float64 and TRITON_INSTALLED
+    return implementation == "triton" or (implementation == "auto" and fits)
+
+
+def _check_shapes(scores: Tensor, target: Tensor, mask: Tensor) -> None:
     if scores.dim() != 2 or scores.shape != target.shape or scores.shape != mask.shape:
         shapes = f"{list(scores.shape)}, {list(target.shape)} and {list(mask.shape)}"
         raise ValueError(f"scores, target and mask must share one shape [B, K], got {shapes}")
+
+
+def _prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    _check_shapes(scores, target, mask)
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     return scores.masked_fill(~mask, 0.0)  # whatever stands in a padded slot, even NaN, stays out

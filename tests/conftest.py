@@ -8,11 +8,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+
+# Where there is no GPU, Triton interprets its kernels; it reads this when they are defined
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
-
-from distill.config import register_schemas
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -20,8 +22,6 @@ FAMILIES = ["bert", "electra", "roberta", "modernbert", "deberta-v2"]
 WORDS = "a bee finds its home by the sun and so does an ant but trains follow rails of iron through rain snow".split()
 SPECIALS = {"roberta": ("<s>", "</s>", "<pad>", "<unk>", "<mask>")}
 BERT_SPECIALS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
-
-register_schemas()
 
 
 @pytest.fixture
@@ -34,6 +34,11 @@ def shared() -> Path:
 
 def compose_config(name: str, *overrides: str):
     """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
+    from hydra import compose, initialize_config_dir  # here: tests/gpu runs where there is no Hydra
+
+    from distill.config import register_schemas
+
+    register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose(name, overrides=list(overrides))
 
@@ -66,6 +71,12 @@ def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: l
     model.save_pretrained(directory)
     wrapped.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where kernels run: a GPU if there is one, else the interpreter on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,35 @@
+"""Triton kernels of the two ranking losses: `kernels.ranknet.ranknet` and `kernels.adr_mse.adr_mse`.
+
+An optional package of Hugging Face has the same name, and `transformers` imports from it what it finds installed. From
+the repository root this package comes first on the path, so it passes on what it does not have itself.
+"""
+
+import importlib.util
+import pkgutil
+import sys
+from types import ModuleType
+from typing import Any
+
+__path__ = pkgutil.extend_path(__path__, __name__)  # submodules of every installed package `kernels`
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of the installed package `kernels`; raises AttributeError where there is none."""
+    if name in ("ranknet", "adr_mse", "launch") or len(__path__) == 1:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_installed_package(), name)
+
+
+def _installed_package() -> ModuleType:
+    """Run the installed package's __init__.py under a name of its own; its submodules stay `kernels.…`."""
+    name = f"{__name__}._installed"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, f"{__path__[1]}/__init__.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -1,0 +1,155 @@
+"""What both kernels share: checks, launch sizes, loading a list, the total over all programs, the backward product.
+
+Shapes: B lists, K passages per list, N programs that each own some rows of one list's pairs.
+
+The total. A program writes the loss of its rows and the number of its terms to a slot of its own and raises a counter.
+Whoever raises it last adds up all slots, in the order of their numbers and in float64: the result does not depend on
+the order in which the programs ran, and it needs no launch of its own. That program sets the counters back to zero.
+"""
+
+from collections.abc import Callable
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+REDUCTIONS = ("mean", "sum")
+DEVICES = ("cuda", "cpu")  # the CPU for Triton's interpreter
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
+
+# Chosen from the machine code for sm_90 (2026-11-22, Triton 3.9), not yet by a clock: 8 pairs per thread keep the
+# accumulators of both kernels in at most 94 registers, without spills
+OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
+ROWS = 16
+MAX_COLUMNS = 128
+SCALE_BLOCK = 1024
+TOTAL_BLOCK = 1024
+
+_counters: dict[tuple[int | None, int], Tensor] = {}
+
+
+def check_inputs(scores: Tensor, ranks: Tensor, reduction: str) -> None:
+    """Raise ValueError, with key, value, rule and remedy, for what the kernels cannot take."""
+    if scores.dim() != 2 or scores.shape != ranks.shape:
+        raise ValueError(
+            f"scores and ranks must share one shape [B, K], got {list(scores.shape)} and {list(ranks.shape)}"
+        )
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction={reduction!r} is unknown: use 'mean' or 'sum'")
+    if scores.dtype not in PRECISIONS:
+        raise ValueError(f"scores are {scores.dtype}, but Triton computes in float32: use the plain PyTorch loss")
+    if scores.device != ranks.device:
+        raise ValueError(f"scores are on {scores.device} and ranks on {ranks.device}: move one to the other")
+
+
+def check_device(scores: Tensor) -> None:
+    """Raise ValueError where Triton cannot run; called by the operators, since a compiler cannot trace the answer."""
+    if not scores.is_cuda and not triton.knobs.runtime.interpret:
+        raise ValueError(
+            f"scores are on {scores.device}, where Triton cannot run: use the plain PyTorch loss, or the interpreter "
+            "(TRITON_INTERPRET=1 in the environment before the start)"
+        )
+
+
+def num_columns(num_passages: int) -> int:
+    """Return how many passages of a list of K a program compares with its own ROWS at a time."""
+    return min(max(triton.next_power_of_2(num_passages), 16), MAX_COLUMNS)
+
+
+def zero_counters(scores: Tensor) -> Tensor:
+    """Return three int32 zeros on the device of the scores, which a launch counts up and sets back to zero.
+
+    Launches on one stream follow each other and share theirs, so that no launch is spent on zeros. A graph that is
+    compiled or captured must own all that it reads, and gets its own.
+    """
+    if torch.compiler.is_compiling() or not scores.is_cuda or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(3, dtype=torch.int32, device=scores.device)
+    key = scores.device.index, torch.cuda.current_stream(scores.device).cuda_stream
+    if key not in _counters:
+        _counters[key] = torch.zeros(3, dtype=torch.int32, device=scores.device)
+    return _counters[key]
+
+
+@triton.jit
+def load_places(row, stride, places, num_passages):
+    """Load a list's values at some places as float32, 0 beyond its end."""
+    return tl.load(row + places.to(tl.int64) * stride, mask=places < num_passages, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def write_total(partials, num_parts, loss, num_terms, MEAN: tl.constexpr, BLOCK: tl.constexpr):
+    """Add up losses and numbers of terms in `partials` [2, N]; write the loss and what its sum was divided by."""
+    losses = tl.zeros((BLOCK,), dtype=tl.float64)
+    counts = tl.zeros((BLOCK,), dtype=tl.float64)
+    for start in range(0, num_parts, BLOCK):
+        parts = start + tl.arange(0, BLOCK)
+        # .cg reads the cache that all programs share: what another program wrote may be missing from the nearer one
+        losses += tl.load(partials + parts, mask=parts < num_parts, other=0.0, cache_modifier=".cg")
+        if MEAN:
+            counts += tl.load(partials + num_parts + parts, mask=parts < num_parts, other=0.0, cache_modifier=".cg")
+    divisor = tl.maximum(tl.sum(counts, axis=0), 1.0)  # 1 for a sum, and where there are no terms
+    tl.store(loss, tl.sum(losses, axis=0) / divisor)
+    tl.store(num_terms, divisor)
+
+
+@triton.jit
+def scale_kernel(gradient, grad_output, num_terms, scaled, num_values, BLOCK: tl.constexpr):
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    factor = tl.load(grad_output) / tl.load(num_terms)
+    values = tl.load(gradient + places, mask=places < num_values, other=0.0)
+    tl.store(scaled + places, values * factor, mask=places < num_values)
+
+
+def scale(gradient: Tensor, grad_output: Tensor, num_terms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return gradient · grad_output / num_terms, [B, K] in the given dtype; both numbers stay on the device."""
+    scaled = torch.empty_like(gradient, dtype=dtype)
+    if scaled.numel():
+        grid = (triton.cdiv(scaled.numel(), SCALE_BLOCK),)
+        scale_kernel[grid](gradient, grad_output, num_terms, scaled, scaled.numel(), BLOCK=SCALE_BLOCK, **OPTIONS)
+    return scaled
+
+
+def empty_outputs(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return room for the loss, the gradient of its sum [B, K], and what the sum is divided by, all float32."""
+    scalar = scores.new_empty((), dtype=torch.float32)
+    return scalar, scores.new_empty(scores.shape, dtype=torch.float32), torch.empty_like(scalar)
+
+
+def keep_gradient(ctx, inputs, output) -> None:
+    """Save for the backward pass: the gradient [B, K] in float32, one number, and the dtype of the scores."""
+    _, gradient, num_terms = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(gradient, num_terms)
+    ctx.dtype, ctx.num_inputs = inputs[0].dtype, len(inputs)
+
+
+def scaled_gradient(ctx, grad_loss, *_):
+    """The backward pass of both losses: one multiplication; only the scores have a gradient."""
+    others = (None,) * (ctx.num_inputs - 1)
+    if grad_loss is None:
+        return None, *others
+    gradient, num_terms = ctx.saved_tensors
+    return torch.ops.listwise.scale(gradient, grad_loss, num_terms, ctx.dtype), *others
+
+
+def register_loss(name: str, options: str, launch: Callable) -> None:
+    """Register torch.ops.listwise.NAME(scores, ranks, counters, options) for eager, compiled and differentiated use.
+
+    By its schema, since an operator from the decorator `torch.library.custom_op` costs 70 µs more at each call (one
+    core, torch 2.13, 2026-11-23).
+    """
+    arguments = f"Tensor scores, Tensor ranks, Tensor counters, {options}"
+    torch.library.define(f"listwise::{name}", f"({arguments}) -> (Tensor, Tensor, Tensor)")
+    torch.library.impl(f"listwise::{name}", DEVICES, launch)
+    torch.library.register_fake(f"listwise::{name}", lambda scores, *_: empty_outputs(scores))
+    torch.library.register_autograd(f"listwise::{name}", scaled_gradient, setup_context=keep_gradient)
+
+
+torch.library.define(
+    "listwise::scale", "(Tensor gradient, Tensor grad_output, Tensor num_terms, ScalarType dtype) -> Tensor"
+)
+torch.library.impl("listwise::scale", DEVICES, scale)
+torch.library.register_fake(
+    "listwise::scale", lambda gradient, grad_output, num_terms, dtype: torch.empty_like(gradient, dtype=dtype)
+)
