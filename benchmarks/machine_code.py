@@ -55,7 +55,7 @@ def compile_for(name: str, arch: int):
 
 
 def loops_over_pairs(machine_code: str) -> list[list[str]]:
-    """Return the instructions of every loop with a reciprocal square root, which only loops over pairs have, innermost ones."""
+    """Return the instructions of every innermost loop over pairs: the only ones with a reciprocal square root."""
     labels, instructions = {}, []
     for line in machine_code.splitlines():
         if label := LABEL.match(line):
