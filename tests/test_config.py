@@ -95,6 +95,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("train.batch_size=0", "train.batch_size=0: must be at least 1"),
         ("optimizer.lr=0", "optimizer.lr=0.0: must be positive"),
         ("optimizer.schedule=step", "optimizer.schedule=step is unknown: choose one of constant, linear, cosine"),
+        ("loss.implementation=cuda", "loss.implementation=cuda is unknown: choose one of auto, torch, triton"),
         ("train.precision=fp16", "train.precision=fp16 is unknown"),
         ("resume=nowhere", "resume=nowhere: no checkpoints/last.pt there"),
     ],

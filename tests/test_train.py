@@ -118,6 +118,24 @@ def test_a_compiled_backbone_gives_the_same_losses(file_overrides, tmp_path):
     assert weights_of(tmp_path / "true").keys() == weights_of(tmp_path / "false").keys()
 
 
+@pytest.mark.parametrize("loss", ["ranknet", "adrmse"])
+def test_plain_and_fused_loss_train_alike_on_the_sample(tmp_path, loss):
+    losses = {}
+    for implementation in ("torch", "triton"):
+        overrides = [f"loss={loss}", f"loss.implementation={implementation}", "validation.run=null", "task.run=null"]
+        overrides += ["train.max_epochs=null", "train.max_steps=5", "train.log_every=1", "train.patience=null"]
+        run_train(tmp_path / implementation, *overrides, "task.untrained=false")
+        losses[implementation] = [row["train/loss"] for row in read_metrics(tmp_path / implementation)]
+    assert len(losses["torch"]) == 5 and len(set(losses["torch"])) == 5
+    assert losses["triton"] == pytest.approx(losses["torch"], rel=1e-5)
+
+
+def test_a_kernel_that_cannot_run_here_is_refused_before_the_data_are_read(file_overrides, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(InputError, match="loss.implementation=triton: Triton does not run on device=cpu: use auto"):
+        run_train(tmp_path / "run", *file_overrides, "train.device=cpu", "loss.implementation=triton")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_queries(file_overrides, tmp_path):
     with pytest.raises(
         InputError, match=r"step \d+: the loss or its gradient is not finite \(queries q\d q\d\).*lower optimizer.lr"

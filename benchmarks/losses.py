@@ -1,0 +1,294 @@
+"""Forward and backward of RankNet and ADR-MSE: time, memory, launches, and how far from the hardware's limit.
+
+    python -m benchmarks.losses                            # on a GPU where there is one; needs torch and triton alone
+    python -m benchmarks.losses --device cpu --shapes 32x100,64x1000
+
+Beside our kernels: the plain definition, eager and through torch.compile, and lightning-ir and sentence-transformers
+where they are installed. On the CPU ours is the plain definition, and marked so.
+
+    wall      time of forward and backward as a training loop calls them, host included
+    gpu       the same replayed from a CUDA graph: what is left when the host is fast enough ("-": cannot be captured)
+    extra     most memory that was allocated above what was there before
+    launches  kernels and memory operations that the GPU was given
+
+The limit: the larger of (1) scores and ranks read once, the gradient written in the forward pass, read and written in
+the backward, over the bandwidth of a copy measured in the same run; (2) special functions at 16 a cycle and
+multiprocessor at the highest clock: per unordered pair an exponential, a reciprocal and a logarithm (RankNet), or an
+exponential and a reciprocal in each of two passes (ADR-MSE).
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import RESULTS, environment, save
+from distill.losses import LOSSES
+
+SHAPES = "32x10,32x50,32x100,64x256,64x1000,16x4096"
+SPECIAL_PER_PAIR = {"ranknet": 3, "adr_mse": 4}
+SPECIAL_PER_CYCLE = 16  # of one multiprocessor, compute capability 7.5 to 10.0
+BYTES_PER_PASSAGE = 20  # float32: scores and ranks in, gradient out; gradient in and out
+ROUNDS = 15
+MIN_ROUNDS = 5
+MIN_SECONDS = 0.01  # of one contender in one round: short calls are repeated
+MAX_SECONDS = 60.0  # of all rounds of one shape: fewer rounds where calls are long
+
+
+@dataclass
+class Contender:
+    """One implementation of one loss on one input: a closure for forward and backward."""
+
+    name: str
+    step: Callable[[], None]
+
+
+def contenders(loss: str, num_lists: int, num_passages: int, device: torch.device) -> list[Contender]:
+    """Return all implementations that are installed, on the same scores and ranks."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(num_lists, num_passages, generator=generator).to(device).requires_grad_()
+    ranks = torch.stack([torch.randperm(num_passages, generator=generator) for _ in range(num_lists)]) + 1.0
+    ranks = ranks.to(device)
+    mask = ranks > 0
+    definition = LOSSES[loss]
+    compiled = torch.compile(definition, fullgraph=True, dynamic=False)
+
+    def differentiate(function: Callable[[], Tensor]) -> Callable[[], None]:
+        def step() -> None:
+            scores.grad = None
+            function().backward()
+
+        return step
+
+    found = [
+        Contender("eager", differentiate(lambda: definition(scores, ranks, mask, implementation="torch"))),
+        Contender("compile", differentiate(lambda: compiled(scores, ranks, mask, implementation="torch"))),
+        Contender(
+            "ours" if device.type == "cuda" else "ours (plain)",
+            differentiate(lambda: definition(scores, ranks, mask, implementation="auto")),
+        ),
+    ]
+    for name, make in (("lightning-ir", _lightning_ir), ("sentence-transformers", _sentence_transformers)):
+        try:
+            function = make(loss, scores, ranks)
+        except ImportError:
+            continue
+        found.append(Contender(name, differentiate(function)))
+    return found
+
+
+def _lightning_ir(loss: str, scores: Tensor, ranks: Tensor) -> Callable[[], Tensor]:
+    from lightning_ir import ApproxRankMSE, RankNet
+
+    function = RankNet() if loss == "ranknet" else ApproxRankMSE()
+    output, batch = SimpleNamespace(scores=scores), SimpleNamespace(targets=ranks.max() + 1 - ranks)
+    return lambda: function.compute_loss(output, batch)
+
+
+def _sentence_transformers(loss: str, scores: Tensor, ranks: Tensor) -> Callable[[], Tensor]:
+    from sentence_transformers.cross_encoder.losses import ADRMSELoss, RankNetLoss
+
+    class Model(torch.nn.Module):
+        """Stands for the encoder: gives the scores of all pairs at once."""
+
+        num_labels = 1
+        device = scores.device
+
+        def preprocess(self, *_, **__) -> dict:
+            return {}
+
+        def forward(self, _) -> dict:
+            return {"scores": scores.view(-1, 1)}
+
+    function = (RankNetLoss if loss == "ranknet" else ADRMSELoss)(Model(), mini_batch_size=-1)
+    queries, passages = [""] * len(scores), [[""] * scores.shape[1]] * len(scores)
+    labels = list(ranks.max() + 1 - ranks)
+    return lambda: function((queries, passages), labels)
+
+
+def measure(found: list[Contender], device: torch.device) -> list[dict]:
+    """Return a row a contender, timed in turns so that a busy machine slows all of them alike."""
+    rows = []
+    for contender in found:
+        row = {"implementation": contender.name, "error": None}
+        try:
+            for _ in range(3):
+                contender.step()  # compiles, and fills the allocator's cache
+            row["extra_bytes"] = extra_memory(contender.step, device)
+            row["launches"] = count_launches(contender.step) if device.type == "cuda" else None
+            row["gpu_ms"] = graph_times(contender.step) if device.type == "cuda" else None
+        except (torch.OutOfMemoryError, MemoryError):
+            row["error"] = "out of memory"
+        rows.append(row)
+    running = [(contender, row) for contender, row in zip(found, rows, strict=True) if not row["error"]]
+    times = {contender.name: [] for contender, _ in running}
+    once = {contender.name: _time(contender.step, 1, device) for contender, _ in running}
+    repeats = {name: max(1, round(MIN_SECONDS / seconds)) for name, seconds in once.items()}
+    for _ in range(max(MIN_ROUNDS, min(ROUNDS, int(MAX_SECONDS / sum(once.values()))))):
+        for contender, _ in running:
+            times[contender.name].append(_time(contender.step, repeats[contender.name], device))
+    for contender, row in running:
+        row["wall_ms"] = spread(times[contender.name])
+    return rows
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Return median and quartiles of times in seconds, in milliseconds."""
+    low, median, high = (1e3 * value for value in statistics.quantiles(times, n=4))
+    return {"median": median, "quartiles": [low, high]}
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _time(step: Callable[[], None], repeats: int, device: torch.device) -> float:
+    _synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    _synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def graph_times(step: Callable[[], None]) -> dict[str, float] | None:
+    """Time replays of a CUDA graph of the step; None for a step that synchronises and cannot be captured."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    times = []
+    for _ in range(ROUNDS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(10):
+            graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 1e4)
+    return spread(times)
+
+
+def extra_memory(step: Callable[[], None], device: torch.device) -> int:
+    """Return the bytes that one step allocates above what is there before it, at most at any one time."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    waiting, changes = list(profile.profiler.kineto_results.experimental_event_tree()), []
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.tag == torch._C._profiler._EventType.Allocation:
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    total = peak = 0
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        total += size
+        peak = max(peak, total)
+    return peak
+
+
+def count_launches(step: Callable[[], None]) -> int:
+    """Return how many kernels, copies and fills one step gives to the GPU."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+        torch.cuda.synchronize()
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+
+
+def limits(device: torch.device) -> dict[str, float] | None:
+    """Return the GPU's special functions and bytes a second, the second measured with a copy; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    source = torch.empty(2**28, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    seconds = min(_time(lambda: target.copy_(source), 10, device) for _ in range(5))
+    return {
+        "special_per_second": SPECIAL_PER_CYCLE * properties.multi_processor_count * properties.clock_rate * 1e3,
+        "bytes_per_second": 2 * source.nbytes / seconds,
+    }
+
+
+def limit_ms(loss: str, num_lists: int, num_passages: int, rates: dict[str, float]) -> float:
+    """Return the least time of forward and backward, as the head of this file defines it."""
+    pairs = num_lists * num_passages * (num_passages - 1) / 2
+    special = SPECIAL_PER_PAIR[loss] * pairs / rates["special_per_second"]
+    return 1e3 * max(special, BYTES_PER_PASSAGE * num_lists * num_passages / rates["bytes_per_second"])
+
+
+def print_rows(rows: list[dict]) -> None:
+    """Print the rows of one loss and shape."""
+    eager = rows[0]
+    for row in rows:
+        head = f"{row['loss']:9}{row['lists']:>5} x {row['passages']:<6}{row['implementation']:22}"
+        if row["error"]:
+            print(f"{head}{row['error']}")
+            continue
+        wall = row["wall_ms"]
+        low, high = wall["quartiles"]
+        ratio = f"{eager['wall_ms']['median'] / wall['median']:.1f}x" if not eager["error"] else "-"
+        gpu = f"{row['gpu_ms']['median']:.4f}" if row["gpu_ms"] else "-"
+        limit = f"{row['limit_ms']:.4f}" if row["limit_ms"] else "-"
+        launches = "-" if row["launches"] is None else row["launches"]
+        print(
+            f"{head}{wall['median']:10.3f} ({low:.3f}-{high:.3f})".ljust(68)
+            + f"{ratio:>7}{gpu:>10}{limit:>10}{row['extra_bytes'] / 2**20:11.2f}{launches:>10}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure, print a table and leave a JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--shapes", default=SHAPES, help="lists x passages, comma-separated")
+    parser.add_argument("--losses", default="ranknet,adr_mse")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="directory for the JSON file")
+    parser.add_argument("--name", default="losses", help="what the JSON file's name begins with")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    rates = limits(device)
+    found = environment(device) | {"limits": rates, "rows": []}
+    print(f"{found['device']}, {found['date']}, torch {torch.__version__}, commit {found['commit']}")
+    print(
+        f"{'loss':9}{'lists x passages':>14} {'':21}{'wall ms (quartiles)':>22}{'eager/x':>9}{'gpu ms':>10}"
+        f"{'limit ms':>10}{'extra MiB':>11}{'launches':>10}"
+    )
+    for loss in arguments.losses.split(","):
+        for shape in arguments.shapes.split(","):
+            num_lists, num_passages = (int(size) for size in shape.split("x"))
+            torch.compiler.reset()
+            rows = measure(contenders(loss, num_lists, num_passages, device), device)
+            limit = limit_ms(loss, num_lists, num_passages, rates) if rates else None
+            sizes = {"loss": loss, "lists": num_lists, "passages": num_passages}
+            found["rows"] += (rows := [{**sizes, **row, "limit_ms": limit} for row in rows])
+            print_rows(rows)
+    print(save(arguments.name, found, arguments.results))
+
+
+if __name__ == "__main__":
+    main()

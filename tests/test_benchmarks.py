@@ -1,0 +1,62 @@
+"""The benchmarks run on a CPU, and the limits that they set beside a time are the ones they say."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from benchmarks.losses import extra_memory, limit_ms
+
+
+def run_module(name: str, *arguments: str) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_losses_prints_a_table_and_leaves_a_file(tmp_path):
+    arguments = ["--device", "cpu", "--shapes", "4x10", "--losses", "ranknet", "--results", str(tmp_path)]
+    table = run_module("losses", *arguments)
+    assert "ours (plain)" in table and "eager" in table and "compile" in table
+    (path,) = tmp_path.iterdir()
+    found = json.loads(path.read_text())
+    assert {"device", "date", "versions", "commit", "command"} <= found.keys()
+    assert found["command"].startswith("python -m benchmarks.losses --device cpu")
+    row = found["rows"][0]
+    low, high = row["wall_ms"]["quartiles"]
+    assert 0 < low <= row["wall_ms"]["median"] <= high
+    # Eager keeps at least the [B, K, K] differences and their softplus
+    assert row["extra_bytes"] >= 2 * 4 * 10 * 10 * 4
+
+
+def test_extra_memory_is_the_most_at_any_time():
+    def step() -> None:
+        first = torch.empty(1000)  # 4000 bytes
+        del first
+        torch.empty(500), torch.empty(250)  # 3000 bytes together
+
+    assert 4000 <= extra_memory(step, torch.device("cpu")) < 4000 + 256
+
+
+def test_limit_of_the_losses_by_hand():
+    rates = {"special_per_second": 1e12, "bytes_per_second": 1e9}
+    # 2 lists of 5: 20 unordered pairs of 3 special functions are nothing beside 10 passages of 20 bytes
+    assert limit_ms("ranknet", 2, 5, rates) == pytest.approx(1e3 * 200 / 1e9)
+    # 64 lists of 1000: 31 968 000 pairs
+    assert limit_ms("adr_mse", 64, 1000, {**rates, "bytes_per_second": 1e12}) == pytest.approx(4 * 31.968e6 / 1e9)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux alone")
+@pytest.mark.parametrize("arch", ["80", "90", "100"])
+def test_kernels_compile_for_gpus_without_spills(arch):
+    rows = [line.split() for line in run_module("machine_code", "--arch", arch).splitlines()[2:]]
+    assert {row[0] for row in rows} == {"ranknet", "adr_mse"} and len(rows) == 3
+    for _, registers, spilled, _, _, instructions, special in rows:
+        assert int(registers) <= 128 and spilled == "0"  # two programs of 8 warps fit in a multiprocessor's registers
+        assert float(instructions) <= 24 and float(special) <= 2.25
