@@ -287,7 +287,8 @@ def main() -> None:
             sizes = {"loss": loss, "lists": num_lists, "passages": num_passages}
             found["rows"] += (rows := [{**sizes, **row, "limit_ms": limit} for row in rows])
             print_rows(rows)
-    print(save(arguments.name, found, arguments.results))
+            path = save(arguments.name, found, arguments.results)  # each time: a stopped run keeps what it measured
+    print(path)
 
 
 if __name__ == "__main__":

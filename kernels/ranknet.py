@@ -92,7 +92,7 @@ def ranknet_kernel(
     # What is no pair has d = 0 and left a factor of ½: 1 in base 2, exactly
     num_tiles = tl.cdiv(num_passages, COLUMNS)
     bits = tl.sum(logs, axis=1) + (num_tiles * COLUMNS - pairs)
-    losses = tl.sum(leads, axis=1) - bits * LN_2
+    losses = tl.where(real, tl.sum(leads, axis=1) - bits * LN_2, 0.0)
     inside = rows < num_passages
     tl.store(gradient + list_index * num_passages + rows, -tl.sum(slopes, axis=1), mask=inside)
     # Each pair was met from both sides
