@@ -7,10 +7,15 @@ compute-sanitizer --tool racecheck python -m pytest tests/gpu -k "agrees and not
 
 import pytest
 import torch
-from test_kernels import *  # noqa: F403  the same tests, with this directory's device
+from test_kernels import *  # noqa: F403  the same tests: their device is the GPU where there is one
 from test_kernels import KERNELS, LOSS, NAMES, check, make_lists, plain, run
 
 from benchmarks.losses import count_launches
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
