@@ -77,7 +77,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     optimizer = make_optimizer(model, cfg.optimizer)
     loss_function, count_terms = LOSSES[cfg.loss.name], TERMS[cfg.loss.name]
     options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
-    num_steps = cfg.train.max_steps or -int(-cfg.train.max_epochs * len(data.lists) // cfg.train.batch_size)
+    num_steps = cfg.train.max_steps or -int(-cfg.train.max_epochs * len(loader.lists) // cfg.train.batch_size)
     save_every = cfg.train.save_every or cfg.train.validate_every
 
     step, best_step, best_value, results = 0, 0, float("-inf"), {}

@@ -39,6 +39,27 @@ def read_passages(source: str, doc_ids: set[str]) -> Texts:
     return _read_texts(source, "docs", doc_ids)
 
 
+def iterate_passages(source: str) -> Iterator[tuple[str, str]]:
+    """Yield (id, text) of every passage in the order of the source, whatever its size; ids are not compared.
+
+    Raises InputError for a missing source and a bad line.
+    """
+    if Path(source).is_file():
+        for _, doc_id, text in _file_rows(source):
+            yield doc_id, _join_blanks(text)
+    else:
+        for doc in load_ir_datasets(source, "docs").docs_iter():
+            yield doc.doc_id, _join_blanks(_passage_text(doc))
+
+
+def second_line(source: str, doc_id: str) -> str:
+    """Return "path:number" of the second line with an id, for an error message."""
+    if not Path(source).is_file():
+        return source
+    places = [place for place, other, _ in _file_rows(source) if other == doc_id]
+    return places[min(1, len(places) - 1)] if places else source
+
+
 def check_queries(run: Run, run_source: str, queries: Texts, queries_source: str) -> None:
     """Raise InputError, with the first line of the run that is concerned, where the queries lack one of the run's."""
     unknown = [query_id for query_id in run if query_id not in queries]
@@ -52,10 +73,9 @@ def check_queries(run: Run, run_source: str, queries: Texts, queries_source: str
 def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
     if not Path(source).is_file():
         return _ir_datasets_texts(source, wanted, ids)
-    rows = _jsonl_rows(source) if source.removesuffix(".gz").endswith((".jsonl", ".json")) else _tsv_rows(source)
     texts: Texts = {}
     seen = set()
-    for place, text_id, text in rows:
+    for place, text_id, text in _file_rows(source):
         if text_id in seen:
             raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
         seen.add(text_id)
@@ -64,6 +84,10 @@ def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
     if not seen:
         raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
     return texts
+
+
+def _file_rows(path: str) -> Iterator[tuple[str, str, str]]:
+    return _jsonl_rows(path) if path.removesuffix(".gz").endswith((".jsonl", ".json")) else _tsv_rows(path)
 
 
 def _tsv_rows(path: str) -> Iterator[tuple[str, str, str]]:

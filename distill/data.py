@@ -17,10 +17,13 @@ from omegaconf import DictConfig
 from distill.batch import Batch, make_batch
 from distill.collection import Texts, check_queries, read_passages, read_queries
 from distill.errors import InputError
+from distill.token_cache import open_token_store
 from distill.tokens import PairTemplate, TokenStore
 from distill.trec import Qrels, RankedList, Run, find_line, read_qrels, read_run
 
 log = logging.getLogger(__name__)
+
+MAX_IN_MEMORY = 200_000  # passages of all lists: of more, the whole collection is tokenised on disk, once
 
 
 @dataclass
@@ -38,7 +41,8 @@ class TrainingData:
 
     lists: list[TrainingList]
     queries: Texts
-    passages: Texts
+    passages: Texts | None  # None where there are so many that their collection is tokenised on disk
+    source: str  # of the lists, for messages
 
 
 def read_training_data(cfg: DictConfig) -> TrainingData:
@@ -64,13 +68,14 @@ def read_training_data(cfg: DictConfig) -> TrainingData:
             TrainingList(query_id, ranked.doc_ids, ranked.ranks if cfg.loss.target == "rank" else ranked.scores)
             for query_id, ranked in run.items()
         ]
-    passages = read_passages(data.passages, {doc_id for one in lists for doc_id in one.doc_ids})
-    lists = _drop_empty_passages(lists, passages, data.passages, source)
-    if not lists:
-        raise InputError(f"{source}: no training list is left: see the counts in the log above")
+    wanted = {doc_id for one in lists for doc_id in one.doc_ids}
+    passages = read_passages(data.passages, wanted) if len(wanted) <= MAX_IN_MEMORY else None
+    if passages is not None:
+        known = {doc_id: bool(text) for doc_id, text in passages.items()}
+        lists = _drop_empty_passages(lists, known, data.passages, source)
     num_passages = sum(len(one.doc_ids) for one in lists)
     log.info("training: %d lists, %d passages, %s", len(lists), num_passages, f"{num_passages / len(lists):.1f} a list")
-    return TrainingData(lists, queries, passages)
+    return TrainingData(lists, queries, passages, source)
 
 
 def choose_queries(run: Run, num_queries: int | None, seed: int, source: str) -> Run:
@@ -154,23 +159,38 @@ def _label_lists(run: Run, qrels: Qrels, min_grade: int) -> list[TrainingList]:
 
 
 def _drop_empty_passages(
-    lists: list[TrainingList], passages: Texts, source: str, run_source: str
+    lists: list[TrainingList], known: dict[str, bool], source: str, run_source: str
 ) -> list[TrainingList]:
+    """Leave out passages without text; `known` says of each passage of the collection whether it has one."""
     num_empty, kept_lists = 0, []
     for one in lists:
         for doc_id in one.doc_ids:
-            if doc_id not in passages:
+            if doc_id not in known:
                 raise InputError(
                     f"{find_line(run_source, one.query_id, doc_id)}: passage {doc_id} is not in {source}: use the "
                     "collection that belongs to the run"
                 )
-        kept = [index for index, doc_id in enumerate(one.doc_ids) if passages[doc_id]]
+        kept = [index for index, doc_id in enumerate(one.doc_ids) if known[doc_id]]
         num_empty += len(one.doc_ids) - len(kept)
         if len(kept) >= 2:
             kept_lists.append(TrainingList(one.query_id, [one.doc_ids[index] for index in kept], one.target[kept]))
     if num_empty:
         log.warning("%s: %d empty passages left out of the training lists", source, num_empty)
+    if not kept_lists:
+        raise InputError(f"{run_source}: no training list is left: see the counts in the log above")
     return kept_lists
+
+
+def _tokenise_passages(data: TrainingData, tokenizer, cfg: DictConfig) -> tuple[list[TrainingList], TokenStore]:
+    """Return the store that holds the lists' passages, and the lists without passages that have no text."""
+    if data.passages is not None:
+        return data.lists, TokenStore.of(tokenizer, data.passages, cfg.model.passage_length, "passages")
+    store = open_token_store(cfg.data.passages, tokenizer, cfg.model.passage_length)
+    wanted = list({doc_id for one in data.lists for doc_id in one.doc_ids})
+    rows = store.rows(wanted)
+    has_text = store.lengths(rows) > 0
+    known = {doc_id: text for doc_id, text, row in zip(wanted, has_text, rows, strict=True) if row >= 0}
+    return _drop_empty_passages(data.lists, known, cfg.data.passages, data.source), store
 
 
 class BatchLoader:
@@ -182,10 +202,13 @@ class BatchLoader:
 
     def __init__(self, data: TrainingData, tokenizer, cfg: DictConfig):
         """Tokenise all texts of the lists once."""
-        used = {one.query_id: data.queries[one.query_id] for one in data.lists}
-        self.lists = data.lists
-        self.queries = TokenStore(tokenizer, used, cfg.model.query_length, "queries")
-        self.passages = TokenStore(tokenizer, data.passages, cfg.model.passage_length, "passages")
+        self.lists, self.passages = _tokenise_passages(data, tokenizer, cfg)
+        used = {one.query_id: data.queries[one.query_id] for one in self.lists}
+        self.queries = TokenStore.of(tokenizer, used, cfg.model.query_length, "queries")
+        # From here on a passage is a row of the store, and no string is touched in a step
+        bounds = np.cumsum([len(one.doc_ids) for one in self.lists])[:-1]
+        self.rows = np.split(self.passages.rows([doc_id for one in self.lists for doc_id in one.doc_ids]), bounds)
+        self.query_rows = self.queries.rows([one.query_id for one in self.lists])
         self.template = PairTemplate.of(tokenizer)
         self.batch_size = cfg.train.batch_size
         self.num_negatives = cfg.data.num_negatives
@@ -194,12 +217,14 @@ class BatchLoader:
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
-        sampled = [self._sample(self.lists[index], epoch, index) for epoch, index in self._places(step)]
-        pairs = [
-            [self.template.join(self.queries[one.query_id], self.passages[doc_id]) for doc_id in one.doc_ids]
-            for one in sampled
-        ]
-        return make_batch([one.query_id for one in sampled], pairs, [one.target for one in sampled])
+        places = self._places(step)
+        chosen = [self._sample(epoch, index) for epoch, index in places]
+        pairs = []
+        for (_, index), passages in zip(places, chosen, strict=True):
+            query = self.queries[self.query_rows[index]]
+            pairs.append([self.template.join(query, self.passages[row]) for row in self.rows[index][passages]])
+        targets = [self.lists[index].target[passages] for (_, index), passages in zip(places, chosen, strict=True)]
+        return make_batch([self.lists[index].query_id for _, index in places], pairs, targets)
 
     def query_ids(self, step: int) -> list[str]:
         """Return the query ids of a step's batch."""
@@ -217,11 +242,11 @@ class BatchLoader:
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.lists))
         return self._orders[epoch]
 
-    def _sample(self, one: TrainingList, epoch: int, index: int) -> TrainingList:
-        """One relevant passage and `num_negatives` others, drawn anew each epoch; the whole list where that is None."""
+    def _sample(self, epoch: int, index: int) -> np.ndarray:
+        """Places in a list: one relevant passage and `num_negatives` others, drawn anew each epoch; all where None."""
+        one = self.lists[index]
         if self.num_negatives is None:
-            return one
+            return np.arange(len(one.doc_ids))
         rng = np.random.default_rng((self.seed, epoch, index))
         relevant, others = np.flatnonzero(one.target > 0), np.flatnonzero(one.target <= 0)
-        chosen = np.r_[rng.choice(relevant), rng.choice(others, min(self.num_negatives, len(others)), replace=False)]
-        return TrainingList(one.query_id, [one.doc_ids[place] for place in chosen], one.target[chosen])
+        return np.r_[rng.choice(relevant), rng.choice(others, min(self.num_negatives, len(others)), replace=False)]

@@ -16,13 +16,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from distill.batch import Batch, make_batch, pad_chunks
 from distill.errors import InputError
-from distill.tokens import PairTemplate, TokenStore
+from distill.tokens import PairTemplate
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +115,9 @@ class CrossEncoder(nn.Module):
         return order.tolist(), scores[order].tolist()
 
     def _encode(self, texts: list[str], max_length: int) -> list:
-        store = TokenStore(self.tokenizer, dict(enumerate(texts)), max_length)
-        return [store[index] for index in range(len(texts))]
+        options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
+        return [np.asarray(ids) for ids in encoded["input_ids"]]
 
     @classmethod
     def from_backbone(

@@ -112,8 +112,8 @@ class Reranker:
         """Tokenise the task's texts the way the model reads them; judged_only leaves out queries without judgments."""
         self.run = {q: ranked for q, ranked in task.run.items() if len(ranked) and (q in task.qrels or not judged_only)}
         queries = {query_id: task.queries[query_id] for query_id in self.run}
-        self.queries = TokenStore(model.tokenizer, queries, model.query_length, "queries")
-        self.passages = TokenStore(model.tokenizer, task.passages, model.passage_length, "passages")
+        self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries")
+        self.passages = TokenStore.of(model.tokenizer, task.passages, model.passage_length, "passages")
 
     @torch.inference_mode()
     def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
@@ -147,8 +147,9 @@ class Reranker:
         yield group
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        query = self.queries[query_id]
-        return [model.template.join(query, self.passages[doc_id]) for doc_id in self.run[query_id].doc_ids]
+        query = self.queries[self.queries.rows([query_id])[0]]
+        rows = self.passages.rows(self.run[query_id].doc_ids)
+        return [model.template.join(query, self.passages[row]) for row in rows]
 
 
 def _sort_by(ranked: RankedList, scores: np.ndarray) -> RankedList:

@@ -1,51 +1,173 @@
 """Texts as token ids: tokenised once, kept flat, joined to query-passage pairs.
 
-    store = TokenStore(tokenizer, passages, max_length=256)
+    store = TokenStore.of(tokenizer, texts, max_length=256)       # in memory; distill/token_cache.py has it on disk
+    rows = store.rows(["d7", "d9"])                               # -1 for an id that it lacks
     template = PairTemplate.of(tokenizer)
-    tokens, token_types = template.join(queries["q1"], store["d7"])     # [CLS] query [SEP] passage [SEP]
+    tokens, token_types = template.join(queries[0], store[rows[0]])     # [CLS] query [SEP] passage [SEP]
 
 Query and passage are truncated separately, before they are joined. Nothing is tokenised inside a training step.
 """
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
-from distill.collection import Texts
+from distill.collection import Texts, second_line
+from distill.errors import InputError
 
-CHUNK = 10_000  # texts a tokeniser call: enough to use all cores, few enough to show progress
+HASHED_AT_ONCE = 1_000_000  # ids: bounds the memory that hashing takes
+CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show progress
 
 
 class TokenStore:
-    """Token ids of many texts in one flat array, looked up by text id; no special tokens."""
+    """Token ids of N texts in one flat array, by row; rows are looked up by text id. No special tokens."""
 
-    def __init__(self, tokenizer, texts: Texts, max_length: int, name: str = "texts"):
-        """Tokenise all texts, each cut to its first max_length tokens."""
-        self.rows = {text_id: row for row, text_id in enumerate(texts)}
-        values = list(texts.values())
-        pieces = []
-        for start in tqdm(range(0, len(values), CHUNK), f"tokenising {name}", disable=silent(len(values) > CHUNK)):
-            encoded = tokenizer(
-                values[start : start + CHUNK],
-                add_special_tokens=False,
-                truncation=True,
-                max_length=max_length,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )
-            pieces += [np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]
-        self.offsets = np.cumsum([0, *map(len, pieces)])
-        self.flat = np.concatenate(pieces) if pieces else np.zeros(0, np.int32)
+    def __init__(self, tokens, offsets, ids, id_offsets, hashes, hashed_rows):
+        """Wrap flat arrays: tokens of row n from offsets[n] to offsets[n + 1], its id in UTF-8 likewise.
 
-    def __getitem__(self, text_id: str) -> np.ndarray:
-        """Return the token ids of a text, int32, a view."""
-        row = self.rows[text_id]
-        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+        hashes: [N] of the ids, sorted; hashed_rows: [N] the row that each belongs to.
+        """
+        self.tokens, self.offsets = tokens, offsets
+        self.ids, self.id_offsets = ids, id_offsets
+        self.hashes, self.hashed_rows = hashes, hashed_rows
+
+    @classmethod
+    def of(cls, tokenizer, texts: Texts, max_length: int, name: str = "texts") -> "TokenStore":
+        """Tokenise texts into memory, each cut to its first max_length tokens."""
+        chunks = chunks_of(texts.items())
+        encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer))
+        bar = tqdm(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, disable=silent(len(texts) > CHUNK))
+        parts = [encode(chunk) for chunk in bar]
+        empty = Chunk(np.zeros(0, encode.dtype), np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int64))
+        joined = {key: np.concatenate([getattr(part, key) for part in [empty, *parts]]) for key in vars(empty)}
+        offsets, id_offsets = offsets_of(joined["lengths"]), offsets_of(joined["id_lengths"])
+        return cls(
+            joined["tokens"], offsets, joined["ids"], id_offsets, *look_up_table(joined["ids"], id_offsets, name)
+        )
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Return the token ids of a row, a view."""
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.offsets) - 1
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Return how many tokens each of the rows has."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+    def rows(self, text_ids: Iterable[str]) -> np.ndarray:
+        """Return the row of each id, [n] int64; -1 for an id that the store lacks."""
+        hashes = hash_strings(pa.array(text_ids, pa.large_string()))
+        if not len(self):
+            return np.full(len(hashes), -1)
+        places = np.minimum(np.searchsorted(self.hashes, hashes), len(self) - 1)
+        return np.where(self.hashes[places] == hashes, self.hashed_rows[places].astype(np.int64), -1)
+
+    def text_id(self, row: int) -> str:
+        """Return the id of a row."""
+        return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
+
+
+class Encoder:
+    """Tokenises chunks of texts: the part of a tokenizer that a process of its own needs."""
+
+    def __init__(self, definition: str, max_length: int, dtype: np.dtype):
+        """Rebuild the tokenizer from its definition (JSON)."""
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_str(definition)
+        self.tokenizer.enable_truncation(max_length)
+        self.dtype = dtype
+
+    def __call__(self, chunk: list[tuple[str, str]]) -> "Chunk":
+        """Tokenise one chunk of (id, text)."""
+        encoded = self.tokenizer.encode_batch_fast([text for _, text in chunk], add_special_tokens=False)
+        token_ids = [encoding.ids for encoding in encoded]
+        lengths = np.fromiter(map(len, token_ids), np.int64, len(chunk))
+        ids = [text_id.encode() for text_id, _ in chunk]
+        return Chunk(
+            np.fromiter(itertools.chain.from_iterable(token_ids), self.dtype, lengths.sum()),
+            lengths,
+            np.frombuffer(b"".join(ids), np.uint8),
+            np.fromiter(map(len, ids), np.int64, len(chunk)),
+        )
+
+
+@dataclass
+class Chunk:
+    """The tokens and ids of some texts."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray  # [n] int64: tokens of each text
+    ids: np.ndarray  # UTF-8
+    id_lengths: np.ndarray  # [n] int64: bytes of each id
+
+
+def portable(tokenizer) -> str:
+    """Return the definition of a tokenizer (JSON) as it stands before any call has set its truncation or padding."""
+    from tokenizers import Tokenizer
+
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy.to_str()
+
+
+def token_type(tokenizer) -> np.dtype:
+    """Return the smallest unsigned type that holds every token id."""
+    return np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
+
+
+def chunks_of(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    texts = iter(texts)
+    while chunk := list(itertools.islice(texts, CHUNK)):
+        yield chunk
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def hash_strings(strings: pa.LargeStringArray) -> np.ndarray:
+    """Return 64-bit FNV-1a hashes, [n] uint64: one vector operation for each byte of the longest string."""
+    if strings.offset:
+        strings = pa.concat_arrays([strings])  # a slice shares the buffers of the whole
+    _, offsets, data = strings.buffers()
+    offsets = np.frombuffer(offsets, np.int64)[: len(strings) + 1] if len(strings) else np.zeros(1, np.int64)
+    return _hash(np.frombuffer(data or b"", np.uint8), offsets)
+
+
+def _hash(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    hashes = np.full(len(starts), 0xCBF29CE484222325, np.uint64)
+    for place in range(int(lengths.max(initial=0))):
+        longer = np.flatnonzero(lengths > place)
+        hashes[longer] = (hashes[longer] ^ data[starts[longer] + place]) * np.uint64(0x100000001B3)
+    return hashes
+
+
+def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of all ids, sorted, and their rows as int32; an id that stands twice raises InputError."""
+    hashes = np.concatenate(
+        [np.zeros(0, np.uint64)]
+        + [
+            _hash(ids, id_offsets[first : first + HASHED_AT_ONCE + 1])
+            for first in range(0, len(id_offsets) - 1, HASHED_AT_ONCE)
+        ]
+    )
+    rows = np.argsort(hashes, kind="stable").astype(np.int32)
+    hashes = hashes[rows]
+    for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
+        one, other = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
+        if one == other:
+            raise InputError(f"{second_line(source, one)}: id {one} appears twice: ids must be unique")
+        raise InputError(f"{source}: ids {one} and {other} have the same 64-bit hash: rename one of them")
+    return hashes, rows
 
 
 @dataclass

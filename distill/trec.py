@@ -5,13 +5,14 @@
     write_run(run, "run.txt", tag="student")
 
 A run comes from a TREC file, a parquet file or the scoreddocs of an `ir_datasets` id. Its order follows the
-scores, descending; the rank column only breaks ties. Bad lines raise InputError with file, line and reason.
+scores, descending; the rank column only breaks ties. Bad lines raise InputError with file, line and reason. Large files
+are read into a cache on disk once (distill/run_cache.py), and looked up there.
 """
 
 import gzip
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 RUN_COLUMNS = "query_id iteration doc_id rank score tag"
 QRELS_COLUMNS = "query_id iteration doc_id grade"
+LARGE_FILE = 2**26  # bytes: about a million lines, which take about a gigabyte as Python objects
+PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 
 
 @dataclass
@@ -42,7 +45,7 @@ class RankedList:
         return RankedList(self.doc_ids[:depth], self.scores[:depth], self.ranks[:depth])
 
 
-Run = dict[str, RankedList]  # query_id -> ranked passages
+Run = Mapping[str, RankedList]  # query_id -> ranked passages
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> grade; a grade below 1 means not relevant
 
 
@@ -51,12 +54,15 @@ def read_run(source: str) -> Run:
 
     Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
     """
-    if not Path(source).is_file():
-        rows = _ir_datasets_rows(source)
-    elif source.endswith(".parquet"):
-        rows = _parquet_rows(source)
+    if Path(source).is_file():
+        size = Path(source).stat().st_size * (PACKED if source.endswith((".gz", ".parquet")) else 1)
+        if size > LARGE_FILE:
+            from distill.run_cache import open_run  # here: small runs do without pyarrow
+
+            return open_run(source)
+        rows = run_rows(source)
     else:
-        rows = _trec_run_rows(source)
+        rows = _ir_datasets_rows(source)
     lists: dict[str, dict[str, tuple[float, float]]] = {}
     for place, query_id, doc_id, score, rank in rows:
         scored = lists.setdefault(query_id, {})
@@ -84,10 +90,14 @@ def _sort(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
     keys = sorted(scored, key=lambda doc_id: (-scored[doc_id][0], scored[doc_id][1]))
     scores = np.array([scored[doc_id][0] for doc_id in keys])
     column = np.array([scored[doc_id][1] for doc_id in keys])  # ranks as the file gives them
+    return RankedList(keys, scores, average_ranks(scores, column)), bool(np.all(np.diff(column) >= 0))
+
+
+def average_ranks(scores: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return the ranks [K] of passages in order; those equal in score and rank column share their average rank."""
     starts = np.flatnonzero(np.r_[True, (np.diff(scores) != 0) | (np.diff(column) != 0)])
-    ends = np.r_[starts[1:], len(keys)]
-    ranks = np.repeat((starts + 1 + ends) / 2, ends - starts)  # the average of places starts + 1 .. ends
-    return RankedList(keys, scores, ranks), bool(np.all(np.diff(column) >= 0))
+    ends = np.r_[starts[1:], len(scores)]
+    return np.repeat((starts + 1 + ends) / 2, ends - starts)  # the average of places starts + 1 .. ends
 
 
 def read_qrels(source: str) -> Qrels:
@@ -155,6 +165,11 @@ def load_ir_datasets(source: str, wanted: str):
     if not getattr(dataset, f"has_{wanted}")():
         raise InputError(f"{source}: this ir_datasets id has no {wanted}: choose an id that has, or give a file")
     return dataset
+
+
+def run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
+    """Yield (place, query_id, doc_id, score, rank) of every line of a run file; raises InputError for a bad one."""
+    yield from _parquet_rows(path) if path.endswith(".parquet") else _trec_run_rows(path)
 
 
 def _trec_run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:

@@ -1,11 +1,12 @@
 """Token store and pair template against the tokenizer's own encoding of a pair."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import FAMILIES, make_backbone
 from transformers import AutoTokenizer
 
-from distill.tokens import PairTemplate, TokenStore
+from distill.tokens import PairTemplate, TokenStore, hash_strings
 
 TEXTS = {"q": "a bee finds its home", "d": "trains follow rails of iron through rain and snow", "e": ""}
 
@@ -13,16 +14,32 @@ TEXTS = {"q": "a bee finds its home", "d": "trains follow rails of iron through 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_joined_pair_is_what_the_tokenizer_makes_of_it(tmp_path, family):
     tokenizer = AutoTokenizer.from_pretrained(make_backbone(tmp_path, family))
-    store, template = TokenStore(tokenizer, TEXTS, 64), PairTemplate.of(tokenizer)
-    tokens, types = template.join(store["q"], store["d"])
+    store, template = TokenStore.of(tokenizer, TEXTS, 64), PairTemplate.of(tokenizer)
+    query, passage, _ = (store[row] for row in store.rows(list(TEXTS)))
+    tokens, types = template.join(query, passage)
     expected = tokenizer(TEXTS["q"], TEXTS["d"], return_token_type_ids=True)
     assert tokens.tolist() == expected["input_ids"] and types.tolist() == expected["token_type_ids"]
-    assert template.num_special == len(tokens) - len(store["q"]) - len(store["d"]) == (4 if family == "roberta" else 3)
+    assert template.num_special == len(tokens) - len(query) - len(passage) == (4 if family == "roberta" else 3)
 
 
 def test_query_and_passage_are_cut_separately(backbone):
     tokenizer = AutoTokenizer.from_pretrained(backbone)
-    store, whole = TokenStore(tokenizer, TEXTS, 3), TokenStore(tokenizer, TEXTS, 64)
-    assert [len(store[key]) for key in TEXTS] == [3, 3, 0]
-    for key in TEXTS:
-        np.testing.assert_array_equal(store[key], whole[key][:3])
+    store, whole = TokenStore.of(tokenizer, TEXTS, 3), TokenStore.of(tokenizer, TEXTS, 64)
+    assert [len(store[row]) for row in range(3)] == [3, 3, 0] == store.lengths(np.arange(3)).tolist()
+    for row in range(3):
+        np.testing.assert_array_equal(store[row], whole[row][:3])
+
+
+def test_rows_are_found_by_id_and_unknown_ids_are_minus_one(backbone):
+    store = TokenStore.of(AutoTokenizer.from_pretrained(backbone), TEXTS, 64)
+    assert store.rows(["e", "x", "q", ""]).tolist() == [2, -1, 0, -1]
+    assert [store.text_id(row) for row in range(len(store))] == list(TEXTS)
+    assert TokenStore.of(AutoTokenizer.from_pretrained(backbone), {}, 64).rows(["q"]).tolist() == [-1]
+
+
+def test_hashes_of_ids_are_fnv_1a():
+    # published test vectors of the 64-bit variant
+    strings = pa.array(["", "a", "foobar"], pa.large_string())
+    expected = [0xCBF29CE484222325, 0xAF63DC4C8601EC8C, 0x85944171F73967E8]
+    assert hash_strings(strings).tolist() == expected
+    assert hash_strings(strings.slice(1)).tolist() == expected[1:]

@@ -1,0 +1,74 @@
+"""Collections and runs of any size, generated line by line: the same seed gives the same lines on any machine.
+
+    python -m benchmarks.generate passages 1000000 > passages.tsv
+    python -m benchmarks.generate run 100000 --depth 200 --passages 8841823 > first_stage.run
+
+Passages are as long as MS MARCO's: log-normal, 56 words in the mean, 10 to 200. Words follow Zipf's law
+over 50 000 made-up words of one to four syllables. A run ranks `depth` random passages a query.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+BLOCK = 10_000  # lines generated at once
+MEAN_WORDS, SPREAD = 56, 0.45  # mean and log-scale standard deviation of a passage's length
+NUM_WORDS = 50_000
+SYLLABLES = [first + vowel + last for first in "bdfgklmnprstv" for vowel in "aeiou" for last in ("", "n", "r", "s")]
+
+
+def words(seed: int = 0) -> np.ndarray:
+    """Return the vocabulary, the most frequent word first; frequent words are short."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, None] = {}
+    while len(found) < NUM_WORDS:
+        num_syllables = min(4, 1 + int(math.log10(len(found) / 100 + 1)) + int(rng.integers(0, 2)))
+        found["".join(rng.choice(SYLLABLES, num_syllables))] = None
+    return np.array(list(found))
+
+
+def passages(num_passages: int, seed: int = 0) -> Iterator[str]:
+    """Yield lines `id<TAB>text`; ids are the numbers from 0."""
+    vocabulary = words(seed)
+    cumulated = np.cumsum(1 / np.arange(1, NUM_WORDS + 1))
+    cumulated /= cumulated[-1]
+    for start in range(0, num_passages, BLOCK):
+        rng = np.random.default_rng((seed, start))
+        size = min(BLOCK, num_passages - start)
+        lengths = np.exp(rng.normal(math.log(MEAN_WORDS) - SPREAD**2 / 2, SPREAD, size)).clip(10, 200).astype(int)
+        text = vocabulary[np.searchsorted(cumulated, rng.random(lengths.sum()))].tolist()
+        ends = np.cumsum(lengths).tolist()
+        for number, (first, last) in enumerate(zip([0, *ends], ends, strict=False), start):
+            yield f"{number}\t{' '.join(text[first:last])}\n"
+
+
+def run_lines(num_queries: int, depth: int, num_passages: int, seed: int = 0) -> Iterator[str]:
+    """Yield the lines of a TREC run: `depth` different passages for every query."""
+    for query in range(num_queries):
+        rng = np.random.default_rng((seed, query))
+        chosen = rng.choice(num_passages, depth, replace=False, shuffle=False).tolist()
+        scores = np.sort(rng.normal(20, 5, depth))[::-1].round(4).tolist()
+        for rank, (passage, score) in enumerate(zip(chosen, scores, strict=True), start=1):
+            yield f"q{query} Q0 {passage} {rank} {score} generated\n"
+
+
+def main() -> None:
+    """Write lines to standard output."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["passages", "run"])
+    parser.add_argument("number", type=int, help="of passages, or of queries")
+    parser.add_argument("--depth", type=int, default=200)
+    parser.add_argument("--passages", type=int, default=8_841_823, help="that a run draws from")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.what == "passages":
+        sys.stdout.writelines(passages(arguments.number, arguments.seed))
+    else:
+        sys.stdout.writelines(run_lines(arguments.number, arguments.depth, arguments.passages, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Where things lie that are made once and read often: token stores, large runs, downloads.
+
+    directory = make_once(cache_directory() / "tokens" / key, write)      # write(path) fills a directory, once
+
+The cache is $DISTILL_CACHE, or ~/.cache/distill. Whatever lies in it can be deleted at any time: it is made again.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distill.errors import InputError
+
+
+def cache_directory() -> Path:
+    """Return the cache's directory: $DISTILL_CACHE, else $XDG_CACHE_HOME/distill, else ~/.cache/distill."""
+    if "DISTILL_CACHE" in os.environ:
+        return Path(os.environ["DISTILL_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "distill"
+
+
+def key_of(**parts) -> str:
+    """Return 16 hexadecimal digits that stand for these values: equal for equal values, else different."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_state(path: str) -> dict:
+    """Return what tells one version of a file from another without reading it: path, size and time of change."""
+    status = os.stat(path)
+    return {"path": os.path.realpath(path), "size": status.st_size, "changed": status.st_mtime_ns}
+
+
+def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
+    """Return the directory, filled by `write` if it is not there yet.
+
+    It is written aside and renamed when it is whole, by one process at a time; others wait and find it. What a killed
+    process has left aside is handed to the next `write`, which may go on from it.
+    """
+    if directory.is_dir():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(directory.with_name(directory.name + ".lock")):
+        if not directory.is_dir():  # another process may have made it meanwhile
+            aside = directory.with_name(directory.name + ".partial")
+            aside.mkdir(exist_ok=True)
+            try:
+                write(aside)
+            except InputError:
+                shutil.rmtree(aside)  # a mended source has a key of its own: nothing would ever go on from this
+                raise
+            aside.rename(directory)
+    return directory
+
+
+def remove(directory: Path) -> None:
+    """Delete a cached directory."""
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,193 @@
+"""Token stores on disk: the tokens of memory, made once, resumed, never trusted when damaged or outdated."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import compose_config, make_backbone
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+import distill.data
+import distill.token_cache
+from distill.data import BatchLoader, read_training_data
+from distill.errors import InputError
+from distill.token_cache import open_token_store
+from distill.tokens import TokenStore, token_type
+
+TEXTS = {f"d{n}": " ".join(["bee", "ant", "rails of iron", "snow"][: n % 5]) + f" number {n}" for n in range(60)}
+TEXTS |= {"empty": "", "wide": "Straße 東京 naïve\u00a0café 🐝 x₂"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tokens"
+
+
+@pytest.fixture
+def passages(tmp_path):
+    path = tmp_path / "passages.tsv"
+    path.write_text("".join(f"{doc_id}\t{text}\n" for doc_id, text in TEXTS.items()))
+    return path
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Tokenise in this process, in chunks of ten: a process takes a second to start."""
+
+    def encode(chunks, *arguments):
+        encoder = distill.token_cache.Encoder(*arguments)
+        return (encoder(chunk) for chunk in chunks)
+
+    monkeypatch.setattr(distill.token_cache, "_encode_in_processes", encode)
+    monkeypatch.setattr("distill.tokens.CHUNK", 10)
+
+
+def make_tokenizer(kind: str):
+    """Train a small tokenizer of one of the three kinds on the texts."""
+    specials = {"special_tokens": ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], "vocab_size": 300, "show_progress": False}
+    if kind == "wordpiece":
+        tokenizer, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**specials)
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    elif kind == "byte-level BPE":
+        tokenizer, trainer = Tokenizer(models.BPE()), trainers.BpeTrainer(**specials)
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        tokenizer, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(unk_token="[UNK]", **specials)
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(TEXTS.values(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte-level BPE", "SentencePiece"])
+def test_disk_memory_and_the_tokenizer_itself_give_the_same_ids(passages, in_process, kind):
+    tokenizer = make_tokenizer(kind)
+    disk, memory = open_token_store(str(passages), tokenizer, 6), TokenStore.of(tokenizer, TEXTS, 6)
+    for row, (doc_id, text) in enumerate(TEXTS.items()):
+        # the collection's reader makes one blank of any white space
+        expected = tokenizer(" ".join(text.split()), add_special_tokens=False, truncation=True, max_length=6)
+        assert disk[row].tolist() == expected["input_ids"]
+        if text == " ".join(text.split()):
+            assert memory[row].tolist() == expected["input_ids"]
+        assert disk.text_id(row) == doc_id
+    assert disk.rows([*TEXTS, "absent"]).tolist() == [*range(len(TEXTS)), -1]
+    assert disk.tokens.dtype == np.uint16
+
+
+def test_several_processes_keep_the_order(passages, backbone, monkeypatch):
+    monkeypatch.setattr("distill.tokens.CHUNK", 7)
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    disk, memory = open_token_store(str(passages), tokenizer, 8), TokenStore.of(tokenizer, TEXTS, 8)
+    np.testing.assert_array_equal(disk.offsets, memory.offsets)
+    np.testing.assert_array_equal(disk.tokens, memory.tokens)
+
+
+def test_token_ids_have_the_smallest_type_that_holds_the_vocabulary():
+    assert token_type(range(2**16)) == np.uint16 and token_type(range(2**16 + 1)) == np.uint32
+
+
+def test_a_stopped_run_goes_on_where_it_was(passages, backbone, in_process, monkeypatch, cache):
+    tokenizer, encode = AutoTokenizer.from_pretrained(backbone), distill.token_cache._encode_in_processes
+    tokenised = []
+
+    def stopping(chunks, *arguments):
+        for number, chunk in enumerate(encode(chunks, *arguments)):
+            if number == 3 and not tokenised:
+                raise KeyboardInterrupt
+            yield chunk
+
+    def counting(chunks, *arguments):
+        for chunk in encode(chunks, *arguments):
+            tokenised.append(len(chunk.lengths))
+            yield chunk
+
+    monkeypatch.setattr(distill.token_cache, "_encode_in_processes", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        open_token_store(str(passages), tokenizer, 8)
+    (partial,) = cache.glob("*.partial")
+    with open(partial / "tokens", "ab") as file:
+        file.write(b"half a chunk")  # written, but not yet in the journal
+    monkeypatch.setattr(distill.token_cache, "_encode_in_processes", counting)
+    store = open_token_store(str(passages), tokenizer, 8)
+    assert sum(tokenised) == len(TEXTS) - 30
+    expected = TokenStore.of(tokenizer, TEXTS, 8)
+    np.testing.assert_array_equal(store.tokens, expected.tokens)
+    assert store.rows(list(TEXTS)).tolist() == list(range(len(TEXTS)))
+    assert not list(cache.glob("*.partial"))
+
+
+def test_a_store_is_made_once_for_source_tokenizer_and_length(passages, backbone, in_process, tmp_path, cache):
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+
+    def stores() -> int:
+        return len([path for path in cache.iterdir() if path.is_dir()])
+
+    open_token_store(str(passages), tokenizer, 8)
+    tokenizer(["a bee"] * 2, padding=True, truncation=True, max_length=3)  # leaves its options in the tokenizer
+    open_token_store(str(passages), tokenizer, 8)
+    assert stores() == 1
+    open_token_store(str(passages), tokenizer, 9)
+    assert stores() == 2
+    other = AutoTokenizer.from_pretrained(make_backbone(tmp_path / "other", words=["bee", "ant"]))
+    same, others = (open_token_store(str(passages), one, 8)[1].tolist() for one in (tokenizer, other))
+    assert same != others
+    assert stores() == 3
+    os.utime(passages, (1, 1))
+    open_token_store(str(passages), tokenizer, 8)
+    assert stores() == 4
+
+
+@pytest.mark.parametrize("name", ["tokens", "offsets", "hashes", "meta.json"])
+def test_a_damaged_store_is_noticed_and_made_anew(passages, backbone, in_process, cache, caplog, name):
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    expected = open_token_store(str(passages), tokenizer, 8).tokens.tolist()
+    (path,) = cache.glob(f"*/{name}")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    assert open_token_store(str(passages), tokenizer, 8).tokens.tolist() == expected
+    assert "made anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("d1\ta\nd2\tb\nd1\tc\n", r"p.tsv:3: id d1 appears twice"),
+        ("d1\ta\nd2 b\n", r"p.tsv:2: one column instead of two"),
+        ("", r"p.tsv: holds no passage"),
+    ],
+)
+def test_a_bad_collection_is_answered_with_file_line_and_reason(tmp_path, backbone, in_process, cache, text, message):
+    (tmp_path / "p.tsv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_token_store(str(tmp_path / "p.tsv"), AutoTokenizer.from_pretrained(backbone), 8)
+    assert not [path for path in cache.glob("*") if path.is_dir()]
+
+
+def test_training_from_disk_and_from_memory_gives_the_same_batches(file_overrides, in_process, monkeypatch):
+    cfg = compose_config("train", *file_overrides)
+    tokenizer = AutoTokenizer.from_pretrained(cfg.backbone.name)
+    memory = BatchLoader(read_training_data(cfg), tokenizer, cfg)
+    monkeypatch.setattr(distill.data, "MAX_IN_MEMORY", 5)
+    data = read_training_data(cfg)
+    assert data.passages is None
+    disk = BatchLoader(data, tokenizer, cfg)
+    for step in range(4):
+        one, same = memory[step], disk[step]
+        assert one.query_ids == same.query_ids
+        for name in ("tokens", "token_types", "lengths", "target"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(same, name))
+
+
+def test_a_passage_that_the_store_lacks_is_named(file_overrides, collection, in_process, monkeypatch):
+    lines = collection["passages"].read_text().splitlines(keepends=True)
+    unknown = json.dumps(lines.pop(3).split("\t")[0]).strip('"')
+    collection["passages"].write_text("".join(lines))
+    monkeypatch.setattr(distill.data, "MAX_IN_MEMORY", 5)
+    cfg = compose_config("train", *file_overrides)
+    with pytest.raises(InputError, match=rf"teacher.txt:\d+: passage {unknown} is not in .*passages.tsv"):
+        BatchLoader(read_training_data(cfg), AutoTokenizer.from_pretrained(cfg.backbone.name), cfg)
