@@ -85,7 +85,8 @@ def measure_loader(source: Path, tokenizer, num_passages: int) -> dict:
     cfg = OmegaConf.create(
         {
             "seed": 0,
-            "data": {"passages": str(source), "num_negatives": None},
+            "data": {"passages": str(source), "num_negatives": None, "list_size": None, "list_choice": "top"},
+            "loss": {"target": "rank"},
             "model": {"query_length": 32, "passage_length": 256},
             "train": {"batch_size": 32},
         }

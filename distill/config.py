@@ -90,6 +90,8 @@ class Data:
     num_queries: int | None = None
     subset_seed: int = MISSING
     num_negatives: int | None = None
+    list_size: int | None = None
+    list_choice: str = MISSING
 
 
 @dataclass
@@ -195,6 +197,7 @@ CHOICES = {
     "loss.reduction": ("mean", "sum"),
     "loss.discount": ("log2", "none"),
     "loss.implementation": ("auto", "torch", "triton"),
+    "data.list_choice": ("random", "stratified", "top"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "train.precision": ("float32", "bfloat16", "auto"),
     "train.compile": ("auto", "true", "false"),
@@ -232,6 +235,13 @@ def check_train(cfg: DictConfig) -> None:
     data, teacher, loss = cfg.data, cfg.teacher, cfg.loss
     if data.depth is not None and data.depth < 2:
         raise InputError(f"data.depth={data.depth}: a list needs two passages to be ranked: raise it")
+    if data.list_size is not None and data.list_size < 2:
+        raise InputError(f"data.list_size={data.list_size}: a list needs two passages to be ranked: raise it")
+    if data.list_size is not None and data.num_negatives is not None:
+        raise InputError(
+            f"data.list_size={data.list_size} and data.num_negatives={data.num_negatives} both say how long a list is: "
+            "set one of them to null"
+        )
     if (cfg.train.max_steps is None) == (cfg.train.max_epochs is None):
         raise InputError("train.max_steps and train.max_epochs: give exactly one, and set the other to null")
     if not cfg.optimizer.lr > 0:

@@ -135,11 +135,15 @@ def _cut_by_first_stage(
         )
     top = set(known[:depth])
     kept = np.array([doc_id in top for doc_id in ranked.doc_ids], dtype=bool)
-    ranks = ranked.ranks[kept]
+    doc_ids = [doc_id for doc_id, keep in zip(ranked.doc_ids, kept, strict=True) if keep]
+    return RankedList(doc_ids, ranked.scores[kept], _ranks_among(ranked.ranks[kept]))
+
+
+def _ranks_among(ranks: np.ndarray) -> np.ndarray:
+    """Return the ranks [K] that some passages of a list have among themselves, ties at their average rank."""
     below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many stand before each passage
     tied = (ranks[:, None] == ranks[None, :]).sum(axis=1)
-    doc_ids = [doc_id for doc_id, keep in zip(ranked.doc_ids, kept, strict=True) if keep]
-    return RankedList(doc_ids, ranked.scores[kept], below + (tied + 1) / 2)
+    return below + (tied + 1) / 2
 
 
 def _label_lists(run: Run, qrels: Qrels, min_grade: int) -> list[TrainingList]:
@@ -212,6 +216,8 @@ class BatchLoader:
         self.template = PairTemplate.of(tokenizer)
         self.batch_size = cfg.train.batch_size
         self.num_negatives = cfg.data.num_negatives
+        self.list_size, self.list_choice = cfg.data.list_size, cfg.data.list_choice
+        self.by_rank = cfg.loss.target == "rank"
         self.seed = cfg.seed
         self._orders: dict[int, np.ndarray] = {}
 
@@ -224,6 +230,8 @@ class BatchLoader:
             query = self.queries[self.query_rows[index]]
             pairs.append([self.template.join(query, self.passages[row]) for row in self.rows[index][passages]])
         targets = [self.lists[index].target[passages] for (_, index), passages in zip(places, chosen, strict=True)]
+        if self.by_rank and self.list_size is not None:
+            targets = [_ranks_among(target) for target in targets]
         return make_batch([self.lists[index].query_id for _, index in places], pairs, targets)
 
     def query_ids(self, step: int) -> list[str]:
@@ -243,10 +251,25 @@ class BatchLoader:
         return self._orders[epoch]
 
     def _sample(self, epoch: int, index: int) -> np.ndarray:
-        """Places in a list: one relevant passage and `num_negatives` others, drawn anew each epoch; all where None."""
+        """Places of the passages that an epoch takes of a list, a function of seed, epoch and list."""
         one = self.lists[index]
-        if self.num_negatives is None:
-            return np.arange(len(one.doc_ids))
         rng = np.random.default_rng((self.seed, epoch, index))
+        if self.num_negatives is None:
+            return choose_passages(len(one.doc_ids), self.list_size, self.list_choice, rng)
         relevant, others = np.flatnonzero(one.target > 0), np.flatnonzero(one.target <= 0)
         return np.r_[rng.choice(relevant), rng.choice(others, min(self.num_negatives, len(others)), replace=False)]
+
+
+def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the places, ascending, of `list_size` passages of a list in the teacher's order; all where it has no more.
+
+    choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list.
+    """
+    if list_size is None or num_passages <= list_size:
+        return np.arange(num_passages)
+    if choice == "top":
+        return np.arange(list_size)
+    if choice == "random":
+        return np.sort(rng.choice(num_passages, list_size, replace=False))
+    bounds = np.arange(list_size + 1) * num_passages // list_size
+    return rng.integers(bounds[:-1], bounds[1:])

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from conftest import compose_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from distill.data import BatchLoader, choose_queries, read_training_data
+from distill.data import BatchLoader, choose_passages, choose_queries, read_training_data
 from distill.errors import InputError
 from distill.trec import read_run
 
@@ -169,3 +171,38 @@ def test_a_list_of_one_passage_is_refused(file_overrides, collection):
         file.write("q6 Q0 d1 1 1.0 t\n")
     with pytest.raises(InputError, match="teacher.txt:61: query q6 has one passage: a list to learn from needs two"):
         read(file_overrides)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(num_passages=st.integers(0, 300), list_size=st.integers(2, 120), seed=st.integers(0, 9))
+def test_chosen_passages_are_ascending_and_as_many_as_asked_for(num_passages, list_size, seed):
+    for choice in ("top", "random", "stratified"):
+        places = choose_passages(num_passages, list_size, choice, np.random.default_rng(seed))
+        assert len(places) == min(num_passages, list_size)
+        assert (np.diff(places) > 0).all() and ((places >= 0) & (places < max(num_passages, 1))).all()
+
+
+def test_top_and_stratified_choices_lie_where_they_say():
+    rng = np.random.default_rng(0)
+    assert choose_passages(100, 4, "top", rng).tolist() == [0, 1, 2, 3]
+    drawn = np.array([choose_passages(100, 4, "stratified", rng) for _ in range(300)])
+    for part, places in enumerate(drawn.T):  # each of the four quarters gives one passage, any of its 25
+        assert places.min() == 25 * part and places.max() == 25 * part + 24
+    assert len(np.unique([choose_passages(100, 4, "random", rng) for _ in range(300)])) == 100
+
+
+def test_a_shorter_list_has_ranks_of_its_own_and_changes_each_epoch(file_overrides):
+    loader = loader_of(file_overrides, "data.list_size=4", "train.batch_size=6")
+    whole = loader_of(file_overrides, "train.batch_size=6")
+    assert loader[0].target.tolist() == [[1, 2, 3, 4]] * 6
+    assert loader[0].lengths.shape == (24,) and whole[0].lengths.shape == (60,)
+    by_query = [
+        dict(zip(batch.query_ids, tokens_of(batch), strict=True)) for batch in (loader[0], loader[1], loader[0])
+    ]
+    assert by_query[0] != by_query[1] and by_query[0] == by_query[2]
+
+
+def tokens_of(batch) -> list[list[int]]:
+    """The tokens of each list of a batch, one after the other."""
+    ends = np.cumsum(batch.lengths.numpy())[np.cumsum(batch.list_sizes.numpy()) - 1]
+    return [part.tolist() for part in np.split(batch.tokens.numpy(), ends[:-1])]
