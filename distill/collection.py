@@ -3,7 +3,8 @@
     queries = read_queries("queries.tsv")                  # {"q1": "what is ..."}
     passages = read_passages("passages.jsonl.gz", ids)     # only the passages asked for
 
-Files are TSV (`id<TAB>text`) or JSONL (BEIR: `_id`, `title`, `text`), plain or .gz; anything else is an id.
+Files are TSV (`id<TAB>text`) or JSONL (BEIR's `_id`, `title`, `text`, or training lines with their texts inline, see
+distill/inline.py), plain or .gz; anything else is an id.
 Runs of white space become one blank, so that all three sources of a collection give the same text.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distill.errors import InputError
+from distill.inline import inline_passages, inline_queries, is_inline
 from distill.trec import Run, find_line, load_ir_datasets, numbered_lines
 
 Texts = dict[str, str]  # id -> text
@@ -45,7 +47,7 @@ def iterate_passages(source: str) -> Iterator[tuple[str, str]]:
     Raises InputError for a missing source and a bad line.
     """
     if Path(source).is_file():
-        for _, doc_id, text in _file_rows(source):
+        for _, doc_id, text in _file_rows(source, "docs"):
             yield doc_id, _join_blanks(text)
     else:
         for doc in load_ir_datasets(source, "docs").docs_iter():
@@ -56,7 +58,7 @@ def second_line(source: str, doc_id: str) -> str:
     """Return "path:number" of the second line with an id, for an error message."""
     if not Path(source).is_file():
         return source
-    places = [place for place, other, _ in _file_rows(source) if other == doc_id]
+    places = [place for place, other, _ in _file_rows(source, "docs") if other == doc_id]
     return places[min(1, len(places) - 1)] if places else source
 
 
@@ -75,7 +77,7 @@ def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
         return _ir_datasets_texts(source, wanted, ids)
     texts: Texts = {}
     seen = set()
-    for place, text_id, text in _file_rows(source):
+    for place, text_id, text in _file_rows(source, wanted):
         if text_id in seen:
             raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
         seen.add(text_id)
@@ -86,8 +88,13 @@ def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
     return texts
 
 
-def _file_rows(path: str) -> Iterator[tuple[str, str, str]]:
-    return _jsonl_rows(path) if path.removesuffix(".gz").endswith((".jsonl", ".json")) else _tsv_rows(path)
+def _file_rows(path: str, wanted: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, id, text) of the "queries" or "docs" that a file holds."""
+    if not path.removesuffix(".gz").endswith((".jsonl", ".json")):
+        return _tsv_rows(path)
+    if is_inline(next((line for _, line in numbered_lines(path)), "")):
+        return (inline_queries if wanted == "queries" else inline_passages)(numbered_lines(path))
+    return _jsonl_rows(path)
 
 
 def _tsv_rows(path: str) -> Iterator[tuple[str, str, str]]:

@@ -68,6 +68,11 @@ def read_training_data(cfg: DictConfig) -> TrainingData:
             TrainingList(query_id, ranked.doc_ids, ranked.ranks if cfg.loss.target == "rank" else ranked.scores)
             for query_id, ranked in run.items()
         ]
+    if cfg.loss.target == "rank" and all(len(set(one.target)) == 1 for one in lists):
+        raise InputError(
+            f"{source}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
+            "pos_scores and neg_scores), or learn from labels with loss=lce"
+        )
     wanted = {doc_id for one in lists for doc_id in one.doc_ids}
     passages = read_passages(data.passages, wanted) if len(wanted) <= MAX_IN_MEMORY else None
     if passages is not None:

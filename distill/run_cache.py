@@ -23,7 +23,7 @@ import pyarrow.parquet
 from distill.cache import cache_directory, file_state, key_of, make_once
 from distill.errors import InputError
 from distill.tokens import hash_strings, offsets_of
-from distill.trec import RankedList, average_ranks, numbered_lines, run_rows
+from distill.trec import JSONL, RankedList, average_ranks, numbered_lines, run_rows
 
 log = logging.getLogger(__name__)
 
@@ -113,10 +113,13 @@ def _write_columns(directory: Path, blocks: Iterator[pa.Table], source: str) -> 
             file.close()
     if len(set(query_ids)) < len(query_ids):
         _explain(source)
-    lengths = np.memmap(directory / "id_lengths", np.int32, "r")
-    offsets = np.memmap(directory / "id_offsets", np.int64, "w+", shape=(len(lengths) + 1,))
-    np.cumsum(lengths, out=offsets[1:])
-    offsets.flush()
+    with open(directory / "id_lengths", "rb") as lengths, open(directory / "id_offsets", "wb") as offsets:
+        end = np.zeros(1, np.int64)
+        end.tofile(offsets)
+        while len(block := np.fromfile(lengths, np.int32, BLOCK_ROWS)):
+            ends = end + np.cumsum(block, dtype=np.int64)
+            ends.tofile(offsets)
+            end = ends[-1:]
     (directory / "id_lengths").unlink()
     offsets_of(np.array(counts)).tofile(directory / "starts")
     (directory / "queries.json").write_text(json.dumps(query_ids))
@@ -166,6 +169,9 @@ def _blocks(source: str) -> Iterator[pa.Table]:
     """Yield the wanted columns of a run file, a block at a time."""
     if source.endswith(".parquet"):
         yield from _parquet_blocks(source)
+        return
+    if source.endswith(JSONL):
+        yield from _slow_blocks(source)
         return
     with pa.input_stream(source) as file:  # unpacks .gz by its name
         try:

@@ -4,9 +4,9 @@
     qrels = read_qrels("qrels.txt")       # {"q1": {"d7": 2}}
     write_run(run, "run.txt", tag="student")
 
-A run comes from a TREC file, a parquet file or the scoreddocs of an `ir_datasets` id. Its order follows the
-scores, descending; the rank column only breaks ties. Bad lines raise InputError with file, line and reason. Large files
-are read into a cache on disk once (distill/run_cache.py), and looked up there.
+A run comes from a TREC file, a parquet file, JSONL with inline texts (distill/inline.py) or the scoreddocs of an
+`ir_datasets` id. Its order follows the scores, descending; the rank column only breaks ties. Bad lines raise InputError
+with file, line and reason. Large files are read into a cache on disk once (distill/run_cache.py), and looked up there.
 """
 
 import gzip
@@ -20,11 +20,13 @@ from typing import TextIO
 import numpy as np
 
 from distill.errors import InputError
+from distill.inline import inline_qrels_rows, inline_run_rows
 
 log = logging.getLogger(__name__)
 
 RUN_COLUMNS = "query_id iteration doc_id rank score tag"
 QRELS_COLUMNS = "query_id iteration doc_id grade"
+JSONL = (".jsonl", ".jsonl.gz")  # training lines with their texts inline, see distill/inline.py
 LARGE_FILE = 2**26  # bytes: about a million lines, which take about a gigabyte as Python objects
 PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 
@@ -169,7 +171,12 @@ def load_ir_datasets(source: str, wanted: str):
 
 def run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
     """Yield (place, query_id, doc_id, score, rank) of every line of a run file; raises InputError for a bad one."""
-    yield from _parquet_rows(path) if path.endswith(".parquet") else _trec_run_rows(path)
+    if path.endswith(".parquet"):
+        yield from _parquet_rows(path)
+    elif path.endswith(JSONL):
+        yield from inline_run_rows(numbered_lines(path))
+    else:
+        yield from _trec_run_rows(path)
 
 
 def _trec_run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
@@ -219,6 +226,9 @@ def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
+    if path.endswith(JSONL):
+        yield from inline_qrels_rows(numbered_lines(path))
+        return
     num_columns = None
     for place, line in numbered_lines(path):
         columns = line.split()
