@@ -28,7 +28,7 @@ from distill.trec import JSONL, RankedList, average_ranks, numbered_lines, run_r
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files: a cached run of another format is made anew
-BLOCK_BYTES = 2**25  # of text that is parsed at once
+BLOCK_BYTES = 2**22  # of text that is parsed at once; the reader keeps some dozens of blocks ready
 BLOCK_ROWS = 500_000
 COLUMNS = ["query_id", "iteration", "doc_id", "rank", "score", "tag"]
 WANTED = {"query_id": pa.large_string(), "doc_id": pa.large_string(), "score": pa.float64(), "rank": pa.float64()}
