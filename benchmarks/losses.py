@@ -223,12 +223,15 @@ def limits(device: torch.device) -> dict[str, float] | None:
     """Return the GPU's special functions and bytes a second, the second measured with a copy; None for a CPU."""
     if device.type != "cuda":
         return None
-    properties = torch.cuda.get_device_properties(device)
+    import triton  # its driver knows the highest clock, which not every PyTorch tells; here: CPUs may lack triton
+
+    properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
+    cycles = properties["multiprocessor_count"] * properties["sm_clock_rate"] * 1e3  # of all, a second; rate in kHz
     source = torch.empty(2**28, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     seconds = min(_time(lambda: target.copy_(source), 10, device) for _ in range(5))
     return {
-        "special_per_second": SPECIAL_PER_CYCLE * properties.multi_processor_count * properties.clock_rate * 1e3,
+        "special_per_second": SPECIAL_PER_CYCLE * cycles,
         "bytes_per_second": 2 * source.nbytes / seconds,
     }
 
