@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
 from distill.cache import cache_directory, file_state, key_of, make_once
 from distill.errors import InputError
 from distill.tokens import hash_strings, offsets_of
-from distill.trec import JSONL, RankedList, average_ranks, numbered_lines, run_rows
+from distill.trec import JSONL, RankedList, average_ranks, numbered_lines, open_parquet_run, run_rows
 
 log = logging.getLogger(__name__)
 
@@ -200,11 +199,8 @@ def _delimiter(source: str) -> str:
 
 
 def _parquet_blocks(source: str) -> Iterator[pa.Table]:
-    file = pyarrow.parquet.ParquetFile(source)
+    file = open_parquet_run(source)
     names = file.schema_arrow.names
-    missing = {"query_id", "doc_id", "score" if "score" in names else "rank"} - set(names)
-    if missing:
-        raise InputError(f"{source}: lacks column {sorted(missing)}: expected query_id, doc_id, and rank or score")
     for batch in file.iter_batches(BLOCK_ROWS, columns=[name for name in WANTED if name in names]):
         columns = {name: batch[name].cast(WANTED[name]) for name in batch.schema.names}
         rank = columns.get("rank", pa.array(np.zeros(len(batch))))

@@ -188,15 +188,21 @@ def _trec_run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
         yield place, query_id, doc_id, _number(score, "score", place), _number(rank, "rank", place)
 
 
-def _parquet_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
+def open_parquet_run(path: str):
+    """Open a parquet file as a run; raises InputError where it lacks a column."""
     import pyarrow.parquet
 
     file = pyarrow.parquet.ParquetFile(path)
     names = file.schema_arrow.names
-    order = "score" if "score" in names else "rank"
-    missing = {"query_id", "doc_id", order} - set(names)
+    missing = {"query_id", "doc_id", "score" if "score" in names else "rank"} - set(names)
     if missing:
         raise InputError(f"{path}: lacks column {sorted(missing)}: expected query_id, doc_id, and rank or score")
+    return file
+
+
+def _parquet_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
+    file = open_parquet_run(path)
+    names = file.schema_arrow.names
     rows = 0
     columns = [name for name in ("query_id", "doc_id", "score", "rank") if name in names]
     for group in file.iter_batches(columns=columns):
