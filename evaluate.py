@@ -25,11 +25,12 @@ log = logging.getLogger("evaluate")
 def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     """Evaluate as configured and return what results.json holds; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration need not wait for them
+    from distill.download import with_local_files
     from distill.rerank import measure, read_task, task_metrics
     from distill.tracking import format_results, write_results
     from distill.trec import write_run
 
-    task = read_task(cfg.task, texts=cfg.model is not None)
+    task = read_task(with_local_files(cfg).task, texts=cfg.model is not None)
     results = task_metrics("first_stage", task, task.run)
     if task.teacher:
         results |= task_metrics("teacher", task, task.teacher)

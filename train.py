@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config import changed_keys, check_train, register_schemas
+from distill.config import changed_keys, check_train, needs_first_stage, register_schemas
 from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("train")
@@ -39,11 +39,13 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
     from distill.batch import split_lists
     from distill.checkpoint import link_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
-    from distill.data import BatchLoader, read_training_data
+    from distill.data import BatchLoader
     from distill.device import check_implementation, choose_device, choose_precision
+    from distill.download import with_local_files
     from distill.interrupt import StopRequest
+    from distill.lists import read_lists
     from distill.losses import LOSSES, TERMS
-    from distill.model import CrossEncoder
+    from distill.model import CrossEncoder, load_tokenizer
     from distill.optim import make_optimizer, set_lr
     from distill.rerank import Reranker, measure, read_task, task_metrics
     from distill.tracking import Tracker, format_results
@@ -56,8 +58,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     prepare_directory(cfg, directory)
 
     # Data first: whatever is wrong with it shows before a model is built
-    data = read_training_data(cfg)
-    validation, task = read_task(cfg.validation), read_task(cfg.task)
+    local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
+    lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
+    validation, task = read_task(local.validation), read_task(local.task)
 
     torch.manual_seed(cfg.seed)
     model = CrossEncoder.from_backbone(
@@ -69,7 +72,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         dropout=cfg.model.dropout,
         revision=cfg.backbone.revision,
     ).to(device)
-    loader = BatchLoader(data, model.tokenizer, cfg)
+    loader = BatchLoader(lists, model.template, cfg)
     validator = Reranker(validation, model, judged_only=True) if validation else None
     tester = Reranker(task, model) if task else None
     if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
@@ -77,7 +80,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     optimizer = make_optimizer(model, cfg.optimizer)
     loss_function, count_terms = LOSSES[cfg.loss.name], TERMS[cfg.loss.name]
     options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
-    num_steps = cfg.train.max_steps or -int(-cfg.train.max_epochs * len(loader.lists) // cfg.train.batch_size)
+    num_steps = cfg.train.max_steps or -int(-cfg.train.max_epochs * len(lists) // cfg.train.batch_size)
     save_every = cfg.train.save_every or cfg.train.validate_every
 
     step, best_step, best_value, results = 0, 0, float("-inf"), {}
@@ -125,19 +128,21 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
     model.train()
+    num_workers = cfg.train.num_workers if cfg.train.num_workers is not None else 2 * (device.type == "cuda")
+    batches = loader.batches(step, num_steps, num_workers)
     num_pairs, num_tokens, clock = 0, 0, time.perf_counter()
     with StopRequest() as stop, tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=None) as bar:
         while step < num_steps and (cfg.train.patience is None or step - best_step < cfg.train.patience):
             # One training step: forward and backward through micro-batches of whole lists, one update
-            batch = loader[step].to(device)
+            batch = next(batches).to(device)
             lr = set_lr(optimizer, cfg.optimizer, step, num_steps)
             num_terms = count_terms(batch.target, batch.mask).clamp(min=1) if cfg.loss.reduction == "mean" else 1
             loss_value = torch.zeros((), device=device)
-            for lists in split_lists(batch, cfg.train.max_tokens):
+            for part in split_lists(batch, cfg.train.max_tokens):
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-                    scores = model.score(lists, cfg.train.max_tokens)  # [b, K]
+                    scores = model.score(part, cfg.train.max_tokens)  # [b, K]
                 # Divided by the terms of the whole step, so that the update does not depend on the micro-batches
-                loss = loss_function(scores, lists.target, lists.mask, reduction="sum", **options) / num_terms
+                loss = loss_function(scores, part.target, part.mask, reduction="sum", **options) / num_terms
                 loss.backward()
                 loss_value += loss.detach()
             grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.optimizer.max_grad_norm or float("inf"))

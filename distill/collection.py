@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distill.errors import InputError
 from distill.inline import inline_passages, inline_queries, is_inline
-from distill.trec import Run, find_line, load_ir_datasets, numbered_lines
+from distill.trec import Run, find_line, is_inline_file, load_ir_datasets, numbered_lines, numbered_rows
 
 Texts = dict[str, str]  # id -> text
 
@@ -38,27 +38,29 @@ def read_passages(source: str, doc_ids: set[str]) -> Texts:
 
     Raises InputError for a missing source, a bad line, a duplicate id and an empty file.
     """
-    return _read_texts(source, "docs", doc_ids)
+    return _read_texts(source, "passages", doc_ids)
 
 
-def iterate_passages(source: str) -> Iterator[tuple[str, str]]:
-    """Yield (id, text) of every passage in the order of the source, whatever its size; ids are not compared.
+def iterate_texts(source: str, kind: str) -> Iterator[tuple[str, str]]:
+    """Yield (id, text) of all "queries" or "passages" in the order of the source, whatever its size.
 
-    Raises InputError for a missing source and a bad line.
+    Raises InputError for a missing source and a bad line; ids are not compared.
     """
     if Path(source).is_file():
-        for _, doc_id, text in _file_rows(source, "docs"):
-            yield doc_id, _join_blanks(text)
+        rows = ((text_id, text) for _, text_id, text in _file_rows(source, kind))
+    elif kind == "queries":
+        rows = ((query.query_id, query.default_text()) for query in load_ir_datasets(source, "queries").queries_iter())
     else:
-        for doc in load_ir_datasets(source, "docs").docs_iter():
-            yield doc.doc_id, _join_blanks(_passage_text(doc))
+        rows = ((doc.doc_id, _passage_text(doc)) for doc in load_ir_datasets(source, "docs").docs_iter())
+    for text_id, text in rows:
+        yield text_id, _join_blanks(text)
 
 
-def second_line(source: str, doc_id: str) -> str:
+def second_line(source: str, kind: str, text_id: str) -> str:
     """Return "path:number" of the second line with an id, for an error message."""
     if not Path(source).is_file():
         return source
-    places = [place for place, other, _ in _file_rows(source, "docs") if other == doc_id]
+    places = [place for place, other, _ in _file_rows(source, kind) if other == text_id]
     return places[min(1, len(places) - 1)] if places else source
 
 
@@ -72,12 +74,15 @@ def check_queries(run: Run, run_source: str, queries: Texts, queries_source: str
         )
 
 
-def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
+def _read_texts(source: str, kind: str, ids: set[str] | None) -> Texts:
     if not Path(source).is_file():
-        return _ir_datasets_texts(source, wanted, ids)
+        if ids is None:
+            return dict(iterate_texts(source, kind))
+        store = load_ir_datasets(source, "docs").docs_store()
+        return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in store.get_many_iter(sorted(ids))}
     texts: Texts = {}
     seen = set()
-    for place, text_id, text in _file_rows(source, wanted):
+    for place, text_id, text in _file_rows(source, kind):
         if text_id in seen:
             raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
         seen.add(text_id)
@@ -88,12 +93,16 @@ def _read_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
     return texts
 
 
-def _file_rows(path: str, wanted: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (place, id, text) of the "queries" or "docs" that a file holds."""
-    if not path.removesuffix(".gz").endswith((".jsonl", ".json")):
+def _file_rows(path: str, kind: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, id, text) of the "queries" or "passages" that a file holds."""
+    if path.endswith(".parquet") and not is_inline_file(path):
+        raise InputError(
+            f"{path}: holds no texts: expected TSV, JSONL, or parquet with `query` and `retrieved_passages`"
+        )
+    if not path.removesuffix(".gz").endswith((".jsonl", ".json", ".parquet")):
         return _tsv_rows(path)
-    if is_inline(next((line for _, line in numbered_lines(path)), "")):
-        return (inline_queries if wanted == "queries" else inline_passages)(numbered_lines(path))
+    if path.endswith(".parquet") or is_inline(next((line for _, line in numbered_lines(path)), "")):
+        return (inline_queries if kind == "queries" else inline_passages)(numbered_rows(path))
     return _jsonl_rows(path)
 
 
@@ -114,13 +123,6 @@ def _jsonl_rows(path: str) -> Iterator[tuple[str, str, str]]:
         if not isinstance(row, dict) or "_id" not in row or not isinstance(row.get("text"), str):
             raise InputError(f"{place}: lacks `_id` or `text`: expected BEIR's keys `_id`, `title`, `text`")
         yield place, str(row["_id"]), _join_title(row.get("title"), row["text"])
-
-
-def _ir_datasets_texts(source: str, wanted: str, ids: set[str] | None) -> Texts:
-    dataset = load_ir_datasets(source, wanted)
-    if wanted == "queries":
-        return {query.query_id: _join_blanks(query.default_text()) for query in dataset.queries_iter()}
-    return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in dataset.docs_store().get_many_iter(sorted(ids))}
 
 
 def _passage_text(doc) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from distill.download import is_remote
 from distill.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,8 +85,8 @@ class HingeLoss:
 @dataclass
 class Data:
     name: str = MISSING
-    passages: str = MISSING
-    queries: str = MISSING
+    passages: str | None = MISSING
+    queries: str | None = MISSING
     depth: int | None = None
     num_queries: int | None = None
     subset_seed: int = MISSING
@@ -98,8 +99,11 @@ class Data:
 class Teacher:
     name: str = MISSING
     path: str | None = MISSING
+    format: str = MISSING
+    texts: str | None = MISSING
     scores: bool = MISSING
     first_stage: str | None = MISSING
+    depth: int | None = None
     qrels: str | None = MISSING
     min_grade: int = MISSING
 
@@ -139,6 +143,7 @@ class Train:
     patience: int | None = None
     save_every: int | None = None
     log_every: int = MISSING
+    num_workers: int | None = None
     device: str = MISSING
     precision: str = MISSING
     compile: str = MISSING
@@ -198,6 +203,7 @@ CHOICES = {
     "loss.discount": ("log2", "none"),
     "loss.implementation": ("auto", "torch", "triton"),
     "data.list_choice": ("random", "stratified", "top"),
+    "teacher.format": ("run", "permutations", "triples"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "train.precision": ("float32", "bfloat16", "auto"),
     "train.compile": ("auto", "true", "false"),
@@ -253,6 +259,15 @@ def check_train(cfg: DictConfig) -> None:
         )
     if "alpha" in loss and not loss.alpha > 0:
         raise InputError(f"loss.alpha={loss.alpha}: must be above 0, the steeper the closer to exact ranks")
+    if cfg.train.num_workers is not None and cfg.train.num_workers < 0:
+        raise InputError(f"train.num_workers={cfg.train.num_workers}: must be 0 or more")
+    for key in ("passages", "queries"):
+        if data[key] is None:
+            raise InputError(
+                f"data.{key} is null: data={data.name} reads texts from teacher.texts, and teacher={teacher.name} has "
+                "none: choose another teacher, or data=files"
+            )
+    _check_format(teacher, data)
     _check_target(loss.target, teacher)
     if loss.target == "label":
         if teacher.path is None and teacher.first_stage is None:
@@ -300,6 +315,14 @@ def check_task(task: DictConfig, key: str) -> None:
     _check_source(task, "teacher", prefix=f"{key}.")
 
 
+def needs_first_stage(cfg: DictConfig) -> bool:
+    """Whether the training lists depend on teacher.first_stage: it is large, and need not be read for nothing."""
+    depth, teacher = cfg.data.depth, cfg.teacher
+    if cfg.loss.target == "label" or teacher.format == "permutations":
+        return True
+    return depth is not None and (teacher.depth is None or depth < teacher.depth)
+
+
 def changed_keys(old: DictConfig, new: DictConfig) -> list[str]:
     """Return "key: old -> new" for every key that differs, but for those a resumed run may change."""
     before, after = _flat(old), _flat(new)
@@ -341,6 +364,18 @@ def _check_values(cfg: DictConfig) -> None:
             raise InputError(f"{key}={value}: must be at least 1")
 
 
+def _check_format(teacher: DictConfig, data: DictConfig) -> None:
+    """Check what a teacher's file needs beside it, and what does not go with it; raises InputError."""
+    if teacher.format != "run" and teacher.path is None:
+        raise InputError(f"teacher.format={teacher.format} needs teacher.path")
+    if teacher.format == "permutations" and teacher.first_stage is None:
+        raise InputError("teacher.format=permutations needs teacher.first_stage, the lists that the answers permute")
+    if teacher.format == "triples":
+        for key in ("depth", "num_negatives", "list_size"):
+            if data[key] is not None:
+                raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
+
+
 def _check_target(target: str, teacher: DictConfig) -> None:
     gives = {
         "rank": (teacher.path is not None, "teacher.path, a run ranked by the teacher"),
@@ -348,7 +383,7 @@ def _check_target(target: str, teacher: DictConfig) -> None:
             teacher.path is not None and teacher.scores,
             "teacher.path with teacher.scores=true, if the scores of that run mean more than its order",
         ),
-        "label": (teacher.qrels is not None, "teacher.qrels"),
+        "label": (teacher.qrels is not None or teacher.format == "triples", "teacher.qrels"),
     }
     given, remedy = gives[target]
     if not given:
@@ -365,6 +400,8 @@ def _check_source(cfg: DictConfig, key: str, required: bool = False, prefix: str
     if value is None:
         if required:
             raise InputError(f"{prefix}{key} is missing: give a file or an ir_datasets id")
+        return
+    if is_remote(value):
         return
     path_like = value.startswith(("/", ".", "~")) or value.removesuffix(".gz").endswith(FILE_SUFFIXES)
     if not Path(value).is_file() and (path_like or Path(value).is_dir()):

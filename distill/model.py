@@ -145,14 +145,11 @@ class CrossEncoder(nn.Module):
 
         Raises InputError when the backbone or its tokenizer cannot be loaded.
         """
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
+        from transformers import AutoConfig, AutoModel
 
-        quiet_transformers()
-        if Path(name).is_dir():
-            _check_tokenizer_files(Path(name))
+        tokenizer = load_tokenizer(name, revision)
         with _explained(name):
             config = AutoConfig.from_pretrained(name, revision=revision)
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
             if dropout is not None:
                 _set_dropout(config, dropout)
             if weights == "random":
@@ -258,6 +255,17 @@ class CrossEncoder(nn.Module):
         )
         head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         save_file(head, directory / HEAD_FILE)
+
+
+def load_tokenizer(name: str, revision: str | None = None):
+    """Load the tokenizer of an encoder by directory or Hub id; raises InputError where it has none."""
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    if Path(name).is_dir():
+        _check_tokenizer_files(Path(name))
+    with _explained(name):
+        return AutoTokenizer.from_pretrained(name, revision=revision)
 
 
 def _find_head(name: str, revision: str | None) -> Path | None:

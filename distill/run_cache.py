@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from distill.cache import cache_directory, file_state, key_of, make_once
+from distill.cache import cache_directory, key_of, make_once, source_state
 from distill.errors import InputError
 from distill.tokens import hash_strings, offsets_of
-from distill.trec import JSONL, RankedList, average_ranks, numbered_lines, open_parquet_run, run_rows
+from distill.trec import RankedList, average_ranks, is_inline_file, numbered_lines, open_parquet_run, run_rows
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files: a cached run of another format is made anew
+FORMAT = 2  # of the files: a cached run of another format is made anew
 BLOCK_BYTES = 2**22  # of text that is parsed at once; the reader keeps some dozens of blocks ready
 BLOCK_ROWS = 500_000
 COLUMNS = ["query_id", "iteration", "doc_id", "rank", "score", "tag"]
@@ -73,7 +73,7 @@ def open_run(source: str) -> CachedRun:
     Raises InputError, with file, line and reason, for what `read_run` refuses, and for a query whose lines do not stand
     together.
     """
-    key = key_of(source=file_state(source), format=FORMAT)
+    key = key_of(source=source_state(source), format=FORMAT)
     return CachedRun(
         make_once(cache_directory() / "runs" / f"{Path(source).name}-{key}", lambda path: _write(path, source))
     )
@@ -166,11 +166,11 @@ def _append(table: pa.Table, starts: np.ndarray, files: dict, query_ids: list, c
 
 def _blocks(source: str) -> Iterator[pa.Table]:
     """Yield the wanted columns of a run file, a block at a time."""
+    if is_inline_file(source):
+        yield from _slow_blocks(source)
+        return
     if source.endswith(".parquet"):
         yield from _parquet_blocks(source)
-        return
-    if source.endswith(JSONL):
-        yield from _slow_blocks(source)
         return
     with pa.input_stream(source) as file:  # unpacks .gz by its name
         try:
@@ -199,10 +199,9 @@ def _delimiter(source: str) -> str:
 
 
 def _parquet_blocks(source: str) -> Iterator[pa.Table]:
-    file = open_parquet_run(source)
-    names = file.schema_arrow.names
-    for batch in file.iter_batches(BLOCK_ROWS, columns=[name for name in WANTED if name in names]):
-        columns = {name: batch[name].cast(WANTED[name]) for name in batch.schema.names}
+    file, names = open_parquet_run(source)
+    for batch in file.iter_batches(BLOCK_ROWS, columns=list(names.values())):
+        columns = {name: batch[column].cast(WANTED[name]) for name, column in names.items()}
         rank = columns.get("rank", pa.array(np.zeros(len(batch))))
         columns = {"score": pc.negate(rank), **columns, "rank": rank}
         yield pa.table({name: columns[name] for name in WANTED})

@@ -22,30 +22,43 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.cache import cache_directory, file_state, key_of, make_once, remove
-from distill.collection import iterate_passages
+from distill.cache import cache_directory, key_of, make_once, remove, source_state
+from distill.collection import iterate_texts
 from distill.errors import InputError
-from distill.tokens import Chunk, Encoder, TokenStore, chunks_of, look_up_table, offsets_of, portable, token_type
+from distill.tokens import (
+    Chunk,
+    Encoder,
+    FlatFile,
+    TokenStore,
+    chunks_of,
+    look_up_table,
+    offsets_of,
+    portable,
+    token_type,
+)
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files of a store: one of another format is made anew
+FORMAT = 2  # of the files of a store: one of another format is made anew
 ARRAYS = {"offsets": np.int64, "ids": np.uint8, "id_offsets": np.int64, "hashes": np.uint64, "hashed_rows": np.int32}
 
 
-def open_token_store(source: str, tokenizer, max_length: int) -> TokenStore:
-    """Open the token store of all passages of a source; make it where there is none yet.
+def open_token_store(source: str, tokenizer, max_length: int, kind: str = "passages") -> TokenStore:
+    """Open the token store of all "passages" or "queries" of a source; make it where there is none yet.
 
     A store belongs to one source (path, size and time of change; or an `ir_datasets` id), one tokenizer and one length:
     anything else has its own. A damaged store is noticed by its checksums, said, and made anew.
     Raises InputError for whatever is wrong with the source.
     """
-    origin = file_state(source) if Path(source).is_file() else {"ir_datasets": source}
     definition = portable(tokenizer)
-    made_from = {"source": origin, "tokenizer": _digest(definition), "max_length": max_length, "format": FORMAT}
-    directory = cache_directory() / "tokens" / f"{Path(source).name}-{key_of(**made_from)}"
+    key = store_key(source, tokenizer, max_length, kind)
+    directory = cache_directory() / "tokens" / f"{Path(source).name}-{key}"
+
+    def write(path: Path) -> None:
+        _write_store(path, source, kind, definition, max_length, token_type(tokenizer))
+
     for _ in range(2):
-        make_once(directory, lambda path: _write_store(path, source, definition, max_length, token_type(tokenizer)))
+        make_once(directory, write)
         reason = _damage(directory)
         if reason is None:
             return TokenStore(**_map_arrays(directory))
@@ -54,22 +67,28 @@ def open_token_store(source: str, tokenizer, max_length: int) -> TokenStore:
     raise InputError(f"{directory}: {reason}, twice: check the disk, or set DISTILL_CACHE to another one")
 
 
-def _write_store(directory: Path, source: str, definition: str, max_length: int, dtype: np.dtype) -> None:
+def store_key(source: str, tokenizer, max_length: int, kind: str) -> str:
+    """Return what tells one token store from another, as 16 hexadecimal digits."""
+    made_from = {"source": source_state(source), "tokenizer": _digest(portable(tokenizer)), "max_length": max_length}
+    return key_of(**made_from, kind=kind, format=FORMAT)
+
+
+def _write_store(directory: Path, source: str, kind: str, definition: str, max_length: int, dtype: np.dtype) -> None:
     """Tokenise a source into the arrays of a store, going on from what an interrupted run has left."""
     journal = directory / "journal.json"
     done = {"texts": 0, "tokens": 0, "ids": 0}
     if journal.is_file():
         done = json.loads(journal.read_text())
-        log.info("%s: goes on after %d passages", directory, done["texts"])
+        log.info("%s: goes on after %d %s", directory, done["texts"], kind)
     sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": done["texts"] * 8}
     sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8}
     for name, size in sizes.items():
         (directory / name).touch()
         os.truncate(directory / name, size)  # what was written after the journal's last line does not count
-    texts = iterate_passages(source)
+    texts = iterate_texts(source, kind)
     for _ in range(done["texts"]):
         next(texts)
-    with tqdm(desc=f"tokenising {source}", unit=" passages", initial=done["texts"], disable=None) as bar:
+    with tqdm(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"], disable=None) as bar:
         for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
             for name in sizes:
                 with open(directory / name, "ab") as file:
@@ -85,10 +104,10 @@ def _write_store(directory: Path, source: str, definition: str, max_length: int,
             bar.update(len(chunk.lengths))
     lengths, id_lengths = (np.fromfile(directory / name, np.int64) for name in ("lengths", "id_lengths"))
     if not len(lengths):
-        raise InputError(f"{source}: holds no passage: expected lines of `id<TAB>text` or JSON objects")
+        raise InputError(f"{source}: holds no {kind}: expected lines of `id<TAB>text` or JSON objects")
     arrays = {"offsets": offsets_of(lengths), "id_offsets": offsets_of(id_lengths)}
     ids = _map(directory / "ids", np.dtype(np.uint8))
-    arrays["hashes"], arrays["hashed_rows"] = look_up_table(ids, arrays["id_offsets"], source)
+    arrays["hashes"], arrays["hashed_rows"] = look_up_table(ids, arrays["id_offsets"], source, kind)
     for name, values in arrays.items():
         values.tofile(directory / name)
     journal.unlink()  # first: without it, a run that is stopped from here on begins anew
@@ -129,10 +148,10 @@ def _encode(chunk: list[tuple[str, str]]) -> Chunk:
     return _encoder(chunk)
 
 
-def _map_arrays(directory: Path) -> dict[str, np.ndarray]:
+def _map_arrays(directory: Path) -> dict:
     meta = json.loads((directory / "meta.json").read_text())
-    types = {"tokens": np.dtype(meta["dtype"]), **ARRAYS}
-    return {name: _map(directory / name, dtype) for name, dtype in types.items()}
+    tokens = FlatFile(directory / "tokens", np.dtype(meta["dtype"]))
+    return {"tokens": tokens} | {name: _map(directory / name, dtype) for name, dtype in ARRAYS.items()}
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:

@@ -9,8 +9,10 @@ Query and passage are truncated separately, before they are joined. Nothing is t
 """
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +29,7 @@ class TokenStore:
     """Token ids of N texts in one flat array, by row; rows are looked up by text id. No special tokens."""
 
     def __init__(self, tokens, offsets, ids, id_offsets, hashes, hashed_rows):
-        """Wrap flat arrays: tokens of row n from offsets[n] to offsets[n + 1], its id in UTF-8 likewise.
+        """Wrap flat arrays (tokens may be a FlatFile): tokens of row n from offsets[n] to offsets[n + 1], ids likewise.
 
         hashes: [N] of the ids, sorted; hashed_rows: [N] the row that each belongs to.
         """
@@ -46,11 +48,11 @@ class TokenStore:
         joined = {key: np.concatenate([getattr(part, key) for part in [empty, *parts]]) for key in vars(empty)}
         offsets, id_offsets = offsets_of(joined["lengths"]), offsets_of(joined["id_lengths"])
         return cls(
-            joined["tokens"], offsets, joined["ids"], id_offsets, *look_up_table(joined["ids"], id_offsets, name)
+            joined["tokens"], offsets, joined["ids"], id_offsets, *look_up_table(joined["ids"], id_offsets, name, name)
         )
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Return the token ids of a row, a view."""
+        """Return the token ids of a row, not to be changed."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     def __len__(self) -> int:
@@ -71,6 +73,28 @@ class TokenStore:
     def text_id(self, row: int) -> str:
         """Return the id of a row."""
         return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
+
+
+class FlatFile:
+    """A flat array in a file of which slices are read: what was read does not stay in this process's memory."""
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        """Open the file; other processes open it anew."""
+        self.path, self.dtype = path, dtype
+        self.file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self.length = path.stat().st_size // dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """Return the values from part.start to part.stop."""
+        size = self.dtype.itemsize
+        start, stop = int(part.start), int(part.stop)
+        return np.frombuffer(os.pread(self.file.fileno(), (stop - start) * size, start * size), self.dtype)
+
+    def __reduce__(self) -> tuple:
+        return FlatFile, (self.path, self.dtype)
 
 
 class Encoder:
@@ -151,8 +175,11 @@ def _hash(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return hashes
 
 
-def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of all ids, sorted, and their rows as int32; an id that stands twice raises InputError."""
+def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of all ids, sorted, and their rows as int32.
+
+    Raises InputError where an id of the source's "queries" or "passages" stands twice.
+    """
     hashes = np.concatenate(
         [np.zeros(0, np.uint64)]
         + [
@@ -165,7 +192,7 @@ def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str) -> tuple
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
         one, other = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
         if one == other:
-            raise InputError(f"{second_line(source, one)}: id {one} appears twice: ids must be unique")
+            raise InputError(f"{second_line(source, kind, one)}: id {one} appears twice: ids must be unique")
         raise InputError(f"{source}: ids {one} and {other} have the same 64-bit hash: rename one of them")
     return hashes, rows
 

@@ -27,7 +27,13 @@ log = logging.getLogger(__name__)
 RUN_COLUMNS = "query_id iteration doc_id rank score tag"
 QRELS_COLUMNS = "query_id iteration doc_id grade"
 JSONL = (".jsonl", ".jsonl.gz")  # training lines with their texts inline, see distill/inline.py
-LARGE_FILE = 2**26  # bytes: about a million lines, which take about a gigabyte as Python objects
+PARQUET_NAMES = {  # of columns, and what else they are called
+    "query_id": ("query_id", "query-id", "qid"),
+    "doc_id": ("doc_id", "corpus-id", "docno", "pid"),
+    "rank": ("rank",),
+    "score": ("score",),
+}
+LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
 PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 
 
@@ -171,10 +177,10 @@ def load_ir_datasets(source: str, wanted: str):
 
 def run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
     """Yield (place, query_id, doc_id, score, rank) of every line of a run file; raises InputError for a bad one."""
-    if path.endswith(".parquet"):
+    if is_inline_file(path):
+        yield from inline_run_rows(numbered_rows(path))
+    elif path.endswith(".parquet"):
         yield from _parquet_rows(path)
-    elif path.endswith(JSONL):
-        yield from inline_run_rows(numbered_lines(path))
     else:
         yield from _trec_run_rows(path)
 
@@ -185,39 +191,68 @@ def _trec_run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
         if len(columns) != 6:
             raise InputError(f"{place}: {len(columns)} columns instead of six: expected `{RUN_COLUMNS}`")
         query_id, _, doc_id, rank, score, _ = columns
-        yield place, query_id, doc_id, _number(score, "score", place), _number(rank, "rank", place)
+        yield place, query_id, doc_id, read_number(score, "score", place), read_number(rank, "rank", place)
 
 
-def open_parquet_run(path: str):
-    """Open a parquet file as a run; raises InputError where it lacks a column."""
-    import pyarrow.parquet
+def is_inline_file(path: str) -> bool:
+    """Whether a file holds training lines with inline texts, in JSONL or parquet (see distill/inline.py)."""
+    if path.endswith(".parquet"):
+        return "retrieved_passages" in _open_parquet(path).schema_arrow.names
+    return path.endswith(JSONL)
 
-    file = pyarrow.parquet.ParquetFile(path)
-    names = file.schema_arrow.names
-    missing = {"query_id", "doc_id", "score" if "score" in names else "rank"} - set(names)
+
+def numbered_rows(path: str) -> Iterator[tuple[str, dict | str]]:
+    """Yield ("path:number", line) of a JSONL file, or ("path:row number", row) of a parquet file."""
+    if not path.endswith(".parquet"):
+        yield from numbered_lines(path)
+        return
+    batches = _open_parquet(path).iter_batches(1000)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}:row {number}", row
+
+
+def open_parquet_run(path: str) -> tuple:
+    """Open a parquet file as a run, with the names that its columns query_id, doc_id, rank and score have there.
+
+    Raises InputError where it lacks one that is needed.
+    """
+    file = _open_parquet(path)
+    columns = file.schema_arrow.names
+    spelled = {name: [other for other in others if other in columns] for name, others in PARQUET_NAMES.items()}
+    found = {name: others[0] for name, others in spelled.items() if others}
+    missing = {"query_id", "doc_id", "score" if "score" in found else "rank"} - set(found)
     if missing:
         raise InputError(f"{path}: lacks column {sorted(missing)}: expected query_id, doc_id, and rank or score")
-    return file
+    return file, found
+
+
+def _open_parquet(path: str):
+    import pyarrow  # here: other formats do without it
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path}: is no parquet file ({error}): download or write it again") from None
 
 
 def _parquet_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
-    file = open_parquet_run(path)
-    names = file.schema_arrow.names
+    file, names = open_parquet_run(path)
     rows = 0
-    columns = [name for name in ("query_id", "doc_id", "score", "rank") if name in names]
-    for group in file.iter_batches(columns=columns):
-        values = {name: group.column(name).to_pylist() for name in columns}
+    for group in file.iter_batches(columns=list(names.values())):
+        values = {name: group.column(column).to_pylist() for name, column in names.items()}
         for index in range(group.num_rows):
             rows += 1
             place = f"{path}:row {rows}"
-            rank = _number(values["rank"][index], "rank", place) if "rank" in values else 0.0
-            score = _number(values["score"][index], "score", place) if "score" in values else -rank
+            rank = read_number(values["rank"][index], "rank", place) if "rank" in values else 0.0
+            score = read_number(values["score"][index], "score", place) if "score" in values else -rank
             yield place, str(values["query_id"][index]), str(values["doc_id"][index]), score, rank
 
 
 def _ir_datasets_rows(source: str) -> Iterator[tuple[str, str, str, float, float]]:
     for row in load_ir_datasets(source, "scoreddocs").scoreddocs_iter():
-        yield source, row.query_id, row.doc_id, _number(row.score, "score", source), 0.0
+        yield source, row.query_id, row.doc_id, read_number(row.score, "score", source), 0.0
 
 
 def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
@@ -232,8 +267,8 @@ def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
-    if path.endswith(JSONL):
-        yield from inline_qrels_rows(numbered_lines(path))
+    if is_inline_file(path):
+        yield from inline_qrels_rows(numbered_rows(path))
         return
     num_columns = None
     for place, line in numbered_lines(path):
@@ -255,7 +290,8 @@ def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
         yield place, columns[0], columns[-2], grade
 
 
-def _number(text: str | float | None, column: str, place: str) -> float:
+def read_number(text: str | float | None, column: str, place: str) -> float:
+    """Return the number that a column holds; raises InputError where it is none, or not finite."""
     try:
         value = float(text)
     except (TypeError, ValueError):

@@ -43,6 +43,25 @@ def compose_config(name: str, *overrides: str):
         return compose(name, overrides=list(overrides))
 
 
+def decoded_lists(cfg) -> list:
+    """Read the training lists, with the ids of their queries and passages back in place of the rows."""
+    from distill.lists import TeacherList, read_lists
+    from distill.model import load_tokenizer
+
+    lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))
+    decoded = []
+    for index in range(len(lists)):
+        entries = slice(lists.starts[index], lists.starts[index + 1])
+        doc_ids = [lists.passages.text_id(row) for row in lists.rows[entries]]
+        decoded.append(TeacherList(lists.query_id(index), doc_ids, lists.targets[entries]))
+    return decoded
+
+
+def as_tuples(lists) -> list[tuple]:
+    """What two equal lists agree in."""
+    return [(one.query_id, one.doc_ids, one.target.tolist()) for one in lists]
+
+
 def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: list[str] = WORDS) -> Path:
     """Write a two-layer encoder with a word-level tokenizer, as Hugging Face directories are."""
     cls, sep, pad, unk, mask = SPECIALS.get(family, BERT_SPECIALS)

@@ -5,10 +5,9 @@ import json
 import shutil
 
 import pytest
-from conftest import compose_config
+from conftest import as_tuples, compose_config, decoded_lists
 
 from distill.collection import read_passages, read_queries
-from distill.data import read_training_data
 from distill.errors import InputError
 from distill.trec import read_qrels, read_run
 
@@ -66,14 +65,13 @@ def test_cranfield_by_its_id_gives_the_same_training_lists(shared, ir_datasets_h
     folder = shared / "data" / "cranfield"
     teacher = ["data=files", "teacher=run", f"teacher.path={folder / 'oracle.train.run'}", "data.depth=20"]
     by_id, by_file = (
-        read_training_data(compose_config("train", *teacher, f"data.passages={passages}", f"data.queries={queries}"))
+        decoded_lists(compose_config("train", *teacher, f"data.passages={passages}", f"data.queries={queries}"))
         for passages, queries in (("cranfield", "cranfield"), (folder / "docs.tsv", folder / "queries.train.tsv"))
     )
-    assert len(by_id.lists) == 150
-    for one, same in zip(by_id.lists, by_file.lists, strict=True):
-        assert (one.query_id, one.doc_ids, one.target.tolist()) == (same.query_id, same.doc_ids, same.target.tolist())
-        assert by_id.queries[one.query_id] == by_file.queries[one.query_id]
-    assert by_id.passages == by_file.passages
+    assert len(by_id) == 150
+    assert as_tuples(by_id) == as_tuples(by_file)
+    doc_ids = {doc_id for one in by_id for doc_id in one.doc_ids}
+    assert read_passages("cranfield", doc_ids) == read_passages(str(folder / "docs.tsv"), doc_ids)
 
 
 @pytest.mark.shared

@@ -3,12 +3,11 @@
 import json
 
 import pytest
-from conftest import compose_config
-from transformers import AutoTokenizer
+from conftest import as_tuples, compose_config, decoded_lists
 
 import distill.trec
+from distill.collection import read_passages, read_queries
 from distill.config import check_train
-from distill.data import BatchLoader, read_training_data
 from distill.errors import InputError
 from distill.trec import read_qrels, read_run
 
@@ -45,18 +44,14 @@ def test_a_line_gives_query_passages_labels_and_a_ranking(write, backbone):
     path = write(LINES)
     cfg = compose(path, backbone, "loss=ranknet")
     check_train(cfg)
-    data = read_training_data(cfg)
-    assert data.queries == {"1": "a bee finds", "2": "snow"}
-    assert (
-        data.passages["1+1"] == "bee home" and data.passages["1-2"] == "iron rails" and data.passages["2+2"] == "snow"
-    )
-    assert [(one.doc_ids, one.target.tolist()) for one in data.lists] == [
-        (["1+1", "1-2", "1-1"], [1, 2, 3]),
-        (["2+2", "2+1", "2-1"], [1, 2, 3]),
+    assert read_queries(path) == {"1": "a bee finds", "2": "snow"}
+    passages = {"1+1": "bee home", "1-1": "trains", "1-2": "iron rails", "2+1": "rain", "2+2": "snow", "2-1": "ant"}
+    assert read_passages(path, set(passages)) == passages
+    assert as_tuples(decoded_lists(cfg)) == [
+        ("1", ["1+1", "1-2", "1-1"], [1, 2, 3]),
+        ("2", ["2+2", "2+1", "2-1"], [1, 2, 3]),
     ]
     assert read_qrels(path) == {"1": {"1+1": 1}, "2": {"2+1": 1, "2+2": 1}}
-    batch = BatchLoader(data, AutoTokenizer.from_pretrained(backbone), cfg)[0]
-    assert batch.mask.all() and batch.target.shape[1] == 3
 
 
 @pytest.mark.parametrize("loss", ["lce", "bce", "hinge"])
@@ -64,13 +59,13 @@ def test_lines_without_scores_serve_losses_that_learn_from_labels(write, backbon
     lines = [{key: line[key] for key in ("query", "pos", "neg")} for line in LINES]
     cfg = compose(write(lines), backbone, f"loss={loss}")
     check_train(cfg)
-    assert [sorted(one.target) for one in read_training_data(cfg).lists] == [[0, 0, 1], [0, 1, 1]]
+    assert [sorted(one.target) for one in decoded_lists(cfg)] == [[0, 0, 1], [0, 1, 1]]
 
 
 def test_lines_without_scores_are_no_ranking(write, backbone):
     lines = [{key: line[key] for key in ("query", "pos", "neg")} for line in LINES]
     with pytest.raises(InputError, match="all passages of every list tie.*pos_scores and neg_scores.*loss=lce"):
-        read_training_data(compose(write(lines), backbone, "loss=ranknet"))
+        decoded_lists(compose(write(lines), backbone, "loss=ranknet"))
 
 
 def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
@@ -98,4 +93,4 @@ def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
 )
 def test_a_bad_line_is_answered_with_file_line_and_reason(write, backbone, line, message):
     with pytest.raises(InputError, match=message):
-        read_training_data(compose(write([LINES[0], line]), backbone, "loss=ranknet"))
+        decoded_lists(compose(write([LINES[0], line]), backbone, "loss=ranknet"))

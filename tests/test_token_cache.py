@@ -5,16 +5,17 @@ import os
 
 import numpy as np
 import pytest
-from conftest import compose_config, make_backbone
+from conftest import compose_config, decoded_lists, make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import distill.data
+import distill.lists
 import distill.token_cache
-from distill.data import BatchLoader, read_training_data
+from distill.data import BatchLoader
 from distill.errors import InputError
+from distill.lists import read_lists
 from distill.token_cache import open_token_store
-from distill.tokens import TokenStore, token_type
+from distill.tokens import FlatFile, PairTemplate, TokenStore, token_type
 
 TEXTS = {f"d{n}": " ".join(["bee", "ant", "rails of iron", "snow"][: n % 5]) + f" number {n}" for n in range(60)}
 TEXTS |= {"empty": "", "wide": "Straße 東京 naïve\u00a0café 🐝 x₂"}
@@ -43,6 +44,10 @@ def in_process(monkeypatch):
 
     monkeypatch.setattr(distill.token_cache, "_encode_in_processes", encode)
     monkeypatch.setattr("distill.tokens.CHUNK", 10)
+
+
+def all_tokens(store) -> np.ndarray:
+    return store.tokens[0 : len(store.tokens)]
 
 
 def make_tokenizer(kind: str):
@@ -83,7 +88,7 @@ def test_several_processes_keep_the_order(passages, backbone, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     disk, memory = open_token_store(str(passages), tokenizer, 8), TokenStore.of(tokenizer, TEXTS, 8)
     np.testing.assert_array_equal(disk.offsets, memory.offsets)
-    np.testing.assert_array_equal(disk.tokens, memory.tokens)
+    assert all(disk[row].tolist() == memory[row].tolist() for row in range(len(TEXTS)))
 
 
 def test_token_ids_have_the_smallest_type_that_holds_the_vocabulary():
@@ -115,7 +120,7 @@ def test_a_stopped_run_goes_on_where_it_was(passages, backbone, in_process, monk
     store = open_token_store(str(passages), tokenizer, 8)
     assert sum(tokenised) == len(TEXTS) - 30
     expected = TokenStore.of(tokenizer, TEXTS, 8)
-    np.testing.assert_array_equal(store.tokens, expected.tokens)
+    np.testing.assert_array_equal(all_tokens(store), expected.tokens)
     assert store.rows(list(TEXTS)).tolist() == list(range(len(TEXTS)))
     assert not list(cache.glob("*.partial"))
 
@@ -144,12 +149,12 @@ def test_a_store_is_made_once_for_source_tokenizer_and_length(passages, backbone
 @pytest.mark.parametrize("name", ["tokens", "offsets", "hashes", "meta.json"])
 def test_a_damaged_store_is_noticed_and_made_anew(passages, backbone, in_process, cache, caplog, name):
     tokenizer = AutoTokenizer.from_pretrained(backbone)
-    expected = open_token_store(str(passages), tokenizer, 8).tokens.tolist()
+    expected = all_tokens(open_token_store(str(passages), tokenizer, 8)).tolist()
     (path,) = cache.glob(f"*/{name}")
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
-    assert open_token_store(str(passages), tokenizer, 8).tokens.tolist() == expected
+    assert all_tokens(open_token_store(str(passages), tokenizer, 8)).tolist() == expected
     assert "made anew" in caplog.text
 
 
@@ -158,7 +163,7 @@ def test_a_damaged_store_is_noticed_and_made_anew(passages, backbone, in_process
     [
         ("d1\ta\nd2\tb\nd1\tc\n", r"p.tsv:3: id d1 appears twice"),
         ("d1\ta\nd2 b\n", r"p.tsv:2: one column instead of two"),
-        ("", r"p.tsv: holds no passage"),
+        ("", r"p.tsv: holds no passages"),
     ],
 )
 def test_a_bad_collection_is_answered_with_file_line_and_reason(tmp_path, backbone, in_process, cache, text, message):
@@ -171,11 +176,12 @@ def test_a_bad_collection_is_answered_with_file_line_and_reason(tmp_path, backbo
 def test_training_from_disk_and_from_memory_gives_the_same_batches(file_overrides, in_process, monkeypatch):
     cfg = compose_config("train", *file_overrides)
     tokenizer = AutoTokenizer.from_pretrained(cfg.backbone.name)
-    memory = BatchLoader(read_training_data(cfg), tokenizer, cfg)
-    monkeypatch.setattr(distill.data, "MAX_IN_MEMORY", 5)
-    data = read_training_data(cfg)
-    assert data.passages is None
-    disk = BatchLoader(data, tokenizer, cfg)
+    template = PairTemplate.of(tokenizer)
+    memory = BatchLoader(read_lists(cfg, tokenizer), template, cfg)
+    monkeypatch.setattr(distill.lists, "MAX_IN_MEMORY", 5)
+    lists = read_lists(cfg, tokenizer)
+    assert isinstance(lists.passages.tokens, FlatFile) and isinstance(lists.queries.tokens, FlatFile)
+    disk = BatchLoader(lists, template, cfg)
     for step in range(4):
         one, same = memory[step], disk[step]
         assert one.query_ids == same.query_ids
@@ -187,7 +193,7 @@ def test_a_passage_that_the_store_lacks_is_named(file_overrides, collection, in_
     lines = collection["passages"].read_text().splitlines(keepends=True)
     unknown = json.dumps(lines.pop(3).split("\t")[0]).strip('"')
     collection["passages"].write_text("".join(lines))
-    monkeypatch.setattr(distill.data, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.lists, "MAX_IN_MEMORY", 5)
     cfg = compose_config("train", *file_overrides)
     with pytest.raises(InputError, match=rf"teacher.txt:\d+: passage {unknown} is not in .*passages.tsv"):
-        BatchLoader(read_training_data(cfg), AutoTokenizer.from_pretrained(cfg.backbone.name), cfg)
+        decoded_lists(cfg)

@@ -79,9 +79,17 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 
 
 def test_parquet_without_the_columns_is_refused(tmp_path):
-    pq.write_table(pa.table({"qid": ["q"], "doc_id": ["a"], "score": [1.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"question": ["q"], "doc_id": ["a"], "score": [1.0]}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="lacks column \\['query_id'\\]"):
         read_run(str(tmp_path / "a.parquet"))
+    (tmp_path / "b.parquet").write_text("q Q0 a 1 1.0 t")
+    with pytest.raises(InputError, match="b.parquet: is no parquet file"):
+        read_run(str(tmp_path / "b.parquet"))
+
+
+def test_parquet_columns_may_have_their_other_names_and_whole_numbers_as_ids(tmp_path):
+    pq.write_table(pa.table({"query-id": [1, 1], "corpus-id": [7, 8], "rank": [2, 1]}), tmp_path / "a.parquet")
+    assert read_run(str(tmp_path / "a.parquet"))["1"].doc_ids == ["8", "7"]
 
 
 def test_trec_and_beir_qrels_are_read(tmp_path):

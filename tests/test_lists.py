@@ -1,0 +1,137 @@
+"""Training lists: depth, subsets, targets, triples, permutations, the cache on disk, and what is refused."""
+
+import numpy as np
+import pytest
+from conftest import compose_config, decoded_lists
+
+from distill.errors import InputError
+from distill.lists import choose_queries
+from distill.trec import read_run
+
+
+def read(file_overrides, *more):
+    return decoded_lists(compose_config("train", *file_overrides, *more))
+
+
+def test_lists_are_in_the_teachers_order_with_ranks_from_one(file_overrides, collection):
+    lists = read(file_overrides)
+    teacher = read_run(str(collection["teacher"]))
+    assert len(lists) == 6
+    for one in lists:
+        assert one.doc_ids == teacher[one.query_id].doc_ids
+        np.testing.assert_array_equal(one.target, np.arange(1, 11))
+
+
+def test_depth_cuts_by_first_stage_rank_and_keeps_the_teachers_order(file_overrides, collection, caplog):
+    caplog.set_level("INFO")
+    lists = read(file_overrides, "data.depth=4")
+    first_stage, teacher = read_run(str(collection["first_stage"])), read_run(str(collection["teacher"]))
+    for one in lists:
+        top = set(first_stage[one.query_id].doc_ids[:4])
+        assert one.doc_ids == [doc_id for doc_id in teacher[one.query_id].doc_ids if doc_id in top]
+        np.testing.assert_array_equal(one.target, [1, 2, 3, 4])
+    assert "data.depth=4: lists are cut by the first-stage rank in" in caplog.text
+
+
+def test_depth_cuts_the_teachers_own_list_where_no_first_stage_is_named(file_overrides, collection, caplog):
+    caplog.set_level("INFO")
+    lists = read(file_overrides, "data.depth=4", "teacher.first_stage=null")
+    teacher = read_run(str(collection["teacher"]))
+    assert all(one.doc_ids == teacher[one.query_id].doc_ids[:4] for one in lists)
+    assert "data.depth=4: lists are cut by their own order in" in caplog.text
+
+
+def test_ties_keep_their_average_rank_after_the_cut(file_overrides, collection):
+    lines = [line.split() for line in collection["teacher"].read_text().splitlines()]
+    collection["teacher"].write_text("".join(f"{q} Q0 {d} 0 {float(s) // 2} t\n" for q, _, d, _, s, _ in lines))
+    lists = read(file_overrides, "data.depth=7")
+    for one in lists:
+        assert one.target.sum() == 7 * 8 / 2  # average ranks keep the sum
+        assert (np.diff(one.target) >= 0).all()
+    assert any((np.diff(one.target) == 0).any() for one in lists)
+
+
+def test_smaller_subsets_lie_within_larger_ones(file_overrides):
+    subsets = [{one.query_id for one in read(file_overrides, f"data.num_queries={n}")} for n in (2, 4, 6)]
+    assert [len(subset) for subset in subsets] == [2, 4, 6]
+    assert subsets[0] < subsets[1] < subsets[2]
+    others = {one.query_id for one in read(file_overrides, "data.num_queries=4", "data.subset_seed=1")}
+    assert others != subsets[1]
+
+
+def test_a_subset_does_not_depend_on_the_order_of_the_file():
+    query_ids = [f"q{i}" for i in range(50)]
+    assert choose_queries(query_ids, 10, 0, "x") == choose_queries(query_ids[::-1], 10, 0, "x")
+
+
+def test_label_lists_hold_grades_and_the_relevant_passages_that_the_run_missed(file_overrides, collection):
+    with open(collection["qrels"], "a") as file:
+        file.write("q0 0 d999 3\nq1 0 d998 -1\n")
+    with open(collection["passages"], "a") as file:
+        file.write("d999\ta bee\nd998\tan ant\n")
+    lists = read(file_overrides, "loss=lce")
+    first = lists[0]
+    assert first.doc_ids[-1] == "d999" and first.target[-1] == 3
+    assert len(lists[1].doc_ids) == 10  # a negative grade is not relevant
+    assert all(set(one.target) <= {0, 1, 2, 3} for one in lists)
+
+
+def test_min_grade_makes_lower_grades_negative(file_overrides):
+    lists = read(file_overrides, "loss=bce", "teacher.min_grade=2")
+    assert all((one.target > 0).sum() == 1 for one in lists)
+
+
+def test_margin_mse_learns_from_teacher_scores(file_overrides, collection):
+    lists = read(file_overrides, "loss=marginmse")
+    teacher = read_run(str(collection["teacher"]))
+    np.testing.assert_allclose(lists[0].target, teacher[lists[0].query_id].scores, rtol=1e-7)
+
+
+def test_empty_passages_are_left_out_and_counted(file_overrides, collection, caplog):
+    text = collection["passages"].read_text().splitlines()
+    collection["passages"].write_text("\n".join(["d0\t", *text[1:]]) + "\n")
+    lists = read(file_overrides)
+    assert all("d0" not in one.doc_ids for one in lists)
+    assert "empty passages left out" in caplog.text
+
+
+def break_line(path, number: int, line: str) -> None:
+    lines = path.read_text().splitlines()
+    lines[number - 1] = line
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "override", "message"),
+    [
+        ("queries", "q77\ta bee", "seed=0", "teacher.txt:\\d+: query q2 is not in .*queries.tsv: use the query file"),
+        ("queries", "q2\t ", "seed=0", "queries.tsv: query q2 has no text"),
+        (
+            "teacher",
+            "q0 Q0 d77 1 9 t",
+            "teacher.first_stage=null",
+            "teacher.txt:3: passage d77 is not in .*passages.tsv",
+        ),
+        (
+            "teacher",
+            "q0 Q0 d77 1 9 t",
+            "data.depth=5",
+            "teacher.txt:3: passage d77 of query q0 is not in the first-stage",
+        ),
+        ("teacher", "", "data.depth=11", "data.depth=11 exceeds the 10 passages of the longest list"),
+        ("teacher", "", "data.num_queries=7", "data.num_queries=7 exceeds the 6 queries"),
+    ],
+)
+def test_bad_input_is_answered_with_place_reason_and_remedy(file_overrides, collection, name, line, override, message):
+    break_line(collection[name], 3, line)
+    with pytest.raises(InputError, match=message):
+        read(file_overrides, override)
+
+
+def test_a_list_of_one_passage_is_refused(file_overrides, collection):
+    with open(collection["queries"], "a") as file:
+        file.write("q6\ta bee\n")
+    with open(collection["teacher"], "a") as file:
+        file.write("q6 Q0 d1 1 1.0 t\n")
+    with pytest.raises(InputError, match="teacher.txt:61: query q6 has one passage: a list to learn from needs two"):
+        read(file_overrides)
