@@ -1,14 +1,17 @@
 """Batches: sampling, epochs, workers and ranks."""
 
 import numpy as np
+import pytest
+import torch
 from conftest import compose_config
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill.data import BatchLoader, choose_passages
 from distill.lists import read_lists
 from distill.model import load_tokenizer
 from distill.tokens import PairTemplate
+from distill.trec import read_qrels, read_run
 
 
 def loader_of(file_overrides, *more, rank=0, num_ranks=1):
@@ -77,3 +80,78 @@ def tokens_of(batch) -> list[list[int]]:
     """The tokens of each list of a batch, one after the other."""
     ends = np.cumsum(batch.lengths.numpy())[np.cumsum(batch.list_sizes.numpy()) - 1]
     return [part.tolist() for part in np.split(batch.tokens.numpy(), ends[:-1])]
+
+
+def equal(one, other) -> bool:
+    """Whether two batches are the same, bit by bit."""
+    names = ("tokens", "token_types", "lengths", "list_sizes", "target", "mask")
+    return one.query_ids == other.query_ids and all(
+        torch.equal(getattr(one, name), getattr(other, name)) for name in names
+    )
+
+
+SAMPLED = ["loss=lce", "data.num_negatives=3", "train.batch_size=4"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("first", [0, 5], ids=["from the start", "after a resume"])
+def test_any_number_of_workers_prepares_the_same_batches(file_overrides, num_workers, first):
+    loader, expected = loader_of(file_overrides, *SAMPLED), loader_of(file_overrides, *SAMPLED)
+    batches = list(loader.batches(first, 9, num_workers))
+    assert len(batches) == 9 - first
+    assert all(equal(batch, expected[first + place]) for place, batch in enumerate(batches))
+
+
+def test_workers_leave_the_random_stream_of_dropout_alone(file_overrides):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    next(loader_of(file_overrides).batches(0, 2, 0))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("overrides", [SAMPLED, ["train.batch_size=5", "data.list_size=4"]])
+def test_ranks_share_out_the_lists_of_every_step(file_overrides, overrides):
+    whole = loader_of(file_overrides, *overrides)
+    parts = [loader_of(file_overrides, *overrides, rank=rank, num_ranks=2) for rank in range(2)]
+    for step in range(7):
+        together = whole[step]
+        lists = dict(zip(together.query_ids, tokens_of(together), strict=True))
+        shares = [part[step] for part in parts]
+        found = [pair for batch in shares for pair in zip(batch.query_ids, tokens_of(batch), strict=True)]
+        assert sorted(found) == sorted(zip(together.query_ids, tokens_of(together), strict=True))
+        assert set(dict(found)) == set(lists)
+        loads = [len(batch.tokens) for batch in shares]
+        assert abs(loads[0] - loads[1]) <= max(len(tokens) for _, tokens in found)  # no better than the longest list
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(epoch=st.integers(0, 1000), negatives=st.integers(1, 9), depth=st.integers(2, 10), seed=st.integers(0, 99))
+def test_a_judged_relevant_passage_is_never_a_negative(file_overrides, collection, epoch, negatives, depth, seed):
+    qrels, first_stage = read_qrels(str(collection["qrels"])), read_run(str(collection["first_stage"]))
+    loader = loader_of(
+        file_overrides, "loss=lce", f"data.num_negatives={negatives}", f"data.depth={depth}", f"seed={seed}"
+    )
+    lists = loader.lists
+    for index in range(len(lists)):
+        entries = loader._sample(epoch, index)
+        query_id = lists.query_id(index)
+        doc_ids = [lists.passages.text_id(row) for row in lists.rows[entries]]
+        grades = [qrels[query_id].get(doc_id, 0) for doc_id in doc_ids]
+        assert grades[0] >= 1 and all(grade < 1 for grade in grades[1:])
+        assert set(doc_ids[1:]) <= set(first_stage[query_id].doc_ids[:depth])
+        assert len(set(doc_ids)) == len(doc_ids)
+        assert (lists.targets[entries] > 0).tolist() == [True] + [False] * (len(doc_ids) - 1)
+
+
+def test_a_querys_negatives_do_not_depend_on_which_other_queries_there_are(file_overrides):
+    def samples(*more) -> dict[str, list[str]]:
+        loader = loader_of(file_overrides, *SAMPLED, *more)
+        lists = loader.lists
+        return {
+            lists.query_id(index): [lists.passages.text_id(row) for row in lists.rows[loader._sample(3, index)]]
+            for index in range(len(lists))
+        }
+
+    everything, some = samples(), samples("data.num_queries=3")
+    assert len(some) == 3 and some.items() <= everything.items()

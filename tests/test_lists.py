@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import compose_config, decoded_lists
+from conftest import as_tuples, compose_config, decoded_lists
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import distill.lists
 from distill.errors import InputError
-from distill.lists import choose_queries
+from distill.lists import choose_queries, ranks_among
 from distill.trec import read_run
 
 
@@ -135,3 +138,46 @@ def test_a_list_of_one_passage_is_refused(file_overrides, collection):
         file.write("q6 Q0 d1 1 1.0 t\n")
     with pytest.raises(InputError, match="teacher.txt:61: query q6 has one passage: a list to learn from needs two"):
         read(file_overrides)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 999))
+def test_query_subsets_are_nested(sizes, seed):
+    query_ids = [f"q{number}" for number in range(40)]
+    smaller, larger = (choose_queries(query_ids, size, seed, "x") for size in sorted(sizes))
+    assert len(larger) == max(sizes) and set(smaller) <= set(larger) <= set(query_ids)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(ranks=st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_ranks_among_are_average_ranks(ranks):
+    expected = [np.mean([place for place, other in enumerate(sorted(ranks), 1) if other == rank]) for rank in ranks]
+    np.testing.assert_array_equal(ranks_among(np.array(ranks, float)), expected)
+
+
+def test_relevant_passages_that_the_collection_lacks_are_left_out_and_counted(file_overrides, collection, caplog):
+    with open(collection["qrels"], "a") as file:
+        file.write("q0 0 d999 1\n")  # neither in the run nor in the collection
+    lists = read(file_overrides, "loss=lce")
+    assert all("d999" not in one.doc_ids for one in lists)
+    assert "lacks 1 of the relevant passages that" in caplog.text
+
+
+def test_ranks_close_the_gap_of_an_empty_passage(file_overrides, collection):
+    text = collection["passages"].read_text().splitlines()
+    collection["passages"].write_text("\n".join(["d0\t", *text[1:]]) + "\n")
+    for one in read(file_overrides):
+        np.testing.assert_array_equal(one.target, np.arange(1, len(one.doc_ids) + 1))
+
+
+@pytest.mark.parametrize("overrides", [["loss=ranknet", "data.depth=6"], ["loss=lce"], ["loss=marginmse"]])
+def test_lists_on_disk_are_those_in_memory_and_are_made_once(file_overrides, monkeypatch, tmp_path, overrides):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    expected = as_tuples(read(file_overrides, *overrides))
+    monkeypatch.setattr(distill.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.lists, "BLOCK", 2)
+    assert as_tuples(read(file_overrides, *overrides)) == expected
+    monkeypatch.setattr(distill.lists, "_write", None)  # not called again
+    assert as_tuples(read(file_overrides, *overrides)) == expected
+    with pytest.raises(TypeError):
+        read(file_overrides, *overrides, "data.num_queries=3")  # other lists
