@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distill.errors import InputError
 from distill.inline import inline_passages, inline_queries, is_inline
-from distill.trec import Run, find_line, is_inline_file, load_ir_datasets, numbered_lines, numbered_rows
+from distill.trec import Run, find_line, ir_datasets_records, is_inline_file, numbered_lines, numbered_rows
 
 Texts = dict[str, str]  # id -> text
 
@@ -49,9 +49,9 @@ def iterate_texts(source: str, kind: str) -> Iterator[tuple[str, str]]:
     if Path(source).is_file():
         rows = ((text_id, text) for _, text_id, text in _file_rows(source, kind))
     elif kind == "queries":
-        rows = ((query.query_id, query.default_text()) for query in load_ir_datasets(source, "queries").queries_iter())
+        rows = ((query.query_id, query.default_text()) for query in ir_datasets_records(source, "queries"))
     else:
-        rows = ((doc.doc_id, _passage_text(doc)) for doc in load_ir_datasets(source, "docs").docs_iter())
+        rows = ((doc.doc_id, _passage_text(doc)) for doc in ir_datasets_records(source, "docs"))
     for text_id, text in rows:
         yield text_id, _join_blanks(text)
 
@@ -78,8 +78,8 @@ def _read_texts(source: str, kind: str, ids: set[str] | None) -> Texts:
     if not Path(source).is_file():
         if ids is None:
             return dict(iterate_texts(source, kind))
-        store = load_ir_datasets(source, "docs").docs_store()
-        return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in store.get_many_iter(sorted(ids))}
+        docs = ir_datasets_records(source, "docs", sorted(ids))
+        return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in docs}
     texts: Texts = {}
     seen = set()
     for place, text_id, text in _file_rows(source, kind):

@@ -25,6 +25,7 @@ class Backbone:
     weights: str = MISSING
     revision: str | None = None
     lr: float = MISSING
+    pairs: int = MISSING
 
 
 @dataclass
@@ -212,7 +213,14 @@ CHOICES = {
 }
 AT_LEAST_ONE = (
     *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
-    *("train.batch_size", "train.max_steps", "train.max_tokens", "train.validate_every", "train.patience"),
+    *(
+        "backbone.pairs",
+        "train.batch_size",
+        "train.max_steps",
+        "train.max_tokens",
+        "train.validate_every",
+        "train.patience",
+    ),
     *("train.save_every", "train.log_every", "validation.depth", "task.depth"),
 )
 
@@ -221,6 +229,7 @@ def register_schemas() -> None:
     """Register the schemas and resolvers; call once before Hydra's main function.
 
     `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
+    `${divide:PAIRS,SIZE}` is how many lists of that size make so many pairs, at least 1.
     `${output_dir:RESUME,NEW}` is the directory to resume where one is given, else the new one.
     """
     store = ConfigStore.instance()
@@ -229,6 +238,7 @@ def register_schemas() -> None:
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
+    OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     OmegaConf.register_new_resolver("output_dir", lambda resume, new: resume or new, replace=True)
 
 

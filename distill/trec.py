@@ -10,6 +10,7 @@ with file, line and reason. Large files are read into a cache on disk once (dist
 """
 
 import gzip
+import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -159,10 +160,11 @@ def find_line(source: str, *values: str) -> str:
     return source
 
 
-def load_ir_datasets(source: str, wanted: str):
-    """Return the `ir_datasets` dataset of this id if it has what is wanted ("docs", "queries", "qrels", "scoreddocs").
+def ir_datasets_records(source: str, kind: str, doc_ids: list[str] | None = None) -> Iterator:
+    """Yield the "docs", "queries", "qrels" or "scoreddocs" of an `ir_datasets` id; of its docs, all or these.
 
-    Raises InputError when the source is neither a file nor such an id.
+    Raises InputError when the source is neither a file nor such an id, when the id has no such records, and when they
+    cannot be downloaded.
     """
     import ir_datasets
 
@@ -170,9 +172,33 @@ def load_ir_datasets(source: str, wanted: str):
         dataset = ir_datasets.load(source)
     except KeyError:
         raise InputError(f"{source}: no such file, and no ir_datasets id either: check the path or id") from None
-    if not getattr(dataset, f"has_{wanted}")():
-        raise InputError(f"{source}: this ir_datasets id has no {wanted}: choose an id that has, or give a file")
-    return dataset
+    if not getattr(dataset, f"has_{kind}")():
+        raise InputError(f"{source}: this ir_datasets id has no {kind}: choose an id that has, or give a file")
+    try:
+        if doc_ids is None:
+            yield from getattr(dataset, f"{kind}_iter")()
+        else:
+            yield from dataset.docs_store().get_many_iter(doc_ids)
+    except (OSError, RuntimeError) as error:
+        url = getattr(getattr(error, "request", None), "url", None)
+        place = ir_datasets.util.home_path() / "downloads"
+        raise InputError(
+            f"{source}: ir_datasets cannot download its {kind} ({' '.join(str(error).split())[:150]}): "
+            + (f"get {url} and put it at {place / _md5_of(url)}" if url else f"see its messages above, and {place}")
+        ) from None
+
+
+def _md5_of(url: str) -> str:
+    """The name that `ir_datasets` gives a downloaded file."""
+    import pkgutil
+
+    known = json.loads(pkgutil.get_data("ir_datasets", "etc/downloads.json"))
+    while known:
+        name, entry = known.popitem()
+        if entry.get("url") == url:
+            return entry.get("expected_md5", name)
+        known |= {f"{name}/{key}": value for key, value in entry.items() if isinstance(value, dict)}
+    return ""
 
 
 def run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
@@ -251,17 +277,15 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
 
 
 def _ir_datasets_rows(source: str) -> Iterator[tuple[str, str, str, float, float]]:
-    for row in load_ir_datasets(source, "scoreddocs").scoreddocs_iter():
+    for row in ir_datasets_records(source, "scoreddocs"):
         yield source, row.query_id, row.doc_id, read_number(row.score, "score", source), 0.0
 
 
 def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
     seen: dict[tuple[str, str], int] = {}
-    for row in load_ir_datasets(source, "qrels").qrels_iter():
+    for row in ir_datasets_records(source, "qrels"):
         pair = (row.query_id, row.doc_id)
-        if (
-            seen.get(pair) != row.relevance
-        ):  # published qrels repeat some judgments; the same grade twice is no conflict
+        if seen.get(pair) != row.relevance:  # published qrels repeat some judgments, which is no conflict
             seen[pair] = row.relevance
             yield source, *pair, row.relevance
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import requests
 from conftest import as_tuples, compose_config, decoded_lists
 
 from distill.collection import read_passages, read_queries
@@ -72,6 +73,28 @@ def test_cranfield_by_its_id_gives_the_same_training_lists(shared, ir_datasets_h
     assert as_tuples(by_id) == as_tuples(by_file)
     doc_ids = {doc_id for one in by_id for doc_id in one.doc_ids}
     assert read_passages("cranfield", doc_ids) == read_passages(str(folder / "docs.tsv"), doc_ids)
+
+
+def test_an_id_that_cannot_be_downloaded_is_answered_with_file_and_place(monkeypatch, tmp_path):
+    url = "https://msmarco.z22.web.core.windows.net/msmarcoranking/qrels.train.tsv"
+
+    class Unreachable:
+        has_qrels = has_docs = staticmethod(lambda: True)
+
+        def qrels_iter(self):
+            raise requests.ConnectionError("no route to host", request=requests.Request("GET", url))
+            yield
+
+        def docs_store(self):
+            raise FileNotFoundError("WashingtonPost.v2.tar.gz")
+
+    monkeypatch.setattr("ir_datasets.load", lambda name: Unreachable())
+    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path))
+    place = tmp_path / "downloads" / "733fb9fe12d93e497f7289409316eccf"  # as ir_datasets names it
+    with pytest.raises(InputError, match=rf"cannot download its qrels \(no route.*\): get {url} and put it at {place}"):
+        read_qrels("msmarco-passage/train")
+    with pytest.raises(InputError, match=r"cannot download its docs \(Wash.*\): see its messages above"):
+        read_passages("wapo/v2", {"1"})
 
 
 @pytest.mark.shared

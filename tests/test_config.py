@@ -15,7 +15,11 @@ from distill.errors import InputError
 from distill.losses import LOSSES
 
 GROUPS = ("backbone", "loss", "data", "teacher", "task", "optimizer", "logger", "experiment")
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+OPTIONS = [
+    (group, str(path.relative_to(ROOT / "conf" / group).with_suffix("")))
+    for group in GROUPS
+    for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
+]
 FAILURES = (HydraException, OmegaConfBaseException)
 
 
@@ -23,6 +27,33 @@ FAILURES = (HydraException, OmegaConfBaseException)
 def test_every_option_composes(group, option):
     cfg = compose_config("train", f"{group}={option}")
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
+def test_every_experiment_is_sound(option):
+    missing = ["backbone.name=google/electra-base-discriminator"] if option.endswith("stage2") else []
+    check_train(compose_config("train", f"experiment={option}", *missing))
+
+
+@pytest.mark.parametrize(("backbone", "pairs"), [("electra-base", 32), ("minilm-l12", 64), ("ettin-17m", 64)])
+def test_the_second_papers_grid_gives_each_backbone_its_pairs_a_step(backbone, pairs):
+    sizes = {"bce": 2, "hinge": 2, "marginmse": 2, "infonce": 8}
+    for objective, size in sizes.items():
+        cfg = compose_config("train", f"experiment=comparison/{objective}", f"backbone={backbone}")
+        assert cfg.train.batch_size * size == pairs
+        assert cfg.optimizer.lr == (7e-6 if pairs == 64 else 1e-5) and cfg.optimizer.weight_decay == 0
+    for objective in ("ranknet", "adrmse"):
+        cfg = compose_config("train", f"experiment=comparison/{objective}", f"backbone={backbone}")
+        assert cfg.train.batch_size == 1 and cfg.data.depth == cfg.teacher.depth == 50
+
+
+def test_stage_2_of_rank_distillm_learns_with_either_loss():
+    for loss in ("ranknet", "adrmse"):
+        overrides = ["experiment=rank-distillm/stage2", "backbone.name=model", f"loss={loss}"]
+        cfg = compose_config("train", *overrides)
+        assert (
+            cfg.loss.target == "rank" and cfg.teacher.name == "rankzephyr-colbertv2" and cfg.task.name == "trec-dl-2019"
+        )
 
 
 def test_the_default_configuration_is_sound():

@@ -5,12 +5,13 @@ import os
 
 import numpy as np
 import pytest
-from conftest import compose_config, decoded_lists, make_backbone
+from conftest import ROOT, compose_config, decoded_lists, make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import distill.lists
 import distill.token_cache
+from distill.collection import iterate_texts
 from distill.data import BatchLoader
 from distill.errors import InputError
 from distill.lists import read_lists
@@ -50,9 +51,9 @@ def all_tokens(store) -> np.ndarray:
     return store.tokens[0 : len(store.tokens)]
 
 
-def make_tokenizer(kind: str):
+def make_tokenizer(kind: str, texts=None, size: int = 300):
     """Train a small tokenizer of one of the three kinds on the texts."""
-    specials = {"special_tokens": ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], "vocab_size": 300, "show_progress": False}
+    specials = {"special_tokens": ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], "vocab_size": size, "show_progress": False}
     if kind == "wordpiece":
         tokenizer, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**specials)
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
@@ -62,7 +63,7 @@ def make_tokenizer(kind: str):
     else:
         tokenizer, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(unk_token="[UNK]", **specials)
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
-    tokenizer.train_from_iterator(TEXTS.values(), trainer)
+    tokenizer.train_from_iterator(texts or TEXTS.values(), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
@@ -81,6 +82,29 @@ def test_disk_memory_and_the_tokenizer_itself_give_the_same_ids(passages, in_pro
         assert disk.text_id(row) == doc_id
     assert disk.rows([*TEXTS, "absent"]).tolist() == [*range(len(TEXTS)), -1]
     assert disk.tokens.dtype == np.uint16
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte-level BPE", "SentencePiece"])
+def test_every_passage_of_the_sample_has_the_tokenizers_ids(kind):
+    check_collection(ROOT / "sample" / "passages.tsv", kind)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("kind", ["wordpiece", "byte-level BPE", "SentencePiece"])
+def test_every_passage_of_cranfield_has_the_tokenizers_ids(shared, kind):
+    check_collection(shared / "data" / "cranfield" / "docs.tsv", kind)
+
+
+def check_collection(path, kind: str) -> None:
+    """Compare the store on disk and the one in memory with the tokenizer's own way, passage by passage."""
+    texts = dict(iterate_texts(str(path), "passages"))
+    tokenizer = make_tokenizer(kind, texts.values(), 2000)
+    disk, memory = open_token_store(str(path), tokenizer, 100), TokenStore.of(tokenizer, texts, 100)
+    assert len(disk) == len(memory) == len(texts) > 1000
+    for row, (text_id, text) in enumerate(texts.items()):
+        expected = tokenizer(text, add_special_tokens=False, truncation=True, max_length=100)["input_ids"]
+        assert disk[row].tolist() == memory[row].tolist() == expected
+        assert disk.text_id(row) == text_id
 
 
 def test_several_processes_keep_the_order(passages, backbone, monkeypatch):
