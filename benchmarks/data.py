@@ -1,19 +1,25 @@
-"""The way of the data: tokenising a collection once, reading a large run once, and batches from the store.
+"""The way of the data: tokenising a collection once, reading a large run once, batches from the store, and all at once.
 
     python -m benchmarks.data store  --passages 1000000 --tokenizer DIR_OR_HUB_ID
-    python -m benchmarks.data loader --passages 1000000 --tokenizer DIR_OR_HUB_ID
     python -m benchmarks.data run    --queries 100000
+    python -m benchmarks.data loader --passages 1000000 --queries 20000 --workers 2 --tokenizer DIR_OR_HUB_ID
+    python -m benchmarks.data scale  --passages 8841823 --queries 500000 --workers 2 --tokenizer DIR_OR_HUB_ID
 
-Collections and runs are generated (benchmarks/generate.py) into --directory and kept there; `store` and `run` make
-their caches anew. Peak RSS is that of the whole process, torch included; processes that tokenise are not counted in.
-The extrapolation is to MS MARCO's 8 841 823 passages, by simple proportion.
+Collections, queries, runs and qrels are generated (benchmarks/generate.py) into --directory and kept there; `store` and
+`run` make their caches anew. `scale` trains a model of next to no size twice, with labels and 7 negatives from the top
+200 (stage 1 of Rank-DistiLLM): first with no caches, or those left by a stopped call, then with all of them. Peak RSS
+is that of the process itself, torch included; processes that tokenise or prepare batches are not counted in. The
+extrapolation is to MS MARCO's 8 841 823 passages, by simple proportion.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,12 +27,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.generate import passages, run_lines
-from benchmarks.report import RESULTS, environment, save
+from benchmarks.generate import passages, qrels_lines, queries, run_lines
+from benchmarks.report import RESULTS, ROOT, environment, save
 from distill.cache import cache_directory
-from distill.data import BatchLoader, TrainingData, TrainingList
+from distill.data import BatchLoader
+from distill.lists import read_lists
 from distill.run_cache import open_run
 from distill.token_cache import open_token_store
+from distill.tokens import PairTemplate
 
 MSMARCO_PASSAGES = 8_841_823
 DEPTH = 200  # lines of a query in a generated run
@@ -55,7 +63,7 @@ def measure_store(source: Path, tokenizer, num_passages: int) -> dict:
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     open_token_store(str(source), tokenizer, 256)
-    (directory,) = (cache_directory() / "tokens").glob("*-????????????????")
+    (directory,) = (path for path in (cache_directory() / "tokens").iterdir() if path.is_dir())
     num_bytes = sum(path.stat().st_size for path in directory.iterdir())
     scale = MSMARCO_PASSAGES / num_passages
     return {
@@ -71,35 +79,85 @@ def measure_store(source: Path, tokenizer, num_passages: int) -> dict:
     }
 
 
-def measure_loader(source: Path, tokenizer, num_passages: int) -> dict:
-    """Return pairs and tokens a second from the store to batches of 32 lists of 100 passages, in one process."""
+def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
+    """Return pairs and tokens a second from the store to batches of 32 lists of 100 passages, without padding."""
     from omegaconf import OmegaConf
 
-    rng = np.random.default_rng(0)
-    ranks = np.arange(1.0, 101.0)
-    lists = [
-        TrainingList(f"q{query}", rng.integers(num_passages, size=100).astype(str).tolist(), ranks)
-        for query in range(5000)
-    ]
-    queries = {one.query_id: "what is the way of a bee home" for one in lists}
     cfg = OmegaConf.create(
         {
             "seed": 0,
-            "data": {"passages": str(source), "num_negatives": None, "list_size": None, "list_choice": "top"},
+            "data": {key: str(files[key]) for key in ("passages", "queries")}
+            | {"depth": 100, "num_queries": None, "subset_seed": 0, "num_negatives": None}
+            | {"list_size": None, "list_choice": "top"},
+            "teacher": {"name": "generated", "path": str(files["run"]), "format": "run", "first_stage": None}
+            | {"depth": None, "qrels": None, "min_grade": 1},
             "loss": {"target": "rank"},
             "model": {"query_length": 32, "passage_length": 256},
             "train": {"batch_size": 32},
         }
     )
-    loader = BatchLoader(TrainingData(lists, queries, None, "generated"), tokenizer, cfg)
-    loader[0]
+    loader = BatchLoader(read_lists(cfg, tokenizer), PairTemplate.of(tokenizer), cfg)
+    batches = loader.batches(0, 220, num_workers)
+    for _ in range(20):  # workers have started and are ahead
+        next(batches)
     num_pairs = num_tokens = 0
     start = time.perf_counter()
-    for step in range(1, 41):
-        batch = loader[step]
+    for batch in batches:
         num_pairs, num_tokens = num_pairs + len(batch.lengths), num_tokens + len(batch.tokens)
     seconds = time.perf_counter() - start
-    return {"pairs_per_second": num_pairs / seconds, "tokens_per_second": num_tokens / seconds}
+    return {
+        "workers": num_workers,
+        "pairs_per_second": num_pairs / seconds,
+        "tokens_per_second": num_tokens / seconds,
+        "tokens_per_pair": num_tokens / num_pairs,
+    }
+
+
+def measure_scale(files: dict[str, Path], backbone: Path, directory: Path, num_workers: int, num_steps: int) -> dict:
+    """Train twice over the files, as a user would, and return what both starts cost."""
+    command = [sys.executable, "train.py", "backbone=hf", f"backbone.name={backbone}", "backbone.weights=random"]
+    command += [
+        "data=files",
+        f"data.passages={files['passages']}",
+        f"data.queries={files['queries']}",
+        "data.depth=200",
+    ]
+    command += ["teacher=labels", f"teacher.first_stage={files['run']}", f"teacher.qrels={files['qrels']}", "loss=lce"]
+    command += ["data.num_negatives=7", "train.max_epochs=null", f"train.max_steps={num_steps}", "train.log_every=1"]
+    command += ["model.dropout=0", f"train.num_workers={num_workers}"]
+    found = {}
+    for name in ("first", "warm"):
+        output = directory / f"scale-{name}"
+        shutil.rmtree(output, ignore_errors=True)
+        found[name] = _watch([*command, f"hydra.run.dir={output}"], output / "metrics.jsonl")
+    sizes = {path.name: sum(file.stat().st_size for file in path.rglob("*")) for path in cache_directory().iterdir()}
+    return found | {"cache_bytes": sizes, "steps": num_steps, "workers": num_workers}
+
+
+def _watch(command: list[str], metrics: Path) -> dict:
+    """Run a training command; return its time to the first step's line, in all, and its peak RSS."""
+    start, first_step, peak = time.perf_counter(), None, 0
+    process = subprocess.Popen(command, cwd=ROOT)
+    while process.poll() is None:
+        if first_step is None and metrics.is_file() and metrics.stat().st_size:
+            first_step = time.perf_counter() - start
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max([peak, *(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmHWM" in line)])
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return {"first_step_seconds": first_step, "seconds": time.perf_counter() - start, "peak_rss_bytes": peak}
+
+
+def small_backbone(directory: Path, tokenizer) -> Path:
+    """Write an encoder of one layer with the tokenizer, so that nearly all of a process's memory is the data's."""
+    from transformers import BertConfig
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+    BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 def measure_run(source: Path, num_queries: int) -> dict:
@@ -131,27 +189,39 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["store", "loader", "run"])
+    parser.add_argument("what", choices=["store", "run", "loader", "scale"])
     parser.add_argument("--passages", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300, help="of training, for scale")
     parser.add_argument("--tokenizer", default="sample/backbone", help="directory or Hub id of an encoder")
     parser.add_argument("--directory", type=Path, default=Path("outputs/benchmark-data"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    os.environ["DISTILL_CACHE"] = str(arguments.directory.absolute() / "cache")
-    if arguments.what == "run":
-        lines = run_lines(arguments.queries, DEPTH, MSMARCO_PASSAGES)
-        source = generated(arguments.directory / f"run-{arguments.queries}.run", lines)
+    directory = arguments.directory.absolute()
+    os.environ["DISTILL_CACHE"] = str(directory / "cache")
+    num_passages, num_queries = arguments.passages, arguments.queries
+    lines = {
+        "passages": (f"passages-{num_passages}.tsv", passages(num_passages)),
+        "queries": (f"queries-{num_queries}.tsv", queries(num_queries)),
+        "run": (f"run-{num_queries}-of-{num_passages}.run", run_lines(num_queries, DEPTH, num_passages)),
+        "qrels": (f"qrels-{num_queries}-of-{num_passages}.txt", qrels_lines(num_queries, num_passages)),
+    }
+    needed = {"store": ["passages"], "run": ["run"], "loader": ["passages", "queries", "run"], "scale": list(lines)}
+    files = {key: generated(directory / lines[key][0], lines[key][1]) for key in needed[arguments.what]}
+    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
+    if arguments.what == "store":
+        shutil.rmtree(cache_directory() / "tokens", ignore_errors=True)
+        found = measure_store(files["passages"], tokenizer, num_passages)
+    elif arguments.what == "run":
         shutil.rmtree(cache_directory() / "runs", ignore_errors=True)
-        found = measure_run(source, arguments.queries)
+        found = measure_run(files["run"], num_queries)
+    elif arguments.what == "loader":
+        found = measure_loader(files, tokenizer, arguments.workers)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
-        source = generated(arguments.directory / f"passages-{arguments.passages}.tsv", passages(arguments.passages))
-        if arguments.what == "store":
-            shutil.rmtree(cache_directory() / "tokens", ignore_errors=True)
-            found = measure_store(source, tokenizer, arguments.passages)
-        else:
-            found = measure_loader(source, tokenizer, arguments.passages)
+        backbone = small_backbone(directory / "backbone", tokenizer)
+        found = measure_scale(files, backbone, directory, arguments.workers, arguments.steps)
+        found |= {"passages": num_passages, "queries": num_queries}
     found = environment(torch.device("cpu")) | found
     print(json.dumps(found, indent=1))
     print(save(f"data-{arguments.what}", found, arguments.results))

@@ -4,7 +4,8 @@
     python -m benchmarks.generate run 100000 --depth 200 --passages 8841823 > first_stage.run
 
 Passages are as long as MS MARCO's: log-normal, 56 words in the mean, 10 to 200. Words follow Zipf's law
-over 50 000 made-up words of one to four syllables. A run ranks `depth` random passages a query.
+over 50 000 made-up words of one to four syllables. Queries have 2 to 10 words, a run ranks `depth` random passages a
+query, and qrels judge one passage a query as relevant, in the run for two queries of three.
 """
 
 import argparse
@@ -45,11 +46,32 @@ def passages(num_passages: int, seed: int = 0) -> Iterator[str]:
             yield f"{number}\t{' '.join(text[first:last])}\n"
 
 
+def queries(num_queries: int, seed: int = 0) -> Iterator[str]:
+    """Yield lines `id<TAB>text`; ids are q0, q1, …"""
+    vocabulary, rng = words(seed), np.random.default_rng((seed, 1))
+    for query in range(num_queries):
+        text = vocabulary[np.minimum(rng.zipf(1.2, rng.integers(2, 11)), NUM_WORDS) - 1]
+        yield f"q{query}\t{' '.join(text)}\n"
+
+
+def _ranked(query: int, depth: int, num_passages: int, seed: int) -> tuple[list[int], np.random.Generator]:
+    """The passages that a run ranks for a query, and the generator that goes on with it."""
+    rng = np.random.default_rng((seed, query))
+    return rng.choice(num_passages, depth, replace=False, shuffle=False).tolist(), rng
+
+
+def qrels_lines(num_queries: int, num_passages: int, depth: int = 200, seed: int = 0) -> Iterator[str]:
+    """Yield one judgment a query: relevant is a passage of its run, or for every third query a random one."""
+    for query in range(num_queries):
+        chosen, rng = _ranked(query, depth, num_passages, seed)
+        relevant = rng.integers(num_passages) if query % 3 == 0 else chosen[query % depth]
+        yield f"q{query} 0 {relevant} 1\n"
+
+
 def run_lines(num_queries: int, depth: int, num_passages: int, seed: int = 0) -> Iterator[str]:
     """Yield the lines of a TREC run: `depth` different passages for every query."""
     for query in range(num_queries):
-        rng = np.random.default_rng((seed, query))
-        chosen = rng.choice(num_passages, depth, replace=False, shuffle=False).tolist()
+        chosen, rng = _ranked(query, depth, num_passages, seed)
         scores = np.sort(rng.normal(20, 5, depth))[::-1].round(4).tolist()
         for rank, (passage, score) in enumerate(zip(chosen, scores, strict=True), start=1):
             yield f"q{query} Q0 {passage} {rank} {score} generated\n"
@@ -58,16 +80,22 @@ def run_lines(num_queries: int, depth: int, num_passages: int, seed: int = 0) ->
 def main() -> None:
     """Write lines to standard output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["passages", "run"])
-    parser.add_argument("number", type=int, help="of passages, or of queries")
+    parser.add_argument("what", choices=["passages", "queries", "run", "qrels"])
+    parser.add_argument(
+        "number", type=int, help="of passages, or of queries that there are, have a ranking, or are judged"
+    )
     parser.add_argument("--depth", type=int, default=200)
     parser.add_argument("--passages", type=int, default=8_841_823, help="that a run draws from")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.what == "passages":
-        sys.stdout.writelines(passages(arguments.number, arguments.seed))
-    else:
-        sys.stdout.writelines(run_lines(arguments.number, arguments.depth, arguments.passages, arguments.seed))
+    number, seed = arguments.number, arguments.seed
+    lines = {
+        "passages": passages(number, seed),
+        "queries": queries(number, seed),
+        "run": run_lines(number, arguments.depth, arguments.passages, seed),
+        "qrels": qrels_lines(number, arguments.passages, arguments.depth, seed),
+    }
+    sys.stdout.writelines(lines[arguments.what])
 
 
 if __name__ == "__main__":
