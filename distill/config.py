@@ -196,6 +196,7 @@ LOSS_SCHEMAS = {
     "hinge": HingeLoss,
 }
 
+FREE = ("resume", "train.num_workers")  # a resumed run may change these
 FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 CHOICES = {
     "backbone.weights": ("pretrained", "random"),
@@ -336,7 +337,7 @@ def needs_first_stage(cfg: DictConfig) -> bool:
 def changed_keys(old: DictConfig, new: DictConfig) -> list[str]:
     """Return "key: old -> new" for every key that differs, but for those a resumed run may change."""
     before, after = _flat(old), _flat(new)
-    keys = [key for key in sorted(before.keys() | after.keys()) if key != "resume" and not key.startswith("logger.")]
+    keys = [key for key in sorted(before.keys() | after.keys()) if key not in FREE and not key.startswith("logger.")]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
