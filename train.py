@@ -10,6 +10,7 @@ The loop is written out below; what it leaves behind lies in its output director
 checkpoints/, model/ (the best by validation) and results.json.
 """
 
+import functools
 import logging
 import shlex
 import sys
@@ -37,11 +38,13 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     import torch
     from tqdm import tqdm
 
+    from distill.backward import backward
     from distill.batch import split_lists
     from distill.checkpoint import link_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
     from distill.data import BatchLoader
     from distill.device import check_implementation, choose_device, choose_precision
     from distill.download import with_local_files
+    from distill.flops import FlopCounter, peak_flops
     from distill.interrupt import StopRequest
     from distill.lists import read_lists
     from distill.losses import LOSSES, TERMS
@@ -71,6 +74,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         weights=cfg.backbone.weights,
         dropout=cfg.model.dropout,
         revision=cfg.backbone.revision,
+        layout=cfg.model.layout,
     ).to(device)
     loader = BatchLoader(lists, model.template, cfg)
     validator = Reranker(validation, model, judged_only=True) if validation else None
@@ -78,8 +82,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
         model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
     optimizer = make_optimizer(model, cfg.optimizer)
-    loss_function, count_terms = LOSSES[cfg.loss.name], TERMS[cfg.loss.name]
     options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
+    loss_function = functools.partial(LOSSES[cfg.loss.name], reduction="sum", **options)
+    count_terms = TERMS[cfg.loss.name]
     num_steps = cfg.train.max_steps or -int(-cfg.train.max_epochs * len(lists) // cfg.train.batch_size)
     save_every = cfg.train.save_every or cfg.train.validate_every
 
@@ -127,10 +132,13 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     tracker = Tracker(directory, cfg, step)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
+    if model.layout == "packed":
+        log.info("packed layout: no padding, and no dropout of attention weights (model.layout=padded has it)")
     model.train()
     num_workers = cfg.train.num_workers if cfg.train.num_workers is not None else 2 * (device.type == "cuda")
     batches = loader.batches(step, num_steps, num_workers)
-    num_pairs, num_tokens, clock = 0, 0, time.perf_counter()
+    count_flops = FlopCounter(model)
+    num_pairs, num_tokens, num_flops, clock = 0, 0, 0.0, time.perf_counter()
     with StopRequest() as stop, tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=None) as bar:
         while step < num_steps and (cfg.train.patience is None or step - best_step < cfg.train.patience):
             # One training step: forward and backward through micro-batches of whole lists, one update
@@ -139,12 +147,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             num_terms = count_terms(batch.target, batch.mask).clamp(min=1) if cfg.loss.reduction == "mean" else 1
             loss_value = torch.zeros((), device=device)
             for part in split_lists(batch, cfg.train.max_tokens):
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
-                    scores = model.score(part, cfg.train.max_tokens)  # [b, K]
                 # Divided by the terms of the whole step, so that the update does not depend on the micro-batches
-                loss = loss_function(scores, part.target, part.mask, reduction="sum", **options) / num_terms
-                loss.backward()
-                loss_value += loss.detach()
+                loss_value += backward(model, part, loss_function, num_terms, cfg.train.max_tokens, precision)
             grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.optimizer.max_grad_norm or float("inf"))
             optimizer.step()
             optimizer.zero_grad()
@@ -153,6 +157,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             first_bad = torch.where((first_bad < 0) & bad, step, first_bad)
             sums += torch.stack([loss_value, torch.ones_like(loss_value)])
             num_pairs, num_tokens = num_pairs + len(batch.lengths), num_tokens + len(batch.tokens)
+            num_flops += count_flops(batch.lengths)
             step += 1
             bar.update()
 
@@ -167,10 +172,12 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                     "train/pairs_per_second": num_pairs / seconds,
                     "train/tokens_per_second": num_tokens / seconds,
                 }
+                if peak_flops(device):
+                    metrics["train/mfu"] = num_flops / seconds / peak_flops(device)
                 tracker.log(step, metrics)
                 bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
                 sums.zero_()
-                num_pairs, num_tokens, clock = 0, 0, time.perf_counter()
+                num_pairs, num_tokens, num_flops, clock = 0, 0, 0.0, time.perf_counter()
 
             improved = False
             if validator and (step % cfg.train.validate_every == 0 or step == num_steps):

@@ -39,13 +39,30 @@ class Batch:
 
 
 @dataclass
-class Chunk:
-    """Some pairs of similar length as one padded rectangle."""
+class PaddedChunk:
+    """Some pairs of similar length as one padded rectangle; L tokens in the longest, D hidden size."""
 
     pairs: Tensor  # [p] int64: which pairs of the batch
-    input_ids: Tensor  # [p, longest]
-    attention_mask: Tensor  # [p, longest]
-    token_type_ids: Tensor  # [p, longest]
+    input_ids: Tensor  # [p, L]
+    attention_mask: Tensor  # [p, L]
+    token_type_ids: Tensor  # [p, L]
+
+    def to(self, device: torch.device) -> "PaddedChunk":
+        """Return the chunk with what the model reads on the device."""
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+    def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
+        """Return the backbone's keyword arguments; it counts positions itself."""
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs | ({"token_type_ids": self.token_type_ids} if takes_token_types else {})
+
+    def pool(self, states: Tensor, pooling: str) -> Tensor:
+        """Return one state a pair [p, D] of [p, L, D] states, or of the [p, 1, D] that only the first tokens have."""
+        if pooling == "cls":
+            return states[:, 0]
+        weights = self.attention_mask[:, :, None].to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def make_batch(query_ids: list[str], lists: list[list[tuple[np.ndarray, np.ndarray]]], targets: list) -> Batch:
@@ -96,7 +113,7 @@ def _take_lists(batch: Batch, lists: slice, pairs: slice, tokens: slice) -> Batc
     )
 
 
-def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[Chunk]:
+def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[PaddedChunk]:
     """Yield all pairs in padded chunks of at most max_tokens tokens, padding included, longest pairs first.
 
     Pairs are sorted by length, so that a chunk holds pairs of nearly one length. A pair that is longer than the
@@ -116,11 +133,11 @@ def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[Chunk]:
             first = last
 
 
-def _pad(batch: Batch, pairs: Tensor, starts: Tensor, width: int, pad_id: int) -> Chunk:
+def _pad(batch: Batch, pairs: Tensor, starts: Tensor, width: int, pad_id: int) -> PaddedChunk:
     columns = torch.arange(width)
     attention_mask = columns < batch.lengths[pairs, None]  # [p, width]
     places = (starts[pairs, None] + columns).masked_fill(~attention_mask, 0)
-    return Chunk(
+    return PaddedChunk(
         pairs=pairs,
         input_ids=batch.tokens[places].masked_fill(~attention_mask, pad_id),
         attention_mask=attention_mask.long(),

@@ -33,6 +33,7 @@ class Model:
     pooling: str = MISSING
     query_length: int = MISSING
     passage_length: int = MISSING
+    layout: str = MISSING
     dropout: float | None = None
 
 
@@ -201,6 +202,7 @@ FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec",
 CHOICES = {
     "backbone.weights": ("pretrained", "random"),
     "model.pooling": ("cls", "mean"),
+    "model.layout": ("auto", "packed", "padded"),
     "loss.reduction": ("mean", "sum"),
     "loss.discount": ("log2", "none"),
     "loss.implementation": ("auto", "torch", "triton"),

@@ -47,13 +47,12 @@ class BatchLoader:
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         lists = self.lists
-        chosen = self._share([(index, self._sample(epoch, index)) for epoch, index in self._places(step)])
+        chosen = self._share([(index, *self._sample(epoch, index)) for epoch, index in self._places(step)])
         query_ids, pairs, targets = [], [], []
-        for index, entries in chosen:
+        for index, rows, target in chosen:
             query = lists.queries[lists.query_rows[index]]
             query_ids.append(lists.query_id(index))
-            pairs.append([self.template.join(query, lists.passages[row]) for row in lists.rows[entries]])
-            target = lists.targets[entries]
+            pairs.append([self.template.join(query, lists.passages[row]) for row in rows])
             targets.append(ranks_among(target) if self.by_rank and self.list_size is not None else target)
         return make_batch(query_ids, pairs, targets)
 
@@ -88,22 +87,23 @@ class BatchLoader:
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(everything)
         return self._orders[epoch]
 
-    def _sample(self, epoch: int, index: int) -> np.ndarray:
-        """The entries of rows and targets that an epoch takes of a list, a function of seed, epoch and query."""
-        start, end = self.lists.starts[index : index + 2]
+    def _sample(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and targets that an epoch takes of a list, a function of seed, epoch and query."""
+        rows, targets = self.lists[index]
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
         if self.num_negatives is None:
-            return start + choose_passages(end - start, self.list_size, self.list_choice, rng)
-        labels = self.lists.targets[start:end]
-        relevant, others = np.flatnonzero(labels > 0), np.flatnonzero(labels <= 0)
-        negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
-        return start + np.r_[rng.choice(relevant), negatives]
+            chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng)
+        else:
+            relevant, others = np.flatnonzero(targets > 0), np.flatnonzero(targets <= 0)
+            negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
+            chosen = np.r_[rng.choice(relevant), negatives]
+        return rows[chosen], targets[chosen]
 
-    def _share(self, chosen: list[tuple[int, np.ndarray]]) -> list[tuple[int, np.ndarray]]:
-        """The part of a step's (list, entries) that falls to this rank: the longest first to who has fewest tokens."""
+    def _share(self, chosen: list[tuple[int, np.ndarray, np.ndarray]]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """The part of a step's lists that falls to this rank: the longest first to who has fewest tokens."""
         if self.num_ranks == 1:
             return chosen
-        num_tokens = [int(self.lists.passages.lengths(self.lists.rows[entries]).sum()) for _, entries in chosen]
+        num_tokens = [int(self.lists.passages.lengths(rows).sum()) for _, rows, _ in chosen]
         loads, owners = np.zeros(self.num_ranks, np.int64), np.zeros(len(chosen), np.int64)
         for place in np.argsort(num_tokens, kind="stable")[::-1]:
             owners[place] = loads.argmin()

@@ -1,7 +1,7 @@
 """Training lists: which passages stand in a query's list, and what the loss learns from them.
 
     lists = read_lists(cfg, tokenizer)
-    rows = lists.rows[lists.starts[7] : lists.starts[8]]        # passages of list 7, as rows of lists.passages
+    rows, targets = lists[7]                                    # passages of list 7, as rows of lists.passages
     lists.query_id(7)
 
 The teacher's lists come one at a time (`RankedLists`, `TripleLists`), so that a hundred million lines go through little
@@ -26,7 +26,7 @@ from distill.errors import InputError
 from distill.permutations import read_permuted_run
 from distill.run_cache import CachedRun
 from distill.token_cache import open_token_store, store_key
-from distill.tokens import TokenStore, offsets_of
+from distill.tokens import FlatFile, TokenStore, offsets_of
 from distill.trec import LARGE_FILE, RankedList, find_line, numbered_lines, read_number, read_qrels, read_run
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,16 @@ class TrainingLists:
     passages: TokenStore
     query_rows: np.ndarray  # [L] int32: the row of each list's query
     starts: np.ndarray  # [L + 1] int64
-    rows: np.ndarray  # [N] int32: the row of each passage
-    targets: np.ndarray  # [N] float32: ranks (1 = best), labels or teacher scores
+    rows: np.ndarray | FlatFile  # [N] int32: the row of each passage
+    targets: np.ndarray | FlatFile  # [N] float32: ranks (1 = best), labels or teacher scores
 
     def __len__(self) -> int:
         return len(self.query_rows)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the passages of a list, [K] rows, and their targets [K]."""
+        entries = slice(self.starts[index], self.starts[index + 1])
+        return self.rows[entries], self.targets[entries]
 
     def query_id(self, index: int) -> str:
         """Return the id of a list's query."""
@@ -85,7 +90,8 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
         }
         directory = cache_directory() / "lists" / f"{cfg.teacher.name}-{key_of(**made_from)}"
         make_once(directory, lambda path: _write(path, _Join(cfg, source.path, *stores).blocks(source)))
-        columns = {name: np.asarray(np.memmap(directory / name, dtype, "r")) for name, dtype in ARRAYS.items()}
+        columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
+        columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
     else:
         lists = list(source)
         passages = read_passages(data.passages, {doc_id for one in lists for doc_id in one.doc_ids})

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distill.batch import Batch, make_batch, pad_chunks
+from distill.batch import Batch, PaddedChunk, make_batch, pad_chunks
 from distill.errors import InputError
+from distill.packing import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
 from distill.tokens import PairTemplate
 
 log = logging.getLogger(__name__)
 
 LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
+MAX_CPU_TOKENS = 2048  # of a forward pass: the states of more do not stay in a CPU's cache
 HEAD_FILE = "2_Dense/model.safetensors"
 MODULES = [  # sentence-transformers reads these names and classes
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
@@ -39,10 +42,19 @@ MODULES = [  # sentence-transformers reads these names and classes
 class CrossEncoder(nn.Module):
     """Scores query-passage pairs: s = W·e + b, with e the [CLS] state or the mean over the tokens."""
 
-    def __init__(self, backbone: nn.Module, tokenizer, pooling: str, query_length: int, passage_length: int):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tokenizer,
+        pooling: str,
+        query_length: int,
+        passage_length: int,
+        layout: str = "auto",
+    ):
         """Put a new linear layer on a transformers encoder.
 
-        Raises InputError when the backbone cannot read pairs of these lengths.
+        layout: "packed" or "padded" pairs; "auto" packs them where the backbone can (distill/packing.py).
+        Raises InputError when the backbone cannot read pairs of these lengths, or cannot pack them.
         """
         super().__init__()
         self.backbone = backbone
@@ -58,6 +70,7 @@ class CrossEncoder(nn.Module):
         )
         self.template = PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        self._choose_layout(layout)
         longest = _longest_input(backbone.config)
         if self.max_length > longest:
             raise InputError(
@@ -75,41 +88,66 @@ class CrossEncoder(nn.Module):
         """Where the weights are."""
         return self.head.weight.device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the float32 scores [P] of pairs given as three [P, L] tensors."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.takes_token_types:
-            inputs["token_type_ids"] = token_type_ids
-        states = self.backbone(**inputs).last_hidden_state  # [P, L, D]
+    def _choose_layout(self, layout: str) -> None:
+        packable = can_pack(self.backbone)
+        if layout == "packed" and not packable:
+            raise InputError(
+                f"model.layout=packed: a {self.backbone.config.model_type} backbone builds its own attention and "
+                "cannot be packed: set model.layout=padded"
+            )
+        self.layout = "packed" if packable and layout != "padded" else "padded"
+        if self.layout == "packed":
+            self.backbone.set_attn_implementation(NAME)
         if self.pooling == "cls":
-            pooled = states[:, 0]  # [P, D]
-        else:
-            weights = attention_mask[:, :, None].to(states.dtype)
-            pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)  # [P, D]
+            score_only_first_states(self.backbone)
+        config = self.backbone.config
+        counts_from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
+        self.first_position = config.pad_token_id + 1 if counts_from_padding else 0
+
+    def chunks(self, batch: Batch, max_tokens: int) -> Iterator[PackedChunk | PaddedChunk]:
+        """Yield all pairs of a batch in the model's layout, at most max_tokens tokens at a time."""
+        pad_id, on_gpu = self.tokenizer.pad_token_id, self.device.type == "cuda"
+        if not on_gpu:
+            max_tokens = min(max_tokens, MAX_CPU_TOKENS)
+        if self.layout == "packed":
+            return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
+        return pad_chunks(batch, max_tokens, pad_id)
+
+    def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
+        """Return the float32 scores [p] of a chunk's pairs."""
+        states = self.backbone(**chunk.inputs(self.takes_token_types, self.first_position)).last_hidden_state
+        pooled = chunk.pool(states, self.pooling)  # [p, D]
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: near scores would tie
             return self.head(pooled.to(self.head.weight.dtype)).squeeze(-1)  # [P]
 
     def score(self, batch: Batch, max_tokens: int) -> Tensor:
         """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens."""
-        parts, pairs = [], []
-        for chunk in pad_chunks(batch, max_tokens, self.tokenizer.pad_token_id):
-            inputs = (chunk.input_ids, chunk.attention_mask, chunk.token_type_ids)
-            parts.append(self(*(tensor.to(self.device, non_blocking=True) for tensor in inputs)))
-            pairs.append(chunk.pairs)
-        flat = torch.cat(parts)  # [P], in the order of the chunks
-        slots = batch.slots[torch.cat(pairs)].to(flat.device, non_blocking=True)
+        chunks = list(self.chunks(batch, max_tokens))
+        return self.arrange(batch, chunks, [self(chunk.to(self.device)) for chunk in chunks])
+
+    def arrange(self, batch: Batch, chunks: list[PackedChunk | PaddedChunk], scores: list[Tensor]) -> Tensor:
+        """Return the scores [B, K] of a batch, 0 where padded, from those of its chunks."""
+        flat = torch.cat(scores)  # [P], in the order of the chunks
+        slots = batch.slots[torch.cat([chunk.pairs for chunk in chunks])].to(flat.device, non_blocking=True)
         return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
 
     @torch.inference_mode()
-    def rank(self, query: str, passages: list[str], max_tokens: int = 16384) -> tuple[list[int], list[float]]:
-        """Return the indices of the passages from best to worst, and their scores in that order."""
+    def rank(
+        self, query: str, passages: list[str], max_tokens: int = 16384, precision: torch.dtype = torch.float32
+    ) -> tuple[list[int], list[float]]:
+        """Return the indices of the passages from best to worst, and their scores in that order.
+
+        precision: of the forward pass; torch.bfloat16 is faster on GPUs, and on CPUs that have it in hardware.
+        """
         if not passages:
             return [], []
         was_training = self.training
         self.eval()
         encoded_query = self._encode([query], self.query_length)[0]
         pairs = [self.template.join(encoded_query, tokens) for tokens in self._encode(passages, self.passage_length)]
-        scores = self.score(make_batch([query], [pairs], [torch.zeros(len(pairs))]), max_tokens)[0].cpu()
+        batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            scores = self.score(batch, max_tokens)[0].cpu()
         self.train(was_training)
         order = torch.argsort(scores, descending=True, stable=True)
         return order.tolist(), scores[order].tolist()
@@ -129,6 +167,7 @@ class CrossEncoder(nn.Module):
         weights: str = "pretrained",
         dropout: float | None = None,
         revision: str | None = None,
+        layout: str = "auto",
     ) -> "CrossEncoder":
         """Put a linear layer on an encoder of Hugging Face transformers, by directory or Hub id, in float32.
 
@@ -142,6 +181,7 @@ class CrossEncoder(nn.Module):
             weights: "pretrained", or "random" for the architecture alone.
             dropout: probability in place of all the backbone's dropouts; None keeps them.
             revision: commit or branch on the Hub.
+            layout: "packed", "padded", or "auto", which packs where the backbone can.
 
         Raises InputError when the backbone or its tokenizer cannot be loaded.
         """
@@ -158,7 +198,7 @@ class CrossEncoder(nn.Module):
                 backbone = AutoModel.from_pretrained(
                     name, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
                 )
-        model = cls(backbone, tokenizer, pooling, query_length, passage_length)
+        model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout)
         head = _find_head(name, revision) if weights == "pretrained" else None
         if head is not None:
             model.head.load_state_dict(
@@ -168,10 +208,10 @@ class CrossEncoder(nn.Module):
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str) -> "CrossEncoder":
+    def from_pretrained(cls, name: str, layout: str = "auto") -> "CrossEncoder":
         """Load a saved cross-encoder by directory or Hub id, in float32 and ready to score.
 
-        Raises InputError when it is not one.
+        layout: as in `from_backbone`. Raises InputError when it is not one.
         """
         path = Path(name)
         if not path.is_dir():
@@ -198,7 +238,7 @@ class CrossEncoder(nn.Module):
         lengths = {"query_length": 32, "passage_length": 256}
         if (path / LENGTHS_FILE).is_file():
             lengths = json.loads((path / LENGTHS_FILE).read_text())
-        return cls.from_backbone(str(path), pooling, **lengths).eval()
+        return cls.from_backbone(str(path), pooling, **lengths, layout=layout).eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as a sentence-transformers v6 CrossEncoder directory.

@@ -21,7 +21,7 @@ import pyarrow.csv
 
 from distill.cache import cache_directory, key_of, make_once, source_state
 from distill.errors import InputError
-from distill.tokens import hash_strings, offsets_of
+from distill.tokens import FlatFile, hash_strings, offsets_of
 from distill.trec import RankedList, average_ranks, is_inline_file, numbered_lines, open_parquet_run, run_rows
 
 log = logging.getLogger(__name__)
@@ -35,13 +35,15 @@ ARRAYS = {"scores": np.float64, "ranks": np.float64, "ids": np.uint8, "id_offset
 
 
 class CachedRun(Mapping[str, RankedList]):
-    """A run of Q queries in memory-mapped columns."""
+    """A run of Q queries in columns on disk, of which slices are read."""
 
     def __init__(self, directory: Path):
         """Open what `open_run` has made."""
-        arrays = {name: np.fromfile if name == "starts" else np.memmap for name in ARRAYS}
-        for name, read in arrays.items():
-            setattr(self, name, np.asarray(read(directory / name, dtype=ARRAYS[name])))
+        columns = {name: FlatFile(directory / name, np.dtype(ARRAYS[name])) for name in ARRAYS}
+        self.scores, self.ranks, self.ids, self.id_offsets = (
+            columns[name] for name in ("scores", "ranks", "ids", "id_offsets")
+        )
+        self.starts = columns["starts"].read()  # [Q + 1]
         query_ids = json.loads((directory / "queries.json").read_text())
         self.places = {query_id: place for place, query_id in enumerate(query_ids)}
 

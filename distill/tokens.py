@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from tqdm import tqdm
 
 from distill.collection import Texts, second_line
@@ -64,6 +63,8 @@ class TokenStore:
 
     def rows(self, text_ids: Iterable[str]) -> np.ndarray:
         """Return the row of each id, [n] int64; -1 for an id that the store lacks."""
+        import pyarrow as pa  # here: a model alone does without it
+
         hashes = hash_strings(pa.array(text_ids, pa.large_string()))
         if not len(self):
             return np.full(len(hashes), -1)
@@ -92,6 +93,10 @@ class FlatFile:
         size = self.dtype.itemsize
         start, stop = int(part.start), int(part.stop)
         return np.frombuffer(os.pread(self.file.fileno(), (stop - start) * size, start * size), self.dtype)
+
+    def read(self) -> np.ndarray:
+        """Return all values."""
+        return np.fromfile(self.path, self.dtype)
 
     def __reduce__(self) -> tuple:
         return FlatFile, (self.path, self.dtype)
@@ -157,9 +162,14 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
-def hash_strings(strings: pa.LargeStringArray) -> np.ndarray:
-    """Return 64-bit FNV-1a hashes, [n] uint64: one vector operation for each byte of the longest string."""
+def hash_strings(strings) -> np.ndarray:
+    """Return 64-bit FNV-1a hashes, [n] uint64, of a pyarrow array of large strings.
+
+    One vector operation for each byte of the longest string.
+    """
     if strings.offset:
+        import pyarrow as pa
+
         strings = pa.concat_arrays([strings])  # a slice shares the buffers of the whole
     _, offsets, data = strings.buffers()
     offsets = np.frombuffer(offsets, np.int64)[: len(strings) + 1] if len(strings) else np.zeros(1, np.int64)

@@ -51,9 +51,9 @@ def decoded_lists(cfg) -> list:
     lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))
     decoded = []
     for index in range(len(lists)):
-        entries = slice(lists.starts[index], lists.starts[index + 1])
-        doc_ids = [lists.passages.text_id(row) for row in lists.rows[entries]]
-        decoded.append(TeacherList(lists.query_id(index), doc_ids, lists.targets[entries]))
+        rows, targets = lists[index]
+        doc_ids = [lists.passages.text_id(row) for row in rows]
+        decoded.append(TeacherList(lists.query_id(index), doc_ids, targets))
     return decoded
 
 

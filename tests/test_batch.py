@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import FAMILIES, make_backbone
 
-from distill.batch import make_batch, pad_chunks, split_lists
+from distill.batch import PaddedChunk, make_batch, pad_chunks, split_lists
 from distill.losses import LOSSES, TERMS
 from distill.model import CrossEncoder
 
@@ -82,13 +82,14 @@ def test_any_micro_batching_gives_the_gradient_of_one_padded_batch(tmp_path, fam
 
 
 def test_scores_of_a_ragged_batch_are_those_of_each_pair_alone(backbone):
-    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).double().eval()
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16, layout="padded")
+    model.double().eval()
     batch = random_batch()
     scores = model.score(batch, 10**6)
     assert scores.shape == batch.mask.shape and (scores[~batch.mask] == 0).all()
     ends = batch.lengths.cumsum(0).tolist()
     alone = []
     for length, end in zip(batch.lengths.tolist(), ends, strict=True):
-        inputs = batch.tokens[None, end - length : end], torch.ones(1, length, dtype=torch.long)
-        alone.append(model(*inputs, batch.token_types[None, end - length : end]))
+        ids, types = batch.tokens[None, end - length : end], batch.token_types[None, end - length : end]
+        alone.append(model(PaddedChunk(torch.zeros(1), ids, torch.ones_like(ids), types)))
     torch.testing.assert_close(scores[batch.mask], torch.cat(alone), rtol=1e-10, atol=1e-12)

@@ -134,14 +134,14 @@ def test_a_judged_relevant_passage_is_never_a_negative(file_overrides, collectio
     )
     lists = loader.lists
     for index in range(len(lists)):
-        entries = loader._sample(epoch, index)
+        rows, targets = loader._sample(epoch, index)
         query_id = lists.query_id(index)
-        doc_ids = [lists.passages.text_id(row) for row in lists.rows[entries]]
+        doc_ids = [lists.passages.text_id(row) for row in rows]
         grades = [qrels[query_id].get(doc_id, 0) for doc_id in doc_ids]
         assert grades[0] >= 1 and all(grade < 1 for grade in grades[1:])
         assert set(doc_ids[1:]) <= set(first_stage[query_id].doc_ids[:depth])
         assert len(set(doc_ids)) == len(doc_ids)
-        assert (lists.targets[entries] > 0).tolist() == [True] + [False] * (len(doc_ids) - 1)
+        assert (targets > 0).tolist() == [True] + [False] * (len(doc_ids) - 1)
 
 
 def test_a_querys_negatives_do_not_depend_on_which_other_queries_there_are(file_overrides):
@@ -149,7 +149,7 @@ def test_a_querys_negatives_do_not_depend_on_which_other_queries_there_are(file_
         loader = loader_of(file_overrides, *SAMPLED, *more)
         lists = loader.lists
         return {
-            lists.query_id(index): [lists.passages.text_id(row) for row in lists.rows[loader._sample(3, index)]]
+            lists.query_id(index): [lists.passages.text_id(row) for row in loader._sample(3, index)[0]]
             for index in range(len(lists))
         }
 

@@ -1,0 +1,149 @@
+"""Re-ranking from texts to ranking: pairs a second, beside lightning-ir and sentence-transformers.
+
+    python -m benchmarks.rerank --model DIR                                      # generated, MS MARCO's lengths
+    python -m benchmarks.rerank --model DIR --docs docs.tsv --queries queries.tsv --run bm25.run
+    python -m benchmarks.rerank --model DIR --lightning-ir PYTHON                # the interpreter that has it
+
+DIR is any encoder of transformers or a saved cross-encoder; its scores do not matter to speed. Every contender scores
+the same queries x passages in rounds that alternate; each at its own best documented settings: sentence-transformers'
+`predict` sorts by length (batches of 32), lightning-ir scores one query at a time, 100 passages a batch.
+`--passages 100 --queries-number 1` is the case of latency.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+CONTENDERS = ("packed", "padded", "packed-bf16", "sentence-transformers", "lightning-ir")
+
+
+def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], list[list[float]]]:
+    """Return what scores all lists once, by contender."""
+    if name == "sentence-transformers":
+        from sentence_transformers import CrossEncoder
+
+        theirs = CrossEncoder(model, max_length=291, num_labels=1, device=str(device))
+        pairs = [(query, passage) for query, passages in lists for passage in passages]
+        bounds = [len(passages) for _, passages in lists]
+
+        def predict() -> list[list[float]]:
+            scores = torch.as_tensor(theirs.predict(pairs, show_progress_bar=False))
+            return [part.tolist() for part in scores.split(bounds)]
+
+        return predict
+    if name == "lightning-ir":
+        from lightning_ir import CrossEncoderModule
+        from lightning_ir.models import MonoConfig
+
+        config = MonoConfig(query_length=32, doc_length=256)
+        module = CrossEncoderModule(model_name_or_path=model, config=config).eval().to(device)
+
+        def score() -> list[list[float]]:
+            with torch.inference_mode():
+                return [module.score([query], [passages]).scores.flatten().tolist() for query, passages in lists]
+
+        return score
+    from distill.model import CrossEncoder
+
+    layout, _, half = name.partition("-")
+    ours = CrossEncoder.from_backbone(model, layout=layout).eval().to(device)
+    if device.type == "cuda":
+        ours.backbone.compile(dynamic=True)
+    precision = torch.bfloat16 if half else torch.float32
+
+    def rank() -> list[list[float]]:
+        found = []
+        for query, passages in lists:
+            order, scores = ours.rank(query, passages, precision=precision)
+            placed = [0.0] * len(passages)
+            for place, value in zip(order, scores, strict=True):
+                placed[place] = value
+            found.append(placed)
+        return found
+
+    return rank
+
+
+def worker(name: str, model: str, texts: Path, device: torch.device) -> None:
+    """Score the texts of a file, once for each line read."""
+    from benchmarks.workers import serve
+
+    def make() -> Callable[[], dict]:
+        lists = json.loads(texts.read_text())
+        run = scorer(name, model, lists, device)
+
+        def work() -> dict:
+            start = time.perf_counter()
+            scores = run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return {"seconds": time.perf_counter() - start, "scores": scores}
+
+        return work
+
+    serve(make)
+
+
+def main() -> None:
+    """Race the contenders, print a table and leave a JSON file."""
+    import sys
+    import tempfile
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="directory or Hub id of an encoder")
+    parser.add_argument("--docs", type=Path, help="TSV; without files, texts are generated")
+    parser.add_argument("--queries", type=Path, help="TSV")
+    parser.add_argument("--run", type=Path, help="TREC run")
+    parser.add_argument("--queries-number", type=int, default=10)
+    parser.add_argument("--passages", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--lightning-ir", help="interpreter of an environment that has it", default=sys.executable)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--worker", choices=CONTENDERS)
+    parser.add_argument("--texts", type=Path)
+    parser.add_argument("--results", type=Path)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if arguments.worker:
+        worker(arguments.worker, arguments.model, arguments.texts, device)
+        return
+
+    from benchmarks.report import RESULTS, environment, save
+    from benchmarks.texts import file_lists, generated_lists
+    from benchmarks.workers import race, spread
+
+    size = arguments.queries_number, arguments.passages
+    lists = generated_lists(*size)
+    if arguments.docs:
+        lists = file_lists(arguments.docs, arguments.queries, arguments.run, *size)
+    num_pairs = sum(len(passages) for _, passages in lists)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(lists, file)
+        file.flush()
+        commands = {}
+        for name in arguments.contenders.split(","):
+            python = arguments.lightning_ir if name == "lightning-ir" else sys.executable
+            options = ["--worker", name, "--model", arguments.model, "--texts", file.name, "--device", str(device)]
+            commands[name] = [python, "-m", "benchmarks.rerank", *options]
+        answers = race(commands, arguments.rounds)
+    rows, reference = [], answers[next(iter(answers))][0]["scores"]
+    for name, rounds in answers.items():
+        rate = spread([num_pairs / one["seconds"] for one in rounds])
+        flat = [
+            torch.tensor([value for part in scores for value in part]) for scores in (rounds[0]["scores"], reference)
+        ]
+        row = {"name": name, "pairs_per_second": rate, "seconds": spread([one["seconds"] for one in rounds])}
+        rows.append(row | {"largest_difference": (flat[0] - flat[1]).abs().max().item()})
+        low, high = rate["quartiles"]
+        print(f"{name:24} {rate['median']:9.1f} pairs/s  ({low:.1f} to {high:.1f})")
+    found = environment(device) | {"queries": len(lists), "pairs": num_pairs, "rounds": arguments.rounds, "rows": rows}
+    print(save("rerank", found, arguments.results or RESULTS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Training steps of RankNet on lists of passages: pairs a second and peak memory, beside the two other libraries.
+
+    python -m benchmarks.train --model DIR                                   # generated, MS MARCO's lengths
+    python -m benchmarks.train --model DIR --docs docs.tsv --queries queries.tsv --run bm25.run --passages 50
+    python -m benchmarks.train --model DIR --lightning-ir PYTHON             # the interpreter that has it
+    python -m benchmarks.train --model DIR --contenders packed --depths 10,50,100,1000 --max-tokens 8192
+
+Every contender takes the same step in rounds that alternate: `--lists` lists of `--passages` passages, forward,
+RankNet, backward, AdamW. The other two tokenise texts in the step, ours has tokenised them beforehand, as each does it.
+sentence-transformers runs at its default mini_batch_size and, as "-batched", with all pairs at once. Peak memory is the
+process's (on CUDA, the allocator's). MFU by distill/flops.py, on real tokens.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+CONTENDERS = (
+    "packed",
+    "packed-bf16",
+    "padded",
+    "sentence-transformers",
+    "sentence-transformers-batched",
+    "lightning-ir",
+)
+
+
+def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int) -> tuple[Callable[[], None], dict]:
+    """Return what takes one step, by contender, and what is known of the step."""
+    ranks = [torch.arange(1.0, len(passages) + 1) for _, passages in lists]
+    if name.startswith("sentence-transformers"):
+        from sentence_transformers import CrossEncoder
+        from sentence_transformers.cross_encoder.losses import RankNetLoss
+
+        theirs = CrossEncoder(model, max_length=291, num_labels=1, device=str(device))
+        loss = RankNetLoss(theirs, mini_batch_size=-1 if name.endswith("batched") else None)
+        optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-5)
+        inputs = [[query for query, _ in lists], [passages for _, passages in lists]]
+        theirs.train()
+
+        def step() -> None:
+            loss(inputs, [-one.to(device) for one in ranks]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step, {}
+    if name == "lightning-ir":
+        from lightning_ir import CrossEncoderModule, RankNet, TrainBatch
+        from lightning_ir.models import MonoConfig
+
+        config = MonoConfig(query_length=32, doc_length=256)
+        module = CrossEncoderModule(model_name_or_path=model, config=config, loss_functions=[RankNet()])
+        module = module.train().to(device)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
+        ids = [str(number) for number in range(len(lists))]
+
+        def step() -> None:
+            targets = torch.stack([-one for one in ranks]).to(device)
+            queries, docs = [query for query, _ in lists], [passages for _, passages in lists]
+            batch = TrainBatch(queries=queries, docs=docs, query_ids=ids, targets=targets)
+            sum(module._compute_losses(batch, module.forward(batch))).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step, {}
+    return _ours(name, model, lists, ranks, device, max_tokens)
+
+
+def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens: int):
+    from functools import partial
+
+    from distill.backward import backward
+    from distill.batch import make_batch, split_lists
+    from distill.flops import FlopCounter
+    from distill.losses import LOSSES, TERMS
+    from distill.model import CrossEncoder
+
+    layout, *options = name.split("-")
+    ours = CrossEncoder.from_backbone(model, layout=layout).train().to(device)
+    if "compiled" in options:
+        ours.backbone.compile(dynamic=True)
+    precision = torch.bfloat16 if "bf16" in options else torch.float32
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-5, fused=device.type == "cuda")
+    pairs = []
+    for query, passages in lists:
+        (tokens,) = ours._encode([query], 32)
+        pairs.append([ours.template.join(tokens, passage) for passage in ours._encode(passages, 256)])
+    batch = make_batch([query for query, _ in lists], pairs, ranks).to(device)
+    loss_function = partial(LOSSES["ranknet"], reduction="sum")
+
+    def step() -> None:
+        num_terms = TERMS["ranknet"](batch.target, batch.mask)
+        for part in split_lists(batch, max_tokens):
+            backward(ours, part, loss_function, num_terms, max_tokens, precision)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, {"tokens": len(batch.tokens), "flops": FlopCounter(ours)(batch.lengths)}
+
+
+def worker(arguments, device: torch.device) -> None:
+    """Take steps over the texts of a file, once for each line read."""
+    from benchmarks.workers import serve
+
+    def make() -> Callable[[], dict]:
+        lists = json.loads(arguments.texts.read_text())
+        step, known = stepper(arguments.worker, arguments.model, lists, device, arguments.max_tokens)
+
+        def work() -> dict:
+            start = time.perf_counter()
+            for _ in range(arguments.steps):
+                step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = (time.perf_counter() - start) / arguments.steps
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            if device.type == "cuda":
+                peak = torch.cuda.max_memory_allocated()
+            return {"seconds": seconds, "peak_bytes": peak} | known
+
+        return work
+
+    serve(make)
+
+
+def main() -> None:
+    """Race the contenders, print a table and leave a JSON file."""
+    import tempfile
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="directory or Hub id of an encoder")
+    parser.add_argument("--docs", type=Path, help="TSV; without files, texts are generated")
+    parser.add_argument("--queries", type=Path, help="TSV")
+    parser.add_argument("--run", type=Path, help="TREC run")
+    parser.add_argument("--lists", type=int, default=1, help="a step")
+    parser.add_argument("--passages", type=int, default=50, help="a list")
+    parser.add_argument("--depths", help="several numbers of passages, in place of --passages")
+    parser.add_argument("--steps", type=int, default=1, help="a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--max-tokens", type=int, default=16384, help="train.max_tokens of ours")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--lightning-ir", help="interpreter of an environment that has it", default=sys.executable)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--worker", help="a contender; -bf16 and -compiled may follow packed and padded")
+    parser.add_argument("--texts", type=Path)
+    parser.add_argument("--results", type=Path)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if arguments.worker:
+        worker(arguments, device)
+        return
+
+    from benchmarks.report import RESULTS, environment, save
+    from benchmarks.texts import file_lists, generated_lists
+    from benchmarks.workers import race, spread
+    from distill.flops import peak_flops
+
+    rows = []
+    for depth in map(int, (arguments.depths or str(arguments.passages)).split(",")):
+        if arguments.docs:
+            lists = file_lists(arguments.docs, arguments.queries, arguments.run, arguments.lists, depth)
+        else:
+            lists = generated_lists(arguments.lists, depth)
+        num_pairs = sum(len(passages) for _, passages in lists)
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(lists, file)
+            file.flush()
+            options = ["--model", arguments.model, "--texts", file.name, "--device", str(device)]
+            options += ["--max-tokens", str(arguments.max_tokens), "--steps", str(arguments.steps)]
+            commands = {}
+            for name in arguments.contenders.split(","):
+                python = arguments.lightning_ir if name == "lightning-ir" else sys.executable
+                commands[name] = [python, "-m", "benchmarks.train", "--worker", name, *options]
+            answers = race(commands, arguments.rounds)
+        for name, rounds in answers.items():
+            rate = spread([num_pairs / one["seconds"] for one in rounds])
+            row = {"name": name, "lists": arguments.lists, "passages": depth, "pairs_per_second": rate}
+            row["peak_bytes"] = max(one["peak_bytes"] for one in rounds)
+            seconds = num_pairs / rate["median"]
+            text = f"{name:30} {depth:5} {rate['median']:9.1f} pairs/s {row['peak_bytes'] / 1e9:7.2f} GB"
+            if "flops" in rounds[0]:
+                row["tokens_per_second"] = rounds[0]["tokens"] / seconds
+                row["flops_per_second"] = rounds[0]["flops"] / seconds
+                text += f" {row['tokens_per_second']:10.0f} tokens/s {row['flops_per_second'] / 1e12:8.3f} TFLOP/s"
+                if peak_flops(device):
+                    row["mfu"] = row["flops_per_second"] / peak_flops(device)
+                    text += f" {row['mfu']:6.1%} MFU"
+            rows.append(row)
+            print(text)
+    found = environment(device) | {"rounds": arguments.rounds, "max_tokens": arguments.max_tokens, "rows": rows}
+    print(save("train", found, arguments.results or RESULTS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Two passes give the gradients of one, dropout included, for every loss and layout."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_backbone
+from test_batch import random_batch
+
+import distill.model
+from distill.backward import backward
+from distill.losses import LOSSES
+from distill.model import CrossEncoder
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch, request):
+    monkeypatch.setattr(distill.model, "MAX_CPU_TOKENS", 60)  # chunks, in one pass as well
+    directory = str(make_backbone(tmp_path, "electra"))
+    model = CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, dropout=0.2, layout=request.param)
+    return model.double().train()
+
+
+def gradients(model, batch, loss: str, max_tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    model.zero_grad()
+    value = backward(model, batch, partial(LOSSES[loss], reduction="sum"), 7, max_tokens)
+    flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return value, flat, torch.rand(1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("model", ["packed", "padded"], indirect=True)
+def test_two_passes_give_the_gradient_of_one_with_dropout(model, loss):
+    batch = random_batch(sizes=(9, 2, 13))
+    batch.target = torch.where(batch.mask, batch.target.clamp(min=0), 0)
+    if loss in ("lce", "bce", "hinge"):
+        batch.target = (torch.arange(batch.mask.shape[1]) == 1).float() * batch.mask
+    assert len(batch.tokens) > 60
+    value, one, after = gradients(model, batch, loss, 10**6)
+    same_value, two, same_after = gradients(model, batch, loss, 60)
+    assert one.abs().max() > 1e-6
+    torch.testing.assert_close(same_value, value, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(two, one, rtol=1e-9, atol=1e-12)
+    assert after == same_after  # the next step draws the same dropout
+    model.eval()
+    _, without, _ = gradients(model, batch, loss, 10**6)
+    assert not np.allclose(without, one)  # dropout was on
+
+
+@pytest.mark.parametrize("model", ["packed"], indirect=True)
+@pytest.mark.parametrize("max_tokens, passes", [(60, 2), (10**6, 1)])
+def test_lists_beyond_the_budget_take_two_passes_of_small_chunks(model, monkeypatch, max_tokens, passes):
+    forward, sizes = CrossEncoder.forward, []
+
+    def counting(self, chunk):
+        sizes.append(chunk.input_ids.numel())
+        return forward(self, chunk)
+
+    monkeypatch.setattr(CrossEncoder, "forward", counting)
+    batch = random_batch(sizes=(40, 30))
+    gradients(model, batch, "ranknet", max_tokens)
+    assert max(sizes) <= 60 and sum(sizes) == passes * len(batch.tokens)

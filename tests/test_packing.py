@@ -1,0 +1,132 @@
+"""The packed layout gives the padded one's scores and gradients, for every family, and little remainder."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_backbone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel
+
+from distill.batch import make_batch
+from distill.errors import InputError
+from distill.model import CrossEncoder
+from distill.packing import BUCKETS, PAIR_BUCKET, pack_chunks
+
+FAMILIES = ["bert", "electra", "roberta", "modernbert"]
+
+
+def ragged_batch(lengths, sizes, seed: int = 0):
+    """Lists of pairs of random tokens; a fifth of each pair's tokens have type 0."""
+    rng = np.random.default_rng(seed)
+    pairs = [(rng.integers(5, 20, length), np.arange(length) > length // 5) for length in lengths]
+    lists, start = [], 0
+    for size in sizes:
+        lists.append(pairs[start : start + size])
+        start += size
+    return make_batch([str(n) for n in range(len(sizes))], lists, [np.zeros(size) for size in sizes])
+
+
+def plain_scores(model: CrossEncoder, backbone, batch) -> torch.Tensor:
+    """Scores by transformers' own backbone, one pair at a time: nothing packed, padded or left out."""
+    scores, start = [], 0
+    for length in batch.lengths.tolist():
+        inputs = {"input_ids": batch.tokens[None, start : start + length]}
+        if model.takes_token_types:
+            inputs["token_type_ids"] = batch.token_types[None, start : start + length]
+        states = backbone(**inputs).last_hidden_state
+        pooled = states[:, 0] if model.pooling == "cls" else states.mean(dim=1)
+        scores.append(model.head(pooled)[0, 0])
+        start += length
+    return torch.stack(scores)
+
+
+def positions(directory, number: int = 600):
+    """A tiny backbone that reads so many tokens."""
+    import json
+
+    config = json.loads((directory / "config.json").read_text()) | {"max_position_embeddings": number}
+    (directory / "config.json").write_text(json.dumps(config))
+    model = AutoModel.from_config(AutoModel.from_pretrained(directory, ignore_mismatched_sizes=True).config)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(directory)
+    return directory
+
+
+LENGTHS = [3, 512, 17, 17, 64, 5, 65, 9, 10, 200, 3, 17, 128]
+SIZES = [5, 1, 4, 3]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_padded_and_plain_scores_and_gradients_agree(tmp_path, family, pooling):
+    directory = str(positions(make_backbone(tmp_path, family)))
+    batch = ragged_batch(LENGTHS, SIZES)
+    models = {}
+    for layout in ("packed", "padded"):
+        torch.manual_seed(0)
+        models[layout] = CrossEncoder.from_backbone(directory, pooling, 32, 472, layout=layout, dropout=0.0).train()
+        assert models[layout].layout == layout
+    plain = AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
+    expected = plain_scores(models["packed"], plain, batch)
+    weights = torch.randn(len(LENGTHS), generator=torch.Generator().manual_seed(0))
+    expected @ weights
+    (expected @ weights).backward()
+    for max_tokens in (10_000, 600):
+        for model in models.values():
+            model.zero_grad()
+            scores = model.score(batch, max_tokens)[batch.mask]
+            torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
+            (scores @ weights).backward()
+            gradients = dict(model.backbone.named_parameters())
+            for name, parameter in plain.named_parameters():
+                if parameter.grad is None:
+                    continue
+                error = (gradients[name].grad - parameter.grad).norm()
+                assert error <= 1e-4 * parameter.grad.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_filling_a_bucket_changes_no_score(tmp_path, family):
+    model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, family))), layout="packed").eval()
+    batch = ragged_batch(LENGTHS, SIZES)
+    pad_id = model.tokenizer.pad_token_id
+    scores = {}
+    for buckets in (False, True):
+        flat = torch.zeros(len(LENGTHS))
+        for chunk in pack_chunks(batch, 800, pad_id, model.max_length, buckets):
+            flat[chunk.pairs] = model(chunk)
+        scores[buckets] = flat
+    torch.testing.assert_close(scores[True], scores[False], rtol=0, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(lengths=st.lists(st.integers(3, 300), min_size=1, max_size=80), max_tokens=st.integers(300, 3000))
+def test_every_token_is_packed_once_within_the_budget(lengths, max_tokens):
+    batch = ragged_batch(lengths, [len(lengths)])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    for buckets in (False, True):
+        chunks = list(pack_chunks(batch, max_tokens, 0, 512, buckets))
+        assert sorted(torch.cat([chunk.pairs for chunk in chunks]).tolist()) == list(range(len(lengths)))
+        for chunk in chunks:
+            bounds = chunk.cu_seqlens.tolist()
+            assert bounds[-1] == chunk.input_ids.shape[1] and sum(chunk.lengths) == bounds[-1]
+            for pair, first, last in zip(chunk.pairs.tolist(), bounds, bounds[1:], strict=False):
+                assert chunk.input_ids[0, first:last].tolist() == batch.tokens[starts[pair] : starts[pair + 1]].tolist()
+                assert chunk.position_ids[0, first:last].tolist() == list(range(lengths[pair]))
+            if buckets:
+                assert bounds[-1] % (max_tokens // BUCKETS) == 0 and (len(bounds) - 1) % PAIR_BUCKET == 0
+                assert max(chunk.lengths) <= chunk.max_length == 512
+            else:
+                assert bounds[-1] <= max_tokens
+        if not buckets and len(chunks) > 1:  # all but the last chunk lack at most the next pair
+            assert all(c.input_ids.shape[1] > max_tokens - max(lengths) for c in chunks[:-1])
+
+
+def test_deberta_stays_padded(tmp_path):
+    directory = str(make_backbone(tmp_path, "deberta-v2"))
+    assert CrossEncoder.from_backbone(directory, query_length=8, passage_length=16).layout == "padded"
+    with pytest.raises(InputError, match="model.layout=packed: a deberta-v2 backbone .* set model.layout=padded"):
+        CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, layout="packed")
