@@ -5,6 +5,7 @@
     python train.py backbone=hf backbone.name=DIR data=files data.passages=P.tsv data.queries=Q.tsv \
         teacher=run teacher.path=T.run loss=ranknet data.depth=50
     python train.py resume=outputs/DATE/TIME            with the overrides of the stopped run
+    torchrun --nproc-per-node 8 train.py ...            the same update from several GPUs
 
 The loop is written out below; what it leaves behind lies in its output directory: config.yaml, metrics.jsonl,
 checkpoints/, model/ (the best by validation) and results.json.
@@ -40,9 +41,17 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
     from distill.backward import backward
     from distill.batch import split_lists
-    from distill.checkpoint import link_checkpoint, load_checkpoint, random_state, restore_random_state, save_checkpoint
+    from distill.checkpoint import (
+        link_checkpoint,
+        load_checkpoint,
+        random_state,
+        restore_random_state,
+        save_checkpoint,
+        seed_of_rank,
+    )
     from distill.data import BatchLoader
     from distill.device import check_implementation, choose_device, choose_precision
+    from distill.distributed import start_ranks
     from distill.download import with_local_files
     from distill.flops import FlopCounter, peak_flops
     from distill.interrupt import StopRequest
@@ -54,11 +63,16 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.tracking import Tracker, format_results
 
     started = time.perf_counter()
-    device = choose_device(cfg.train.device)
+    ranks = start_ranks(choose_device(cfg.train.device))
+    device = ranks.device
+    directory = ranks.gather(directory)[0]  # where the first rank writes
+    if not ranks.is_first:
+        logging.getLogger().setLevel(logging.ERROR)
     precision = choose_precision(cfg.train.precision, device)
     if "implementation" in cfg.loss:
         check_implementation(cfg.loss.implementation, device)
-    prepare_directory(cfg, directory)
+    if ranks.is_first:
+        prepare_directory(cfg, directory)
 
     # Data first: whatever is wrong with it shows before a model is built
     local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
@@ -76,9 +90,12 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         revision=cfg.backbone.revision,
         layout=cfg.model.layout,
     ).to(device)
-    loader = BatchLoader(lists, model.template, cfg)
-    validator = Reranker(validation, model, judged_only=True) if validation else None
-    tester = Reranker(task, model) if task else None
+    ranks.copy_from_first(model)
+    if not ranks.is_first:
+        torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # dropout of its own
+    loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
+    validator = Reranker(validation, model, judged_only=True, ranks=ranks) if validation else None
+    tester = Reranker(task, model, ranks=ranks) if task else None
     if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
         model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
     optimizer = make_optimizer(model, cfg.optimizer)
@@ -89,7 +106,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     save_every = cfg.train.save_every or cfg.train.validate_every
 
     step, best_step, best_value, results = 0, 0, float("-inf"), {}
-    sums = torch.zeros(2, device=device)  # loss and number of steps since the last log line
+    sums = torch.zeros(2, device=device)  # loss of this rank's lists and number of steps since the last log line
     first_bad = torch.full((), -1, device=device)  # first step with a loss or gradient that is not finite
     last, best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
     model_directory = directory / "model"
@@ -99,26 +116,27 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         optimizer.load_state_dict(state["optimizer"])
         step, best_step, best_value, results = state["step"], state["best_step"], state["best_value"], state["results"]
         sums = state["sums"].to(device)
-        restore_random_state(state["random"])
+        if not ranks.is_first:
+            sums = torch.stack([torch.zeros_like(sums[0]), sums[1]])
+        restore_random_state(state["random"], ranks.rank, ranks.size, cfg.seed + step)
         log.info("resumed at step %d of %d", step, num_steps)
     elif task and cfg.task.untrained:
         results |= task_metrics("untrained", task, tester.rerank(model, cfg.train.max_tokens, precision))
 
     def save() -> None:
         check_finite()
-        save_checkpoint(
-            last,
-            {
-                "step": step,
-                "best_step": best_step,
-                "best_value": best_value,
-                "results": results,
-                "sums": sums.cpu(),
-                "random": random_state(),
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-        )
+        state = {
+            "step": step,
+            "best_step": best_step,
+            "best_value": best_value,
+            "results": results,
+            "sums": torch.stack([ranks.sum_on_device(sums[0]), sums[1]]).cpu(),
+            "random": ranks.gather(random_state()),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        if ranks.is_first:
+            save_checkpoint(last, state)
 
     def check_finite() -> None:
         if first_bad.item() >= 0:
@@ -129,7 +147,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 "optimizer.max_grad_norm or train.precision=float32"
             )
 
-    tracker = Tracker(directory, cfg, step)
+    tracker = Tracker(directory, cfg, step, enabled=ranks.is_first)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
     if model.layout == "packed":
@@ -139,16 +157,21 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     batches = loader.batches(step, num_steps, num_workers)
     count_flops = FlopCounter(model)
     num_pairs, num_tokens, num_flops, clock = 0, 0, 0.0, time.perf_counter()
-    with StopRequest() as stop, tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=None) as bar:
+    stopped_by, hidden = 0, None if ranks.is_first else True  # tqdm hides its bar where there is no terminal, too
+    bar = tqdm(total=num_steps, initial=step, desc="training", unit="step", disable=hidden)
+    with StopRequest() as stop, bar:
         while step < num_steps and (cfg.train.patience is None or step - best_step < cfg.train.patience):
             # One training step: forward and backward through micro-batches of whole lists, one update
             batch = next(batches).to(device)
             lr = set_lr(optimizer, cfg.optimizer, step, num_steps)
-            num_terms = count_terms(batch.target, batch.mask).clamp(min=1) if cfg.loss.reduction == "mean" else 1
+            num_terms = 1
+            if cfg.loss.reduction == "mean":  # over the lists of all ranks
+                num_terms = ranks.sum_on_device(count_terms(batch.target, batch.mask)).clamp(min=1)
             loss_value = torch.zeros((), device=device)
             for part in split_lists(batch, cfg.train.max_tokens):
                 # Divided by the terms of the whole step, so that the update does not depend on the micro-batches
                 loss_value += backward(model, part, loss_function, num_terms, cfg.train.max_tokens, precision)
+            ranks.sum_gradients(model)
             grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.optimizer.max_grad_norm or float("inf"))
             optimizer.step()
             optimizer.zero_grad()
@@ -163,17 +186,17 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
             if step % cfg.train.log_every == 0 or step == num_steps:
                 check_finite()
-                loss_sum, num_summed = sums.tolist()
                 seconds = time.perf_counter() - clock
+                loss_sum, num_pairs, num_tokens, num_flops = ranks.sum(sums[0], num_pairs, num_tokens, num_flops)
                 metrics = {
-                    "train/loss": loss_sum / num_summed,
+                    "train/loss": loss_sum / sums[1].item(),
                     "train/lr": lr,
                     "train/grad_norm": grad_norm.item(),
                     "train/pairs_per_second": num_pairs / seconds,
                     "train/tokens_per_second": num_tokens / seconds,
                 }
                 if peak_flops(device):
-                    metrics["train/mfu"] = num_flops / seconds / peak_flops(device)
+                    metrics["train/mfu"] = num_flops / seconds / (peak_flops(device) * ranks.size)
                 tracker.log(step, metrics)
                 bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
                 sums.zero_()
@@ -190,25 +213,33 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 improved = value > best_value
                 if improved:
                     best_step, best_value = step, value
-                    model.save_pretrained(model_directory)
-                bar.write(f"step {step}: val/{name} {value:.4f}{' (best so far)' if improved else ''}", file=sys.stderr)
+                    if ranks.is_first:
+                        model.save_pretrained(model_directory)
+                if ranks.is_first:
+                    bar.write(
+                        f"step {step}: val/{name} {value:.4f}{' (best so far)' if improved else ''}", file=sys.stderr
+                    )
                 clock += time.perf_counter() - paused
 
-            if stop.signal or improved or step % save_every == 0 or step == num_steps:
+            stopped_by = int(max(ranks.gather(stop.signal or 0)))
+            if stopped_by or improved or step % save_every == 0 or step == num_steps:
                 save()
-                if improved:
+                if improved and ranks.is_first:
                     link_checkpoint(last, best)
-            if stop.signal:
+            if stopped_by:
                 tracker.close(exit_code=1)
                 log.info("stopped after step %d and saved; go on with: %s", step, resume_command(directory))
-                raise SystemExit(128 + stop.signal)
+                raise SystemExit(128 + stopped_by)
 
     # The best model by validation, or the last one where nothing was validated
     if validator:
-        model = CrossEncoder.from_pretrained(model_directory).to(device)
+        if ranks.is_first:
+            model.load_state_dict(CrossEncoder.from_pretrained(model_directory).state_dict())
+        ranks.copy_from_first(model)
+        model.eval()
         results[f"val/{cfg.validation.measures[0]}"] = best_value
         log.info("training ended after step %d, best model at step %d", step, best_step)
-    else:
+    elif ranks.is_first:
         model.save_pretrained(model_directory)
         link_checkpoint(last, best)
     results |= {"train/steps": step, "train/seconds": time.perf_counter() - started}
@@ -218,9 +249,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if task.teacher:
             results |= task_metrics("teacher", task, task.teacher)
         results |= task_metrics("test", task, tester.rerank(model, cfg.train.max_tokens, precision))
+    if task and ranks.is_first:
         print(format_results(results, task.name, len(task.qrels), [str(name) for name in task.measures]))
     tracker.finish(results, model_directory)
     tracker.close()
+    ranks.finish()
     log.info("model: %s", model_directory)
     return results
 

@@ -66,20 +66,21 @@ class PaddedChunk:
 
 
 def make_batch(query_ids: list[str], lists: list[list[tuple[np.ndarray, np.ndarray]]], targets: list) -> Batch:
-    """Join lists of (tokens, token types) pairs and their targets into one batch."""
+    """Join lists of (tokens, token types) pairs and their targets into one batch; there may be no list."""
     pairs = [pair for pairs in lists for pair in pairs]
     sizes = [len(pairs) for pairs in lists]
-    target = torch.zeros(len(lists), max(sizes))  # [B, K]
-    mask = torch.zeros(len(lists), max(sizes), dtype=torch.bool)  # [B, K]
+    target = torch.zeros(len(lists), max(sizes, default=0))  # [B, K]
+    mask = torch.zeros(len(lists), max(sizes, default=0), dtype=torch.bool)  # [B, K]
+    nothing = np.zeros(0, np.int32)
     for row, values in enumerate(targets):
         target[row, : sizes[row]] = torch.as_tensor(np.asarray(values), dtype=torch.float32)
         mask[row, : sizes[row]] = True
     return Batch(
         query_ids=query_ids,
-        tokens=torch.from_numpy(np.concatenate([tokens for tokens, _ in pairs])).long(),
-        token_types=torch.from_numpy(np.concatenate([types for _, types in pairs])).long(),
-        lengths=torch.tensor([len(tokens) for tokens, _ in pairs]),
-        list_sizes=torch.tensor(sizes),
+        tokens=torch.from_numpy(np.concatenate([nothing, *(tokens for tokens, _ in pairs)])).long(),
+        token_types=torch.from_numpy(np.concatenate([nothing, *(types for _, types in pairs)])).long(),
+        lengths=torch.tensor([len(tokens) for tokens, _ in pairs], dtype=torch.long),
+        list_sizes=torch.tensor(sizes, dtype=torch.long),
         target=target,
         mask=mask,
     )

@@ -43,8 +43,20 @@ def random_state() -> dict[str, torch.Tensor]:
     return state
 
 
-def restore_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Set the random generators to a saved state."""
+def seed_of_rank(seed: int, rank: int) -> int:
+    """Return a seed of its own for each rank's dropout; the first keeps the run's."""
+    return seed + 1_000_003 * rank
+
+
+def restore_random_state(states: list[dict[str, torch.Tensor]], rank: int, size: int, seed: int) -> None:
+    """Set the random generators to the state that this rank has saved.
+
+    states: of all ranks that there were. On another number of ranks, each starts its generators anew from the seed.
+    """
+    if len(states) != size:
+        torch.manual_seed(seed_of_rank(seed, rank))
+        return
+    state = states[rank]
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

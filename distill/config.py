@@ -6,6 +6,8 @@ The values, with a comment beside each, stand in `conf/`. `check_train` and `che
 fields and run before anything is loaded. This file imports neither torch nor transformers: `--help` stays quick.
 """
 
+import os
+import tempfile
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -242,7 +244,14 @@ def register_schemas() -> None:
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
-    OmegaConf.register_new_resolver("output_dir", lambda resume, new: resume or new, replace=True)
+    OmegaConf.register_new_resolver("output_dir", _output_directory, replace=True)
+
+
+def _output_directory(resume: str | None, new: str) -> str:
+    """The directory to resume, else a new one; of several ranks only the first one's is used."""
+    if resume or os.environ.get("RANK", "0") == "0":
+        return resume or new
+    return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
 
 
 def check_train(cfg: DictConfig) -> None:

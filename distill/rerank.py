@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from distill.batch import make_batch
 from distill.collection import Texts, check_queries, read_passages, read_queries
+from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.model import CrossEncoder
 from distill.tokens import TokenStore, silent
@@ -108,22 +109,35 @@ def _check_texts(task: Task, cfg: DictConfig) -> None:
 class Reranker:
     """Re-ranks one task's run, any number of times; its texts are tokenised once."""
 
-    def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False):
-        """Tokenise the task's texts the way the model reads them; judged_only leaves out queries without judgments."""
-        self.run = {q: ranked for q, ranked in task.run.items() if len(ranked) and (q in task.qrels or not judged_only)}
+    def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False, ranks: Ranks | None = None):
+        """Tokenise the task's texts the way the model reads them.
+
+        judged_only leaves out queries without judgments; of several ranks, each re-ranks its share of the queries.
+        """
+        self.ranks = ranks or Ranks(0, 1, model.device)
+        run = {q: ranked for q, ranked in task.run.items() if len(ranked) and (q in task.qrels or not judged_only)}
+        self.query_ids = list(run)  # of all ranks
+        self.run = {query_id: run[query_id] for query_id in self.query_ids[self.ranks.rank :: self.ranks.size]}
         queries = {query_id: task.queries[query_id] for query_id in self.run}
         self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries")
         self.passages = TokenStore.of(model.tokenizer, task.passages, model.passage_length, "passages")
 
     @torch.inference_mode()
     def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
-        """Score every pair with the model and return the new run; passages of equal score keep their old order."""
+        """Score every pair with the model and return the new run of all ranks' queries.
+
+        Passages of equal score keep their old order.
+        """
         was_training = model.training
         model.eval()
         reranked: Run = {}
         num_pairs = sum(map(len, self.run.values()))
         with tqdm(
-            total=num_pairs, desc="re-ranking", unit="pair", leave=False, disable=silent(num_pairs > 2000)
+            total=num_pairs,
+            desc="re-ranking",
+            unit="pair",
+            leave=False,
+            disable=silent(num_pairs > 2000 and self.ranks.is_first),
         ) as bar:
             for query_ids in self._groups():
                 lists = [self._pairs(model, query_id) for query_id in query_ids]
@@ -134,7 +148,8 @@ class Reranker:
                     reranked[query_id] = _sort_by(self.run[query_id], row)
                 bar.update(sum(map(len, lists)))
         model.train(was_training)
-        return reranked
+        everything = {query_id: ranked for part in self.ranks.gather(reranked) for query_id, ranked in part.items()}
+        return {query_id: everything[query_id] for query_id in self.query_ids}
 
     def _groups(self) -> Iterator[list[str]]:
         group, size = [], 0
@@ -144,7 +159,8 @@ class Reranker:
                 group, size = [], 0
             group.append(query_id)
             size += len(ranked)
-        yield group
+        if group:
+            yield group
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> list[tuple[np.ndarray, np.ndarray]]:
         query = self.queries[self.queries.rows([query_id])[0]]

@@ -26,9 +26,14 @@ ROWS = {  # prefix of a metric's name -> row of the table
 class Tracker:
     """Writes the metrics of one run; files first, so that nothing lives in W&B alone."""
 
-    def __init__(self, directory: Path, cfg: DictConfig, step: int = 0):
-        """Open the run's files; where a run is resumed at a step, drop what was logged after it."""
-        self.directory = directory
+    def __init__(self, directory: Path, cfg: DictConfig, step: int = 0, enabled: bool = True):
+        """Open the run's files; where a run is resumed at a step, drop what was logged after it.
+
+        enabled: false for the ranks that write nothing.
+        """
+        self.directory, self.enabled = directory, enabled
+        if not enabled:
+            return
         self.log_model = cfg.logger.log_model
         metrics = directory / "metrics.jsonl"
         if metrics.is_file():
@@ -39,6 +44,8 @@ class Tracker:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Append the metrics of a step to metrics.jsonl and to W&B."""
+        if not self.enabled:
+            return
         self.file.write(json.dumps({"step": step, **metrics}) + "\n")
         self.file.flush()
         if self.wandb:
@@ -46,6 +53,8 @@ class Tracker:
 
     def finish(self, results: dict[str, float], model: Path) -> None:
         """Write results.json, put the same numbers in W&B's summary, upload the model where that was asked for."""
+        if not self.enabled:
+            return
         write_results(self.directory / "results.json", results)
         if self.wandb:
             self.wandb.summary.update(results)
@@ -54,6 +63,8 @@ class Tracker:
 
     def close(self, exit_code: int = 0) -> None:
         """Close the files and the W&B run."""
+        if not self.enabled:
+            return
         self.file.close()
         if self.wandb:
             self.wandb.finish(exit_code=exit_code)
