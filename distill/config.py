@@ -186,6 +186,7 @@ class EvaluateConfig:
     model: str | None = None
     task: Task = MISSING
     max_tokens: int = MISSING
+    layout: str = MISSING
     device: str = MISSING
     precision: str = MISSING
 
@@ -204,6 +205,7 @@ FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec",
 CHOICES = {
     "backbone.weights": ("pretrained", "random"),
     "model.pooling": ("cls", "mean"),
+    "layout": ("auto", "packed", "padded"),
     "model.layout": ("auto", "packed", "padded"),
     "loss.reduction": ("mean", "sum"),
     "loss.discount": ("log2", "none"),

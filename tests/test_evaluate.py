@@ -12,8 +12,9 @@ from distill.model import CrossEncoder
 from distill.trec import read_run
 
 
-def run_evaluate(directory, *overrides) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "evaluate.py"), *overrides, f"hydra.run.dir={directory}"]
+def run_evaluate(directory, *overrides, ranks: int = 1) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *launcher, str(ROOT / "evaluate.py"), *overrides, f"hydra.run.dir={directory}"]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -72,3 +73,14 @@ def test_bad_input_is_one_line_and_exit_status_2(tmp_path, overrides, override, 
     assert [line for line in run.stderr.splitlines() if line.startswith(f"error: {message}")], run.stderr
     assert "Traceback" not in run.stderr
     assert not list((tmp_path / "out").glob("*.txt"))
+
+
+def test_two_ranks_share_the_queries_and_leave_the_run_of_one(tmp_path, overrides, backbone):
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    model.save_pretrained(tmp_path / "model")
+    for ranks in (1, 2):
+        run = run_evaluate(tmp_path / str(ranks), f"model={tmp_path / 'model'}", *overrides, ranks=ranks)
+        assert run.returncode == 0, run.stderr
+    one, two = ({q: r.doc_ids for q, r in read_run(str(tmp_path / n / "run.txt")).items()} for n in ("1", "2"))
+    assert one == two and list(one) == list(two)
+    assert (tmp_path / "1" / "per_query.csv").read_text() == (tmp_path / "2" / "per_query.csv").read_text()
