@@ -7,6 +7,7 @@
 
 Every contender takes the same step in rounds that alternate: `--lists` lists of `--passages` passages, forward,
 RankNet, backward, AdamW. The other two tokenise texts in the step, ours has tokenised them beforehand, as each does it.
+"-all" (packed-all) lets the last layer compute the states of all tokens.
 sentence-transformers runs at its default mini_batch_size and, as "-batched", with all pairs at once. Peak memory is the
 process's (on CUDA, the allocator's). MFU by distill/flops.py, on real tokens.
 """
@@ -83,6 +84,9 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
 
     layout, *options = name.split("-")
     ours = CrossEncoder.from_backbone(model, layout=layout).train().to(device)
+    if "all" in options:  # states of all tokens in the last layer, too
+        for layer in ours.backbone.encoder.layer:
+            vars(layer).pop("forward", None)
     if "compiled" in options:
         ours.backbone.compile(dynamic=True)
     precision = torch.bfloat16 if "bf16" in options else torch.float32
@@ -147,7 +151,7 @@ def main() -> None:
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--lightning-ir", help="interpreter of an environment that has it", default=sys.executable)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--worker", help="a contender; -bf16 and -compiled may follow packed and padded")
+    parser.add_argument("--worker", help="a contender; -bf16, -compiled and -all may follow packed and padded")
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()

@@ -35,7 +35,14 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with the tensors that the loss reads on the device; tokens follow chunk by chunk."""
-        return replace(self, target=self.target.to(device), mask=self.mask.to(device))
+        return replace(self, target=copy_to(self.target, device), mask=copy_to(self.mask, device))
+
+
+def copy_to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on the device; the host does not wait for a copy to a GPU."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # from other memory the copy would not be asynchronous
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass
@@ -50,7 +57,7 @@ class PaddedChunk:
     def to(self, device: torch.device) -> "PaddedChunk":
         """Return the chunk with what the model reads on the device."""
         names = ("input_ids", "attention_mask", "token_type_ids")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        return replace(self, **{name: copy_to(getattr(self, name), device) for name in names})
 
     def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
         """Return the backbone's keyword arguments; it counts positions itself."""

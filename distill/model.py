@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distill.batch import Batch, PaddedChunk, make_batch, pad_chunks
+from distill.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
 from distill.errors import InputError
 from distill.packing import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
 from distill.tokens import PairTemplate
@@ -128,7 +128,7 @@ class CrossEncoder(nn.Module):
     def arrange(self, batch: Batch, chunks: list[PackedChunk | PaddedChunk], scores: list[Tensor]) -> Tensor:
         """Return the scores [B, K] of a batch, 0 where padded, from those of its chunks."""
         flat = torch.cat(scores)  # [P], in the order of the chunks
-        slots = batch.slots[torch.cat([chunk.pairs for chunk in chunks])].to(flat.device, non_blocking=True)
+        slots = copy_to(batch.slots[torch.cat([chunk.pairs for chunk in chunks])], flat.device)
         return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
 
     @torch.inference_mode()
@@ -146,7 +146,8 @@ class CrossEncoder(nn.Module):
         encoded_query = self._encode([query], self.query_length)[0]
         pairs = [self.template.join(encoded_query, tokens) for tokens in self._encode(passages, self.passage_length)]
         batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16)
+        with half if precision == torch.bfloat16 else contextlib.nullcontext():  # or in the caller's own context
             scores = self.score(batch, max_tokens)[0].cpu()
         self.train(was_training)
         order = torch.argsort(scores, descending=True, stable=True)

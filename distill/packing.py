@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from distill.batch import Batch
+from distill.batch import Batch, copy_to
 
 NAME = "distill_packed"  # of the attention function, in transformers' registry
 BUCKETS = 8  # numbers of tokens that a full chunk is divided into, so that compiled code meets few shapes
@@ -45,7 +45,7 @@ class PackedChunk:
     def to(self, device: torch.device) -> "PackedChunk":
         """Return the chunk with what the model reads on the device."""
         names = ("input_ids", "token_type_ids", "position_ids", "cu_seqlens")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        moved = {name: copy_to(getattr(self, name), device) for name in names}
         return replace(self, **moved, lengths=None if device.type == "cuda" else self.lengths)
 
     def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:

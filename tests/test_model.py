@@ -105,6 +105,7 @@ def test_autocast_leaves_scores_in_float32(tmp_path):
         _, scores = model.rank(QUERY, PASSAGES)
     _, exact = model.rank(QUERY, PASSAGES)
     assert scores == pytest.approx(exact, rel=0.1, abs=0.1) and scores != exact
+    assert model.rank(QUERY, PASSAGES, precision=torch.bfloat16)[1] == scores
 
 
 def test_dropout_replaces_every_dropout_of_the_backbone(backbone):
