@@ -44,8 +44,7 @@ def backward(
         if not one_pass:
             random_states.append(_random_state(device))
         # With a graph even where it is thrown away: compiled code without one would draw other random numbers
-        scores = score(chunk)
-        parts.append(scores if one_pass else scores.detach().requires_grad_())
+        parts.append(score(chunk) if one_pass else score(chunk).detach().requires_grad_())
     loss = loss_function(model.arrange(lists, chunks, parts), lists.target, lists.mask) / num_terms
     loss.backward()
     if not one_pass:
