@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from distill.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
+from distill.device import choose_precision
 from distill.errors import InputError
 from distill.packing import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
 from distill.tokens import PairTemplate
@@ -133,11 +134,12 @@ class CrossEncoder(nn.Module):
 
     @torch.inference_mode()
     def rank(
-        self, query: str, passages: list[str], max_tokens: int = 16384, precision: torch.dtype = torch.float32
+        self, query: str, passages: list[str], max_tokens: int = 16384, precision: torch.dtype | None = None
     ) -> tuple[list[int], list[float]]:
         """Return the indices of the passages from best to worst, and their scores in that order.
 
-        precision: of the forward pass; torch.bfloat16 is faster on GPUs, and on CPUs that have it in hardware.
+        precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs, too, are faster in
+        torch.bfloat16. A caller's own autocast holds.
         """
         if not passages:
             return [], []
@@ -146,6 +148,7 @@ class CrossEncoder(nn.Module):
         encoded_query = self._encode([query], self.query_length)[0]
         pairs = [self.template.join(encoded_query, tokens) for tokens in self._encode(passages, self.passage_length)]
         batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
+        precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # or in the caller's own context
             scores = self.score(batch, max_tokens)[0].cpu()

@@ -138,7 +138,7 @@ def packed_attention(
     """
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, H, d]
     window = None if sliding_window is None else sliding_window - 1
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    if _takes_varlen_attn(query):
         from torch.nn.attention.varlen import varlen_attn
 
         starts = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device) if first_only else cu_seqlens
@@ -149,6 +149,10 @@ def packed_attention(
         lengths = lengths or tuple(cu_seqlens.diff().tolist())
         attended = _attend(query, key, value, lengths, (1,) * len(lengths) if first_only else lengths, scaling, window)
     return attended[None], None
+
+
+def _takes_varlen_attn(query: Tensor) -> bool:
+    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
 
 
 def _attend(query, key, value, lengths, query_lengths, scaling: float | None, window: int | None) -> Tensor:

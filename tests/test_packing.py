@@ -1,5 +1,7 @@
 """The packed layout gives the padded one's scores and gradients, for every family, and little remainder."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel
 
+from distill import packing
 from distill.batch import make_batch
 from distill.errors import InputError
 from distill.model import CrossEncoder
@@ -130,3 +133,25 @@ def test_deberta_stays_padded(tmp_path):
     assert CrossEncoder.from_backbone(directory, query_length=8, passage_length=16).layout == "padded"
     with pytest.raises(InputError, match="model.layout=packed: a deberta-v2 backbone .* set model.layout=padded"):
         CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, layout="packed")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_way_of_a_gpu_traces_into_one_graph_for_all_shapes(tmp_path, monkeypatch, family):
+    # Without a GPU varlen_attn cannot run; that it is called as it wants to be, and what it returns, shows in the trace
+    monkeypatch.setattr(packing, "_takes_varlen_attn", lambda query: True)
+    model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, family))), layout="packed").eval()
+    graphs = []
+
+    def trace(graph, _):
+        graphs.append(graph)
+        return lambda *inputs: [torch.zeros(1)] * 2  # in place of the states, and of what BERT's pooler makes of them
+
+    compiled = torch.compile(model.backbone, backend=trace, fullgraph=True, dynamic=True)
+    for max_tokens in (800, 1600):
+        batch = ragged_batch(LENGTHS, SIZES)
+        for chunk in pack_chunks(batch, max_tokens, 0, model.max_length, buckets=True):
+            inputs = replace(chunk, lengths=None).inputs(model.takes_token_types, model.first_position)
+            compiled(**inputs)
+    (graph,) = graphs
+    calls = [node for node in graph.graph.nodes if "varlen_attn" in str(node.target)]
+    assert len(calls) == model.backbone.config.num_hidden_layers
