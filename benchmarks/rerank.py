@@ -7,7 +7,8 @@
 DIR is any encoder of transformers or a saved cross-encoder; its scores do not matter to speed. Every contender scores
 the same queries x passages in rounds that alternate; each at its own best documented settings: sentence-transformers'
 `predict` sorts by length (batches of 32), lightning-ir scores one query at a time, 100 passages a batch.
-`--passages 100 --queries-number 1` is the case of latency.
+`--passages 100 --queries-number 1` is the case of latency; there, on CUDA, `--contenders packed-bf16,packed-bf16-graphs`
+shows what CUDA graphs bring.
 """
 
 import argparse
@@ -49,11 +50,14 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
         return score
     from distill.model import CrossEncoder
 
-    layout, _, half = name.partition("-")
+    layout, *options = name.split("-")
+    torch.manual_seed(0)  # an encoder's new linear layer is the same for all of ours
     ours = CrossEncoder.from_backbone(model, layout=layout).eval().to(device)
-    if device.type == "cuda":
+    if "graphs" in options:
+        ours.backbone.compile(mode="reduce-overhead", dynamic=False)
+    elif device.type == "cuda":
         ours.backbone.compile(dynamic=True)
-    precision = torch.bfloat16 if half else torch.float32
+    precision = torch.bfloat16 if "bf16" in options else torch.float32
 
     def rank() -> list[list[float]]:
         found = []
@@ -104,7 +108,7 @@ def main() -> None:
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--lightning-ir", help="interpreter of an environment that has it", default=sys.executable)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--worker", choices=CONTENDERS)
+    parser.add_argument("--worker")
     parser.add_argument("--texts", type=Path)
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
