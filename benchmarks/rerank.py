@@ -7,8 +7,8 @@
 DIR is any encoder of transformers or a saved cross-encoder; its scores do not matter to speed. Every contender scores
 the same queries x passages in rounds that alternate; each at its own best documented settings: sentence-transformers'
 `predict` sorts by length (batches of 32), lightning-ir scores one query at a time, 100 passages a batch.
-`--passages 100 --queries-number 1` is the case of latency; there, on CUDA, `--contenders packed-bf16,packed-bf16-graphs`
-shows what CUDA graphs bring.
+`--passages 100 --queries-number 1` is the case of latency; there, on CUDA, `--contenders
+packed-bf16,packed-bf16-graphs` shows what CUDA graphs bring.
 """
 
 import argparse
