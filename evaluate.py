@@ -1,24 +1,29 @@
-"""Re-rank a run with a model and measure it, or measure a run as it stands.
+"""Re-rank runs with a model and measure them, or measure runs as they stand.
 
     python evaluate.py model=DIR_OR_HUB_ID task=files task.passages=P.tsv task.queries=Q.tsv task.run=R.run \
         task.qrels=QRELS task.depth=100
-    torchrun --nproc-per-node 8 evaluate.py ...         the queries shared out among several GPUs
     python evaluate.py model=null task=files task.run=R.run task.qrels=QRELS
+    python evaluate.py model=DIR_OR_HUB_ID task=trec-dl             a suite, task by task; see conf/task/
+    python evaluate.py resume=outputs/evaluate/DATE/TIME            with the overrides of the stopped evaluation
+    torchrun --nproc-per-node 8 evaluate.py ...                     the queries shared out among several GPUs
 
-Prints a table, and leaves run.txt (TREC), per_query.csv and results.json in its output directory.
+Prints a table, and leaves config.yaml and results.json in its output directory, with run.txt (TREC) and per_query.csv
+there, or of each task of a suite in tasks/TASK/.
 """
 
-import csv
+import json
 import logging
+import statistics
+import time
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from distill.config import check_evaluate, register_schemas
-from distill.errors import exit_on_bad_input
+from distill.config import changed_keys, check_evaluate, register_schemas, split_suite
+from distill.errors import InputError, Unavailable, exit_on_bad_input
 
 log = logging.getLogger("evaluate")
 
@@ -28,52 +33,112 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.device import choose_device
     from distill.distributed import start_ranks
-    from distill.download import with_local_files
-    from distill.rerank import measure, read_task, task_metrics
+    from distill.tasks import suite_metrics
     from distill.tracking import format_results, write_results
-    from distill.trec import write_run
 
     ranks = start_ranks(choose_device(cfg.device))
+    directory = ranks.gather(directory)[0]  # where the first rank writes
     if not ranks.is_first:
         logging.getLogger().setLevel(logging.ERROR)
-    task = read_task(with_local_files(cfg).task, texts=cfg.model is not None)
-    results = task_metrics("first_stage", task, task.run)
-    if task.teacher:
-        results |= task_metrics("teacher", task, task.teacher)
-    run = task.run
-    if cfg.model is not None:
-        run = rerank_with(cfg, task, ranks)
-        results |= task_metrics("test", task, run)
     if ranks.is_first:
-        write_run(run, directory / "run.txt", tag=Path(cfg.model).name if cfg.model else "first_stage")
-        write_per_query(directory / "per_query.csv", measure(run, task.qrels, task.measures)[1])
+        prepare_directory(cfg, directory)
+    model = load_model(cfg, ranks) if cfg.model is not None else None
+    parts, results, missing = split_suite(cfg.task), {}, {}
+    measured: dict[str, dict] = {}  # row -> task -> values of each query
+    for part in parts:
+        place = directory / "tasks" / part.name if cfg.task.tasks else directory
+        try:
+            of_task, values = evaluate_task(cfg, part, model, place, ranks)
+        except Unavailable as error:
+            if not cfg.task.tasks:
+                raise
+            missing[part.name] = f"{error} ({part.licence})" if part.licence else str(error)
+            log.warning("%s: not measured: %s", part.name, missing[part.name])
+            continue
+        results |= of_task
+        for row, per_query in values.items():
+            measured.setdefault(row, {})[part.name] = per_query
+    if not measured:
+        raise Unavailable(f"{cfg.task.name}: none of its {len(parts)} tasks is here: {next(iter(missing.values()))}")
+    if cfg.task.tasks:
+        for row, values in measured.items():
+            results |= suite_metrics(row, cfg.task, values)
+    if ranks.is_first:
         write_results(directory / "results.json", results)
-        print(format_results(results, task.name, len(task.qrels), [str(name) for name in task.measures]))
+        num_queries = {name: len(values) for name, values in measured["first_stage"].items()}
+        print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], missing))
     ranks.finish()
-    log.info("run, values per query and results: %s", directory)
+    log.info("runs, values per query and results: %s", directory)
     return results
 
 
-def rerank_with(cfg: DictConfig, task, ranks):
-    """Load the model and return its ranking of the task's run."""
-    from distill.device import choose_precision
+def prepare_directory(cfg: DictConfig, directory: Path) -> None:
+    """Write the composed configuration; a resumed evaluation must have the one that it started with."""
+    path = directory / "config.yaml"
+    if not cfg.resume:
+        OmegaConf.save(cfg, path)
+        return
+    changed = changed_keys(OmegaConf.load(path), cfg)
+    if changed:
+        raise InputError(f"resume={cfg.resume}: the configuration differs ({'; '.join(changed)}): repeat its overrides")
+
+
+def load_model(cfg: DictConfig, ranks):
+    """Load the model onto its device."""
     from distill.model import CrossEncoder
-    from distill.rerank import Reranker
 
     model = CrossEncoder.from_pretrained(cfg.model, layout=cfg.layout).to(ranks.device)
     if ranks.device.type == "cuda":
         model.backbone.compile(dynamic=True)
-    precision = choose_precision(cfg.precision, ranks.device)
-    return Reranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+    return model
 
 
-def write_per_query(path: Path, per_query: dict[str, dict[str, float]]) -> None:
-    """Write one line a query: its id and its value of each measure."""
-    measures = list(next(iter(per_query.values())))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["query_id", *measures])
-        writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ranks) -> tuple[dict, dict]:
+    """Evaluate one task; return its results, and for each ranking that was measured the values of each query.
+
+    What a stopped evaluation has re-ranked is not re-ranked again.
+    """
+    from distill.device import choose_precision
+    from distill.rerank import Reranker
+    from distill.tasks import measure_rows, read_task, write_task
+    from distill.trec import read_run
+
+    done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
+    task = read_task(part, texts=model is not None and not done)
+    rows, latency = {"first_stage": task.run}, {}
+    if task.teacher:
+        rows["teacher"] = task.teacher
+    if model is not None and done:
+        log.info("%s: re-ranked before", part.name)
+        rows["test"] = read_run(str(directory / "run.txt"))
+        if (directory / "latency.json").is_file():
+            latency = json.loads((directory / "latency.json").read_text())
+    elif model is not None:
+        precision = choose_precision(cfg.precision, ranks.device)
+        rows["test"] = Reranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+        latency = time_queries(task, model, cfg, precision)
+    results, values = measure_rows(task, rows)
+    if ranks.is_first and not done:
+        name, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
+        directory.mkdir(parents=True, exist_ok=True)
+        if latency:
+            (directory / "latency.json").write_text(json.dumps(latency) + "\n")
+        write_task(directory, rows[name], values[name], tag)
+    return results | latency, values
+
+
+def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
+    """Return the median seconds of single queries, from text to ranking, after one that is not counted."""
+    query_ids = [query_id for query_id, ranked in task.run.items() if len(ranked)]
+    seconds = []
+    for query_id in query_ids[: cfg.latency_queries + 1] if cfg.latency_queries else ():
+        passages = [task.passages[doc_id] for doc_id in task.run[query_id].doc_ids]
+        start = time.perf_counter()
+        model.rank(task.queries[query_id], passages, cfg.max_tokens, precision)
+        seconds.append(time.perf_counter() - start)
+    if not seconds:
+        return {}
+    return {f"latency/{task.name}/seconds_per_query": statistics.median(seconds[1:] or seconds)}
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
@@ -81,7 +146,7 @@ def main(cfg: DictConfig) -> None:
     """Evaluate one configuration; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_evaluate(cfg)
-        evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))
+        evaluate(cfg, Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute())
 
 
 if __name__ == "__main__":

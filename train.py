@@ -59,7 +59,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.losses import LOSSES, TERMS
     from distill.model import CrossEncoder, load_tokenizer
     from distill.optim import make_optimizer, set_lr
-    from distill.rerank import Reranker, measure, read_task, task_metrics
+    from distill.rerank import Reranker
+    from distill.tasks import measure_rows, measure_together, read_tasks, suite_metrics, write_task
     from distill.tracking import Tracker, format_results
 
     started = time.perf_counter()
@@ -77,7 +78,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Data first: whatever is wrong with it shows before a model is built
     local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
     lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
-    validation, task = read_task(local.validation), read_task(local.task)
+    validation, tasks = read_tasks(cfg.validation), read_tasks(cfg.task)
 
     torch.manual_seed(cfg.seed)
     model = CrossEncoder.from_backbone(
@@ -94,8 +95,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     if not ranks.is_first:
         torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # dropout of its own
     loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
-    validator = Reranker(validation, model, judged_only=True, ranks=ranks) if validation else None
-    tester = Reranker(task, model, ranks=ranks) if task else None
+    validators = [Reranker(task, model, judged_only=True, ranks=ranks) for task in validation]
+    testers = [Reranker(task, model, ranks=ranks) for task in tasks]
     if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
         model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
     optimizer = make_optimizer(model, cfg.optimizer)
@@ -120,8 +121,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             sums = torch.stack([torch.zeros_like(sums[0]), sums[1]])
         restore_random_state(state["random"], ranks.rank, ranks.size, cfg.seed + step)
         log.info("resumed at step %d of %d", step, num_steps)
-    elif task and cfg.task.untrained:
-        results |= task_metrics("untrained", task, tester.rerank(model, cfg.train.max_tokens, precision))
+    elif cfg.task.untrained:
+        for task, tester in zip(tasks, testers, strict=True):
+            results |= measure_rows(task, {"untrained": tester.rerank(model, cfg.train.max_tokens, precision)})[0]
 
     def save() -> None:
         check_finite()
@@ -203,11 +205,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 num_pairs, num_tokens, num_flops, clock = 0, 0, 0.0, time.perf_counter()
 
             improved = False
-            if validator and (step % cfg.train.validate_every == 0 or step == num_steps):
+            if validators and (step % cfg.train.validate_every == 0 or step == num_steps):
                 check_finite()
                 paused = time.perf_counter()
-                student_run = validator.rerank(model, cfg.train.max_tokens, precision)
-                values, _ = measure(student_run, validation.qrels, validation.measures)
+                runs = [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+                values = measure_together(validation, runs)
                 tracker.log(step, {f"val/{name}": value for name, value in values.items()})
                 name, value = next(iter(values.items()))
                 improved = value > best_value
@@ -232,7 +234,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 raise SystemExit(128 + stopped_by)
 
     # The best model by validation, or the last one where nothing was validated
-    if validator:
+    if validators:
         if ranks.is_first:
             model.load_state_dict(CrossEncoder.from_pretrained(model_directory).state_dict())
         ranks.copy_from_first(model)
@@ -244,13 +246,23 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         link_checkpoint(last, best)
     results |= {"train/steps": step, "train/seconds": time.perf_counter() - started}
 
-    if task:
-        results |= task_metrics("first_stage", task, task.run)
-        if task.teacher:
-            results |= task_metrics("teacher", task, task.teacher)
-        results |= task_metrics("test", task, tester.rerank(model, cfg.train.max_tokens, precision))
-    if task and ranks.is_first:
-        print(format_results(results, task.name, len(task.qrels), [str(name) for name in task.measures]))
+    measured: dict[str, dict] = {}  # row -> task -> values of each query
+    for task, tester in zip(tasks, testers, strict=True):
+        rows = {"first_stage": task.run} | ({"teacher": task.teacher} if task.teacher else {})
+        rows["test"] = tester.rerank(model, cfg.train.max_tokens, precision)
+        of_task, values = measure_rows(task, rows)
+        results |= of_task
+        for row, per_query in values.items():
+            measured.setdefault(row, {})[task.name] = per_query
+        if ranks.is_first:
+            place = directory / "tasks" / task.name if cfg.task.tasks else directory
+            write_task(place, rows["test"], values["test"], tag="student")
+    if cfg.task.tasks:
+        for row, values in measured.items():
+            results |= suite_metrics(row, cfg.task, values)
+    if tasks and ranks.is_first:
+        num_queries = {name: len(values) for name, values in measured["test"].items()}
+        print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
     tracker.finish(results, model_directory)
     tracker.close()
     ranks.finish()

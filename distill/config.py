@@ -113,6 +113,22 @@ class Teacher:
 
 
 @dataclass
+class TaskPart:
+    """A task of a suite: what is null is the suite's."""
+
+    passages: str | None = None
+    queries: str | None = None
+    run: str | None = None
+    qrels: str | None = None
+    teacher: str | None = None
+    depth: int | None = None
+    measures: list[str] | None = None
+    corpus: str | None = None
+    licence: str | None = None
+    drop_identical: bool | None = None
+
+
+@dataclass
 class Task:
     name: str = MISSING
     passages: str | None = None
@@ -123,6 +139,14 @@ class Task:
     depth: int | None = None
     measures: list[str] = MISSING
     untrained: bool = False
+    corpus: str | None = None
+    licence: str | None = None
+    drop_identical: bool = MISSING
+    windows: int = MISSING
+    window_stride: int | None = None
+    tasks: dict[str, TaskPart] = field(default_factory=dict)
+    runs: str | None = None
+    means: list[str] = MISSING
 
 
 @dataclass
@@ -185,6 +209,8 @@ class TrainConfig:
 class EvaluateConfig:
     model: str | None = None
     task: Task = MISSING
+    latency_queries: int = MISSING
+    resume: str | None = None
     max_tokens: int = MISSING
     layout: str = MISSING
     device: str = MISSING
@@ -229,6 +255,7 @@ AT_LEAST_ONE = (
         "train.patience",
     ),
     *("train.save_every", "train.log_every", "validation.depth", "task.depth"),
+    *("validation.windows", "task.windows", "validation.window_stride", "task.window_stride"),
 )
 
 
@@ -305,12 +332,12 @@ def check_train(cfg: DictConfig) -> None:
         _check_source(cfg, name)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
-    if cfg.validation.run is None and cfg.train.patience is not None:
+    if not has_tasks(cfg.validation) and cfg.train.patience is not None:
         raise InputError(
             f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
             "validation.qrels, or set train.patience=null"
         )
-    if cfg.task.run is None and cfg.task.untrained:
+    if not has_tasks(cfg.task) and cfg.task.untrained:
         raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
     if cfg.resume is not None and not (Path(cfg.resume) / "checkpoints" / "last.pt").is_file():
         raise InputError(f"resume={cfg.resume}: no checkpoints/last.pt there: give the output directory of a run")
@@ -319,24 +346,52 @@ def check_train(cfg: DictConfig) -> None:
 def check_evaluate(cfg: DictConfig) -> None:
     """Check the rules between the fields of an evaluation; raises InputError like `check_train`."""
     _check_values(cfg)
-    if cfg.task.run is None:
+    if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
-    if cfg.model is None:
-        _check_source(cfg, "task.qrels", required=True)
-        _check_source(cfg, "task.run")
-    else:
-        check_task(cfg.task, "task")
+    check_task(cfg.task, "task", texts=cfg.model is not None)
+    if cfg.latency_queries < 0:
+        raise InputError(f"latency_queries={cfg.latency_queries}: must be 0 or more")
+    if cfg.resume is not None and not (Path(cfg.resume) / "config.yaml").is_file():
+        raise InputError(f"resume={cfg.resume}: no config.yaml there: give the output directory of an evaluation")
 
 
-def check_task(task: DictConfig, key: str) -> None:
-    """Check that a task which has a run has all that re-ranking and measuring needs; raises InputError."""
-    if task.run is None:
-        return
-    if not task.measures:
-        raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
-    for name in ("passages", "queries", "run", "qrels"):
-        _check_source(task, name, required=True, prefix=f"{key}.")
-    _check_source(task, "teacher", prefix=f"{key}.")
+def has_tasks(task: DictConfig) -> bool:
+    """Whether there is anything to measure."""
+    return task.run is not None or bool(task.tasks)
+
+
+def split_suite(task: DictConfig) -> list[DictConfig]:
+    """Return the tasks of a suite, each with all its keys; a task that is no suite is its own single one."""
+    if not has_tasks(task):
+        return []
+    own = OmegaConf.to_container(task, resolve=True)
+    tasks = []
+    for name, part in (own["tasks"] or {own["name"]: {}}).items():
+        merged = own | {key: value for key, value in part.items() if value is not None} | {"name": name, "tasks": {}}
+        if own["runs"] is not None:
+            merged["run"] = own["runs"].replace("{task}", name)
+        tasks.append(OmegaConf.create(merged))
+    return tasks
+
+
+def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
+    """Check that tasks have all that measuring needs, and re-ranking where texts are read; raises InputError."""
+    for mean in task.means:
+        if mean not in ("arithmetic", "geometric"):
+            raise InputError(f"{key}.means: {mean} is unknown: choose among arithmetic, geometric")
+    if task.runs is not None and "{task}" not in task.runs:
+        raise InputError(f"{key}.runs={task.runs}: must hold {{task}} where the task's name stands in the file names")
+    for part in split_suite(task):
+        if not part.measures:
+            raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
+        prefix = f"{key}.tasks.{part.name}." if task.tasks else f"{key}."
+        needed = ("passages", "queries") if texts or part.run == "bm25" else ()
+        for name in needed:
+            _check_source(part, name, required=True, prefix=prefix)
+        _check_source(part, "qrels", required=True, prefix=prefix)
+        if part.run is None or not task.tasks:  # of a suite's runs, some may be missing
+            _check_source(part, "run", required=True, prefix=prefix)
+        _check_source(part, "teacher", prefix=prefix)
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:
@@ -418,6 +473,11 @@ def _check_target(target: str, teacher: DictConfig) -> None:
         )
 
 
+def is_path(source: str) -> bool:
+    """Whether a source looks like a path, and not like an `ir_datasets` id."""
+    return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
+
+
 def _check_source(cfg: DictConfig, key: str, required: bool = False, prefix: str = "") -> None:
     """A value that looks like a path must be a file; anything else may be an `ir_datasets` id, looked up later."""
     value = OmegaConf.select(cfg, key)
@@ -427,6 +487,5 @@ def _check_source(cfg: DictConfig, key: str, required: bool = False, prefix: str
         return
     if is_remote(value):
         return
-    path_like = value.startswith(("/", ".", "~")) or value.removesuffix(".gz").endswith(FILE_SUFFIXES)
-    if not Path(value).is_file() and (path_like or Path(value).is_dir()):
+    if not Path(value).is_file() and (is_path(value) or Path(value).is_dir()):
         raise InputError(f"{prefix}{key}={value}: no such file: check the path (it is read from {Path.cwd()})")

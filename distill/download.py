@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from distill.cache import cache_directory, file_state
-from distill.errors import InputError
+from distill.errors import InputError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfi
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for key in unused:
         OmegaConf.update(cfg, key, None)
-    for group in ("data", "teacher", "validation", "task"):
-        for key, value in cfg.get(group, {}).items():
+    for node in (cfg, *(part for part in cfg.values() if isinstance(part, DictConfig))):
+        for key, value in node.items():
             if isinstance(value, str) and is_remote(value):
-                cfg[group][key] = local_file(value)
+                node[key] = local_file(value)
     return cfg
 
 
@@ -75,7 +75,7 @@ def local_file(source: str) -> str:
                 _fetch(address, path)
         except OSError as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(
+            raise Unavailable(
                 f"{name}: cannot be downloaded ({reason}): get it from {_page(address)} and put it at {path}"
             ) from None
     for algorithm, expected in options.items():

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Bad input: its message is one line with the place, the reason and the remedy."""
 
 
+class Unavailable(InputError):
+    """What is not on this machine and cannot be downloaded; a suite goes on without it, and says so."""
+
+
 @contextlib.contextmanager
 def exit_on_bad_input(sweep: bool) -> Iterator[None]:
     """Answer an InputError with its one line and exit status 2.

@@ -113,18 +113,37 @@ def write_results(path: Path, results: dict[str, float]) -> None:
     os.replace(aside, path)
 
 
-def format_results(results: dict[str, float], task: str, num_queries: int, measures: list[str]) -> str:
-    """Return the values of one task as a table: a row for each ranking that was measured, a column for each measure."""
-    label_width = max(map(len, ROWS.values())) + 2
-    widths = [max(len(name), 6) + 2 for name in measures]
-    lines = [f"{task}: {num_queries} queries".ljust(label_width) + _align(measures, widths)]
-    lines.append("-" * len(lines[0]))
-    for row, label in ROWS.items():
-        if f"{row}/{task}/{measures[0]}" in results:
-            values = [f"{results[f'{row}/{task}/{name}']:.4f}" for name in measures]
-            lines.append(label.ljust(label_width) + _align(values, widths))
-    return "\n".join(lines)
+def format_results(
+    results: dict[str, float], name: str, num_queries: dict[str, int], measures: list[str], missing: dict[str, str]
+) -> str:
+    """Return the values of a task as a table, or one table a measure for the tasks and averages of a suite.
+
+    num_queries: of each task. missing: the tasks that a suite lacks, with the reason.
+    """
+    if [*num_queries] == [name]:
+        rows = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
+        cells = [[label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in rows.items()]
+        return _table([f"{name}: {num_queries[name]} queries", *measures], cells)
+    averages = dict.fromkeys(metric.split("/")[1] for metric in results if metric.split("/")[1].startswith(f"{name}-"))
+    tables = []
+    for one in measures:
+        rows = [row for row in ROWS if any(key.startswith(f"{row}/") and key.endswith(f"/{one}") for key in results)]
+        cells = []
+        for task in [*num_queries, *(average for average in averages if average not in num_queries)]:
+            values = [results.get(f"{row}/{task}/{one}") for row in rows]
+            size = str(num_queries.get(task, ""))
+            cells.append([task, size, *("" if value is None else f"{value:.4f}" for value in values)])
+        cells += [[task, "", *["missing"] * len(rows)] for task in missing]
+        tables.append(_table([f"{name}: {one}", "queries", *(ROWS[row] for row in rows)], cells))
+    reasons = [f"missing: {task}: {reason}" for task, reason in missing.items()]
+    return "\n\n".join(["\n\n".join(tables), *(["\n".join(reasons)] if reasons else [])])
 
 
-def _align(cells: list[str], widths: list[int]) -> str:
-    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+def _table(header: list[str], cells: list[list[str]]) -> str:
+    """Align the first column to the left and the rest to the right, under a line below the header."""
+    widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(row))
+        for row in (list(zip(row, widths, strict=True)) for row in [header, *cells])
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -20,7 +20,7 @@ from typing import TextIO
 
 import numpy as np
 
-from distill.errors import InputError
+from distill.errors import InputError, Unavailable
 from distill.inline import inline_qrels_rows, inline_run_rows
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def ir_datasets_records(source: str, kind: str, doc_ids: list[str] | None = None
     except (OSError, RuntimeError) as error:
         url = getattr(getattr(error, "request", None), "url", None)
         place = ir_datasets.util.home_path() / "downloads"
-        raise InputError(
+        raise Unavailable(
             f"{source}: ir_datasets cannot download its {kind} ({' '.join(str(error).split())[:150]}): "
             + (f"get {url} and put it at {place / _md5_of(url)}" if url else f"see its messages above, and {place}")
         ) from None

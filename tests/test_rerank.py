@@ -9,7 +9,8 @@ from conftest import compose_config
 
 from distill.errors import InputError
 from distill.model import CrossEncoder
-from distill.rerank import Reranker, measure, parse_measures, read_task, task_metrics
+from distill.rerank import Reranker
+from distill.tasks import measure, measure_rows, parse_measures, read_task
 from distill.trec import RankedList, read_run
 
 
@@ -67,7 +68,7 @@ def test_first_stage_rows_of_table_1(shared, name, published):
     folder = shared / "data" / "trec-dl-2019"
     files = [f"task.run={folder / name}.run.gz", f"task.qrels={folder / 'qrels.txt'}", "task.depth=100"]
     task = read_task(compose_config("evaluate", "task=files", *files).task, texts=False)
-    (value,) = task_metrics("first_stage", task, task.run).values()
+    (value,) = measure_rows(task, {"first_stage": task.run})[0].values()
     assert round(value, 3) == published
 
 
@@ -80,7 +81,7 @@ def test_bm25_on_cranfield(shared):
         "task.measures=[nDCG@10,RR@10,R@100]",
     ]
     task = read_task(compose_config("evaluate", "task=files", *files).task, texts=False)
-    assert [round(value, 3) for value in task_metrics("x", task, task.run).values()] == [0.348, 0.494, 0.687]
+    assert [round(value, 3) for value in measure_rows(task, {"x": task.run})[0].values()] == [0.348, 0.494, 0.687]
 
 
 def test_judgments_of_queries_outside_the_query_file_are_left_out(collection, caplog):

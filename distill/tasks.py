@@ -1,0 +1,235 @@
+"""What to evaluate on: tasks, each a run with judgments; suites of tasks; runs measured.
+
+    for part in split_suite(cfg.task):                              # a task that is no suite is its only part
+        task = read_task(part)
+        values, per_query = measure(task.run, task.qrels, task.measures)
+        measured[task.name] = per_query
+    suite_metrics("first_stage", cfg.task, measured)
+
+A suite's means are taken over corpora; within a corpus, over all queries of all its tasks (the micro-average of TIREx).
+"""
+
+import csv
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from distill.collection import Texts, check_queries, read_passages, read_queries
+from distill.config import is_path, split_suite
+from distill.download import with_local_files
+from distill.errors import InputError, Unavailable
+from distill.trec import Qrels, RankedList, Run, find_line, read_qrels, read_run, write_run
+
+log = logging.getLogger(__name__)
+
+PerQuery = dict[str, dict[str, float]]  # query id -> measure -> value
+
+
+@dataclass
+class Task:
+    """What to evaluate on: a run with judgments, and the texts to re-rank it."""
+
+    name: str
+    corpus: str  # tasks of one corpus are averaged together
+    run: Run  # the first stage, cut to the task's depth
+    qrels: Qrels
+    measures: list  # of ir_measures
+    teacher: Run | None
+    queries: Texts
+    passages: Texts  # empty where the run is only measured
+    windows: int  # parts of a long passage that are scored, the best of which counts; 1: its beginning
+    window_stride: int | None  # tokens from one window's beginning to the next one's; None: half of a window
+
+
+def read_tasks(cfg: DictConfig) -> list[Task]:
+    """Read all tasks of a suite, with their texts; there may be none.
+
+    What is not available here is left out of a suite, with a warning. Raises InputError like `read_task`, and
+    Unavailable where nothing is left.
+    """
+    tasks = []
+    for part in split_suite(cfg):
+        try:
+            tasks.append(read_task(part))
+        except Unavailable as error:
+            if not cfg.tasks or (part.name == [*cfg.tasks][-1] and not tasks):
+                raise
+            log.warning("%s: left out of %s: %s", part.name, cfg.name, error)
+    return tasks
+
+
+def read_task(cfg: DictConfig, texts: bool = True) -> Task:
+    """Read one task's files, without its texts where a run is only measured.
+
+    Raises InputError for bad files, unknown measures, and ids that queries or passages lack; Unavailable for what is
+    not on this machine and cannot be downloaded.
+    """
+    measures = parse_measures(cfg.measures)
+    if cfg.licence and texts:
+        log.info("%s: its texts need a licence: %s", cfg.name, cfg.licence)
+    cfg = with_local_files(cfg)
+    queries = read_queries(cfg.queries) if cfg.queries else {}
+    qrels = read_qrels(cfg.qrels)
+    run = _read_first_stage(cfg, {query_id: text for query_id, text in queries.items() if query_id in qrels})
+    foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
+    if foreign:
+        log.info(
+            "%s: judgments of %d queries that are not in %s: not of this task", cfg.name, len(foreign), cfg.queries
+        )
+        qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
+    unjudged = [query_id for query_id in run if query_id not in qrels]
+    if len(unjudged) == len(run):
+        raise InputError(
+            f"{cfg.qrels}: judges none of the {len(run)} queries of {cfg.run}: use qrels that belong to the run"
+        )
+    if unjudged:
+        log.warning("%s: %d of %d queries of the run are not judged: not measured", cfg.name, len(unjudged), len(run))
+    teacher = None
+    if cfg.teacher is not None:
+        teacher = {query_id: ranked.cut(cfg.depth) for query_id, ranked in read_run(cfg.teacher).items()}
+    corpus = cfg.corpus or cfg.name
+    task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
+    if texts:
+        task.passages = read_passages(cfg.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
+        _check_texts(task, cfg)
+    return task
+
+
+def _read_first_stage(cfg: DictConfig, judged_queries: Texts) -> Run:
+    if cfg.run == "bm25":
+        from distill.bm25 import bm25_run  # here: most tasks have a run
+
+        if not judged_queries:
+            raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
+        run = bm25_run(cfg.passages, judged_queries, (cfg.depth or 1000) + cfg.drop_identical)
+    elif is_path(cfg.run) and not Path(cfg.run).is_file():
+        raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
+    else:
+        run = read_run(cfg.run)
+    if cfg.drop_identical:
+        run = {query_id: _without(ranked, query_id) for query_id, ranked in run.items()}
+    return {query_id: ranked.cut(cfg.depth) for query_id, ranked in run.items()}
+
+
+def _without(ranked: RankedList, doc_id: str) -> RankedList:
+    kept = np.array([other != doc_id for other in ranked.doc_ids], dtype=bool)
+    doc_ids = [other for other in ranked.doc_ids if other != doc_id]
+    return RankedList(doc_ids, ranked.scores[kept], ranked.ranks[kept])
+
+
+def parse_measures(names: list[str]) -> list:
+    """Turn names such as nDCG@10 or RR(rel=2)@10 into `ir_measures`; raises InputError for an unknown one."""
+    import ir_measures
+
+    measures = []
+    for name in names:
+        try:
+            measures.append(ir_measures.parse_measure(name))
+        except (NameError, ValueError) as error:
+            raise InputError(
+                f"measure {name}: unknown to ir_measures ({error}): write it as in nDCG@10, RR@10, R@100"
+            ) from None
+    return measures
+
+
+def _check_texts(task: Task, cfg: DictConfig) -> None:
+    check_queries(task.run, cfg.run, task.queries, cfg.queries)
+    num_empty = 0
+    for query_id, ranked in task.run.items():
+        for doc_id in ranked.doc_ids:
+            if doc_id not in task.passages:
+                place = find_line(cfg.run, query_id, doc_id)
+                raise InputError(f"{place}: passage {doc_id} is not in {cfg.passages}: use the collection of the run")
+        kept = np.array([bool(task.passages[doc_id]) for doc_id in ranked.doc_ids], dtype=bool)
+        num_empty += int((~kept).sum())
+        doc_ids = [doc_id for doc_id, keep in zip(ranked.doc_ids, kept, strict=True) if keep]
+        task.run[query_id] = RankedList(doc_ids, ranked.scores[kept], ranked.ranks[kept])
+    if num_empty:
+        log.warning("%s: %d empty passages left out of the run", cfg.name, num_empty)
+
+
+def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], PerQuery]:
+    """Measure a run with `ir_measures`: the means by measure name, and the values of each query.
+
+    Scores are passed on as they are, so that trec_eval gives the same values on the file that `write_run` writes; it
+    breaks ties of score by passage id. Judged queries that the run lacks count as the measure defines, mostly 0.
+    """
+    import ir_measures
+
+    scored = {q: dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True)) for q, ranked in run.items()}
+    aggregated, results = ir_measures.calc(measures, qrels, scored)
+    per_query: PerQuery = {}
+    for result in results:
+        per_query.setdefault(result.query_id, {})[str(result.measure)] = result.value
+    return {str(name): aggregated[name] for name in measures}, per_query  # in the order asked for
+
+
+def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:
+    """Return the means under `results.json`'s names, `<row>/<task>/<measure>`, and each row's values by query."""
+    results, per_query = {}, {}
+    for row, run in rows.items():
+        values, per_query[row] = measure(run, task.qrels, task.measures)
+        results |= {f"{row}/{task.name}/{name}": value for name, value in values.items()}
+    return results, per_query
+
+
+def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
+    """Write run.txt (TREC) and then per_query.csv, one line a query: its id and its value of each measure."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_run(run, directory / "run.txt", tag)
+    measures = list(next(iter(per_query.values())))
+    aside = directory / ".per_query.new"
+    with open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query_id", *measures])
+        writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+    aside.rename(directory / "per_query.csv")
+
+
+def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -> dict[str, float]:
+    """Return a suite's averages under `results.json`'s names, from the values of each task's queries.
+
+    `<prefix>/<suite>-<corpus>/<measure>` for every corpus that tasks name, and for the suite's means over all corpora
+    `<prefix>/<suite>-arithmetic-mean/<measure>`. A corpus that lacks a task is left out; where corpora are left out,
+    the name says of how many the mean is: `<suite>-arithmetic-mean-of-3`.
+    """
+    corpora: dict[str, list[str]] = {}  # corpus -> its tasks
+    parts = split_suite(cfg)
+    for part in parts:
+        corpora.setdefault(part.corpus or part.name, []).append(part.name)
+    whole = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
+    named = {part.corpus for part in parts}
+    results = {}
+    for name in map(str, parse_measures(cfg.measures)):
+        values = {}
+        for corpus, names in whole.items():
+            found = [query.get(name) for task in names for query in measured[task].values()]
+            if None not in found:
+                values[corpus] = math.fsum(found) / len(found)
+        results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}
+        suffix = "" if len(values) == len(corpora) else f"-of-{len(values)}"
+        for kind in cfg.means if values else ():
+            results[f"{prefix}/{cfg.name}-{kind}-mean{suffix}/{name}"] = _mean(kind, [*values.values()])
+    return results
+
+
+def _mean(kind: str, values: list[float]) -> float:
+    if kind == "arithmetic":
+        return math.fsum(values) / len(values)
+    return math.exp(math.fsum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0
+
+
+def measure_together(tasks: list[Task], runs: list[Run]) -> dict[str, float]:
+    """Return the arithmetic means over the tasks' corpora, by measure: what a suite is validated by."""
+    corpora: dict[str, list[dict[str, float]]] = {}
+    for task, run in zip(tasks, runs, strict=True):
+        _, per_query = measure(run, task.qrels, task.measures)
+        corpora.setdefault(task.corpus, []).extend(per_query.values())
+    return {
+        name: _mean("arithmetic", [math.fsum(q[name] for q in queries) / len(queries) for queries in corpora.values()])
+        for name in map(str, tasks[0].measures)
+    }
