@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from distill.download import is_remote
 from distill.errors import InputError
@@ -144,7 +145,7 @@ class Task:
     drop_identical: bool = MISSING
     windows: int = MISSING
     window_stride: int | None = None
-    tasks: dict[str, TaskPart] = field(default_factory=dict)
+    tasks: dict[str, Any] = field(default_factory=dict)  # of TaskPart, checked by check_task: + can then add one
     runs: str | None = None
     means: list[str] = MISSING
 
@@ -381,6 +382,11 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
             raise InputError(f"{key}.means: {mean} is unknown: choose among arithmetic, geometric")
     if task.runs is not None and "{task}" not in task.runs:
         raise InputError(f"{key}.runs={task.runs}: must hold {{task}} where the task's name stands in the file names")
+    for name, part in task.tasks.items():
+        try:
+            OmegaConf.merge(TaskPart, part)
+        except OmegaConfBaseException as error:
+            raise InputError(f"{key}.tasks.{name}: {str(error).splitlines()[0]}: see conf/task/files.yaml") from None
     for part in split_suite(task):
         if not part.measures:
             raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")

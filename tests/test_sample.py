@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, compose_config
 
 from distill.collection import read_passages, read_queries
-from distill.rerank import measure, parse_measures
+from distill.tasks import measure, parse_measures
 from distill.trec import RankedList, read_qrels, read_run
 from train import train
 

@@ -39,7 +39,7 @@ def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, lo
     options += ["model.dropout=0.0", "task.untrained=true", f"loss={loss}"]
     results = run_train(tmp_path / "run", *file_overrides, *options)
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"config.yaml", "metrics.jsonl", "checkpoints", "model", "results.json"}
+    assert files == {"config.yaml", "metrics.jsonl", "checkpoints", "model", "results.json", "run.txt", "per_query.csv"}
     metrics = read_metrics(tmp_path / "run")
     losses = [row["train/loss"] for row in metrics if "train/loss" in row]
     assert len(losses) == 60 and losses[-1] < 0.8 * losses[0]

@@ -1,0 +1,233 @@
+"""Tasks and suites: averages by hand, what is missing, what is resumed; BM25 and windows against their definitions."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, compose_config
+from omegaconf import OmegaConf
+from test_evaluate import run_evaluate
+from test_train import run_train
+
+from distill.bm25 import K1, B, bm25_run
+from distill.config import split_suite
+from distill.errors import InputError, Unavailable
+from distill.model import CrossEncoder
+from distill.rerank import Reranker, window_starts
+from distill.tasks import measure, measure_together, read_task, read_tasks, suite_metrics
+from distill.trec import read_qrels, read_run
+
+
+def suite_config(tasks: dict, **more):
+    cfg = compose_config("evaluate", "task=files").task
+    OmegaConf.set_struct(cfg, False)
+    return OmegaConf.merge(cfg, {"name": "suite", "tasks": tasks, "means": ["arithmetic", "geometric"], **more})
+
+
+def values(*numbers: float) -> dict:
+    return {f"q{place}": {"nDCG@10": number} for place, number in enumerate(numbers)}
+
+
+# Two corpora and three tasks, worked by hand: corpus a has (0.2 + 0.4 + 0.9) / 3 = 0.5, corpus b 0.32
+TASKS = {"one": {"corpus": "a"}, "two": {"corpus": "a"}, "three": {"corpus": "b"}}
+MEASURED = {"one": values(0.2, 0.4), "two": values(0.9), "three": values(0.64, 0.0)}
+
+
+def test_a_suite_averages_queries_within_a_corpus_and_then_corpora():
+    results = suite_metrics("test", suite_config(TASKS, run="x"), MEASURED)
+    assert results == {
+        "test/suite-a/nDCG@10": pytest.approx(0.5),
+        "test/suite-b/nDCG@10": pytest.approx(0.32),
+        "test/suite-arithmetic-mean/nDCG@10": pytest.approx(0.41),
+        "test/suite-geometric-mean/nDCG@10": pytest.approx(0.4),
+    }
+
+
+def test_a_corpus_that_lacks_a_task_is_left_out_and_the_mean_says_so():
+    measured = {name: MEASURED[name] for name in ("one", "three")}
+    assert suite_metrics("test", suite_config(TASKS, run="x"), measured) == {
+        "test/suite-b/nDCG@10": pytest.approx(0.32),
+        "test/suite-arithmetic-mean-of-1/nDCG@10": pytest.approx(0.32),
+        "test/suite-geometric-mean-of-1/nDCG@10": pytest.approx(0.32),
+    }
+
+
+def test_a_geometric_mean_with_a_zero_is_zero():
+    measured = MEASURED | {"three": values(0.0)}
+    assert suite_metrics("test", suite_config(TASKS, run="x"), measured)["test/suite-geometric-mean/nDCG@10"] == 0
+
+
+def test_a_task_of_a_suite_has_what_it_does_not_override():
+    cfg = suite_config({"a": {"depth": 7}, "b": {"measures": ["RR@10"]}}, run="x", passages="p", runs="r/{task}.run")
+    one, two = split_suite(cfg)
+    assert (one.name, one.depth, one.run, one.passages, one.measures) == ("a", 7, "r/a.run", "p", ["nDCG@10"])
+    assert (two.name, two.depth, two.run, two.measures) == ("b", 100, "r/b.run", ["RR@10"])
+
+
+def suite_overrides(collection, missing: bool = True) -> list[str]:
+    names = ("passages", "queries", "qrels")
+    overrides = ["task=files", "task.name=pair", "task.means=[arithmetic]"]
+    overrides += [f"task.{name}={collection[name]}" for name in names]
+    tasks = {"first": collection["first_stage"], "second": collection["teacher"]}
+    tasks |= {"absent": "nowhere.run"} if missing else {}
+    return overrides + [f"+task.tasks.{name}.run={run}" for name, run in tasks.items()]
+
+
+def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_path, collection, backbone):
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    model.save_pretrained(tmp_path / "model")
+    overrides = [f"model={tmp_path / 'model'}", *suite_overrides(collection), "latency_queries=2"]
+    run = run_evaluate(tmp_path / "out", *overrides)
+    assert run.returncode == 0, run.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    mean = (results["test/first/nDCG@10"] + results["test/second/nDCG@10"]) / 2
+    assert results["test/pair-arithmetic-mean-of-2/nDCG@10"] == pytest.approx(mean)
+    assert results["latency/first/seconds_per_query"] > 0
+    assert "absent" in run.stdout and "missing: absent: nowhere.run: no such file" in run.stdout
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("run.txt")}
+    assert [path.parent.name for path in sorted(written)] == ["first", "second"]
+    (tmp_path / "out" / "tasks" / "second" / "per_query.csv").unlink()  # as if it had been stopped in the second task
+    (tmp_path / "out" / "results.json").unlink()
+    again = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}")
+    assert again.returncode == 0 and "first: re-ranked before" in again.stderr, again.stderr
+    changed = [path.parent.name for path, time in written.items() if path.stat().st_mtime_ns != time]
+    assert changed == ["second"]
+    resumed = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {k: v for k, v in resumed.items() if "latency" not in k} == pytest.approx(
+        {k: v for k, v in results.items() if "latency" not in k}
+    )
+    assert resumed["latency/first/seconds_per_query"] == results["latency/first/seconds_per_query"]
+    other = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}", "task.depth=5")
+    assert other.returncode == 2 and "the configuration differs (task.depth: 100 -> 5)" in other.stderr
+
+
+def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
+    overrides = ["task=files", "task.name=none", f"task.qrels={collection['qrels']}", "+task.tasks.a.run=nowhere.run"]
+    run = run_evaluate(tmp_path / "out", "model=null", *overrides)
+    assert run.returncode == 2 and "error: none: none of its 1 tasks is here: nowhere.run: no such file" in run.stderr
+
+
+def test_an_unknown_collection_is_unavailable_in_a_suite_alone(collection, caplog):
+    cfg = compose_config("evaluate", *suite_overrides(collection)).task
+    assert [task.name for task in read_tasks(cfg)] == ["first", "second"]
+    assert "absent: left out of pair: nowhere.run" in caplog.text
+    with pytest.raises(Unavailable):
+        read_task(split_suite(cfg)[2])
+
+
+def test_a_wrong_key_in_a_task_of_a_suite_is_refused(tmp_path, collection):
+    run = run_evaluate(tmp_path / "out", "model=null", *suite_overrides(collection), "+task.tasks.first.dept=3")
+    assert run.returncode == 2 and "error: task.tasks.first: Key 'dept' not in 'TaskPart'" in run.stderr
+
+
+def test_training_validates_and_tests_on_suites(file_overrides, collection, tmp_path):
+    suite = [one.replace("task.", "validation.").replace("task=", "task@validation=") for one in
+             suite_overrides(collection, missing=False)]  # fmt: skip
+    results = run_train(tmp_path / "run", *file_overrides, *suite_overrides(collection, missing=False), *suite)
+    mean = (results["test/first/nDCG@10"] + results["test/second/nDCG@10"]) / 2
+    assert results["test/pair-arithmetic-mean/nDCG@10"] == pytest.approx(mean)
+    assert results["val/nDCG@10"] == pytest.approx(mean)  # the same queries, the best model
+    assert (tmp_path / "run" / "tasks" / "first" / "per_query.csv").is_file()
+
+
+def test_the_value_of_a_validation_suite_is_the_mean_over_corpora(collection):
+    cfg = compose_config("evaluate", *suite_overrides(collection, missing=False)).task
+    tasks = read_tasks(cfg)
+    runs = [task.run for task in tasks]
+    one, two = (measure(run, task.qrels, task.measures)[0]["nDCG@10"] for task, run in zip(tasks, runs, strict=True))
+    assert measure_together(tasks, runs)["nDCG@10"] == pytest.approx((one + two) / 2)
+
+
+def test_a_passage_with_its_querys_id_is_dropped_on_request(collection):
+    text = collection["first_stage"].read_text()
+    first = text.split()[2]
+    collection["first_stage"].write_text(text.replace(f"q0 Q0 {first} ", "q0 Q0 q0 "))
+    with open(collection["passages"], "a") as file:
+        file.write("q0\tthe query itself\n")
+    overrides = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    overrides += ["task=files", f"task.run={collection['first_stage']}"]
+    kept = read_task(compose_config("evaluate", *overrides).task)
+    dropped = read_task(compose_config("evaluate", *overrides, "task.drop_identical=true").task)
+    assert kept.run["q0"].doc_ids == ["q0", *dropped.run["q0"].doc_ids]
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "expected"), [(0, [0]), (4, [0]), (5, [0, 2]), (6, [0, 2]), (7, [0, 2, 4]), (9, [0, 2, 4, 6])]
+)
+def test_windows_reach_the_end_of_a_passage(num_tokens, expected):
+    assert list(window_starts(num_tokens, length=4, stride=2)) == expected
+
+
+def test_a_long_passage_has_the_score_of_its_best_window(collection, backbone):
+    overrides = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    overrides += ["task=files", f"task.run={collection['first_stage']}", "task.windows=3", "task.window_stride=2"]
+    task = read_task(compose_config("evaluate", *overrides).task)
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=4).eval()
+    reranked = Reranker(task, model).rerank(model, max_tokens=200)
+    num_long = 0
+    for query_id, ranked in reranked.items():
+        for doc_id, score in zip(ranked.doc_ids, ranked.scores, strict=True):
+            words = task.passages[doc_id].split()[: 4 + 2 * 2]  # three windows read so many; a word is a token
+            windows = [" ".join(words[start : start + 4]) for start in window_starts(len(words), 4, 2)]
+            num_long += len(windows) > 1
+            scores = [model.rank(task.queries[query_id], [window])[1][0] for window in windows]
+            assert score == pytest.approx(max(scores), abs=1e-5)
+    assert num_long > 10
+
+
+def test_bm25_scores_by_its_formula(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    texts = {"d1": "the bees dance home", "d2": "bees bees bees", "d3": "trains follow rails home and home"}
+    (tmp_path / "p.tsv").write_text("".join(f"{doc_id}\t{text}\n" for doc_id, text in texts.items()))
+    run = bm25_run(str(tmp_path / "p.tsv"), {"q1": "Do bees dance?", "q2": "the zebra"}, depth=2)
+    words = {"d1": ["bees", "dance", "home"], "d2": ["bees"] * 3, "d3": ["trains", "follow", "rails", "home", "home"]}
+    average = np.mean([len(found) for found in words.values()])
+
+    def score(doc_id: str) -> float:
+        total = 0.0
+        for word in ("bees", "dance"):
+            frequency = words[doc_id].count(word)
+            containing = sum(word in found for found in words.values())
+            idf = math.log(1 + (3 - containing + 0.5) / (containing + 0.5))
+            total += idf * frequency / (frequency + K1 * (1 - B + B * len(words[doc_id]) / average))
+        return total
+
+    assert list(run) == ["q1"]  # no passage has a word of q2
+    assert run["q1"].doc_ids == ["d1", "d2"]  # d3 shares no word
+    assert run["q1"].scores.tolist() == pytest.approx([score("d1"), score("d2")], rel=1e-5)
+    (tmp_path / "p.tsv").write_text("d9\tzebra stripes\n")  # another file, another index
+    assert bm25_run(str(tmp_path / "p.tsv"), {"q2": "the zebra"}, depth=5)["q2"].doc_ids == ["d9"]
+    with pytest.raises(InputError, match="no query shares a word with any passage"):
+        bm25_run(str(tmp_path / "p.tsv"), {"q": "rails"}, depth=5)
+
+
+@pytest.mark.shared
+def test_bm25_made_here_is_the_reference_run_on_cranfield(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
+    folder = shared / "data" / "cranfield"
+    overrides = [f"task.passages={folder / 'docs.tsv'}", f"task.queries={folder / 'queries.tsv'}", "task.run=bm25"]
+    task = read_task(compose_config("evaluate", "task=files", *overrides, f"task.qrels={folder / 'qrels.txt'}").task)
+    expected = read_run(str(folder / "bm25.run"))
+    assert sum(task.run[query_id].doc_ids == expected[query_id].doc_ids for query_id in expected) >= 223  # but for ties
+    assert measure(task.run, task.qrels, task.measures)[0]["nDCG@10"] == pytest.approx(0.348, abs=0.0005)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["bm25", "colbert"])
+def test_values_per_query_are_those_of_ir_measures_own_command(shared, tmp_path, name):
+    folder = shared / "data" / "trec-dl-2019"
+    files = [f"task.run={folder / name}.run.gz", f"task.qrels={folder / 'qrels.txt'}", "task.depth=100"]
+    run = run_evaluate(tmp_path / "out", "model=null", "task=files", *files)
+    assert run.returncode == 0, run.stderr
+    command = [sys.executable, "-m", "ir_measures", "-q", "--no_summary"]
+    command += [folder / "qrels.txt", tmp_path / "out" / "run.txt", "nDCG@10"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\n")
+    theirs = {columns[0]: float(columns[2]) for columns in map(str.split, lines) if len(columns) == 3}
+    with open(tmp_path / "out" / "per_query.csv", newline="") as file:
+        ours = {row["query_id"]: float(row["nDCG@10"]) for row in csv.DictReader(file)}
+    assert len(ours) == len(read_qrels(str(folder / "qrels.txt"))) == 43
+    assert theirs == pytest.approx(ours, abs=5e-5)  # the command prints four digits
