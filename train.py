@@ -90,6 +90,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         dropout=cfg.model.dropout,
         revision=cfg.backbone.revision,
         layout=cfg.model.layout,
+        num_layers=cfg.backbone.num_layers,
     ).to(device)
     ranks.copy_from_first(model)
     if not ranks.is_first:

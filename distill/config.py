@@ -27,6 +27,7 @@ class Backbone:
     name: str = MISSING
     weights: str = MISSING
     revision: str | None = None
+    num_layers: int | None = None
     lr: float = MISSING
     pairs: int = MISSING
 
@@ -249,6 +250,7 @@ AT_LEAST_ONE = (
     *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
     *(
         "backbone.pairs",
+        "backbone.num_layers",
         "train.batch_size",
         "train.max_steps",
         "train.max_tokens",

@@ -172,6 +172,7 @@ class CrossEncoder(nn.Module):
         dropout: float | None = None,
         revision: str | None = None,
         layout: str = "auto",
+        num_layers: int | None = None,
     ) -> "CrossEncoder":
         """Put a linear layer on an encoder of Hugging Face transformers, by directory or Hub id, in float32.
 
@@ -186,6 +187,7 @@ class CrossEncoder(nn.Module):
             dropout: probability in place of all the backbone's dropouts; None keeps them.
             revision: commit or branch on the Hub.
             layout: "packed", "padded", or "auto", which packs where the backbone can.
+            num_layers: keep so many of the first layers; None keeps all.
 
         Raises InputError when the backbone or its tokenizer cannot be loaded.
         """
@@ -196,6 +198,8 @@ class CrossEncoder(nn.Module):
             config = AutoConfig.from_pretrained(name, revision=revision)
             if dropout is not None:
                 _set_dropout(config, dropout)
+            if num_layers is not None:
+                _keep_layers(config, num_layers, name)
             if weights == "random":
                 backbone = AutoModel.from_config(config, dtype=torch.float32)
             else:
@@ -356,6 +360,14 @@ def _set_dropout(config, probability: float) -> None:
     for name in config.to_dict():
         if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
             setattr(config, name, probability)
+
+
+def _keep_layers(config, number: int, name: str) -> None:
+    if number > config.num_hidden_layers:
+        raise InputError(f"backbone.num_layers={number}: {name} has {config.num_hidden_layers} layers: lower it")
+    config.num_hidden_layers = number
+    if getattr(config, "layer_types", None):  # ModernBERT: which layers see a window alone
+        config.layer_types = config.layer_types[:number]
 
 
 @contextlib.contextmanager
