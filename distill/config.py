@@ -1,9 +1,10 @@
 """The configuration: its schema, and the rules between its fields.
 
 The dataclasses give every key its type; `register_schemas` puts them first in the defaults lists of
-`conf/train.yaml` and `conf/evaluate.yaml`, so that a wrong key or type fails while the configuration is composed.
-The values, with a comment beside each, stand in `conf/`. `check_train` and `check_evaluate` hold the rules between
-fields and run before anything is loaded. This file imports neither torch nor transformers: `--help` stays quick.
+`conf/train.yaml`, `conf/evaluate.yaml` and `conf/report.yaml`, so that a wrong key or type fails while the
+configuration is composed. The values, with a comment beside each, stand in `conf/`. `check_train`, `check_evaluate` and
+`check_report` hold the rules between fields and run before anything is loaded. This file imports neither torch nor
+transformers: `--help` stays quick.
 """
 
 import os
@@ -219,6 +220,19 @@ class EvaluateConfig:
     precision: str = MISSING
 
 
+@dataclass
+class ReportConfig:
+    runs: Any = MISSING
+    output: str = MISSING
+    title: str = MISSING
+    metrics: list[str] | None = None
+    baseline: str | None = None
+    correction: str = MISSING
+    alpha: float = MISSING
+    compare: str | None = None
+    published: bool = MISSING
+
+
 LOSS_SCHEMAS = {
     "ranknet": RankNetLoss,
     "adrmse": AdrMseLoss,
@@ -245,6 +259,7 @@ CHOICES = {
     "train.compile": ("auto", "true", "false"),
     "precision": ("float32", "bfloat16", "auto"),
     "logger.mode": ("online", "offline", "disabled"),
+    "correction": ("holm", "bonferroni"),
 }
 AT_LEAST_ONE = (
     *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
@@ -272,6 +287,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="report_schema", node=ReportConfig)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
@@ -358,6 +374,16 @@ def check_evaluate(cfg: DictConfig) -> None:
         raise InputError(f"resume={cfg.resume}: no config.yaml there: give the output directory of an evaluation")
 
 
+def check_report(cfg: DictConfig) -> None:
+    """Check the values of a report's configuration; raises InputError like `check_train`."""
+    _check_values(cfg)
+    if not 0 < cfg.alpha < 1:
+        raise InputError(f"alpha={cfg.alpha}: must be between 0 and 1, as in alpha=0.05")
+    runs = [cfg.runs] if isinstance(cfg.runs, str) else cfg.runs
+    if isinstance(runs, dict | DictConfig | int | float) or not all(isinstance(one, str) for one in runs):
+        raise InputError(f"runs={cfg.runs}: expected a directory or a list of them, as in runs=[DIR1,DIR2]")
+
+
 def has_tasks(task: DictConfig) -> bool:
     """Whether there is anything to measure."""
     return task.run is not None or bool(task.tasks)
@@ -412,16 +438,17 @@ def needs_first_stage(cfg: DictConfig) -> bool:
 
 def changed_keys(old: DictConfig, new: DictConfig) -> list[str]:
     """Return "key: old -> new" for every key that differs, but for those a resumed run may change."""
-    before, after = _flat(old), _flat(new)
+    before, after = flatten(old), flatten(new)
     keys = [key for key in sorted(before.keys() | after.keys()) if key not in FREE and not key.startswith("logger.")]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a configuration with its interpolations resolved, as {"loss.name": "ranknet", ...}."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(plain, dict):
         return {prefix: plain}
-    parts = [_flat(part, f"{prefix}.{name}".strip(".")) for name, part in plain.items()]
+    parts = [flatten(part, f"{prefix}.{name}".strip(".")) for name, part in plain.items()]
     return {key: value for part in parts for key, value in part.items()}
 
 

@@ -151,7 +151,7 @@ def test_changed_keys_are_named_but_for_logging_and_resume():
     assert changed_keys(old, compose_config("train", "loss=adrmse"))[0] == "loss.alpha: None -> 1.0"
 
 
-@pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py", "report.py"])
 @pytest.mark.parametrize("option", [["--help"], ["--cfg", "job"]])
 def test_help_and_the_composed_configuration_come_quickly(entry_point, option):
     started = time.perf_counter()

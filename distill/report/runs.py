@@ -1,0 +1,153 @@
+"""Find the directories that train.py and evaluate.py leave, and read what they hold.
+
+runs, unfinished = read_runs(["outputs/multirun/2026-11-22"])
+runs[0].config["loss.name"], runs[0].results["test/sample/nDCG@10"]
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill.config import flatten
+from distill.errors import InputError
+
+NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold a config.yaml of its own
+MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
+
+
+@dataclass
+class Run:
+    """A finished run: its directory, its configuration (flat: "loss.name") and what its results.json holds."""
+
+    directory: Path
+    config: dict[str, Any]
+    results: dict[str, float]
+
+
+def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[Path]]:
+    """Return the finished runs below the directories, and the directories of the unfinished ones.
+
+    Raises InputError for a directory that is none, where there is no run at all, and for a file that cannot be read.
+    """
+    found: dict[Path, Path] = {}  # resolved -> as it was given: one run may lie below two of the directories
+    for directory in directories:
+        if not Path(directory).is_dir():
+            raise InputError(f"runs={directory}: no such directory (it is looked up from {Path.cwd()})")
+        for path in _find_runs(Path(directory)):
+            found.setdefault(path.resolve(), path)
+    if not found:
+        raise InputError(
+            f"runs={','.join(directories)}: no run directory there or below: expected config.yaml and results.json, as "
+            "train.py and evaluate.py leave them"
+        )
+    finished = [path for path in found.values() if (path / "results.json").is_file()]
+    unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
+    return [Run(path, read_config(path), read_results(path / "results.json")) for path in finished], unfinished
+
+
+def _find_runs(directory: Path) -> list[Path]:
+    runs = []
+    for place, folders, files in os.walk(directory):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in NOT_SEARCHED]
+        folders.sort(key=_natural)
+        if "config.yaml" in files or "results.json" in files:
+            runs.append(Path(place))
+    return runs
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts job 2 of a sweep before job 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read a run's configuration, flat: config.yaml, or Hydra's own copy; without either, its directory tells it apart.
+
+    Where the model that it starts from, or evaluates, was trained by a run that is still there, that run's keys stand
+    in its place (below `backbone.from` for a second stage): the path of a directory would keep seeds apart.
+    """
+    path = directory / "config.yaml"
+    if not path.is_file():
+        path = directory / ".hydra" / "config.yaml"
+    if not path.is_file():
+        return {"directory": str(directory)}
+    try:
+        config = flatten(OmegaConf.load(path))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}:{line}: is no YAML ({error.problem}): restore the file, or remove the run") from None
+    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}:1: cannot be read ({reason}): restore the file, or remove the run") from None
+    trained = _trained_by(config.get("model"), directory)
+    if trained:
+        return trained | {key: value for key, value in config.items() if is_measuring(key)}
+    first_stage = _trained_by(config.get("backbone.name"), directory)
+    if first_stage:
+        config["backbone.name"] = first_stage.get("backbone.name")
+        kept = {key: value for key, value in first_stage.items() if not key.startswith(("task.", "logger."))}
+        config |= {f"backbone.from.{key}": value for key, value in kept.items() if key not in ("seed", "resume")}
+    return config
+
+
+def _trained_by(model: Any, directory: Path) -> dict[str, Any]:
+    """The configuration of the run that left this model, or nothing."""
+    if not isinstance(model, str) or Path(model).name != "model":
+        return {}
+    source = Path(model).parent
+    same = source.resolve() == directory.resolve()
+    return {} if same or not (source / "config.yaml").is_file() else read_config(source)
+
+
+def is_measuring(key: str) -> bool:
+    """Whether a key says how a model was measured, and not which one it is."""
+    return key.split(".")[0] in MEASURING
+
+
+def read_results(path: Path) -> dict[str, float]:
+    """Read a results.json: metric name to number; raises InputError with the line for anything else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        results = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: is no JSON ({error.msg}): restore the file, or remove it") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:1: is no UTF-8 text ({error.reason}): restore the file, or remove it") from None
+    if not isinstance(results, dict):
+        raise InputError(f"{path}:1: holds no object: expected metric names and numbers")
+    for name, value in results.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            line = text[: text.find(json.dumps(name))].count("\n") + 1
+            raise InputError(f"{path}:{line}: {name} is {json.dumps(value)}: expected a finite number")
+    return {name: float(value) for name, value in results.items()}
+
+
+def read_history(run: Run) -> list[dict[str, float]]:
+    """Read the lines of a run's metrics.jsonl; none where it has no such file.
+
+    Half a line at the end, which a killed process leaves, is passed over; any other bad line raises InputError.
+    """
+    path = run.directory / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    history = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            history.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: is no JSON ({error.msg}): remove the line") from None
+        if not isinstance(history[-1], dict) or not isinstance(history[-1].get("step"), int):
+            raise InputError(f"{path}:{number}: has no step: expected an object with step and metrics: remove the line")
+    return history
