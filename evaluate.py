@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.config import changed_keys, check_evaluate, register_schemas, split_suite
 from distill.errors import InputError, Unavailable, exit_on_bad_input
+from distill.outputs import clear_state, objective, take_up
 
 log = logging.getLogger("evaluate")
 
@@ -76,6 +77,7 @@ def prepare_directory(cfg: DictConfig, directory: Path) -> None:
     """Write the composed configuration; a resumed evaluation must have the one that it started with."""
     path = directory / "config.yaml"
     if not cfg.resume:
+        clear_state(directory)
         OmegaConf.save(cfg, path)
         return
     changed = changed_keys(OmegaConf.load(path), cfg)
@@ -142,11 +144,16 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    """Evaluate one configuration; bad input is answered with one line and exit status 2."""
-    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_evaluate(cfg)
-        evaluate(cfg, Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute())
+def main(cfg: DictConfig) -> float | None:
+    """Evaluate one configuration and return its objective; bad input is answered with one line and exit status 2."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    with exit_on_bad_input(sweep):
+        results = take_up(cfg, directory) if sweep else None
+        if results is None:
+            check_evaluate(cfg)
+            results = evaluate(cfg, Path(cfg.resume or directory).absolute())
+    return objective(results)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.config import changed_keys, check_train, needs_first_stage, register_schemas
 from distill.errors import InputError, exit_on_bad_input
+from distill.outputs import clear_state, objective, take_up
 
 log = logging.getLogger("train")
 
@@ -278,6 +279,7 @@ def prepare_directory(cfg: DictConfig, directory: Path) -> None:
     """
     path = directory / "config.yaml"
     if not cfg.resume:
+        clear_state(directory)
         OmegaConf.save(cfg, path)
         return
     changed = changed_keys(OmegaConf.load(path), cfg)
@@ -295,15 +297,16 @@ def resume_command(directory: Path) -> str:
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    """Train one configuration; bad input is answered with one line and exit status 2."""
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    directory = Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute()
+def main(cfg: DictConfig) -> float | None:
+    """Train one configuration and return its objective; bad input is answered with one line and exit status 2."""
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
+    directory = Path(HydraConfig.get().runtime.output_dir)
     with exit_on_bad_input(sweep):
-        if sweep and cfg.resume:
-            raise InputError(f"resume={cfg.resume}: goes on with one run, not with a sweep: leave out -m")
-        check_train(cfg)
-        train(cfg, directory)
+        results = take_up(cfg, directory) if sweep else None
+        if results is None:
+            check_train(cfg)
+            results = train(cfg, Path(cfg.resume or directory).absolute())
+    return objective(results)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,282 @@
+"""Hydra's launcher for sweeps on this machine: every job is a process of its own, so that none can end the others.
+
+    python train.py -m loss=ranknet,adrmse seed=0,1,2                       one job after the other
+    python train.py -m hydra/launcher=processes hydra.launcher.n_jobs=2 seed=0,1,2
+    python train.py -m ... hydra.sweep.dir=THE_SAME_DIRECTORY               once more: only what is missing
+
+A job is the same script in a single run. What it prints is in job.log in its directory, and on the terminal too where
+jobs run one by one. SIGTERM and Ctrl-C are passed on, so that jobs save before they end. The jobs that failed are named
+at the end, with exit status 1; to a search they are the worst value. Hydra finds this file by its folder's name.
+"""
+
+import contextlib
+import copy
+import fcntl
+import inspect
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from distill.errors import InputError, exit_on_bad_input
+from distill.outputs import check_sweep, objective, read_results, state_of
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+
+
+@dataclass
+class Job:
+    """One job of a sweep; `reason` is why it failed."""
+
+    number: int
+    overrides: list[str]
+    cfg: DictConfig
+    hydra_cfg: DictConfig
+    directory: Path
+    state: str
+    process: subprocess.Popen | None = None
+    bytes_before: int = 0  # in job.log, from processes before
+    bytes_shown: int = 0
+    reason: str | None = None
+
+    @property
+    def log(self) -> Path:
+        """The file of what the job prints."""
+        return self.directory / "job.log"
+
+    def __str__(self) -> str:
+        return f"job {self.number} in {self.directory}: {' '.join(self.overrides)}"
+
+
+class ProcessLauncher(Launcher, Callback):
+    """Starts the jobs and waits for them; a callback as well, since Hydra tells only those that a sweep has ended."""
+
+    def __init__(self, n_jobs: int):
+        """n_jobs: at once."""
+        self.n_jobs = n_jobs
+        self.jobs: list[Job] = []
+        self.lock = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives every launcher."""
+        self.config, self.config_loader = config, hydra_context.config_loader
+        self.script = os.path.abspath(inspect.getfile(inspect.unwrap(task_function)))
+        self.sweep_dir = Path(config.hydra.sweep.dir)
+        hydra_context.callbacks.callbacks.append(self)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run what is missing of a batch of jobs; some sweepers give several batches.
+
+        Bad input is answered with one line and exit status 2, before any job of the batch is started.
+        """
+        with exit_on_bad_input(sweep=False):
+            self._check()
+            self._lock_directory()
+            jobs = [self._compose(initial_job_idx + place, list(one)) for place, one in enumerate(job_overrides)]
+            self.jobs += jobs
+            if len({job.directory for job in self.jobs}) < len(self.jobs):
+                raise InputError("hydra.sweep.subdir gives two jobs one directory: let it hold ${hydra.job.num}")
+        for job in jobs:
+            if job.state == "finished":
+                log.info("%s: finished before", job)
+        self._run([job for job in jobs if job.state != "finished"])
+        return [_job_return(job) for job in jobs]
+
+    def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
+        """Report the jobs that failed; raises SystemExit(1) if there are any."""
+        if self._report_failures():
+            raise SystemExit(1)
+        log.info("all %d jobs are finished: %s", len(self.jobs), self.sweep_dir)
+
+    def _check(self) -> None:
+        if self.n_jobs < 1:
+            raise InputError(f"hydra.launcher.n_jobs={self.n_jobs}: must be at least 1")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError("-m: a sweep starts processes of its own and does not run under torchrun: leave out one")
+
+    def _lock_directory(self) -> None:
+        """Lock the sweep's directory; the jobs inherit the lock, so that it holds until the last of them ends."""
+        if self.lock:
+            return
+        self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        self.lock = open(self.sweep_dir / "sweep.lock", "w")  # noqa: SIM115 - open for the whole sweep
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"hydra.sweep.dir={self.sweep_dir}: a sweep still runs there, or a job that a killed sweep has left: "
+                "wait for it, or end it"
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): start no second sweep there", self.sweep_dir, error.strerror)
+
+    def _compose(self, number: int, overrides: list[str]) -> Job:
+        """Compose the configuration of a job, as Hydra's own launchers do, and look at what its directory holds."""
+        config = self.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
+        directory = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+        cfg, hydra_cfg = copy.deepcopy(config), copy.deepcopy(HydraConfig.instance().cfg)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+        check_sweep(cfg)
+        return Job(number, overrides, cfg, hydra_cfg, directory, state_of(cfg, directory))
+
+    def _run(self, waiting: list[Job]) -> None:
+        """Run jobs, n_jobs at once; raises SystemExit(128 + signal) when they have ended after a stop request."""
+        running: list[Job] = []
+        stopped_by = 0
+        with _signals() as signals:
+            try:
+                while running or (waiting and not stopped_by):
+                    while waiting and len(running) < self.n_jobs and not signals and not stopped_by:
+                        job = waiting.pop(0)
+                        self._start(job)
+                        running.append(job)
+                    time.sleep(POLL_SECONDS)
+                    while signals:
+                        stopped_by = signals.pop(0)
+                        log.info("%s: passed on to the running jobs", signal.Signals(stopped_by).name)
+                        for job in running:
+                            job.process.send_signal(stopped_by)
+                    for job in [*running]:
+                        status = job.process.poll()  # before the output is read: nothing comes after it
+                        if self.n_jobs == 1:
+                            _show_output(job)
+                        if status is not None:
+                            running.remove(job)
+                            _note_end(job, status, stopped_by)
+            finally:
+                for job in running:
+                    job.process.terminate()
+        if stopped_by:
+            self._report_failures()
+            log.info("stopped; go on with: %s", self._command_again())
+            raise SystemExit(128 + stopped_by)
+
+    def _start(self, job: Job) -> None:
+        log.info("%s%s", job, ": goes on where it stopped" if job.state == "stopped" else "")
+        job.directory.mkdir(parents=True, exist_ok=True)
+        with open(job.log, "ab") as output:
+            job.bytes_before = job.bytes_shown = output.tell()
+            job.process = subprocess.Popen(
+                self._command(job),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                pass_fds=[self.lock.fileno()],
+                start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which passes it on once
+            )
+
+    def _command(self, job: Job) -> list[str]:
+        """Return the command of a single run with the job's configuration."""
+        options = ["--config-name", job.hydra_cfg.hydra.job.config_name]
+        for source in job.hydra_cfg.hydra.runtime.config_sources:
+            flag = {"main": "--config-path", "command-line": "--config-dir"}.get(source.provider)
+            options += [flag, source.path] if flag else []
+        directory = _as_value(job.directory)
+        overrides = [*job.hydra_cfg.hydra.overrides.hydra, *job.overrides, f"hydra.run.dir={directory}"]
+        overrides += ["hydra.mode=RUN", f"hydra.job.num={job.number}", f"hydra.job.id={job.number}"]
+        if job.state == "stopped":
+            overrides.append(f"resume={directory}")
+        return [sys.executable, self.script, *options, *overrides]
+
+    def _report_failures(self) -> bool:
+        """Log one line for each job that failed; return whether there are any."""
+        failed = [job for job in self.jobs if job.reason]
+        for job in failed:
+            log.error("failed: %s: %s", job, job.reason)
+        if failed:
+            log.error("%d of %d jobs failed; once more: %s", len(failed), len(self.jobs), self._command_again())
+        return bool(failed)
+
+    def _command_again(self) -> str:
+        """Return the command that runs what is missing."""
+        arguments = [argument for argument in sys.argv if not argument.startswith("hydra.sweep.dir=")]
+        return shlex.join(["python", *arguments, f"hydra.sweep.dir={_as_value(self.sweep_dir)}"])
+
+
+def _as_value(path: Path) -> str:
+    """Return a path as an override's value: quoted where Hydra's grammar asks for it."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w/.-]+", text) else QuotedString(text, Quote.single).with_quotes()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and Ctrl-C in a list for a while."""
+    received: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = [
+        signal.signal(number, lambda received_number, frame: received.append(received_number)) for number in numbers
+    ]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def _show_output(job: Job) -> None:
+    """Copy what a job has printed since the last time to the terminal."""
+    with open(job.log, "rb") as output:
+        output.seek(job.bytes_shown)
+        text = output.read()
+    job.bytes_shown += len(text)
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()
+
+
+def _note_end(job: Job, status: int, stopped_by: int) -> None:
+    """Note why a job failed, unless it is finished or did as it was told."""
+    if status == 0:
+        log.info("job %d: finished", job.number)
+    elif stopped_by and status in (128 + stopped_by, -stopped_by):
+        log.info("job %d: stopped", job.number)
+    else:
+        job.reason = _reason(job, status)
+        log.error("job %d: failed: %s", job.number, job.reason)
+
+
+def _reason(job: Job, status: int) -> str:
+    """Return why a process failed: the signal, the one line of an InputError, or else the last line of its output."""
+    if status < 0:
+        return f"killed by signal {-status}"
+    if status > 128:
+        return f"stopped by signal {status - 128}"
+    with open(job.log, encoding="utf-8", errors="replace") as output:
+        output.seek(job.bytes_before)
+        lines = [line.strip() for line in output if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [f"exit status {status}"])[-1]
+
+
+def _job_return(job: Job) -> JobReturn:
+    """Return what a sweeper reads: the objective.
+
+    A job that failed has the worst value: as a failed one it would end Hydra's own sweeper at once, and a search shall
+    not go where jobs fail.
+    """
+    value = float("-inf") if job.reason else objective(read_results(job.directory))
+    result = JobReturn(job.overrides, job.cfg, job.hydra_cfg, os.getcwd(), job.hydra_cfg.hydra.job.name)
+    result.status, result.return_value = JobStatus.COMPLETED, value
+    return result
