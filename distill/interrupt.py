@@ -6,17 +6,22 @@ with StopRequest() as stop:
 """
 
 import logging
+import os
 import signal
+import time
 
 log = logging.getLogger(__name__)
 
+REPEAT_SECONDS = 1.0  # Slurm and torchrun signal the starting process and its children, and the former passes it on
+
 
 class StopRequest:
-    """While it is entered, the first SIGTERM or SIGINT sets `signal`; a second one ends the process at once."""
+    """While it is entered, the first SIGTERM or SIGINT sets `signal`; a later one ends the process at once."""
 
     def __init__(self):
         """Start with no request."""
         self.signal: int | None = None
+        self._since = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -28,8 +33,12 @@ class StopRequest:
         self._restore()
 
     def _request(self, number: int, frame) -> None:
-        self.signal = number
-        self._restore()
+        if self.signal is not None:
+            if time.monotonic() - self._since > REPEAT_SECONDS:
+                self._restore()
+                os.kill(os.getpid(), number)
+            return
+        self.signal, self._since = number, time.monotonic()
         log.info("%s: finishing this step, then saving; once more to stop at once", signal.Signals(number).name)
 
     def _restore(self) -> None:
