@@ -244,6 +244,7 @@ LOSS_SCHEMAS = {
 
 FREE = ("resume", "train.num_workers")  # a resumed run may change these
 FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
+MEANS = ("arithmetic", "geometric", "quadratic")
 CHOICES = {
     "backbone.weights": ("pretrained", "random"),
     "model.pooling": ("cls", "mean"),
@@ -406,8 +407,8 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
 def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
     """Check that tasks have all that measuring needs, and re-ranking where texts are read; raises InputError."""
     for mean in task.means:
-        if mean not in ("arithmetic", "geometric"):
-            raise InputError(f"{key}.means: {mean} is unknown: choose among arithmetic, geometric")
+        if mean not in MEANS:
+            raise InputError(f"{key}.means: {mean} is unknown: choose among {', '.join(MEANS)}")
     if task.runs is not None and "{task}" not in task.runs:
         raise InputError(f"{key}.runs={task.runs}: must hold {{task}} where the task's name stands in the file names")
     for name, part in task.tasks.items():

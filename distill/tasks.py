@@ -220,6 +220,8 @@ def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -
 def _mean(kind: str, values: list[float]) -> float:
     if kind == "arithmetic":
         return math.fsum(values) / len(values)
+    if kind == "quadratic":
+        return math.sqrt(math.fsum(value**2 for value in values) / len(values))
     return math.exp(math.fsum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0
 
 

@@ -25,7 +25,9 @@ from distill.trec import read_qrels, read_run
 def suite_config(tasks: dict, **more):
     cfg = compose_config("evaluate", "task=files").task
     OmegaConf.set_struct(cfg, False)
-    return OmegaConf.merge(cfg, {"name": "suite", "tasks": tasks, "means": ["arithmetic", "geometric"], **more})
+    return OmegaConf.merge(
+        cfg, {"name": "suite", "tasks": tasks, "means": ["arithmetic", "geometric", "quadratic"], **more}
+    )
 
 
 def values(*numbers: float) -> dict:
@@ -44,6 +46,7 @@ def test_a_suite_averages_queries_within_a_corpus_and_then_corpora():
         "test/suite-b/nDCG@10": pytest.approx(0.32),
         "test/suite-arithmetic-mean/nDCG@10": pytest.approx(0.41),
         "test/suite-geometric-mean/nDCG@10": pytest.approx(0.4),
+        "test/suite-quadratic-mean/nDCG@10": pytest.approx(math.sqrt((0.25 + 0.1024) / 2)),
     }
 
 
@@ -53,6 +56,7 @@ def test_a_corpus_that_lacks_a_task_is_left_out_and_the_mean_says_so():
         "test/suite-b/nDCG@10": pytest.approx(0.32),
         "test/suite-arithmetic-mean-of-1/nDCG@10": pytest.approx(0.32),
         "test/suite-geometric-mean-of-1/nDCG@10": pytest.approx(0.32),
+        "test/suite-quadratic-mean-of-1/nDCG@10": pytest.approx(0.32),
     }
 
 
