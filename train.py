@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from distill.config import changed_keys, check_train, needs_first_stage, register_schemas
 from distill.errors import InputError, exit_on_bad_input
 from distill.outputs import clear_state, objective, take_up
+from distill.tracking import Tracker, format_results
 
 log = logging.getLogger("train")
 
@@ -36,6 +37,12 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     Raises InputError for bad input, and SystemExit(128 + signal) after a SIGTERM or Ctrl-C has been answered by a
     checkpoint.
     """
+    with Tracker(cfg) as tracker:  # whatever ends the run, W&B is told so
+        return train_tracked(cfg, directory, tracker)
+
+
+def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[str, float]:
+    """Do what `train` says, from the data to the results."""
     # Imported here, so that --help and a printed configuration need not wait for them
     import torch
     from tqdm import tqdm
@@ -62,7 +69,6 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.optim import make_optimizer, set_lr
     from distill.rerank import Reranker
     from distill.tasks import measure_rows, measure_together, read_tasks, suite_metrics, write_task
-    from distill.tracking import Tracker, format_results
 
     started = time.perf_counter()
     ranks = start_ranks(choose_device(cfg.train.device))
@@ -151,7 +157,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 "optimizer.max_grad_norm or train.precision=float32"
             )
 
-    tracker = Tracker(directory, cfg, step, enabled=ranks.is_first)
+    if ranks.is_first:
+        tracker.start(directory, step)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
     if model.layout == "packed":
@@ -231,7 +238,6 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 if improved and ranks.is_first:
                     link_checkpoint(last, best)
             if stopped_by:
-                tracker.close(exit_code=1)
                 log.info("stopped after step %d and saved; go on with: %s", step, resume_command(directory))
                 raise SystemExit(128 + stopped_by)
 
@@ -265,8 +271,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     if tasks and ranks.is_first:
         num_queries = {name: len(values) for name, values in measured["test"].items()}
         print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
-    tracker.finish(results, model_directory)
-    tracker.close()
+    tracker.finish(results, model_directory, measured.get("test", {}))
     ranks.finish()
     log.info("model: %s", model_directory)
     return results

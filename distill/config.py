@@ -1,10 +1,10 @@
 """The configuration: its schema, and the rules between its fields.
 
 The dataclasses give every key its type; `register_schemas` puts them first in the defaults lists of
-`conf/train.yaml`, `conf/evaluate.yaml` and `conf/report.yaml`, so that a wrong key or type fails while the
-configuration is composed. The values, with a comment beside each, stand in `conf/`. `check_train`, `check_evaluate` and
-`check_report` hold the rules between fields and run before anything is loaded. This file imports neither torch nor
-transformers: `--help` stays quick.
+`conf/train.yaml`, `conf/evaluate.yaml`, `conf/report.yaml` and `conf/dashboards.yaml`, so that a wrong key or type
+fails while the configuration is composed. The values, with a comment beside each, stand in `conf/`. `check_train`,
+`check_evaluate` and `check_report` hold the rules between fields and run before anything is loaded. This file imports
+neither torch nor transformers: `--help` stays quick.
 """
 
 import os
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -187,6 +189,7 @@ class Logger:
     project: str | None = None
     entity: str | None = None
     group: str | None = None
+    job_type: str | None = None
     run_name: str | None = None
     tags: list[str] = field(default_factory=list)
     log_model: bool = False
@@ -206,6 +209,17 @@ class TrainConfig:
     logger: Logger = MISSING
     seed: int = MISSING
     resume: str | None = None
+
+
+@dataclass
+class DashboardsConfig:
+    entity: str | None = None
+    project: str = MISSING
+    title: str = MISSING
+    test_metric: str = MISSING
+    val_metric: str = MISSING
+    group_by: str = MISSING
+    dry_run: bool = MISSING
 
 
 @dataclass
@@ -242,6 +256,7 @@ LOSS_SCHEMAS = {
     "hinge": HingeLoss,
 }
 
+SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 FREE = ("resume", "train.num_workers")  # a resumed run may change these
 FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 MEANS = ("arithmetic", "geometric", "quadratic")
@@ -284,16 +299,19 @@ def register_schemas() -> None:
     `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
     `${divide:PAIRS,SIZE}` is how many lists of that size make so many pairs, at least 1.
     `${output_dir:RESUME,NEW}` is the directory to resume where one is given, else the new one.
+    `${sweep_name:RESUME}` names the sweep that the run is a job of; null for a run by itself.
     """
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="report_schema", node=ReportConfig)
+    store.store(name="dashboards_schema", node=DashboardsConfig)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     OmegaConf.register_new_resolver("output_dir", _output_directory, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 
 
 def _output_directory(resume: str | None, new: str) -> str:
@@ -301,6 +319,31 @@ def _output_directory(resume: str | None, new: str) -> str:
     if resume or os.environ.get("RANK", "0") == "0":
         return resume or new
     return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
+
+
+def _sweep_name(resume: str | None) -> str | None:
+    """The name of the sweep's directory, with the date before it where it is a mere time of day.
+
+    Most jobs are processes of their own that know of no sweep, but stand in the directory that it has marked.
+    """
+    if resume is not None:
+        sweep = Path(resume).absolute().parent
+    elif not HydraConfig.initialized():
+        return None
+    elif HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _group_name(Path(HydraConfig.get().sweep.dir))
+    else:
+        sweep = Path(HydraConfig.get().runtime.output_dir).parent
+    return _group_name(sweep) if any((sweep / mark).is_file() for mark in SWEEP_MARKS) else None
+
+
+def _group_name(sweep: Path) -> str:
+    return f"{sweep.parent.name}_{sweep.name}" if sweep.parent.parent.name == "multirun" else sweep.name
+
+
+def chosen_experiment() -> str | None:
+    """The option of the group `experiment` that the command line chose; None for none."""
+    return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
 
 
 def check_train(cfg: DictConfig) -> None:

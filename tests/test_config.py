@@ -97,6 +97,7 @@ def test_stage_2_of_rank_distillm_learns_with_either_loss():
 def test_the_default_configuration_is_sound():
     check_train(compose_config("train"))
     check_evaluate(compose_config("evaluate"))
+    assert not OmegaConf.missing_keys(compose_config("dashboards"))
 
 
 @pytest.mark.parametrize("backbone", "electra-base electra-large bert-base roberta-base deberta-v3-base minilm-l12 "
@@ -189,7 +190,7 @@ def test_changed_keys_are_named_but_for_logging_and_resume():
     assert changed_keys(old, compose_config("train", "loss=adrmse"))[0] == "loss.alpha: None -> 1.0"
 
 
-@pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py", "report.py"])
+@pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py", "report.py", "dashboards.py"])
 @pytest.mark.parametrize("option", [["--help"], ["--cfg", "job"]])
 def test_help_and_the_composed_configuration_come_quickly(entry_point, option):
     started = time.perf_counter()
