@@ -161,7 +161,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
         tracker.start(directory, step)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
-    if model.layout == "packed":
+    if model.layout == "packed" and model.attention_dropout:
         log.info("packed layout: no padding, and no dropout of attention weights (model.layout=padded has it)")
     model.train()
     num_workers = cfg.train.num_workers if cfg.train.num_workers is not None else 2 * (device.type == "cuda")

@@ -18,13 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def race(commands: dict[str, list[str]], rounds: int) -> dict[str, list[dict]]:
-    """Run all workers for so many rounds in turn, after one that does not count; return each one's answers."""
+    """Run all workers for so many rounds in turn, after one that does not count; return each one's answers.
+
+    One that does not start is left out; raises SystemExit where none does.
+    """
     workers = {name: _start(command) for name, command in commands.items()}
     answers: dict[str, list[dict]] = {name: [] for name in workers}
     for name, worker in list(workers.items()):
         if _answer(worker) is None:
             print(f"{name}: does not run here, left out", file=sys.stderr)
             del workers[name], answers[name]
+    if not workers:
+        raise SystemExit("no contender runs here: see the messages above")
     for turn in range(rounds + 1):
         for name, worker in workers.items():
             print("go", file=worker.stdin, flush=True)

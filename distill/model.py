@@ -89,6 +89,12 @@ class CrossEncoder(nn.Module):
         """Where the weights are."""
         return self.head.weight.device
 
+    @property
+    def attention_dropout(self) -> float:
+        """Probability of dropping an attention weight, which the packed layout does not do."""
+        config = self.backbone.config
+        return getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)) or 0.0
+
     def _choose_layout(self, layout: str) -> None:
         packable = can_pack(self.backbone)
         if layout == "packed" and not packable:

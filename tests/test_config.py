@@ -195,4 +195,4 @@ def test_changed_keys_are_named_but_for_logging_and_resume():
 def test_help_and_the_composed_configuration_come_quickly(entry_point, option):
     started = time.perf_counter()
     subprocess.run([sys.executable, ROOT / entry_point, *option], check=True, capture_output=True)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 10

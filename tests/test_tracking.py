@@ -177,7 +177,7 @@ def test_online_the_origin_is_declared_and_a_missing_one_stops_nothing(caplog):
     ]
 
 
-@pytest.mark.parametrize("error", [InputError, RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [InputError, RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_failing_run_has_exit_code_1(file_overrides, tmp_path, monkeypatch, error):
     def fail(*_):
         raise error("no")
