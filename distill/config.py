@@ -247,6 +247,20 @@ class ReportConfig:
     published: bool = MISSING
 
 
+@dataclass
+class RetrieveConfig:
+    passages: str = MISSING
+    queries: str = MISSING
+    output: str = MISSING
+    depth: int = MISSING
+    method: str = MISSING
+    k1: float = MISSING
+    b: float = MISSING
+    model: str | None = None
+    batch_size: int = MISSING
+    device: str = MISSING
+
+
 LOSS_SCHEMAS = {
     "ranknet": RankNetLoss,
     "adrmse": AdrMseLoss,
@@ -274,10 +288,12 @@ CHOICES = {
     "train.precision": ("float32", "bfloat16", "auto"),
     "train.compile": ("auto", "true", "false"),
     "precision": ("float32", "bfloat16", "auto"),
+    "method": ("bm25", "dense", "sparse"),
     "logger.mode": ("online", "offline", "disabled"),
     "correction": ("holm", "bonferroni"),
 }
 AT_LEAST_ONE = (
+    *("depth", "batch_size"),
     *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
     *(
         "backbone.pairs",
@@ -305,6 +321,7 @@ def register_schemas() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="report_schema", node=ReportConfig)
+    store.store(name="retrieve_schema", node=RetrieveConfig)
     store.store(name="dashboards_schema", node=DashboardsConfig)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
@@ -416,6 +433,17 @@ def check_evaluate(cfg: DictConfig) -> None:
         raise InputError(f"latency_queries={cfg.latency_queries}: must be 0 or more")
     if cfg.resume is not None and not (Path(cfg.resume) / "config.yaml").is_file():
         raise InputError(f"resume={cfg.resume}: no config.yaml there: give the output directory of an evaluation")
+
+
+def check_retrieve(cfg: DictConfig) -> None:
+    """Check the values of a retrieval's configuration; raises InputError like `check_train`."""
+    _check_values(cfg)
+    for key in ("passages", "queries"):
+        _check_source(cfg, key, required=True)
+    if cfg.method != "bm25" and cfg.model is None:
+        raise InputError(f"model is missing: method={cfg.method} needs an encoder's directory or Hub id")
+    if not (cfg.k1 >= 0 and 0 <= cfg.b <= 1):
+        raise InputError(f"k1={cfg.k1} and b={cfg.b}: k1 must be 0 or more, b between 0 and 1")
 
 
 def check_report(cfg: DictConfig) -> None:

@@ -1,0 +1,74 @@
+"""Retrieval with a dense or sparse encoder of sentence-transformers, by comparing every query with every passage.
+
+    run = encoder_run("passages.tsv", queries, 100, "naver/splade-v3-distilbert", "sparse", 64, device)
+
+Passages are encoded a block at a time and only each query's best are kept, so memory does not grow with the collection.
+Needs sentence-transformers, which nothing else here does. Q queries, N passages of a block, k passages kept.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from distill.collection import Texts, iterate_texts
+from distill.errors import InputError
+from distill.tokens import silent
+from distill.trec import RankedList, Run
+
+BLOCK = 4096  # passages that are encoded and compared at once
+
+
+@torch.inference_mode()
+def encoder_run(
+    source: str, queries: Texts, depth: int, name: str, kind: str, batch_size: int, device: torch.device
+) -> Run:
+    """Return the `depth` best passages of a source for each query, by the encoder's own similarity.
+
+    kind: "dense" or "sparse". Passages of equal score keep the order of the source. Raises InputError where
+    sentence-transformers or the encoder cannot be loaded, and for whatever is wrong with the source.
+    """
+    encoder = _load(name, kind, device)
+    options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
+    encoded = encoder.encode_query(list(queries.values()), **options)
+    best = torch.zeros(len(queries), 0)  # [Q, k] scores, descending
+    rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
+    doc_ids: list[str] = []
+    passages = iterate_texts(source, "passages")
+    with tqdm(desc=f"encoding {source}", unit=" passages", disable=silent(True)) as bar:
+        while block := list(itertools.islice(passages, BLOCK)):
+            found = encoder.encode_document([text for _, text in block], **options)
+            scores = encoder.similarity(encoded, found).float().cpu()  # [Q, N]
+            places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
+            best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
+            doc_ids += [doc_id for doc_id, _ in block]
+            bar.update(len(block))
+    if not doc_ids:
+        raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
+    ranks = torch.arange(1.0, best.shape[1] + 1).double().numpy()
+    return {
+        query_id: RankedList([doc_ids[row] for row in kept], values.double().numpy(), ranks)
+        for query_id, values, kept in zip(queries, best, rows.tolist(), strict=True)
+    }
+
+
+def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    return scores.gather(1, order), rows.gather(1, order)
+
+
+def _load(name: str, kind: str, device: torch.device):
+    try:
+        from sentence_transformers import SentenceTransformer, SparseEncoder
+    except ModuleNotFoundError:
+        raise InputError(
+            f"method={kind}: sentence-transformers is not installed: pip install sentence-transformers, or method=bm25"
+        ) from None
+    try:
+        return (SentenceTransformer if kind == "dense" else SparseEncoder)(
+            name, device=str(device), trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model={name}: cannot be loaded as a {kind} encoder ({reason})") from None

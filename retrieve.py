@@ -1,0 +1,60 @@
+"""Retrieve the best passages of a collection for each query: the first stage, whose passages a teacher ranks.
+
+    python retrieve.py passages=P.tsv queries=Q.tsv output=F.run                    BM25's top 100
+    python retrieve.py passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
+
+Writes a TREC run, whole or not at all. BM25's index is kept in the cache, for the next queries.
+"""
+
+import logging
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from distill.config import check_retrieve, register_schemas
+from distill.errors import exit_on_bad_input
+
+log = logging.getLogger("retrieve")
+
+
+def retrieve(cfg: DictConfig) -> None:
+    """Retrieve as configured; raises InputError for bad input."""
+    # Imported here, so that --help and a printed configuration need not wait for them
+    from distill.bm25 import bm25_run
+    from distill.collection import read_queries
+    from distill.download import with_local_files
+    from distill.trec import write_run
+
+    output = Path(cfg.output)
+    cfg = with_local_files(cfg)
+    queries = read_queries(cfg.queries)
+    if cfg.method == "bm25":
+        run = bm25_run(cfg.passages, queries, cfg.depth, cfg.k1, cfg.b)
+    else:
+        from distill.device import choose_device
+        from distill.encoders import encoder_run
+
+        device = choose_device(cfg.device)
+        run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f".{output.name}.new")
+    write_run(run, aside, tag=cfg.method)
+    aside.rename(output)
+    num_passages = sum(map(len, run.values()))
+    log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
+
+
+@hydra.main(config_path="conf", config_name="retrieve", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Retrieve once; bad input is answered with one line and exit status 2."""
+    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
+        check_retrieve(cfg)
+        retrieve(cfg)
+
+
+if __name__ == "__main__":
+    register_schemas()
+    main()

@@ -1,0 +1,91 @@
+"""retrieve.py as its user types it: BM25's run, and encoders against every pair compared one by one."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, WORDS, make_backbone
+
+from distill.collection import read_passages, read_queries
+from distill.encoders import encoder_run
+from distill.trec import read_run
+
+
+def run_retrieve(*overrides, cwd) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "retrieve.py"), *overrides], capture_output=True, text=True, cwd=cwd
+    )
+
+
+@pytest.fixture
+def sources(collection, tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    return [f"passages={collection['passages']}", f"queries={collection['queries']}", f"output={tmp_path / 'f.run'}"]
+
+
+def test_bm25s_run_is_one_that_training_reads(sources, tmp_path):
+    run = run_retrieve(*sources, "depth=5", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = read_run(str(tmp_path / "f.run"))
+    assert set(found) <= {f"q{i}" for i in range(6)} and all(0 < len(ranked) <= 5 for ranked in found.values())
+    assert "passages each: " in run.stderr
+    again = run_retrieve(*sources, "depth=5", "k1=2.0", cwd=tmp_path)
+    other = read_run(str(tmp_path / "f.run"))
+    assert again.returncode == 0 and other["q0"].scores[0] != found["q0"].scores[0]  # another k1, another index
+
+
+def encoder(tmp_path, kind: str):
+    from sentence_transformers import SentenceTransformer, SparseEncoder
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+    from transformers import AutoConfig, BertForMaskedLM
+
+    directory = make_backbone(tmp_path / "bert", words=WORDS)
+    if kind == "dense":
+        transformer = Transformer(str(directory))
+        model = SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu")
+    else:
+        torch.manual_seed(0)
+        masked = BertForMaskedLM(AutoConfig.from_pretrained(directory))
+        torch.nn.init.normal_(masked.cls.predictions.decoder.weight, std=0.5)
+        masked.save_pretrained(directory)
+        model = SparseEncoder(modules=[MLMTransformer(str(directory)), SpladePooling()], device="cpu")
+    model.save(str(tmp_path / kind))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("distill.encoders.BLOCK", 7)  # of 30 passages: the best come from several blocks
+    model = encoder(tmp_path, kind)
+    queries = read_queries(str(collection["queries"]))
+    passages = read_passages(str(collection["passages"]), {f"d{i}" for i in range(30)})
+    run = encoder_run(str(collection["passages"]), queries, 10, str(tmp_path / kind), kind, 4, torch.device("cpu"))
+    for query_id, text in queries.items():
+        scores = {}
+        for doc_id, passage in passages.items():
+            one, other = (encode([t], convert_to_tensor=True) for encode, t in
+                          ((model.encode_query, text), (model.encode_document, passage)))  # fmt: skip
+            scores[doc_id] = model.similarity(one, other).item()
+        expected = sorted(scores.values(), reverse=True)[:10]
+        assert run[query_id].scores.tolist() == pytest.approx(expected, rel=1e-4)
+        found = [scores[doc_id] for doc_id in run[query_id].doc_ids]
+        assert found == pytest.approx(run[query_id].scores.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["passages=nope.tsv"], "passages=nope.tsv: no such file"),
+        (["method=dense"], "model is missing: method=dense needs an encoder"),
+        (["method=dense", "model=./nowhere"], "model=./nowhere: cannot be loaded as a dense encoder"),
+        (["method=bm52"], "method=bm52 is unknown: choose one of bm25, dense, sparse"),
+        (["b=2"], "k1=0.9 and b=2.0: k1 must be 0 or more, b between 0 and 1"),
+        (["depth=0"], "depth=0: must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(sources, tmp_path, overrides, message):
+    run = run_retrieve(*sources, *overrides, cwd=tmp_path)
+    assert run.returncode == 2 and f"error: {message}" in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path / "f.run").exists()
