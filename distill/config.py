@@ -261,6 +261,51 @@ class RetrieveConfig:
     device: str = MISSING
 
 
+@dataclass
+class Llm:
+    engine: str = MISSING
+    model: str = MISSING
+    base_url: str = MISSING
+    api_key_variable: str | None = None
+    concurrency: int = MISSING
+    requests_per_minute: float | None = None
+    timeout: float = MISSING
+    retries: int = MISSING
+    temperature: float = MISSING
+    max_tokens: int = MISSING
+    price_in: float = MISSING
+    price_out: float = MISSING
+    max_cost: float | None = None
+    batch_size: int = MISSING
+    device: str = MISSING
+
+
+@dataclass
+class LlmTeacher:
+    llm: Llm = MISSING
+
+
+@dataclass
+class AnnotateConfig:
+    passages: str = MISSING
+    queries: str = MISSING
+    run: str = MISSING
+    depth: int = MISSING
+    num_queries: int | None = None
+    subset_seed: int = MISSING
+    teacher: LlmTeacher = MISSING
+    window: int = MISSING
+    stride: int = MISSING
+    passes: int = MISSING
+    tries: int = MISSING
+    prompt: str = MISSING
+    journal: str | None = None
+    qrels: str | None = None
+    reference: str | None = None
+    dry_run: bool = MISSING
+    resume: str | None = None
+
+
 LOSS_SCHEMAS = {
     "ranknet": RankNetLoss,
     "adrmse": AdrMseLoss,
@@ -288,11 +333,14 @@ CHOICES = {
     "train.precision": ("float32", "bfloat16", "auto"),
     "train.compile": ("auto", "true", "false"),
     "precision": ("float32", "bfloat16", "auto"),
+    "teacher.llm.engine": ("http", "local", "cross-encoder"),
     "method": ("bm25", "dense", "sparse"),
     "logger.mode": ("online", "offline", "disabled"),
     "correction": ("holm", "bonferroni"),
 }
 AT_LEAST_ONE = (
+    *("stride", "passes", "tries", "num_queries", "teacher.llm.concurrency", "teacher.llm.max_tokens"),
+    *("teacher.llm.batch_size",),
     *("depth", "batch_size"),
     *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
     *(
@@ -313,6 +361,7 @@ def register_schemas() -> None:
     """Register the schemas and resolvers; call once before Hydra's main function.
 
     `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
+    `${prompt:NAME}` is a file of distill/teachers/prompts/.
     `${divide:PAIRS,SIZE}` is how many lists of that size make so many pairs, at least 1.
     `${output_dir:RESUME,NEW}` is the directory to resume where one is given, else the new one.
     `${sweep_name:RESUME}` names the sweep that the run is a job of; null for a run by itself.
@@ -322,10 +371,14 @@ def register_schemas() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="retrieve_schema", node=RetrieveConfig)
+    store.store(name="annotate_schema", node=AnnotateConfig)
     store.store(name="dashboards_schema", node=DashboardsConfig)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
+    OmegaConf.register_new_resolver(
+        "prompt", lambda name: str(ROOT / "distill/teachers/prompts" / f"{name}.yaml"), replace=True
+    )
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     OmegaConf.register_new_resolver("output_dir", _output_directory, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
@@ -444,6 +497,28 @@ def check_retrieve(cfg: DictConfig) -> None:
         raise InputError(f"model is missing: method={cfg.method} needs an encoder's directory or Hub id")
     if not (cfg.k1 >= 0 and 0 <= cfg.b <= 1):
         raise InputError(f"k1={cfg.k1} and b={cfg.b}: k1 must be 0 or more, b between 0 and 1")
+
+
+def check_annotate(cfg: DictConfig) -> None:
+    """Check the rules between the fields of an annotation; raises InputError like `check_train`."""
+    _check_values(cfg)
+    for key in ("passages", "queries", "run"):
+        _check_source(cfg, key, required=True)
+    for key in ("qrels", "reference"):
+        _check_source(cfg, key)
+    if cfg.depth < 2 or cfg.window < 2:
+        raise InputError(f"depth={cfg.depth} and window={cfg.window}: two passages at least can be ranked: raise it")
+    if cfg.stride > cfg.window:
+        raise InputError(
+            f"stride={cfg.stride} exceeds window={cfg.window}: the passages between two windows would never be seen"
+        )
+    llm = cfg.teacher.llm
+    if llm.retries < 0 or not llm.timeout > 0:
+        raise InputError(f"teacher.llm.retries={llm.retries} and timeout={llm.timeout}: must not be negative")
+    if llm.max_cost is not None and not (llm.price_in > 0 or llm.price_out > 0):
+        raise InputError(f"teacher.llm.max_cost={llm.max_cost} needs teacher.llm.price_in and price_out")
+    if cfg.resume is not None and not (Path(cfg.resume) / "config.yaml").is_file():
+        raise InputError(f"resume={cfg.resume}: no config.yaml there: give the output directory of an annotation")
 
 
 def check_report(cfg: DictConfig) -> None:

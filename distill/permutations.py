@@ -25,10 +25,27 @@ def parse_permutation(answer: str, num_passages: int) -> tuple[list[int], bool]:
     Of a number that comes twice the first counts, numbers out of range are left out, and passages that the answer does
     not name follow in the order that they came in.
     """
-    numbers = [int(digits) - 1 for digits in re.findall(r"\d+", answer)]
-    named = dict.fromkeys(number for number in numbers if 0 <= number < num_passages)
+    order, faults = mend_permutation(answer, num_passages)
+    return order, not faults
+
+
+def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str]]:
+    """Return the order that `parse_permutation` gives, and what was wrong with the answer.
+
+    Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
+    "repeated", "out of range", "missing", or "unusable" alone where no passage is named.
+    """
+    bracketed = re.findall(r"\[\s*(\d{1,9})\s*\]", answer)
+    numbers = [int(digits) - 1 for digits in bracketed or re.findall(r"\d{1,9}", answer)]
+    valid = [number for number in numbers if 0 <= number < num_passages]
+    named = dict.fromkeys(valid)
     order = [*named, *(place for place in range(num_passages) if place not in named)]
-    return order, len(numbers) == len(named) == num_passages
+    if not named:
+        return order, {"unusable"}
+    found = {"repeated": len(named) < len(valid), "out of range": len(valid) < len(numbers)}
+    return order, {fault for fault, is_so in found.items() if is_so} | (
+        {"missing"} if len(named) < num_passages else set()
+    )
 
 
 def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> Run:

@@ -21,6 +21,8 @@ from distill.significance import (
     nemenyi,
     read_per_query,
 )
+from distill.tasks import write_task
+from distill.trec import RankedList
 
 ABS = 1e-9  # against formulas in plain Python
 # Demsar (2006), table 5(a): the critical values q_0.05 and q_0.10 of Nemenyi's test for k = 2..10 methods
@@ -282,10 +284,9 @@ def test_a_cell_without_a_value_is_refused(test):
 
 
 def test_values_per_query_are_read_as_evaluate_writes_them(tmp_path):
-    from evaluate import write_per_query
-
+    run = {"q1": RankedList(["d1"], np.ones(1), np.ones(1))}
     per_query = {"q1": {"nDCG@10": 1 / 3, "RR@10": 1.0}, 'q,"2': {"nDCG@10": 0.0, "RR@10": 1e-17}}
-    write_per_query(tmp_path / "per_query.csv", per_query)
+    write_task(tmp_path, run, per_query, "tag")
     assert read_per_query(tmp_path / "per_query.csv") == {
         "nDCG@10": {"q1": 1 / 3, 'q,"2': 0.0},
         "RR@10": {"q1": 1.0, 'q,"2': 1e-17},

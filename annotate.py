@@ -1,0 +1,151 @@
+"""Let a teacher rank the passages of a first-stage run: a listwise LLM with a sliding window, or cross-encoders.
+
+    python annotate.py passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
+    python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
+    python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
+    python annotate.py resume=outputs/annotate/DATE/TIME            with the overrides of the stopped annotation
+
+Leaves teacher.run (TREC), teacher.parquet, card.md and results.json in its output directory, and meanwhile
+journal.jsonl, from which it goes on. What learns from it:
+`python train.py teacher=run teacher.path=OUT/teacher.run teacher.first_stage=F.run ...`
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from distill.config import changed_keys, check_annotate, register_schemas
+from distill.errors import InputError, exit_on_bad_input
+
+log = logging.getLogger("annotate")
+
+ANY_TIME = ("teacher.llm.concurrency", "teacher.llm.max_cost", "teacher.llm.retries", "teacher.llm.timeout")
+
+
+def annotate(cfg: DictConfig, directory: Path) -> None:
+    """Annotate as configured; raises InputError for bad input, and where max_cost is reached."""
+    # Imported here, so that --help and a printed configuration need not wait for them
+    from distill.collection import check_queries, read_passages, read_queries
+    from distill.download import with_local_files
+    from distill.lists import choose_queries
+    from distill.teachers.annotation import check_lists, write_annotation
+    from distill.trec import read_run
+
+    prepare_directory(cfg, directory)
+    local = with_local_files(cfg)
+    run = read_run(local.run)
+    queries = read_queries(local.queries)
+    check_queries(run, cfg.run, queries, cfg.queries)
+    query_ids = choose_queries(run, cfg.num_queries, cfg.subset_seed, cfg.run)
+    run = {query_id: run[query_id].cut(cfg.depth) for query_id in query_ids}
+    passages = read_passages(local.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
+    run = check_lists(run, cfg, passages)
+    if cfg.teacher.llm.engine == "cross-encoder":
+        from distill.teachers.ensemble import score_lists
+
+        if cfg.dry_run:
+            print(f"{sum(map(len, run.values()))} pairs for {cfg.teacher.llm.model}; no request, no cost")
+            return
+        ranking, flagged, totals = score_lists(run, queries, passages, cfg), {}, None
+    else:
+        ranking, flagged, totals = ask_llm(cfg, directory, run, queries, passages)
+        if cfg.dry_run:
+            return
+    results = write_annotation(directory, cfg, local, run, ranking, flagged, totals)
+    for name, value in results.items():
+        print(f"{name:40} {value:.4f}")
+    log.info("teacher's ranking: %s", directory / "teacher.run")
+
+
+def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict) -> tuple[dict, dict, object]:
+    """Let the LLM rank all lists; return the orders, which are flagged, and what it took."""
+    from tqdm import tqdm
+
+    from distill.device import choose_device
+    from distill.teachers.engines import HttpEngine, LocalEngine
+    from distill.teachers.journal import Journal
+    from distill.teachers.listwise import WindowRanker, estimate, window_places
+    from distill.teachers.prompt import read_prompt
+
+    llm, prompt = cfg.teacher.llm, read_prompt(cfg.prompt)
+    lists = {q: (queries[q], [passages[doc_id] for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
+    num_requests, tokens_in, tokens_out = estimate(lists, prompt, cfg.window, cfg.stride, cfg.passes)
+    cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
+    summary = (
+        f"{len(lists)} queries, {num_requests} requests, about {tokens_in / 1e6:.2f} million tokens in and "
+        f"{tokens_out / 1e6:.2f} out" + (f", cost {cost:.2f}" if cost else "")
+    )
+    log.info("estimate: %s", summary)
+    if cfg.dry_run:
+        print(summary)
+        return {}, {}, None
+    engine = HttpEngine(llm) if llm.engine == "http" else LocalEngine(llm, choose_device(llm.device))
+    path = Path(cfg.journal) if cfg.journal else directory / "journal.jsonl"
+    orders, flagged = {}, {}
+
+    def allowed(totals) -> bool:
+        return llm.max_cost is None or totals.cost(llm.price_in, llm.price_out) < llm.max_cost
+
+    num_windows = sum(len(window_places(len(ranked), cfg.window, cfg.stride)) for ranked in run.values()) * cfg.passes
+    with Journal(path) as journal, tqdm(total=num_windows, desc="annotating", unit="window", disable=None) as bar:
+        ranker = WindowRanker(engine, llm.model, journal, prompt, cfg.window, cfg.stride, cfg.passes, cfg.tries)
+        try:
+            for query_id, order, is_flagged in ranker.rank(lists, allowed):
+                orders[query_id], flagged[query_id] = order, is_flagged
+                totals = ranker.totals
+                bar.update(totals.windows - bar.n)
+                spent = totals.cost(llm.price_in, llm.price_out)
+                bar.set_postfix_str(
+                    f"{totals.requests} requests, {(totals.tokens_in + totals.tokens_out) / 1e6:.2f} million tokens"
+                    + (f", cost {spent:.2f}" if spent else "")
+                )
+        finally:
+            engine.close()
+    totals = ranker.totals
+    totals.retries = engine.num_retries
+    if len(orders) < len(lists):
+        raise InputError(
+            f"teacher.llm.max_cost={llm.max_cost}: reached after {len(orders)} of {len(lists)} queries, at "
+            f"{totals.cost(llm.price_in, llm.price_out):.4f}: raise it and go on with resume={directory}"
+        )
+    log.info(
+        "%d requests (%d answers were there), %d million tokens, %s", totals.requests, totals.journaled,
+        (totals.tokens_in + totals.tokens_out) // 10**6, ", ".join(f"{n} {kind}" for kind, n in totals.answers.items()),
+    )  # fmt: skip
+    return orders, flagged, totals
+
+
+def prepare_directory(cfg: DictConfig, directory: Path) -> None:
+    """Write the composed configuration; a resumed annotation must have the one that it started with."""
+    path = directory / "config.yaml"
+    if cfg.resume or path.is_file():
+        changed = [key for key in changed_keys(OmegaConf.load(path), cfg) if not key.startswith(ANY_TIME)]
+        if changed:
+            raise InputError(f"{directory}: the configuration differs ({'; '.join(changed)}): repeat its overrides")
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, path)
+
+
+def quote_models(arguments: list[str]) -> list[str]:
+    """Quote a list of models, which Hydra would take for a sweep: teacher.llm.model=A,B."""
+    key = "teacher.llm.model="
+    return [f'{key}"{a[len(key) :]}"' if a.startswith(key) and "," in a and '"' not in a else a for a in arguments]
+
+
+@hydra.main(config_path="conf", config_name="annotate", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Annotate once; bad input is answered with one line and exit status 2."""
+    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
+        check_annotate(cfg)
+        annotate(cfg, Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute())
+
+
+if __name__ == "__main__":
+    register_schemas()
+    sys.argv[1:] = quote_models(sys.argv[1:])
+    main()

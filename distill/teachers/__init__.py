@@ -1,0 +1,1 @@
+"""Teachers that are asked here: listwise LLMs, and cross-encoders."""

@@ -1,0 +1,121 @@
+"""What annotate.py reads and leaves: lists with texts, the teacher's ranking, a data card, agreement with others."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from distill.collection import Texts
+from distill.errors import InputError
+from distill.tasks import measure, parse_measures
+from distill.teachers.prompt import read_prompt
+from distill.trec import RankedList, Run, find_line, read_qrels, read_run, write_run
+
+
+def check_lists(run: Run, cfg: DictConfig, passages: Texts) -> Run:
+    """Return the lists of two passages and more, without empty ones; raises InputError for unknown ids."""
+    kept = {}
+    for query_id, ranked in run.items():
+        for doc_id in ranked.doc_ids:
+            if doc_id not in passages:
+                place = find_line(cfg.run, query_id, doc_id)
+                raise InputError(f"{place}: passage {doc_id} is not in {cfg.passages}: use the collection of the run")
+        full = np.array([bool(passages[doc_id]) for doc_id in ranked.doc_ids], dtype=bool)
+        if full.sum() > 1:
+            doc_ids = [doc_id for doc_id in ranked.doc_ids if passages[doc_id]]
+            kept[query_id] = RankedList(doc_ids, ranked.scores[full], ranked.ranks[full])
+    if not kept:
+        raise InputError(f"{cfg.run}: no query has two passages with a text: nothing to rank")
+    return kept
+
+
+def write_annotation(directory: Path, cfg, local, run: Run, found: dict, flagged: dict[str, bool], totals) -> dict:
+    """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement that was asked for.
+
+    found: each query's order of places in the run, or its ranking.
+    """
+    ranking: Run = {}
+    for query_id, ranked in run.items():  # in the run's order, whatever was done first
+        one = found[query_id]
+        if not isinstance(one, RankedList):
+            ranks = np.arange(1.0, len(one) + 1)
+            one = RankedList([ranked.doc_ids[place] for place in one], len(one) + 1 - ranks, ranks)
+        ranking[query_id] = one
+    results = _agreement(run, ranking, local)
+    _write(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))
+    _write(directory / "teacher.parquet", lambda path: _write_parquet(path, run, ranking, flagged))
+    _write(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results)))
+    _write(directory / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
+    return results
+
+
+def _write(path: Path, write) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    write(aside)
+    os.replace(aside, path)
+
+
+def _write_parquet(path: Path, run: Run, ranking: Run, flagged: dict[str, bool]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = {name: [] for name in ("query_id", "doc_id", "rank", "first_stage_rank", "flagged")}
+    for query_id, ranked in ranking.items():
+        first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
+        for rank, doc_id in enumerate(ranked.doc_ids, start=1):
+            values = (query_id, doc_id, rank, first[doc_id], flagged.get(query_id, False))
+            for name, value in zip(rows, values, strict=True):
+                rows[name].append(value)
+    pq.write_table(pa.table(rows), path)
+
+
+def _agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
+    results = {}
+    if local.qrels:
+        measures, qrels = parse_measures(["nDCG@10"]), read_qrels(local.qrels)
+        qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in run}
+        if not qrels:
+            raise InputError(f"{local.qrels}: judges none of the {len(run)} queries: use qrels that belong to them")
+        for row, one in (("first_stage", run), ("teacher", ranking)):
+            results |= {f"{row}/{name}": value for name, value in measure(one, qrels, measures)[0].items()}
+    if local.reference:
+        reference = read_run(local.reference)
+        taus = [_tau(ranking[q].doc_ids, reference[q].doc_ids) for q in ranking if q in reference]
+        taus = [tau for tau in taus if tau is not None]
+        if not taus:
+            raise InputError(f"{local.reference}: shares no list of two passages with the teacher's ranking")
+        results["tau/reference"] = float(np.mean(taus))
+    return results
+
+
+def _tau(one: list[str], other: list[str]) -> float | None:
+    """Kendall's tau over the passages that both rank; None for fewer than two."""
+    places = {doc_id: place for place, doc_id in enumerate(other)}
+    order = np.array([places[doc_id] for doc_id in one if doc_id in places])
+    if len(order) < 2:
+        return None
+    signs = np.sign(order[None, :] - order[:, None])[np.triu_indices(len(order), 1)]
+    return float(signs.mean())
+
+
+def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float]) -> str:
+    llm = cfg.teacher.llm
+    lines = ["# Data card", "", f"- made: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by annotate.py"]
+    lines += [f"- teacher: {llm.model} ({llm.engine})", f"- first stage: {cfg.run}, its top {cfg.depth}"]
+    lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
+    if totals is not None:
+        cost = totals.cost(llm.price_in, llm.price_out)
+        lines += [f"- prompt: {Path(cfg.prompt).name}, {read_prompt(cfg.prompt).digest}"]
+        lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes; {totals.windows} windows"]
+        lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
+        lines += [f"- lists with a window that kept its order for want of an answer: {sum(flagged.values())}"]
+        lines += [f"- requests: {totals.requests + totals.journaled}, {totals.retries} tried again in the last run"]
+        lines += [
+            f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; {totals.seconds:.0f} seconds of answering"
+        ]
+        lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} a million tokens"] if cost else []
+    lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,195 @@
+"""Where LLMs are asked: an OpenAI-compatible endpoint over HTTP, or a local model of transformers.
+
+    engine = HttpEngine(cfg.llm)
+    (answer,) = engine.ask([messages])              # Answer(text, tokens_in, tokens_out, seconds)
+
+`at_once` is how many requests an engine takes at a time; an HttpEngine may be asked from so many threads.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+from omegaconf import DictConfig
+
+from distill.errors import InputError
+from distill.teachers.prompt import Messages
+
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that may pass
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds
+CHARACTERS = 4  # of a token, where a server does not count them
+
+
+@dataclass
+class Answer:
+    """What a model has answered to one request."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+
+    def to_json(self) -> dict:
+        """Return what the journal keeps."""
+        return asdict(self)
+
+
+def num_tokens(messages: Messages) -> int:
+    """Return about how many tokens the messages have."""
+    return sum(len(message["content"]) for message in messages) // CHARACTERS
+
+
+class HttpEngine:
+    """Asks `POST base_url/chat/completions`; what may pass (429, 5xx, timeouts, cut connections) is tried again."""
+
+    in_batches = False  # requests are sent one by one, from several threads
+
+    def __init__(self, cfg: DictConfig):
+        """Open the connections; raises InputError where the key's environment variable is not set."""
+        import httpx
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
+        self.cfg, self.at_once = cfg, cfg.concurrency
+        headers = {}
+        if cfg.api_key_variable:
+            if cfg.api_key_variable not in os.environ:
+                raise InputError(f"{cfg.api_key_variable} is not set: put the endpoint's key into this variable")
+            headers["Authorization"] = f"Bearer {os.environ[cfg.api_key_variable]}"
+        limits = httpx.Limits(max_connections=cfg.concurrency, max_keepalive_connections=cfg.concurrency)
+        self.client = httpx.Client(headers=headers, timeout=cfg.timeout, limits=limits)
+        self.lock, self.next_time = threading.Lock(), 0.0
+        self.num_retries = 0
+
+    @property
+    def options(self) -> dict:
+        """What an answer depends on, besides model and messages."""
+        return {"temperature": self.cfg.temperature, "max_tokens": self.cfg.max_tokens, "url": self.cfg.base_url}
+
+    def ask(self, requests: list[Messages]) -> list[Answer]:
+        """Answer requests one after the other; raises InputError for what the endpoint refuses for good."""
+        return [self._ask(messages) for messages in requests]
+
+    def _ask(self, messages: Messages) -> Answer:
+        import httpx
+
+        body = {"model": self.cfg.model, "messages": messages, "temperature": self.cfg.temperature}
+        body["max_tokens"] = self.cfg.max_tokens
+        url, reason = self.cfg.base_url.rstrip("/") + "/chat/completions", ""
+        for attempt in range(self.cfg.retries + 1):
+            self._wait_for_turn()
+            start, pause = time.perf_counter(), None
+            try:
+                response = self.client.post(url, json=body)
+                if response.status_code == 200:
+                    return _read_answer(response.json(), messages, time.perf_counter() - start)
+                reason = f"status {response.status_code}: {' '.join(response.text.split())[:150]}"
+                if response.status_code not in RETRIED:
+                    raise InputError(f"{url} refuses the request with {reason}: check teacher.llm")
+                pause = _retry_after(response.headers.get("Retry-After"))
+            except httpx.TransportError as error:
+                reason = f"{type(error).__name__}: {error}"
+            except InputError:
+                raise
+            except (ValueError, KeyError, IndexError, TypeError):
+                reason = "an answer that is no chat completion"
+            if attempt < self.cfg.retries:
+                with self.lock:
+                    self.num_retries += 1
+                backoff = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * (0.5 + random.random())
+                time.sleep(pause if pause is not None else backoff)
+        raise InputError(
+            f"{url} has failed {self.cfg.retries + 1} times in a row ({reason}): resume=DIRECTORY goes on from "
+            "here once it works again"
+        )
+
+    def _wait_for_turn(self) -> None:
+        """Space requests evenly, where only so many a minute are allowed."""
+        if not self.cfg.requests_per_minute:
+            return
+        with self.lock:
+            turn = max(self.next_time, time.monotonic())
+            self.next_time = turn + 60 / self.cfg.requests_per_minute
+        time.sleep(max(turn - time.monotonic(), 0))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+
+def _read_answer(found: dict, messages: Messages, seconds: float) -> Answer:
+    text = found["choices"][0]["message"]["content"] or ""
+    usage = found.get("usage") or {}
+    tokens_out = usage.get("completion_tokens", len(text) // CHARACTERS)
+    return Answer(text, usage.get("prompt_tokens", num_tokens(messages)), tokens_out, seconds)
+
+
+def _retry_after(header: str | None) -> float | None:
+    try:
+        return min(max(float(header), 0), LONGEST_PAUSE)
+    except (TypeError, ValueError):
+        return None  # absent, or a date
+
+
+class LocalEngine:
+    """Generates with a causal language model of transformers, several requests in one batch."""
+
+    in_batches = True
+
+    def __init__(self, cfg: DictConfig, device):
+        """Load the model by directory or Hub id, from safetensors; raises InputError where it cannot be loaded."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.cfg, self.at_once, self.num_retries = cfg, cfg.batch_size, 0
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(cfg.model, padding_side="left")
+            self.model = AutoModelForCausalLM.from_pretrained(cfg.model, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"teacher.llm.model={cfg.model}: cannot be loaded as a language model ({reason})"
+            ) from None
+        self.model = self.model.to(device).eval()
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @property
+    def options(self) -> dict:
+        """What an answer depends on, besides model and messages."""
+        return {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
+
+    def ask(self, requests: list[Messages]) -> list[Answer]:
+        """Answer requests together, always with the likeliest token."""
+        import torch
+
+        start = time.perf_counter()
+        texts = [self._text(messages) for messages in requests]
+        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        encoded = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            out = self.model.generate(
+                **encoded, max_new_tokens=self.cfg.max_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            )
+        new = out[:, encoded["input_ids"].shape[1] :]
+        seconds = (time.perf_counter() - start) / len(requests)
+        return [
+            Answer(
+                self.tokenizer.decode(tokens, skip_special_tokens=True),
+                int(mask.sum()),
+                int((tokens != self.tokenizer.pad_token_id).sum()),
+                seconds,
+            )
+            for tokens, mask in zip(new, encoded["attention_mask"], strict=True)
+        ]
+
+    def _text(self, messages: Messages) -> str:
+        if self.tokenizer.chat_template:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return "\n".join(message["content"] for message in messages) + "\n"
+
+    def close(self) -> None:
+        """Nothing is open."""

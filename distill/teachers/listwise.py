@@ -1,0 +1,177 @@
+"""Listwise ranking with a sliding window, from the bottom of a list to its top, as RankGPT does (Sun et al., 2023).
+
+    ranker = WindowRanker(engine, "gpt", journal, prompt, window=20, stride=10, passes=1, tries=3)
+    for query_id, order, flagged in ranker.rank({"q1": ("what is ...", passages)}, allowed=lambda totals: True): ...
+
+A model orders `window` passages at a time; the window then moves up by `stride`, so that what is good travels to the
+top: with a model that makes no mistakes, the best window - stride passages stand in order after one pass. Windows of
+one query wait for each other, windows of different queries do not.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from distill.permutations import mend_permutation
+from distill.teachers.engines import Answer, num_tokens
+from distill.teachers.journal import Journal, key_of_request
+from distill.teachers.prompt import Prompt
+
+
+@dataclass
+class Totals:
+    """What asking has taken so far, and what the answers were like."""
+
+    windows: int = 0
+    requests: int = 0  # that were paid for in this run
+    journaled: int = 0  # answers that were there from before
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    retries: int = 0  # of requests that failed in passing
+    answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/permutations.py
+
+    def cost(self, price_in: float, price_out: float) -> float:
+        """Return the cost of this run's and earlier runs' answers, at prices for a million tokens."""
+        return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
+
+
+def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """Return the windows (start, end) of one pass, the lowest first; the last one reaches the top."""
+    places, end = [], num_passages
+    while True:
+        start = max(end - window, 0)
+        places.append((start, end))
+        if start == 0:
+            return places
+        end -= stride
+
+
+def estimate(lists: dict, prompt: Prompt, window: int, stride: int, passes: int) -> tuple[int, int, int]:
+    """Return about how many requests, tokens in and tokens out the lists {query id: (query, passages)} will take."""
+    num_requests = tokens_in = tokens_out = 0
+    for query, passages in lists.values():
+        for start, end in window_places(len(passages), window, stride) * passes:
+            num_requests += 1
+            tokens_in += num_tokens(prompt.fill(query, passages[start:end]))
+            tokens_out += 4 * (end - start)  # "[12] > "
+    return num_requests, tokens_in, tokens_out
+
+
+class WindowRanker:
+    """Ranks lists window by window through an engine, a journal beside it."""
+
+    def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, window: int, stride: int, passes: int,
+                 tries: int):  # fmt: skip
+        """tries: how often a window is asked for in all, while its answers name no passage."""
+        self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
+        self.window, self.stride, self.passes, self.tries = window, stride, passes, tries
+        self.totals, self.lock = Totals(), threading.Lock()
+        self.stopped = False
+
+    def rank(self, lists: dict[str, tuple[str, list[str]]], allowed: Callable[[Totals], bool]) -> Iterator[tuple]:
+        """Yield (query id, order, flagged) of each list {query id: (query, passages)}, as they are done.
+
+        order: places of the incoming list, best first. flagged: whether a window kept its order for want of an answer.
+        allowed: asked before each request; where it says no, nothing more is asked, and ends with what is done.
+        """
+        waiting, at_once = iter(lists.items()), self.engine.at_once
+        if self.engine.in_batches:
+            yield from self._rank_in_batches(waiting, at_once, allowed)
+            return
+        with ThreadPoolExecutor(at_once) as pool:
+            running = {}
+            try:
+                while True:
+                    while len(running) < at_once and (one := next(waiting, None)) is not None:
+                        running[pool.submit(self._drive, self._steps(*one[1]), allowed)] = one[0]
+                    if not running:
+                        return
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        query_id, found = running.pop(future), future.result()
+                        if found is not None:
+                            yield query_id, *found
+            finally:
+                self.stopped = True
+                for future in running:
+                    future.cancel()
+
+    def _drive(self, steps: Generator, allowed) -> tuple[list[int], bool] | None:
+        """Answer one list's requests, one after the other; None where asking has been stopped."""
+        answer = None
+        while True:
+            try:
+                messages = steps.send(answer)
+            except StopIteration as end:
+                return end.value
+            if self.stopped or not allowed(self.totals):
+                return None
+            (answer,) = self.engine.ask([messages])
+
+    def _rank_in_batches(self, waiting: Iterator, at_once: int, allowed) -> Iterator[tuple]:
+        """Rank so many lists side by side that their windows fill an engine's batch."""
+        active: dict[str, tuple[Generator, list]] = {}  # query id -> its steps and the messages that wait
+        while True:
+            for query_id, one in waiting:
+                steps = self._steps(*one)
+                found = _advance(steps, None)
+                if isinstance(found, tuple):
+                    yield query_id, *found
+                else:
+                    active[query_id] = (steps, found)
+                if len(active) >= at_once:
+                    break
+            if not active or not allowed(self.totals):
+                return
+            answers = self.engine.ask([messages for _, messages in active.values()])
+            for (query_id, (steps, _)), answer in zip(list(active.items()), answers, strict=True):
+                found = _advance(steps, answer)
+                if isinstance(found, tuple):
+                    del active[query_id]
+                    yield query_id, *found
+                else:
+                    active[query_id] = (steps, found)
+
+    def _steps(self, query: str, passages: list[str]) -> Generator[list, Answer, tuple[list[int], bool]]:
+        """Yield the messages of each window that is not in the journal, receive answers, return order and flag."""
+        order, flagged = list(range(len(passages))), False
+        for start, end in window_places(len(passages), self.window, self.stride) * self.passes:
+            part = order[start:end]
+            texts = [passages[place] for place in part]
+            for attempt in range(self.tries):
+                key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
+                entry, answer = self.journal.find(key), None
+                if entry is None:
+                    answer = yield self.prompt.fill(query, texts)
+                    entry = answer.to_json()
+                    self.journal.add(key, entry)
+                mended, faults = mend_permutation(entry["text"], len(part))
+                self._count(entry, faults, is_new=answer is not None)
+                if "unusable" not in faults:
+                    order[start:end] = [part[place] for place in mended]
+                    break
+            else:
+                flagged = True
+            with self.lock:
+                self.totals.windows += 1
+        return order, flagged
+
+    def _count(self, entry: dict, faults: set[str], is_new: bool) -> None:
+        with self.lock:
+            self.totals.requests += is_new
+            self.totals.journaled += not is_new
+            self.totals.tokens_in += entry["tokens_in"]
+            self.totals.tokens_out += entry["tokens_out"]
+            self.totals.seconds += entry["seconds"]
+            self.totals.answers.update(faults or {"whole"})
+
+
+def _advance(steps: Generator, answer: Answer | None):
+    """Return the next messages of a list, or (order, flagged) where it is done."""
+    try:
+        return steps.send(answer)
+    except StopIteration as end:
+        return end.value

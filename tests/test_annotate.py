@@ -1,0 +1,384 @@
+"""annotate.py and its parts, against servers that behave and servers that do not."""
+
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import ROOT, WORDS, compose_config, make_backbone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.errors import InputError
+from distill.model import CrossEncoder
+from distill.permutations import mend_permutation
+from distill.teachers.engines import Answer, HttpEngine, LocalEngine
+from distill.teachers.journal import Journal
+from distill.teachers.listwise import WindowRanker, window_places
+from distill.teachers.prompt import read_prompt
+from distill.trec import read_run
+
+PROMPT = ROOT / "distill" / "teachers" / "prompts" / "listwise.yaml"
+
+
+@given(answer=st.text(alphabet="[]0123456789> ,ab\n", max_size=80) | st.text(max_size=40), count=st.integers(1, 30))
+def test_a_mended_answer_is_always_a_permutation(answer, count):
+    order, faults = mend_permutation(answer, count)
+    assert sorted(order) == list(range(count))
+    assert faults or re.findall(r"\d+", answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "order", "faults"),
+    [
+        ("[2] > [3] > [1]", [1, 2, 0], set()),
+        ("Here are the 3 passages in order: [2] > [3] > [1].", [1, 2, 0], set()),
+        ("2 > 3 > 1", [1, 2, 0], set()),
+        ("[2] > [2] > [3]", [1, 2, 0], {"repeated", "missing"}),
+        ("[9] > [2] > [0] > [1] > [3]", [1, 0, 2], {"out of range"}),
+        ("[3]", [2, 0, 1], {"missing"}),
+        ("I cannot help with that.", [0, 1, 2], {"unusable"}),
+        ("", [0, 1, 2], {"unusable"}),
+    ],
+)
+def test_answers_are_mended_as_defined(answer, order, faults):
+    assert mend_permutation(answer, 3) == (order, faults)
+
+
+def test_windows_go_from_the_bottom_to_the_top():
+    assert window_places(100, 20, 10) == [(start, start + 20) for start in range(80, -1, -10)]
+    assert window_places(25, 20, 10) == [(5, 25), (0, 15)]
+    assert window_places(7, 20, 10) == [(0, 7)]
+
+
+class Judge:
+    """An engine that knows how good each passage is, up to some noise; passages are numbers."""
+
+    in_batches, at_once, options = True, 4, {}
+
+    def __init__(self, noise: float = 0.0):
+        self.noise, self.generator, self.asked = noise, np.random.default_rng(0), 0
+
+    def ask(self, requests):
+        self.asked += len(requests)
+        return [Answer(self._order(messages[-1]["content"]), 1, 1, 0.0) for messages in requests]
+
+    def _order(self, text: str) -> str:
+        goodness = [-float(found) for found in re.findall(r"^\[\d+\] (\d+)$", text, re.MULTILINE)]
+        noisy = np.array(goodness) + self.noise * self.generator.standard_normal(len(goodness))
+        return " > ".join(f"[{place + 1}]" for place in np.argsort(-noisy))
+
+
+def rank_numbers(tmp_path, engine, passes: int = 1, seed: int = 0, depth: int = 100) -> list[int]:
+    numbers = np.random.default_rng(seed).permutation(depth).tolist()
+    with Journal(tmp_path / f"{id(engine)}-{seed}-{passes}.jsonl") as journal:
+        ranker = WindowRanker(engine, "judge", journal, read_prompt(str(PROMPT)), 20, 10, passes, 2)
+        ((_, order, flagged),) = ranker.rank({"q": ("which is least", [str(n) for n in numbers])}, lambda totals: True)
+    assert not flagged
+    return [numbers[place] for place in order]
+
+
+def test_a_perfect_judge_sorts_the_top_ten_in_one_pass_and_more_in_more(tmp_path):
+    for seed in range(5):
+        assert rank_numbers(tmp_path, Judge(), seed=seed)[:10] == list(range(10))
+        assert rank_numbers(tmp_path, Judge(), passes=2, seed=seed)[:20] == list(range(20))
+
+
+def test_a_noisy_judge_raises_ndcg(tmp_path):
+    def ndcg(numbers) -> float:
+        gains = [1 / np.log2(place + 2) for place, number in enumerate(numbers[:10]) if number < 10]
+        return sum(gains) / sum(1 / np.log2(place + 2) for place in range(10))
+
+    for seed in range(5):
+        before = ndcg(np.random.default_rng(seed).permutation(100).tolist())
+        assert ndcg(rank_numbers(tmp_path, Judge(noise=10), seed=seed)) > before + 0.3
+
+
+def test_lists_in_batches_are_ranked_as_alone(tmp_path):
+    lists = {f"q{n}": ("least", [str(i) for i in np.random.default_rng(n).permutation(10 + 7 * n)]) for n in range(6)}
+    with Journal(tmp_path / "j.jsonl") as journal:
+        ranker = WindowRanker(Judge(), "judge", journal, read_prompt(str(PROMPT)), 20, 10, 2, 2)
+        found = {query_id: order for query_id, order, _ in ranker.rank(lists, lambda totals: True)}
+    assert set(found) == set(lists)
+    for query_id, order in found.items():
+        assert [int(lists[query_id][1][place]) for place in order[:10]] == list(range(10))
+
+
+class Server:
+    """A chat endpoint: answers by a script of behaviours, then by the passages' text backwards; counts what it gets."""
+
+    def __init__(self, script=(), delay: float = 0.0):
+        self.script, self.delay = iter(script), delay
+        self.lock, self.in_flight, self.most, self.asked = threading.Lock(), 0, 0, Counter()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and body are two packets: the second would wait for 40 ms
+
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                outer.answer(self)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, handler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        text = body["messages"][-1]["content"]
+        with self.lock:
+            self.in_flight += 1
+            self.most = max(self.most, self.in_flight)
+            self.asked[text] += 1
+            behaviour = next(self.script, "good")
+        time.sleep(self.delay)
+        with self.lock:
+            self.in_flight -= 1
+        passages = re.findall(r"^\[(\d+)\] (.*)$", text, re.MULTILINE)
+        ranking = " > ".join(f"[{number}]" for number, _ in sorted(passages, key=lambda one: one[1][::-1]))
+        replies = {"good": ranking, "empty": "", "prose": f"Sure! The order of all 10: {ranking}. Anything else?"}
+        replies |= {"repeated": f"[1] > [1] > {ranking}", "invented": f"[99] > {ranking} > [0]", "refusal": "I cannot."}
+        if behaviour == "cut":
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        if behaviour == "slow":
+            time.sleep(1.5)
+        status = behaviour if isinstance(behaviour, int) else 200
+        message = {"choices": [{"message": {"content": replies.get(behaviour, ranking)}}]}
+        if behaviour == "no json":
+            payload = b"<html>"
+        else:
+            payload = json.dumps(message | {"usage": {"prompt_tokens": 100, "completion_tokens": 10}}).encode()
+        try:
+            handler.send_response(status)
+            if status == 429:
+                handler.send_header("Retry-After", "0")
+            handler.send_header("Content-Length", str(len(payload)))
+            handler.end_headers()
+            handler.wfile.write(payload)
+        except OSError:
+            pass  # the client has given up
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(**options) -> Server:
+        servers.append(Server(**options))
+        return servers[-1]
+
+    yield start
+    for one in servers:
+        one.server.shutdown()
+
+
+def overrides_of(collection, server, *more) -> list[str]:
+    names = ("passages", "queries")
+    overrides = [*(f"{name}={collection[name]}" for name in names), f"run={collection['first_stage']}"]
+    llm = {"base_url": server.url, "model": "judge", "concurrency": 3, "timeout": 1, "retries": 3}
+    return overrides + [f"teacher.llm.{key}={value}" for key, value in llm.items()] + ["window=4", "stride=2", *more]
+
+
+def command_of(directory, *overrides) -> list[str]:
+    return [sys.executable, str(ROOT / "annotate.py"), *overrides, f"hydra.run.dir={directory}"]
+
+
+def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
+    return subprocess.run(command_of(directory, *overrides), capture_output=True, text=True)
+
+
+def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collection, tmp_path, serve):
+    script = [429, 500, "cut", "slow", "no json", "prose", "repeated", "invented", "empty", "refusal", 503, "good"]
+    server = serve(script=script)
+    more = [f"qrels={collection['qrels']}", f"reference={collection['teacher']}", "teacher.llm.concurrency=1"]
+    more.append("teacher.llm.retries=6")
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, *more))
+    assert run.returncode == 0, run.stderr
+    first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
+    assert list(first) == list(teacher)
+    assert all(sorted(first[q].doc_ids) == sorted(teacher[q].doc_ids) for q in first)
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "1 out of range" in card and "1 repeated" in card and "2 unusable" in card and "24 windows" in card
+    assert "answer: 0" in card and "6 tried again" in card
+    table = pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()
+    assert table["rank"][:10] == list(range(1, 11)) and sorted(table["first_stage_rank"][:10]) == list(range(1, 11))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results) == {"first_stage/nDCG@10", "teacher/nDCG@10", "tau/reference"}
+    assert not any(table["flagged"])
+
+
+def test_a_window_without_any_usable_answer_keeps_its_order_and_is_flagged(collection, tmp_path, serve):
+    server = serve(script=itertools.repeat("refusal"))
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "tries=2"))
+    assert run.returncode == 0, run.stderr
+    first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
+    assert all(first[q].doc_ids == teacher[q].doc_ids for q in first)
+    assert all(pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()["flagged"])
+    assert "48 unusable" in (tmp_path / "out" / "card.md").read_text()  # 24 windows, two tries each
+
+
+def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_path, serve):
+    whole, server = serve(), serve(delay=0.1)
+    run = run_annotate(tmp_path / "whole", *overrides_of(collection, whole))
+    assert run.returncode == 0, run.stderr
+    overrides = overrides_of(collection, server, "teacher.llm.concurrency=1")
+    process = subprocess.Popen(command_of(tmp_path / "out", *overrides), stderr=subprocess.DEVNULL)
+    while sum(server.asked.values()) < 10:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    in_journal = len((tmp_path / "out" / "journal.jsonl").read_bytes().splitlines())
+    with open(tmp_path / "out" / "journal.jsonl", "ab") as file:
+        file.write(b'{"key": "half a li')
+    before = sum(server.asked.values())
+    again = run_annotate(tmp_path / "unused", *overrides, f"resume={tmp_path / 'out'}")
+    assert again.returncode == 0, again.stderr
+    assert sum(server.asked.values()) - before == 24 - in_journal and before - in_journal <= 1  # one was in flight
+    for name in ("teacher.run",):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    asked = sum(server.asked.values())
+    third = run_annotate(tmp_path / "out", *overrides)
+    assert third.returncode == 0 and sum(server.asked.values()) == asked  # the same call costs nothing
+
+
+def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_path, serve):
+    server = serve(delay=0.2)
+    cfg = compose_config("annotate", *overrides_of(collection, server, "teacher.llm.concurrency=8"))
+    engine = HttpEngine(cfg.teacher.llm)
+    lists = {f"q{n}": (f"query {n}", [f"passage {i}" for i in range(20)]) for n in range(80)}
+    with Journal(tmp_path / "j.jsonl") as journal:
+        ranker = WindowRanker(engine, "judge", journal, read_prompt(str(PROMPT)), 20, 10, 1, 1)
+        start = time.perf_counter()
+        assert len(list(ranker.rank(lists, lambda totals: True))) == 80
+        seconds = time.perf_counter() - start
+    engine.close()
+    assert server.most == 8
+    assert 80 / seconds >= 0.9 * 8 / 0.2, 80 / seconds
+
+
+def test_requests_per_minute_are_spaced(collection, serve):
+    cfg = compose_config("annotate", *overrides_of(collection, serve(), "teacher.llm.requests_per_minute=600"))
+    engine = HttpEngine(cfg.teacher.llm)
+    start = time.perf_counter()
+    engine.ask([[{"role": "user", "content": "x"}]] * 6)
+    assert time.perf_counter() - start >= 0.5
+
+
+def test_the_cost_stops_at_its_limit_and_goes_on_where_it_is_raised(collection, tmp_path, serve):
+    server = serve()
+    prices = ["teacher.llm.price_in=10000", "teacher.llm.price_out=0", "teacher.llm.concurrency=1"]  # 1 a request
+    overrides = overrides_of(collection, server, *prices)
+    run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_cost=9")
+    assert run.returncode == 2 and "teacher.llm.max_cost=9.0: reached after 2 of 6 queries, at 9.0" in run.stderr
+    assert sum(server.asked.values()) == 9 and not (tmp_path / "out" / "teacher.run").exists()
+    again = run_annotate(tmp_path / "x", *overrides, "teacher.llm.max_cost=100", f"resume={tmp_path / 'out'}")
+    assert again.returncode == 0 and sum(server.asked.values()) == 24
+    assert "- cost: 24.0000" in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_a_dry_run_asks_nothing_and_says_what_it_would_take(collection, tmp_path, serve):
+    server = serve()
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "dry_run=true", "teacher.llm.price_in=1000"))
+    assert run.returncode == 0 and re.search(r"6 queries, 24 requests, about .* cost \d", run.stdout)
+    assert not server.asked
+
+
+def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, serve):
+    run = run_annotate(tmp_path / "a", *overrides_of(collection, serve(script=itertools.repeat(401))))
+    assert run.returncode == 2 and "refuses the request with status 401" in run.stderr
+    overrides = overrides_of(collection, serve(script=itertools.repeat(500)), "teacher.llm.retries=1")
+    run = run_annotate(tmp_path / "b", *overrides)
+    assert run.returncode == 2 and "has failed 2 times in a row (status 500" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stride=5", "stride=5 exceeds window=4"),
+        ("run=nope.run", "run=nope.run: no such file"),
+        ("prompt=nope.yaml", "nope.yaml: no such file"),
+        ("teacher.llm.max_cost=1", "max_cost=1.0 needs teacher.llm.price_in"),
+        ("teacher.llm.api_key_variable=NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
+        ("num_queries=7", "num_queries=7 exceeds the 6 queries"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(collection, tmp_path, serve, override, message):
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, serve(), override))
+    assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_prompt_must_show_the_model_what_it_ranks(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(PROMPT.read_text().replace("{text}", "{txt}"))
+    with pytest.raises(InputError, match="passage lacks {text}"):
+        read_prompt(str(path))
+    prompt = read_prompt(str(PROMPT))
+    system, user = prompt.fill("why", ["one two", "three"])
+    assert system["role"] == "system" and "[1] one two\n[2] three" in user["content"] and "why" in user["content"]
+
+
+def test_a_second_process_on_a_journal_is_refused(tmp_path):
+    with Journal(tmp_path / "j.jsonl"), pytest.raises(InputError, match="another process writes it"):
+        Journal(tmp_path / "j.jsonl")
+
+
+def test_a_local_model_generates_in_batches_what_it_generates_alone(tmp_path, collection):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    directory = make_backbone(tmp_path / "lm", words=WORDS)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2,
+                                  num_attention_heads=2, intermediate_size=32, pad_token_id=0)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    overrides = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=local", f"teacher.llm.model={directory}"]
+    cfg = compose_config("annotate", *overrides, "teacher.llm.max_tokens=8")
+    engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"))
+    requests = [[{"role": "user", "content": " ".join(WORDS[:n])}] for n in (3, 9, 5)]
+    together = engine.ask(requests)
+    assert [answer.text for answer in together] == [engine.ask([one])[0].text for one in requests]
+    assert [answer.tokens_in for answer in together] == [3, 9, 5]
+    files = [f"{name}={collection[name]}" for name in ("passages", "queries")]
+    files += [f"run={collection['first_stage']}", "num_queries=2", "window=4", "stride=2", "tries=1"]
+    run = run_annotate(tmp_path / "out", *files, *overrides[3:], "teacher.llm.max_tokens=8")
+    assert run.returncode == 0, run.stderr
+    assert len(read_run(str(tmp_path / "out" / "teacher.run"))) == 2
+
+
+def test_a_cross_encoder_teaches_its_own_ranking(collection, tmp_path, backbone):
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+        model.save_pretrained(tmp_path / f"model{seed}")
+    files = [*(f"{name}={collection[name]}" for name in ("passages", "queries")), f"run={collection['first_stage']}"]
+    files.append("llm@teacher.llm=cross-encoder")
+    run = run_annotate(tmp_path / "one", *files, f"teacher.llm.model={tmp_path / 'model0'}")
+    assert run.returncode == 0, run.stderr
+    task = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    command = [sys.executable, str(ROOT / "evaluate.py"), f"model={tmp_path / 'model0'}", "task=files", *task]
+    command += [f"task.run={collection['first_stage']}", f"hydra.run.dir={tmp_path / 'eval'}"]
+    subprocess.run(command, check=True, capture_output=True)
+    theirs, ours = (read_run(str(tmp_path / name)) for name in ("eval/run.txt", "one/teacher.run"))
+    assert all(theirs[q].doc_ids == ours[q].doc_ids for q in theirs)
+    both = f"teacher.llm.model={tmp_path / 'model0'},{tmp_path / 'model1'}"
+    run = run_annotate(tmp_path / "two", *files, both)
+    assert run.returncode == 0, run.stderr
+    scores = read_run(str(tmp_path / "two" / "teacher.run"))["q0"].scores
+    assert scores.min() >= 0 and scores.max() <= 1 and len(scores) == 10
