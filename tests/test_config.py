@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config import changed_keys, check_evaluate, check_train
+from distill.config import changed_keys, check_annotate, check_evaluate, check_retrieve, check_train
 from distill.errors import InputError
 from distill.losses import LOSSES
 
@@ -58,13 +58,17 @@ def test_every_experiment_opens_with_commands_that_are_sound(option):
     commands = commands_of(option)
     chosen = "comparison/bce" if option == "comparison/base" else option
     assert any(f"experiment={chosen}" in overrides for _, overrides in commands)
-    for command, overrides in commands:
+    for command, overrides in commands if option != "own-corpus" else ():  # whose files are the user's
         (check_train if command == "train" else check_evaluate)(compose_config(command, *overrides))
 
 
 def test_every_experiment_has_a_mini():
     names = {option for group, option in OPTIONS if group == "experiment"}
-    parts = {"sample-stage1", *(n for n in names if n.startswith("rank-distillm/"))}  # of table1 and figure1
+    parts = {
+        "sample-stage1",
+        "own-corpus",
+        *(n for n in names if n.startswith("rank-distillm/")),
+    }  # of table1 and figure1
     objectives = {f"comparison/{name}" for name in ("base", *"bce hinge marginmse infonce ranknet adrmse".split())}
     whole = {name for name in names if not name.endswith("-mini")} - parts - objectives
     assert {f"{name}-mini" for name in whole} | {
@@ -97,6 +101,16 @@ def test_stage_2_of_rank_distillm_learns_with_either_loss():
 def test_the_default_configuration_is_sound():
     check_train(compose_config("train"))
     check_evaluate(compose_config("evaluate"))
+
+
+@pytest.mark.parametrize("llm", ["http", "local", "cross-encoder"])
+def test_every_teacher_to_ask_composes_and_is_sound(llm, collection):
+    overrides = [
+        *(f"{name}={collection[name]}" for name in ("passages", "queries")),
+        f"run={collection['first_stage']}",
+    ]
+    check_annotate(compose_config("annotate", *overrides, f"llm@teacher.llm={llm}", "teacher.llm.model=m"))
+    check_retrieve(compose_config("retrieve", *overrides[:2], "output=f.run"))
     assert not OmegaConf.missing_keys(compose_config("dashboards"))
 
 
