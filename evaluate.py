@@ -13,6 +13,7 @@ there, or of each task of a suite in tasks/TASK/.
 
 import json
 import logging
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -130,7 +131,12 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
 
 
 def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
-    """Return the median seconds of single queries, from text to ranking, after one that is not counted."""
+    """Return the median seconds of single queries, from text to ranking, and the peak of memory in bytes.
+
+    One query before is not counted. The memory is the GPU's or, without one, this process's.
+    """
+    import torch
+
     query_ids = [query_id for query_id, ranked in task.run.items() if len(ranked)]
     seconds = []
     for query_id in query_ids[: cfg.latency_queries + 1] if cfg.latency_queries else ():
@@ -140,7 +146,11 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
         seconds.append(time.perf_counter() - start)
     if not seconds:
         return {}
-    return {f"latency/{task.name}/seconds_per_query": statistics.median(seconds[1:] or seconds)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if model.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    names = f"latency/{task.name}/seconds_per_query", f"memory/{task.name}/peak_bytes"
+    return dict(zip(names, (statistics.median(seconds[1:] or seconds), peak), strict=True))
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
