@@ -33,19 +33,23 @@ def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str
     """Return the order that `parse_permutation` gives, and what was wrong with the answer.
 
     Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
-    "repeated", "out of range", "missing", or "unusable" alone where no passage is named.
+    "repeated", "out of range", "missing", or "unusable" alone where no passage is named. What a reasoning model thinks
+    before it answers, `<think>...</think>`, names passages too, and is left out.
     """
-    bracketed = re.findall(r"\[\s*(\d{1,9})\s*\]", answer)
-    numbers = [int(digits) - 1 for digits in bracketed or re.findall(r"\d{1,9}", answer)]
+    answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)
+    found = re.findall(r"\[\s*(\d+)\s*\]", answer) or re.findall(r"\d+", answer)
+    numbers = [int(digits) - 1 if len(digits) < 10 else num_passages for digits in found]  # int() refuses 4301 digits
     valid = [number for number in numbers if 0 <= number < num_passages]
     named = dict.fromkeys(valid)
     order = [*named, *(place for place in range(num_passages) if place not in named)]
     if not named:
         return order, {"unusable"}
-    found = {"repeated": len(named) < len(valid), "out of range": len(valid) < len(numbers)}
-    return order, {fault for fault, is_so in found.items() if is_so} | (
-        {"missing"} if len(named) < num_passages else set()
-    )
+    faults = {
+        "repeated": len(named) < len(valid),
+        "out of range": len(valid) < len(numbers),
+        "missing": len(named) < num_passages,
+    }
+    return order, {fault for fault, is_so in faults.items() if is_so}
 
 
 def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> Run:

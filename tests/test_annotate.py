@@ -49,6 +49,11 @@ def test_a_mended_answer_is_always_a_permutation(answer, count):
         ("[3]", [2, 0, 1], {"missing"}),
         ("I cannot help with that.", [0, 1, 2], {"unusable"}),
         ("", [0, 1, 2], {"unusable"}),
+        ("<think>\nPerhaps [3] > [1]?\n</think>\n[2] > [3] > [1]", [1, 2, 0], set()),
+        ("<think>\nPerhaps [3] > [1]?", [0, 1, 2], {"unusable"}),
+        ("[12345678901] > [2] > [3] > [1]", [1, 2, 0], {"out of range"}),
+        ("12345678901", [0, 1, 2], {"unusable"}),
+        ("9" * 5000, [0, 1, 2], {"unusable"}),
     ],
 )
 def test_answers_are_mended_as_defined(answer, order, faults):
@@ -297,6 +302,11 @@ def test_a_dry_run_asks_nothing_and_says_what_it_would_take(collection, tmp_path
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "dry_run=true", "teacher.llm.price_in=1000"))
     assert run.returncode == 0 and re.search(r"6 queries, 24 requests, about .* cost \d", run.stdout)
     assert not server.asked
+    more = ["teacher.llm.price_in=0", "teacher.llm.requests_per_minute=6000", f"qrels={collection['qrels']}"]
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, *more))  # and then in the same directory
+    assert run.returncode == 0, run.stderr
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "depth=5"))
+    assert run.returncode == 2 and "depth: 100 -> 5" in run.stderr
 
 
 def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, serve):
