@@ -24,7 +24,15 @@ from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("annotate")
 
-ANY_TIME = ("teacher.llm.concurrency", "teacher.llm.max_cost", "teacher.llm.retries", "teacher.llm.timeout")
+# What a resumed annotation may have another value of: none of it changes which answer a request gets
+ANY_TIME = (
+    *("dry_run", "qrels", "reference"),
+    *(
+        f"teacher.llm.{key}"
+        for key in "api_key_variable batch_size concurrency device max_cost price_in price_out requests_per_minute "
+        "retries timeout".split()
+    ),
+)
 
 
 def annotate(cfg: DictConfig, directory: Path) -> None:
@@ -124,7 +132,7 @@ def prepare_directory(cfg: DictConfig, directory: Path) -> None:
     """Write the composed configuration; a resumed annotation must have the one that it started with."""
     path = directory / "config.yaml"
     if cfg.resume or path.is_file():
-        changed = [key for key in changed_keys(OmegaConf.load(path), cfg) if not key.startswith(ANY_TIME)]
+        changed = [line for line in changed_keys(OmegaConf.load(path), cfg) if line.split(":")[0] not in ANY_TIME]
         if changed:
             raise InputError(f"{directory}: the configuration differs ({'; '.join(changed)}): repeat its overrides")
     directory.mkdir(parents=True, exist_ok=True)
