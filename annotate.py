@@ -101,21 +101,24 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
 
     num_windows = sum(len(window_places(len(ranked), cfg.window, cfg.stride)) for ranked in run.values()) * cfg.passes
     with Journal(path) as journal, tqdm(total=num_windows, desc="annotating", unit="window", disable=None) as bar:
-        ranker = WindowRanker(engine, llm.model, journal, prompt, cfg.window, cfg.stride, cfg.passes, cfg.tries)
+
+        def show(totals) -> None:
+            spent = totals.cost(llm.price_in, llm.price_out)
+            bar.set_postfix_str(
+                f"{totals.requests} requests, {(totals.tokens_in + totals.tokens_out) / 1e6:.2f} million tokens"
+                + (f", cost {spent:.2f}" if spent else ""),
+                refresh=False,
+            )
+            bar.update(totals.windows - bar.n)
+
+        ranker = WindowRanker(engine, llm.model, journal, prompt, cfg.window, cfg.stride, cfg.passes, cfg.tries, show)
         try:
             for query_id, order, is_flagged in ranker.rank(lists, allowed):
                 orders[query_id], flagged[query_id] = order, is_flagged
-                totals = ranker.totals
-                bar.update(totals.windows - bar.n)
-                spent = totals.cost(llm.price_in, llm.price_out)
-                bar.set_postfix_str(
-                    f"{totals.requests} requests, {(totals.tokens_in + totals.tokens_out) / 1e6:.2f} million tokens"
-                    + (f", cost {spent:.2f}" if spent else "")
-                )
         finally:
             engine.close()
     totals = ranker.totals
-    totals.retries = engine.num_retries
+    totals.failures = engine.failures
     if len(orders) < len(lists):
         raise InputError(
             f"teacher.llm.max_cost={llm.max_cost}: reached after {len(orders)} of {len(lists)} queries, at "

@@ -513,6 +513,8 @@ def check_annotate(cfg: DictConfig) -> None:
             f"stride={cfg.stride} exceeds window={cfg.window}: the passages between two windows would never be seen"
         )
     llm = cfg.teacher.llm
+    if not llm.base_url.startswith(("http://", "https://")):
+        raise InputError(f"teacher.llm.base_url={llm.base_url}: must begin with http:// or https://")
     if llm.retries < 0 or not llm.timeout > 0:
         raise InputError(f"teacher.llm.retries={llm.retries} and timeout={llm.timeout}: must not be negative")
     if llm.max_cost is not None and not (llm.price_in > 0 or llm.price_out > 0):

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from distill.errors import InputError
 from distill.model import CrossEncoder
 from distill.permutations import mend_permutation
-from distill.teachers.engines import Answer, HttpEngine, LocalEngine
+from distill.teachers.engines import Answer, HttpEngine, LocalEngine, _retry_after
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, window_places
 from distill.teachers.prompt import read_prompt
@@ -219,7 +221,9 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     assert all(sorted(first[q].doc_ids) == sorted(teacher[q].doc_ids) for q in first)
     card = (tmp_path / "out" / "card.md").read_text()
     assert "1 out of range" in card and "1 repeated" in card and "2 unusable" in card and "24 windows" in card
-    assert "answer: 0" in card and "6 tried again" in card
+    assert "usable answer: 0, in 0 lists" in card
+    kinds = "1 ReadTimeout, 1 RemoteProtocolError, 1 no chat completion, 1 status 429, 1 status 500, 1 status 503"
+    assert f"tried again in the last run: 6 ({kinds})" in card
     table = pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()
     assert table["rank"][:10] == list(range(1, 11)) and sorted(table["first_stage_rank"][:10]) == list(range(1, 11))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -234,7 +238,8 @@ def test_a_window_without_any_usable_answer_keeps_its_order_and_is_flagged(colle
     first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
     assert all(first[q].doc_ids == teacher[q].doc_ids for q in first)
     assert all(pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()["flagged"])
-    assert "48 unusable" in (tmp_path / "out" / "card.md").read_text()  # 24 windows, two tries each
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "48 unusable" in card and "usable answer: 24, in 6 lists" in card  # 24 windows, two tries each
 
 
 def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_path, serve):
@@ -297,6 +302,23 @@ def test_the_cost_stops_at_its_limit_and_goes_on_where_it_is_raised(collection, 
     assert "- cost: 24.0000" in (tmp_path / "out" / "card.md").read_text()
 
 
+def test_requests_side_by_side_do_not_run_past_the_limit(collection, tmp_path, serve):
+    server = serve(delay=0.05)
+    prices = ["teacher.llm.price_in=10000", "teacher.llm.price_out=0", "teacher.llm.concurrency=6"]  # 1 a request
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, *prices, "teacher.llm.max_cost=9"))
+    assert run.returncode == 2 and "at 9.0" in run.stderr
+    assert sum(server.asked.values()) == 9
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0.5", 0.5), (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3600),
+     ("Fri, 01 Jan 2016 00:00:00 GMT", 0), ("soon", None), (None, None)],
+)  # fmt: skip
+def test_retry_after_is_a_number_or_a_date(header, seconds):
+    assert _retry_after(header) == (None if seconds is None else pytest.approx(seconds, abs=120))
+
+
 def test_a_dry_run_asks_nothing_and_says_what_it_would_take(collection, tmp_path, serve):
     server = serve()
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "dry_run=true", "teacher.llm.price_in=1000"))
@@ -326,6 +348,7 @@ def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, 
         ("prompt=nope.yaml", "nope.yaml: no such file"),
         ("teacher.llm.max_cost=1", "max_cost=1.0 needs teacher.llm.price_in"),
         ("teacher.llm.api_key_variable=NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
+        ("teacher.llm.base_url=localhost:8000", "base_url=localhost:8000: must begin with http://"),
         ("num_queries=7", "num_queries=7 exceeds the 6 queries"),
     ],
 )
@@ -340,8 +363,8 @@ def test_a_prompt_must_show_the_model_what_it_ranks(tmp_path):
     with pytest.raises(InputError, match="passage lacks {text}"):
         read_prompt(str(path))
     prompt = read_prompt(str(PROMPT))
-    system, user = prompt.fill("why", ["one two", "three"])
-    assert system["role"] == "system" and "[1] one two\n[2] three" in user["content"] and "why" in user["content"]
+    system, user = prompt.fill("why", ["one two [7]", "three"])
+    assert system["role"] == "system" and "[1] one two (7)\n[2] three" in user["content"] and "why" in user["content"]
 
 
 def test_a_second_process_on_a_journal_is_refused(tmp_path):
@@ -365,6 +388,8 @@ def test_a_local_model_generates_in_batches_what_it_generates_alone(tmp_path, co
     together = engine.ask(requests)
     assert [answer.text for answer in together] == [engine.ask([one])[0].text for one in requests]
     assert [answer.tokens_in for answer in together] == [3, 9, 5]
+    with pytest.raises(InputError, match="reads 2048 tokens, but a prompt has 2041"):
+        engine.ask([[{"role": "user", "content": "bee " * 2041}]])
     files = [f"{name}={collection[name]}" for name in ("passages", "queries")]
     files += [f"run={collection['first_stage']}", "num_queries=2", "window=4", "stride=2", "tries=1"]
     run = run_annotate(tmp_path / "out", *files, *overrides[3:], "teacher.llm.max_tokens=8")

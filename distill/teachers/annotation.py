@@ -111,8 +111,13 @@ def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: 
         lines += [f"- prompt: {Path(cfg.prompt).name}, {read_prompt(cfg.prompt).digest}"]
         lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes; {totals.windows} windows"]
         lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
-        lines += [f"- lists with a window that kept its order for want of an answer: {sum(flagged.values())}"]
-        lines += [f"- requests: {totals.requests + totals.journaled}, {totals.retries} tried again in the last run"]
+        lines += [
+            f"- windows that kept their order for want of a usable answer: {totals.unanswered}, in "
+            f"{sum(flagged.values())} lists"
+        ]
+        failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
+        lines += [f"- requests: {totals.requests + totals.journaled}"]
+        lines += [f"- tried again in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
         lines += [
             f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; {totals.seconds:.0f} seconds of answering"
         ]

@@ -9,17 +9,23 @@
 import logging
 import os
 import random
+import re
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.teachers.prompt import Messages
 
+log = logging.getLogger(__name__)
+
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that may pass
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds, where a server does not say how long
 CHARACTERS = 4  # of a token, where a server does not count them
 
 
@@ -61,7 +67,7 @@ class HttpEngine:
         limits = httpx.Limits(max_connections=cfg.concurrency, max_keepalive_connections=cfg.concurrency)
         self.client = httpx.Client(headers=headers, timeout=cfg.timeout, limits=limits)
         self.lock, self.next_time = threading.Lock(), 0.0
-        self.num_retries = 0
+        self.failures = Counter()  # of requests that were tried again, by kind
 
     @property
     def options(self) -> dict:
@@ -78,6 +84,7 @@ class HttpEngine:
         body = {"model": self.cfg.model, "messages": messages, "temperature": self.cfg.temperature}
         body["max_tokens"] = self.cfg.max_tokens
         url, reason = self.cfg.base_url.rstrip("/") + "/chat/completions", ""
+        kind = ""
         for attempt in range(self.cfg.retries + 1):
             self._wait_for_turn()
             start, pause = time.perf_counter(), None
@@ -85,19 +92,23 @@ class HttpEngine:
                 response = self.client.post(url, json=body)
                 if response.status_code == 200:
                     return _read_answer(response.json(), messages, time.perf_counter() - start)
-                reason = f"status {response.status_code}: {' '.join(response.text.split())[:150]}"
+                kind = f"status {response.status_code}"
+                reason = f"{kind}: {' '.join(response.text.split())[:150]}"
                 if response.status_code not in RETRIED:
                     raise InputError(f"{url} refuses the request with {reason}: check teacher.llm")
                 pause = _retry_after(response.headers.get("Retry-After"))
             except httpx.TransportError as error:
-                reason = f"{type(error).__name__}: {error}"
+                kind = type(error).__name__
+                reason = f"{kind}: {error}"
             except InputError:
                 raise
             except (ValueError, KeyError, IndexError, TypeError):
-                reason = "an answer that is no chat completion"
+                kind = reason = "no chat completion"
             if attempt < self.cfg.retries:
                 with self.lock:
-                    self.num_retries += 1
+                    self.failures[kind] += 1
+                if pause is not None and pause > LONGEST_PAUSE:
+                    log.warning("%s asks to be left alone for %.0f seconds", url, pause)
                 backoff = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * (0.5 + random.random())
                 time.sleep(pause if pause is not None else backoff)
         raise InputError(
@@ -127,10 +138,15 @@ def _read_answer(found: dict, messages: Messages, seconds: float) -> Answer:
 
 
 def _retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where there is none."""
+    if header is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
+        return float(header)
     try:
-        return min(max(float(header), 0), LONGEST_PAUSE)
+        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0)
     except (TypeError, ValueError):
-        return None  # absent, or a date
+        return None
 
 
 class LocalEngine:
@@ -143,7 +159,7 @@ class LocalEngine:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.cfg, self.at_once, self.num_retries = cfg, cfg.batch_size, 0
+        self.cfg, self.at_once, self.failures = cfg, cfg.batch_size, Counter()
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(cfg.model, padding_side="left")
@@ -154,6 +170,7 @@ class LocalEngine:
                 f"teacher.llm.model={cfg.model}: cannot be loaded as a language model ({reason})"
             ) from None
         self.model = self.model.to(device).eval()
+        self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -170,6 +187,12 @@ class LocalEngine:
         texts = [self._text(messages) for messages in requests]
         encoded = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
         encoded = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        longest, context = encoded["input_ids"].shape[1], self.context
+        if context is not None and longest + self.cfg.max_tokens > context:
+            raise InputError(
+                f"{self.cfg.model}: reads {context} tokens, but a prompt has {longest} and its answer "
+                f"teacher.llm.max_tokens={self.cfg.max_tokens}: lower window, or max_words of the prompt"
+            )
         with torch.inference_mode():
             out = self.model.generate(
                 **encoded, max_new_tokens=self.cfg.max_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id

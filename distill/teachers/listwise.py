@@ -30,7 +30,8 @@ class Totals:
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
-    retries: int = 0  # of requests that failed in passing
+    unanswered: int = 0  # windows that kept their order for want of a usable answer
+    failures: Counter = field(default_factory=Counter)  # requests of this run that were tried again, by kind
     answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/permutations.py
 
     def cost(self, price_in: float, price_out: float) -> float:
@@ -64,11 +65,12 @@ class WindowRanker:
     """Ranks lists window by window through an engine, a journal beside it."""
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, window: int, stride: int, passes: int,
-                 tries: int):  # fmt: skip
-        """tries: how often a window is asked for in all, while its answers name no passage."""
+                 tries: int, show: Callable[[Totals], None] = lambda totals: None):  # fmt: skip
+        """tries: how often a window is asked for in all, while its answers name no passage; show: after each window."""
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.window, self.stride, self.passes, self.tries = window, stride, passes, tries
-        self.totals, self.lock = Totals(), threading.Lock()
+        self.show, self.totals, self.lock = show, Totals(), threading.Lock()
+        self.in_flight, self.landed = Totals(), threading.Condition(self.lock)  # what requests on their way may take
         self.stopped = False
 
     def rank(self, lists: dict[str, tuple[str, list[str]]], allowed: Callable[[Totals], bool]) -> Iterator[tuple]:
@@ -95,21 +97,48 @@ class WindowRanker:
                         if found is not None:
                             yield query_id, *found
             finally:
-                self.stopped = True
+                with self.landed:
+                    self.stopped = True
+                    self.landed.notify_all()
                 for future in running:
                     future.cancel()
 
     def _drive(self, steps: Generator, allowed) -> tuple[list[int], bool] | None:
         """Answer one list's requests, one after the other; None where asking has been stopped."""
-        answer = None
-        while True:
-            try:
-                messages = steps.send(answer)
-            except StopIteration as end:
-                return end.value
-            if self.stopped or not allowed(self.totals):
-                return None
-            (answer,) = self.engine.ask([messages])
+        answer, held = None, (0, 0)
+        try:
+            while True:
+                messages = steps.send(answer)  # which counts the answer
+                self._release(held)
+                held = (num_tokens(messages), self.engine.options["max_tokens"])
+                if not self._hold(held, allowed):
+                    held = (0, 0)
+                    return None
+                (answer,) = self.engine.ask([messages])
+        except StopIteration as end:
+            return end.value
+        finally:
+            self._release(held)
+
+    def _hold(self, held: tuple[int, int], allowed) -> bool:
+        """Count tokens as in flight, once they are allowed beside all others; False where nothing more is allowed."""
+        with self.landed:
+            while not self.stopped and allowed(self.totals):
+                spent, flying = self.totals, self.in_flight
+                ahead = Totals(tokens_in=spent.tokens_in + flying.tokens_in)
+                ahead.tokens_out = spent.tokens_out + flying.tokens_out
+                if allowed(ahead):
+                    flying.tokens_in += held[0]
+                    flying.tokens_out += held[1]
+                    return True
+                self.landed.wait()  # those in flight may come back cheaper
+            return False
+
+    def _release(self, held: tuple[int, int]) -> None:
+        with self.landed:
+            self.in_flight.tokens_in -= held[0]
+            self.in_flight.tokens_out -= held[1]
+            self.landed.notify_all()
 
     def _rank_in_batches(self, waiting: Iterator, at_once: int, allowed) -> Iterator[tuple]:
         """Rank so many lists side by side that their windows fill an engine's batch."""
@@ -157,6 +186,8 @@ class WindowRanker:
                 flagged = True
             with self.lock:
                 self.totals.windows += 1
+                self.totals.unanswered += "unusable" in faults
+                self.show(self.totals)
         return order, flagged
 
     def _count(self, entry: dict, faults: set[str], is_new: bool) -> None:

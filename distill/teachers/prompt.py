@@ -7,6 +7,7 @@ A template has `system`, `before`, `passage` and `after`; {query}, {count}, {num
 """
 
 import hashlib
+import re
 from dataclasses import dataclass, fields
 
 import yaml
@@ -37,6 +38,7 @@ class Prompt:
         lines = [self._put(self.before, query, passages)]
         for number, text in enumerate(passages, start=1):
             words = " ".join(text.split()[: self.max_words])
+            words = re.sub(r"\[(\d+)\]", r"(\1)", words)  # a passage's own [3] would be taken for another's number
             lines.append(self.passage.replace("{number}", str(number)).replace("{text}", words))
         lines.append(self._put(self.after, query, passages))
         messages = [{"role": "user", "content": "\n".join(lines)}]
