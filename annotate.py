@@ -1,8 +1,9 @@
-"""Let a teacher rank the passages of a first-stage run: a listwise LLM with a sliding window, or cross-encoders.
+"""Let a teacher rank the passages of a first-stage run: an LLM, listwise or pointwise, or cross-encoders.
 
     python annotate.py passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
     python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
     python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
+    python annotate.py passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
     python annotate.py resume=outputs/annotate/DATE/TIME            with the overrides of the stopped annotation
 
 Leaves teacher.run (TREC), teacher.parquet, card.md and results.json in its output directory, and meanwhile
@@ -41,7 +42,7 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
     from distill.collection import check_queries, read_passages, read_queries
     from distill.download import with_local_files
     from distill.lists import choose_queries
-    from distill.teachers.annotation import check_lists, write_annotation
+    from distill.teachers.annotation import agreement, check_lists, write_annotation
     from distill.trec import read_run
 
     prepare_directory(cfg, directory)
@@ -53,6 +54,7 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
     run = {query_id: run[query_id].cut(cfg.depth) for query_id in query_ids}
     passages = read_passages(local.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
     run = check_lists(run, cfg, passages)
+    agreement(run, run, local)  # what cannot be compared with is refused before anything is paid
     if cfg.teacher.llm.engine == "cross-encoder":
         from distill.teachers.ensemble import score_lists
 
@@ -77,12 +79,13 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
     from distill.device import choose_device
     from distill.teachers.engines import HttpEngine, LocalEngine
     from distill.teachers.journal import Journal
-    from distill.teachers.listwise import WindowRanker, estimate, window_places
+    from distill.teachers.listwise import WindowRanker, Windows, estimate
     from distill.teachers.prompt import read_prompt
 
-    llm, prompt = cfg.teacher.llm, read_prompt(cfg.prompt)
+    llm, prompt = cfg.teacher.llm, read_prompt(cfg.prompt, cfg.method)
+    windows = Windows(cfg.method, cfg.window, cfg.stride, cfg.passes)
     lists = {q: (queries[q], [passages[doc_id] for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
-    num_requests, tokens_in, tokens_out = estimate(lists, prompt, cfg.window, cfg.stride, cfg.passes)
+    num_requests, tokens_in, tokens_out = estimate(lists, prompt, windows)
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
     summary = (
         f"{len(lists)} queries, {num_requests} requests, about {tokens_in / 1e6:.2f} million tokens in and "
@@ -92,15 +95,17 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
     if cfg.dry_run:
         print(summary)
         return {}, {}, None
-    engine = HttpEngine(llm) if llm.engine == "http" else LocalEngine(llm, choose_device(llm.device))
+    if llm.engine == "http":
+        engine = HttpEngine(llm, cfg.method)
+    else:
+        engine = LocalEngine(llm, choose_device(llm.device), cfg.method)
     path = Path(cfg.journal) if cfg.journal else directory / "journal.jsonl"
     orders, flagged = {}, {}
 
     def allowed(totals) -> bool:
         return llm.max_cost is None or totals.cost(llm.price_in, llm.price_out) < llm.max_cost
 
-    num_windows = sum(len(window_places(len(ranked), cfg.window, cfg.stride)) for ranked in run.values()) * cfg.passes
-    with Journal(path) as journal, tqdm(total=num_windows, desc="annotating", unit="window", disable=None) as bar:
+    with Journal(path) as journal, tqdm(total=num_requests, desc="annotating", unit="window", disable=None) as bar:
 
         def show(totals) -> None:
             spent = totals.cost(llm.price_in, llm.price_out)
@@ -111,7 +116,7 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
             )
             bar.update(totals.windows - bar.n)
 
-        ranker = WindowRanker(engine, llm.model, journal, prompt, cfg.window, cfg.stride, cfg.passes, cfg.tries, show)
+        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show)
         try:
             for query_id, order, is_flagged in ranker.rank(lists, allowed):
                 orders[query_id], flagged[query_id] = order, is_flagged

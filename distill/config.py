@@ -294,6 +294,7 @@ class AnnotateConfig:
     num_queries: int | None = None
     subset_seed: int = MISSING
     teacher: LlmTeacher = MISSING
+    method: str = MISSING
     window: int = MISSING
     stride: int = MISSING
     passes: int = MISSING
@@ -334,7 +335,6 @@ CHOICES = {
     "train.compile": ("auto", "true", "false"),
     "precision": ("float32", "bfloat16", "auto"),
     "teacher.llm.engine": ("http", "local", "cross-encoder"),
-    "method": ("bm25", "dense", "sparse"),
     "logger.mode": ("online", "offline", "disabled"),
     "correction": ("holm", "bonferroni"),
 }
@@ -491,6 +491,7 @@ def check_evaluate(cfg: DictConfig) -> None:
 def check_retrieve(cfg: DictConfig) -> None:
     """Check the values of a retrieval's configuration; raises InputError like `check_train`."""
     _check_values(cfg)
+    _check_choice(cfg, "method", ("bm25", "dense", "sparse"))
     for key in ("passages", "queries"):
         _check_source(cfg, key, required=True)
     if cfg.method != "bm25" and cfg.model is None:
@@ -502,6 +503,7 @@ def check_retrieve(cfg: DictConfig) -> None:
 def check_annotate(cfg: DictConfig) -> None:
     """Check the rules between the fields of an annotation; raises InputError like `check_train`."""
     _check_values(cfg)
+    _check_choice(cfg, "method", ("listwise", "pointwise"))
     for key in ("passages", "queries", "run"):
         _check_source(cfg, key, required=True)
     for key in ("qrels", "reference"):
@@ -618,13 +620,17 @@ def _check_values(cfg: DictConfig) -> None:
     if missing:
         raise InputError(f"{missing[0]} is missing: give it on the command line, as in {missing[0]}=VALUE")
     for key, choices in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value not in choices:
-            raise InputError(f"{key}={value} is unknown: choose one of {', '.join(choices)}")
+        _check_choice(cfg, key, choices)
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < 1:
             raise InputError(f"{key}={value}: must be at least 1")
+
+
+def _check_choice(cfg: DictConfig, key: str, choices: tuple[str, ...]) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value is not None and value not in choices:
+        raise InputError(f"{key}={value} is unknown: choose one of {', '.join(choices)}")
 
 
 def _check_format(teacher: DictConfig, data: DictConfig) -> None:

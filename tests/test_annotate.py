@@ -26,7 +26,7 @@ from distill.model import CrossEncoder
 from distill.permutations import mend_permutation
 from distill.teachers.engines import Answer, HttpEngine, LocalEngine, _retry_after
 from distill.teachers.journal import Journal
-from distill.teachers.listwise import WindowRanker, window_places
+from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.prompt import read_prompt
 from distill.trec import read_run
 
@@ -89,7 +89,9 @@ class Judge:
 def rank_numbers(tmp_path, engine, passes: int = 1, seed: int = 0, depth: int = 100) -> list[int]:
     numbers = np.random.default_rng(seed).permutation(depth).tolist()
     with Journal(tmp_path / f"{id(engine)}-{seed}-{passes}.jsonl") as journal:
-        ranker = WindowRanker(engine, "judge", journal, read_prompt(str(PROMPT)), 20, 10, passes, 2)
+        ranker = WindowRanker(
+            engine, "judge", journal, read_prompt(str(PROMPT)), Windows("listwise", 20, 10, passes), 2
+        )
         ((_, order, flagged),) = ranker.rank({"q": ("which is least", [str(n) for n in numbers])}, lambda totals: True)
     assert not flagged
     return [numbers[place] for place in order]
@@ -114,7 +116,7 @@ def test_a_noisy_judge_raises_ndcg(tmp_path):
 def test_lists_in_batches_are_ranked_as_alone(tmp_path):
     lists = {f"q{n}": ("least", [str(i) for i in np.random.default_rng(n).permutation(10 + 7 * n)]) for n in range(6)}
     with Journal(tmp_path / "j.jsonl") as journal:
-        ranker = WindowRanker(Judge(), "judge", journal, read_prompt(str(PROMPT)), 20, 10, 2, 2)
+        ranker = WindowRanker(Judge(), "judge", journal, read_prompt(str(PROMPT)), Windows("listwise", 20, 10, 2), 2)
         found = {query_id: order for query_id, order, _ in ranker.rank(lists, lambda totals: True)}
     assert set(found) == set(lists)
     for query_id, order in found.items():
@@ -166,6 +168,8 @@ class Server:
             time.sleep(1.5)
         status = behaviour if isinstance(behaviour, int) else 200
         message = {"choices": [{"message": {"content": replies.get(behaviour, ranking)}}]}
+        if "logprobs" in body and behaviour != "no logprobs":
+            message["choices"][0]["logprobs"] = {"content": [{"top_logprobs": self.yes_no(text, behaviour)}]}
         if behaviour == "no json":
             payload = b"<html>"
         else:
@@ -179,6 +183,13 @@ class Server:
             handler.wfile.write(payload)
         except OSError:
             pass  # the client has given up
+
+    @staticmethod
+    def yes_no(text: str, behaviour) -> list[dict]:
+        """Say yes the more likely, the more bees a passage has; a refusal says neither."""
+        yes = 0.1 + 0.8 * text.count("bee") / len(text)
+        tokens = {"I": 0.9} if behaviour == "refusal" else {"Yes": yes / 2, " yes": yes / 2, "No": 1 - yes}
+        return [{"token": token, "logprob": float(np.log(p))} for token, p in tokens.items()]
 
 
 @pytest.fixture
@@ -270,10 +281,10 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
 def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_path, serve):
     server = serve(delay=0.2)
     cfg = compose_config("annotate", *overrides_of(collection, server, "teacher.llm.concurrency=8"))
-    engine = HttpEngine(cfg.teacher.llm)
+    engine = HttpEngine(cfg.teacher.llm, "listwise")
     lists = {f"q{n}": (f"query {n}", [f"passage {i}" for i in range(20)]) for n in range(80)}
     with Journal(tmp_path / "j.jsonl") as journal:
-        ranker = WindowRanker(engine, "judge", journal, read_prompt(str(PROMPT)), 20, 10, 1, 1)
+        ranker = WindowRanker(engine, "judge", journal, read_prompt(str(PROMPT)), Windows("listwise", 20, 10, 1), 1)
         start = time.perf_counter()
         assert len(list(ranker.rank(lists, lambda totals: True))) == 80
         seconds = time.perf_counter() - start
@@ -284,7 +295,7 @@ def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_pat
 
 def test_requests_per_minute_are_spaced(collection, serve):
     cfg = compose_config("annotate", *overrides_of(collection, serve(), "teacher.llm.requests_per_minute=600"))
-    engine = HttpEngine(cfg.teacher.llm)
+    engine = HttpEngine(cfg.teacher.llm, "listwise")
     start = time.perf_counter()
     engine.ask([[{"role": "user", "content": "x"}]] * 6)
     assert time.perf_counter() - start >= 0.5
@@ -383,7 +394,7 @@ def test_a_local_model_generates_in_batches_what_it_generates_alone(tmp_path, co
     AutoModelForCausalLM.from_config(config).save_pretrained(directory)
     overrides = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=local", f"teacher.llm.model={directory}"]
     cfg = compose_config("annotate", *overrides, "teacher.llm.max_tokens=8")
-    engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"))
+    engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"), "listwise")
     requests = [[{"role": "user", "content": " ".join(WORDS[:n])}] for n in (3, 9, 5)]
     together = engine.ask(requests)
     assert [answer.text for answer in together] == [engine.ask([one])[0].text for one in requests]

@@ -44,7 +44,7 @@ def write_annotation(directory: Path, cfg, local, run: Run, found: dict, flagged
             ranks = np.arange(1.0, len(one) + 1)
             one = RankedList([ranked.doc_ids[place] for place in one], len(one) + 1 - ranks, ranks)
         ranking[query_id] = one
-    results = _agreement(run, ranking, local)
+    results = agreement(run, ranking, local)
     _write(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))
     _write(directory / "teacher.parquet", lambda path: _write_parquet(path, run, ranking, flagged))
     _write(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results)))
@@ -72,7 +72,8 @@ def _write_parquet(path: Path, run: Run, ranking: Run, flagged: dict[str, bool])
     pq.write_table(pa.table(rows), path)
 
 
-def _agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
+def agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
+    """Measure as configured; raises InputError for judgments or a run that share nothing with the lists."""
     results = {}
     if local.qrels:
         measures, qrels = parse_measures(["nDCG@10"]), read_qrels(local.qrels)
@@ -108,8 +109,10 @@ def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: 
     lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
     if totals is not None:
         cost = totals.cost(llm.price_in, llm.price_out)
-        lines += [f"- prompt: {Path(cfg.prompt).name}, {read_prompt(cfg.prompt).digest}"]
-        lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes; {totals.windows} windows"]
+        lines += [f"- prompt: {Path(cfg.prompt).name}, {read_prompt(cfg.prompt, cfg.method).digest}"]
+        if cfg.method == "listwise":
+            lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
+        lines += [f"- method: {cfg.method}, {totals.windows} windows"]
         lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
         lines += [
             f"- windows that kept their order for want of a usable answer: {totals.unanswered}, in "

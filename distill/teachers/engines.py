@@ -1,7 +1,7 @@
 """Where LLMs are asked: an OpenAI-compatible endpoint over HTTP, or a local model of transformers.
 
-    engine = HttpEngine(cfg.llm)
-    (answer,) = engine.ask([messages])              # Answer(text, tokens_in, tokens_out, seconds)
+    engine = HttpEngine(cfg.llm, "listwise")
+    (answer,) = engine.ask([messages])              # Answer(text, tokens_in, tokens_out, seconds, score)
 
 `at_once` is how many requests an engine takes at a time; an HttpEngine may be asked from so many threads.
 """
@@ -20,12 +20,14 @@ from email.utils import parsedate_to_datetime
 from omegaconf import DictConfig
 
 from distill.errors import InputError
+from distill.teachers.pointwise import NO, YES, yes_no_score
 from distill.teachers.prompt import Messages
 
 log = logging.getLogger(__name__)
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that may pass
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds, where a server does not say how long
+TOP_LOGPROBS = 20  # likeliest tokens that an endpoint lists; no more are allowed by most
 CHARACTERS = 4  # of a token, where a server does not count them
 
 
@@ -37,6 +39,7 @@ class Answer:
     tokens_in: int
     tokens_out: int
     seconds: float
+    score: float | None = None  # pointwise: log p(yes) - log p(no), None where the model would write neither
 
     def to_json(self) -> dict:
         """Return what the journal keeps."""
@@ -53,12 +56,12 @@ class HttpEngine:
 
     in_batches = False  # requests are sent one by one, from several threads
 
-    def __init__(self, cfg: DictConfig):
+    def __init__(self, cfg: DictConfig, method: str):
         """Open the connections; raises InputError where the key's environment variable is not set."""
         import httpx
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
-        self.cfg, self.at_once = cfg, cfg.concurrency
+        self.cfg, self.at_once, self.pointwise = cfg, cfg.concurrency, method == "pointwise"
         headers = {}
         if cfg.api_key_variable:
             if cfg.api_key_variable not in os.environ:
@@ -72,7 +75,8 @@ class HttpEngine:
     @property
     def options(self) -> dict:
         """What an answer depends on, besides model and messages."""
-        return {"temperature": self.cfg.temperature, "max_tokens": self.cfg.max_tokens, "url": self.cfg.base_url}
+        max_tokens = 1 if self.pointwise else self.cfg.max_tokens
+        return {"temperature": self.cfg.temperature, "max_tokens": max_tokens, "url": self.cfg.base_url}
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests one after the other; raises InputError for what the endpoint refuses for good."""
@@ -81,8 +85,11 @@ class HttpEngine:
     def _ask(self, messages: Messages) -> Answer:
         import httpx
 
-        body = {"model": self.cfg.model, "messages": messages, "temperature": self.cfg.temperature}
-        body["max_tokens"] = self.cfg.max_tokens
+        options = self.options
+        body = {"model": self.cfg.model, "messages": messages}
+        body |= {name: options[name] for name in ("temperature", "max_tokens")}
+        if self.pointwise:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         url, reason = self.cfg.base_url.rstrip("/") + "/chat/completions", ""
         kind = ""
         for attempt in range(self.cfg.retries + 1):
@@ -91,7 +98,11 @@ class HttpEngine:
             try:
                 response = self.client.post(url, json=body)
                 if response.status_code == 200:
-                    return _read_answer(response.json(), messages, time.perf_counter() - start)
+                    found = response.json()
+                    answer = _read_answer(found, messages, time.perf_counter() - start)
+                    if self.pointwise:
+                        answer.score = self._read_score(found["choices"][0])
+                    return answer
                 kind = f"status {response.status_code}"
                 reason = f"{kind}: {' '.join(response.text.split())[:150]}"
                 if response.status_code not in RETRIED:
@@ -115,6 +126,15 @@ class HttpEngine:
             f"{url} has failed {self.cfg.retries + 1} times in a row ({reason}): resume=DIRECTORY goes on from "
             "here once it works again"
         )
+
+    def _read_score(self, choice: dict) -> float | None:
+        tokens = (choice.get("logprobs") or {}).get("content")
+        if tokens is None:
+            raise InputError(
+                f"{self.cfg.base_url} answers without logprobs, which method=pointwise needs: take another endpoint, "
+                "llm@teacher.llm=local or method=listwise"
+            )
+        return yes_no_score([(one["token"], one["logprob"]) for one in tokens[0]["top_logprobs"]]) if tokens else None
 
     def _wait_for_turn(self) -> None:
         """Space requests evenly, where only so many a minute are allowed."""
@@ -154,12 +174,13 @@ class LocalEngine:
 
     in_batches = True
 
-    def __init__(self, cfg: DictConfig, device):
+    def __init__(self, cfg: DictConfig, device, method: str):
         """Load the model by directory or Hub id, from safetensors; raises InputError where it cannot be loaded."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.cfg, self.at_once, self.failures = cfg, cfg.batch_size, Counter()
+        self.pointwise = method == "pointwise"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(cfg.model, padding_side="left")
@@ -173,11 +194,13 @@ class LocalEngine:
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.pointwise:
+            self.words = [self._tokens_of(word) for word in (YES, NO)]
 
     @property
     def options(self) -> dict:
         """What an answer depends on, besides model and messages."""
-        return {"max_tokens": self.cfg.max_tokens, "temperature": 0.0}
+        return {"max_tokens": 1 if self.pointwise else self.cfg.max_tokens, "temperature": 0.0}
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests together, always with the likeliest token."""
@@ -187,17 +210,22 @@ class LocalEngine:
         texts = [self._text(messages) for messages in requests]
         encoded = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
         encoded = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-        longest, context = encoded["input_ids"].shape[1], self.context
-        if context is not None and longest + self.cfg.max_tokens > context:
+        longest, max_tokens = encoded["input_ids"].shape[1], self.options["max_tokens"]
+        if self.context is not None and longest + max_tokens > self.context:
             raise InputError(
-                f"{self.cfg.model}: reads {context} tokens, but a prompt has {longest} and its answer "
-                f"teacher.llm.max_tokens={self.cfg.max_tokens}: lower window, or max_words of the prompt"
+                f"{self.cfg.model}: reads {self.context} tokens, but a prompt has {longest} and its answer "
+                f"teacher.llm.max_tokens={max_tokens}: lower window, or max_words of the prompt"
             )
         with torch.inference_mode():
             out = self.model.generate(
-                **encoded, max_new_tokens=self.cfg.max_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
-            )
-        new = out[:, encoded["input_ids"].shape[1] :]
+                **encoded, max_new_tokens=max_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id,
+                output_logits=self.pointwise, return_dict_in_generate=True,
+            )  # fmt: skip
+        new, scores = out.sequences[:, longest:], [None] * len(requests)
+        if self.pointwise:
+            first = out.logits[0].float()  # [B, vocabulary]: of the first token of each answer
+            yes, no = (first[:, tokens].logsumexp(dim=1) for tokens in self.words)
+            scores = (yes - no).tolist()
         seconds = (time.perf_counter() - start) / len(requests)
         return [
             Answer(
@@ -205,9 +233,19 @@ class LocalEngine:
                 int(mask.sum()),
                 int((tokens != self.tokenizer.pad_token_id).sum()),
                 seconds,
+                score,
             )
-            for tokens, mask in zip(new, encoded["attention_mask"], strict=True)
+            for tokens, mask, score in zip(new, encoded["attention_mask"], scores, strict=True)
         ]
+
+    def _tokens_of(self, word: str) -> list[int]:
+        """Return the tokens that begin an answer with this word."""
+        forms = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
+        encoded = [self.tokenizer.encode(form, add_special_tokens=False) for form in forms]
+        tokens = {one[0] for one in encoded if len(one) == 1} - {self.tokenizer.unk_token_id}
+        if not tokens:
+            raise InputError(f"{self.cfg.model}: has no token for {word}, which method=pointwise needs: use listwise")
+        return sorted(tokens)
 
     def _text(self, messages: Messages) -> str:
         if self.tokenizer.chat_template:

@@ -1,11 +1,12 @@
-"""Listwise ranking with a sliding window, from the bottom of a list to its top, as RankGPT does (Sun et al., 2023).
+"""Ranking by an LLM: listwise with a sliding window, from a list's bottom to its top, like RankGPT (Sun et al., 2023).
 
-    ranker = WindowRanker(engine, "gpt", journal, prompt, window=20, stride=10, passes=1, tries=3)
+    ranker = WindowRanker(engine, "gpt", journal, prompt, Windows("listwise", 20, 10, 1), tries=3)
     for query_id, order, flagged in ranker.rank({"q1": ("what is ...", passages)}, allowed=lambda totals: True): ...
 
 A model orders `window` passages at a time; the window then moves up by `stride`, so that what is good travels to the
 top: with a model that makes no mistakes, the best window - stride passages stand in order after one pass. Windows of
-one query wait for each other, windows of different queries do not.
+one query wait for each other, windows of different queries do not. Pointwise ranking is the same with windows of one
+passage, which get a score and are put in order at the end.
 """
 
 import threading
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from distill.permutations import mend_permutation
 from distill.teachers.engines import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
+from distill.teachers.pointwise import order_by_score
 from distill.teachers.prompt import Prompt
 
 
@@ -50,25 +52,41 @@ def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int
         end -= stride
 
 
-def estimate(lists: dict, prompt: Prompt, window: int, stride: int, passes: int) -> tuple[int, int, int]:
+@dataclass
+class Windows:
+    """Which passages of a list are shown together, in the order of the requests."""
+
+    method: str  # listwise or pointwise
+    size: int
+    stride: int
+    passes: int
+
+    def of(self, num_passages: int) -> list[tuple[int, int]]:
+        """Return the windows (start, end) of a list."""
+        if self.method == "pointwise":
+            return [(place, place + 1) for place in range(num_passages)]
+        return window_places(num_passages, self.size, self.stride) * self.passes
+
+
+def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, int]:
     """Return about how many requests, tokens in and tokens out the lists {query id: (query, passages)} will take."""
     num_requests = tokens_in = tokens_out = 0
     for query, passages in lists.values():
-        for start, end in window_places(len(passages), window, stride) * passes:
+        for start, end in windows.of(len(passages)):
             num_requests += 1
             tokens_in += num_tokens(prompt.fill(query, passages[start:end]))
-            tokens_out += 4 * (end - start)  # "[12] > "
+            tokens_out += 1 if windows.method == "pointwise" else 4 * (end - start)  # "Yes", or "[12] > " each
     return num_requests, tokens_in, tokens_out
 
 
 class WindowRanker:
     """Ranks lists window by window through an engine, a journal beside it."""
 
-    def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, window: int, stride: int, passes: int,
-                 tries: int, show: Callable[[Totals], None] = lambda totals: None):  # fmt: skip
-        """tries: how often a window is asked for in all, while its answers name no passage; show: after each window."""
+    def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows, tries: int,
+                 show: Callable[[Totals], None] = lambda totals: None):  # fmt: skip
+        """tries: how often a window is asked for in all, while no answer can be used; show: told after each window."""
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
-        self.window, self.stride, self.passes, self.tries = window, stride, passes, tries
+        self.windows, self.tries = windows, tries
         self.show, self.totals, self.lock = show, Totals(), threading.Lock()
         self.in_flight, self.landed = Totals(), threading.Condition(self.lock)  # what requests on their way may take
         self.stopped = False
@@ -167,7 +185,8 @@ class WindowRanker:
     def _steps(self, query: str, passages: list[str]) -> Generator[list, Answer, tuple[list[int], bool]]:
         """Yield the messages of each window that is not in the journal, receive answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
-        for start, end in window_places(len(passages), self.window, self.stride) * self.passes:
+        scores: list[float | None] = []  # of the passages, where they are judged one by one
+        for start, end in self.windows.of(len(passages)):
             part = order[start:end]
             texts = [passages[place] for place in part]
             for attempt in range(self.tries):
@@ -177,18 +196,22 @@ class WindowRanker:
                     answer = yield self.prompt.fill(query, texts)
                     entry = answer.to_json()
                     self.journal.add(key, entry)
-                mended, faults = mend_permutation(entry["text"], len(part))
+                if self.windows.method == "pointwise":
+                    mended, faults = [0], {"unusable"} if entry["score"] is None else set()
+                else:
+                    mended, faults = mend_permutation(entry["text"], len(part))
                 self._count(entry, faults, is_new=answer is not None)
                 if "unusable" not in faults:
                     order[start:end] = [part[place] for place in mended]
                     break
             else:
                 flagged = True
+            scores.append(entry.get("score"))
             with self.lock:
                 self.totals.windows += 1
                 self.totals.unanswered += "unusable" in faults
                 self.show(self.totals)
-        return order, flagged
+        return order_by_score(scores) if self.windows.method == "pointwise" else order, flagged
 
     def _count(self, entry: dict, faults: set[str], is_new: bool) -> None:
         with self.lock:

@@ -1,4 +1,4 @@
-"""Prompts for listwise ranking: a template in YAML, filled with a query and its passages.
+"""Prompts for ranking: a template in YAML, filled with a query and its passages.
 
     prompt = read_prompt("distill/teachers/prompts/listwise.yaml")
     messages = prompt.fill("how do bees find home", ["Bees ...", "Trains ..."])     # of a chat: [{"role": ..., ...}]
@@ -15,7 +15,7 @@ import yaml
 from distill.errors import InputError
 
 Messages = list[dict[str, str]]
-PLACES = {"before": (), "passage": ("{number}", "{text}"), "after": ("{query}",)}  # what each part must hold
+PLACES = {"passage": ("{number}", "{text}"), "after": ("{query}",)}  # what a part must hold; pointwise: no {number}
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Prompt:
 
     def fill(self, query: str, passages: list[str]) -> Messages:
         """Return the messages that ask for a ranking of the passages."""
-        lines = [self._put(self.before, query, passages)]
+        lines = [self._put(self.before, query, passages)] if self.before else []
         for number, text in enumerate(passages, start=1):
             words = " ".join(text.split()[: self.max_words])
             words = re.sub(r"\[(\d+)\]", r"(\1)", words)  # a passage's own [3] would be taken for another's number
@@ -48,7 +48,7 @@ class Prompt:
         return part.replace("{count}", str(len(passages))).replace("{query}", query)
 
 
-def read_prompt(path: str) -> Prompt:
+def read_prompt(path: str, method: str = "listwise") -> Prompt:
     """Read a template; raises InputError for one that is no YAML or lacks a part or a place."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -61,7 +61,8 @@ def read_prompt(path: str) -> Prompt:
     if not isinstance(found, dict) or set(found) != names:
         raise InputError(f"{path}: expected the keys {', '.join(sorted(names))}, and no others")
     for name, places in PLACES.items():
-        absent = [place for place in places if place not in str(found[name])]
+        needed = places if method == "listwise" else [place for place in places if place != "{number}"]
+        absent = [place for place in needed if place not in str(found[name])]
         if absent:
             raise InputError(f"{path}: {name} lacks {absent[0]}: without it the model cannot see what it stands for")
     texts = {name: str(found[name] or "").strip("\n") for name in names - {"max_words"}}
