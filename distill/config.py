@@ -276,6 +276,7 @@ class Llm:
     price_in: float = MISSING
     price_out: float = MISSING
     max_cost: float | None = None
+    normalisation: str | None = None  # of cross-encoders alone
     batch_size: int = MISSING
     device: str = MISSING
 
@@ -334,6 +335,7 @@ CHOICES = {
     "train.precision": ("float32", "bfloat16", "auto"),
     "train.compile": ("auto", "true", "false"),
     "precision": ("float32", "bfloat16", "auto"),
+    "teacher.llm.normalisation": ("min-max", "z-score"),
     "teacher.llm.engine": ("http", "local", "cross-encoder"),
     "logger.mode": ("online", "offline", "disabled"),
     "correction": ("holm", "bonferroni"),

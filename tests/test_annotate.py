@@ -25,6 +25,7 @@ from distill.errors import InputError
 from distill.model import CrossEncoder
 from distill.permutations import mend_permutation
 from distill.teachers.engines import Answer, HttpEngine, LocalEngine, _retry_after
+from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.prompt import read_prompt
@@ -221,7 +222,8 @@ def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
 
 
 def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collection, tmp_path, serve):
-    script = [429, 500, "cut", "slow", "no json", "prose", "repeated", "invented", "empty", "refusal", 503, "good"]
+    # Spread out, since a request waits the longer the more often it has failed
+    script = [429, 500, "prose", "cut", "repeated", "slow", "invented", "no json", "empty", "refusal", 503, "good"]
     server = serve(script=script)
     more = [f"qrels={collection['qrels']}", f"reference={collection['teacher']}", "teacher.llm.concurrency=1"]
     more.append("teacher.llm.retries=6")
@@ -271,8 +273,9 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
     again = run_annotate(tmp_path / "unused", *overrides, f"resume={tmp_path / 'out'}")
     assert again.returncode == 0, again.stderr
     assert sum(server.asked.values()) - before == 24 - in_journal and before - in_journal <= 1  # one was in flight
-    for name in ("teacher.run",):
-        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert (tmp_path / "out" / "teacher.run").read_text() == (tmp_path / "whole" / "teacher.run").read_text()
+    ours, theirs = (pq.read_table(tmp_path / name / "teacher.parquet").to_pydict() for name in ("out", "whole"))
+    assert ours == theirs
     asked = sum(server.asked.values())
     third = run_annotate(tmp_path / "out", *overrides)
     assert third.returncode == 0 and sum(server.asked.values()) == asked  # the same call costs nothing
@@ -428,3 +431,10 @@ def test_a_cross_encoder_teaches_its_own_ranking(collection, tmp_path, backbone)
     assert run.returncode == 0, run.stderr
     scores = read_run(str(tmp_path / "two" / "teacher.run"))["q0"].scores
     assert scores.min() >= 0 and scores.max() <= 1 and len(scores) == 10
+
+
+def test_scores_are_normalised_for_their_mean():
+    scores = np.array([1.0, 3.0, 5.0])
+    assert _normalise(scores, "min-max").tolist() == [0, 0.5, 1]
+    assert _normalise(scores, "z-score") == pytest.approx(np.array([-1, 0, 1]) * np.sqrt(1.5))
+    assert _normalise(np.ones(3), "z-score").tolist() == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Cross-encoders as teachers: one, or the mean of several whose scores were scaled to 0..1 for each query."""
+"""Cross-encoders as teachers: one, or the mean of several whose scores were normalised for each query."""
 
 import numpy as np
 from omegaconf import DictConfig
@@ -16,7 +16,8 @@ MAX_TOKENS = 16384  # of one forward pass
 def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> Run:
     """Return the run in the teachers' order, with their (mean) scores.
 
-    Scores of several models are scaled by each query's lowest and highest (min-max) before they are averaged.
+    Scores of several models are averaged after each query's were scaled to 0..1 (normalisation=min-max), or to mean 0
+    and deviation 1 (z-score). A model alone keeps its own.
     """
     llm = cfg.teacher.llm
     device = choose_device(llm.device)
@@ -27,15 +28,17 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> R
         model = CrossEncoder.from_pretrained(name).to(device)
         scored = Reranker(task, model).rerank(model, MAX_TOKENS, choose_precision("auto", device))
         for query_id, ranked in scored.items():
-            scores = ranked.scores if len(names) == 1 else _scale(ranked.scores) / len(names)
+            scores = ranked.scores if len(names) == 1 else _normalise(ranked.scores, llm.normalisation) / len(names)
             for doc_id, score in zip(ranked.doc_ids, scores.tolist(), strict=True):
                 sums[query_id][doc_id] += score
     return {query_id: _sort(scores) for query_id, scores in sums.items()}
 
 
-def _scale(scores: np.ndarray) -> np.ndarray:
+def _normalise(scores: np.ndarray, normalisation: str) -> np.ndarray:
     low, high = scores.min(), scores.max()
-    return (scores - low) / (high - low) if high > low else np.zeros_like(scores)
+    if high == low:
+        return np.zeros_like(scores)
+    return (scores - low) / (high - low) if normalisation == "min-max" else (scores - scores.mean()) / scores.std()
 
 
 def _sort(scores: dict[str, float]) -> RankedList:
