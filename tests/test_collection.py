@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import sys
 
 import pytest
 import requests
@@ -50,6 +51,8 @@ def ir_datasets_home(shared, tmp_path, monkeypatch):
     home = tmp_path / "irds_home"
     shutil.copytree(shared / "data" / "irds_home", home)
     monkeypatch.setenv("IR_DATASETS_HOME", str(home))
+    for name in [name for name in sys.modules if name.split(".")[0] == "ir_datasets"]:
+        monkeypatch.delitem(sys.modules, name)  # it keeps the home that it found when another test imported it
 
 
 @pytest.mark.shared
