@@ -42,7 +42,7 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
     from distill.collection import check_queries, read_passages, read_queries
     from distill.download import with_local_files
     from distill.lists import choose_queries
-    from distill.teachers.annotation import agreement, check_lists, write_annotation
+    from distill.teachers.annotation import agreement, lists_to_rank, write_annotation
     from distill.trec import read_run
 
     prepare_directory(cfg, directory)
@@ -53,7 +53,7 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
     query_ids = choose_queries(run, cfg.num_queries, cfg.subset_seed, cfg.run)
     run = {query_id: run[query_id].cut(cfg.depth) for query_id in query_ids}
     passages = read_passages(local.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
-    run = check_lists(run, cfg, passages)
+    run = lists_to_rank(run, cfg, passages)
     agreement(run, run, local)  # what cannot be compared with is refused before anything is paid
     if cfg.teacher.llm.engine == "cross-encoder":
         from distill.teachers.ensemble import score_lists

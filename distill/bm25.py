@@ -55,7 +55,7 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
                 found, values = found[values > 0], values[values > 0].astype(np.float64)
                 if len(found):
                     doc_ids = [bytes(ids[offsets[row] : offsets[row + 1]]).decode() for row in found]
-                    run[query_id] = RankedList(doc_ids, values, np.arange(1.0, len(found) + 1))
+                    run[query_id] = RankedList.in_order(doc_ids, values)
             bar.update(len(part))
     if not run:
         raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")

@@ -9,12 +9,15 @@ Runs of white space become one blank, so that all three sources of a collection 
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from distill.errors import InputError
 from distill.inline import inline_passages, inline_queries, is_inline
 from distill.trec import Run, find_line, ir_datasets_records, is_inline_file, numbered_lines, numbered_rows
+
+log = logging.getLogger(__name__)
 
 Texts = dict[str, str]  # id -> text
 
@@ -72,6 +75,26 @@ def check_queries(run: Run, run_source: str, queries: Texts, queries_source: str
             f"{find_line(run_source, unknown[0])}: query {unknown[0]} is not in {queries_source} ({len(unknown)} of "
             f"{len(run)} queries of this run are not): use the query file that belongs to the run"
         )
+
+
+def check_passages(run: Run, run_source: str, passages: Texts, passages_source: str) -> None:
+    """Raise InputError, with the first line of the run that is concerned, where the passages lack one of the run's."""
+    for query_id, ranked in run.items():
+        for doc_id in ranked.doc_ids:
+            if doc_id not in passages:
+                place = find_line(run_source, query_id, doc_id)
+                raise InputError(
+                    f"{place}: passage {doc_id} is not in {passages_source}: use the collection of the run"
+                )
+
+
+def drop_empty(run: Run, passages: Texts, name: str) -> Run:
+    """Return the run without empty passages, and log how many there were."""
+    kept = {q: ranked.keep([bool(passages[doc_id]) for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
+    num_empty = sum(map(len, run.values())) - sum(map(len, kept.values()))
+    if num_empty:
+        log.warning("%s: %d empty passages left out of the run", name, num_empty)
+    return kept
 
 
 def _read_texts(source: str, kind: str, ids: set[str] | None) -> Texts:

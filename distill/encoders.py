@@ -46,9 +46,8 @@ def encoder_run(
             bar.update(len(block))
     if not doc_ids:
         raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
-    ranks = torch.arange(1.0, best.shape[1] + 1).double().numpy()
     return {
-        query_id: RankedList([doc_ids[row] for row in kept], values.double().numpy(), ranks)
+        query_id: RankedList.in_order([doc_ids[row] for row in kept], values.double().numpy())
         for query_id, values, kept in zip(queries, best, rows.tolist(), strict=True)
     }
 

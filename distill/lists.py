@@ -12,7 +12,7 @@ into, lie in the cache on disk; then nothing is read again in a later run.
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -219,9 +219,8 @@ class RankedLists:
                 "re-ranked, or to null"
             )
         top = set(known[: self.depth])
-        kept = np.array([doc_id in top for doc_id in ranked.doc_ids], dtype=bool)
-        doc_ids = [doc_id for doc_id, keep in zip(ranked.doc_ids, kept, strict=True) if keep]
-        return RankedList(doc_ids, ranked.scores[kept], ranks_among(ranked.ranks[kept]))
+        kept = ranked.keep([doc_id in top for doc_id in ranked.doc_ids])
+        return replace(kept, ranks=ranks_among(kept.ranks))
 
 
 class TripleLists:

@@ -79,8 +79,8 @@ def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> R
         order, is_whole = parse_permutation(answer, len(ranked))
         num_repaired += not is_whole
         if re.search(r"\d", answer):
-            ranks = np.arange(1.0, len(order) + 1)
-            run[query_id] = RankedList([ranked.doc_ids[place] for place in order], -ranks, ranks)
+            scores = -np.arange(1.0, len(order) + 1)
+            run[query_id] = RankedList.in_order([ranked.doc_ids[place] for place in order], scores)
     if not run:
         raise InputError(f"{path}: no answer names a passage: expected answers such as `[3] > [1] > [2]`")
     if num_repaired:

@@ -102,4 +102,4 @@ def window_starts(num_tokens: int, length: int, stride: int) -> range:
 
 def _sort_by(ranked: RankedList, scores: np.ndarray) -> RankedList:
     order = np.argsort(-scores, kind="stable")
-    return RankedList([ranked.doc_ids[i] for i in order], scores[order], np.arange(1.0, len(ranked) + 1))
+    return RankedList.in_order([ranked.doc_ids[i] for i in order], scores[order])

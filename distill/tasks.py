@@ -15,14 +15,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
-from distill.collection import Texts, check_queries, read_passages, read_queries
+from distill.collection import Texts, check_passages, check_queries, drop_empty, read_passages, read_queries
 from distill.config import is_path, split_suite
 from distill.download import with_local_files
 from distill.errors import InputError, Unavailable
-from distill.trec import Qrels, RankedList, Run, find_line, read_qrels, read_run, write_run
+from distill.trec import Qrels, Run, read_qrels, read_run, write_run
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +50,17 @@ def read_tasks(cfg: DictConfig) -> list[Task]:
     What is not available here is left out of a suite, with a warning. Raises InputError like `read_task`, and
     Unavailable where nothing is left.
     """
-    tasks = []
+    tasks, missing = [], None
     for part in split_suite(cfg):
         try:
             tasks.append(read_task(part))
         except Unavailable as error:
-            if not cfg.tasks or (part.name == [*cfg.tasks][-1] and not tasks):
+            if not cfg.tasks:
                 raise
             log.warning("%s: left out of %s: %s", part.name, cfg.name, error)
+            missing = error
+    if missing and not tasks:
+        raise missing
     return tasks
 
 
@@ -74,7 +76,7 @@ def read_task(cfg: DictConfig, texts: bool = True) -> Task:
     cfg = with_local_files(cfg)
     queries = read_queries(cfg.queries) if cfg.queries else {}
     qrels = read_qrels(cfg.qrels)
-    run = _read_first_stage(cfg, {query_id: text for query_id, text in queries.items() if query_id in qrels})
+    run = _read_first_stage(cfg, queries, qrels)
     foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
     if foreign:
         log.info(
@@ -95,30 +97,27 @@ def read_task(cfg: DictConfig, texts: bool = True) -> Task:
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
     if texts:
         task.passages = read_passages(cfg.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
-        _check_texts(task, cfg)
+        check_queries(run, cfg.run, queries, cfg.queries)
+        check_passages(run, cfg.run, task.passages, cfg.passages)
+        task.run = drop_empty(run, task.passages, cfg.name)
     return task
 
 
-def _read_first_stage(cfg: DictConfig, judged_queries: Texts) -> Run:
+def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels) -> Run:
     if cfg.run == "bm25":
         from distill.bm25 import bm25_run  # here: most tasks have a run
 
-        if not judged_queries:
+        judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
+        if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
-        run = bm25_run(cfg.passages, judged_queries, (cfg.depth or 1000) + cfg.drop_identical)
+        run = bm25_run(cfg.passages, judged, (cfg.depth or 1000) + cfg.drop_identical)
     elif is_path(cfg.run) and not Path(cfg.run).is_file():
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
         run = read_run(cfg.run)
     if cfg.drop_identical:
-        run = {query_id: _without(ranked, query_id) for query_id, ranked in run.items()}
+        run = {q: ranked.keep([doc_id != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
     return {query_id: ranked.cut(cfg.depth) for query_id, ranked in run.items()}
-
-
-def _without(ranked: RankedList, doc_id: str) -> RankedList:
-    kept = np.array([other != doc_id for other in ranked.doc_ids], dtype=bool)
-    doc_ids = [other for other in ranked.doc_ids if other != doc_id]
-    return RankedList(doc_ids, ranked.scores[kept], ranked.ranks[kept])
 
 
 def parse_measures(names: list[str]) -> list:
@@ -134,22 +133,6 @@ def parse_measures(names: list[str]) -> list:
                 f"measure {name}: unknown to ir_measures ({error}): write it as in nDCG@10, RR@10, R@100"
             ) from None
     return measures
-
-
-def _check_texts(task: Task, cfg: DictConfig) -> None:
-    check_queries(task.run, cfg.run, task.queries, cfg.queries)
-    num_empty = 0
-    for query_id, ranked in task.run.items():
-        for doc_id in ranked.doc_ids:
-            if doc_id not in task.passages:
-                place = find_line(cfg.run, query_id, doc_id)
-                raise InputError(f"{place}: passage {doc_id} is not in {cfg.passages}: use the collection of the run")
-        kept = np.array([bool(task.passages[doc_id]) for doc_id in ranked.doc_ids], dtype=bool)
-        num_empty += int((~kept).sum())
-        doc_ids = [doc_id for doc_id, keep in zip(ranked.doc_ids, kept, strict=True) if keep]
-        task.run[query_id] = RankedList(doc_ids, ranked.scores[kept], ranked.ranks[kept])
-    if num_empty:
-        log.warning("%s: %d empty passages left out of the run", cfg.name, num_empty)
 
 
 def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], PerQuery]:

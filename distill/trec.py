@@ -13,7 +13,7 @@ import gzip
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -52,6 +52,17 @@ class RankedList:
     def cut(self, depth: int | None) -> "RankedList":
         """Return the first `depth` passages, or all of them where depth is None."""
         return RankedList(self.doc_ids[:depth], self.scores[:depth], self.ranks[:depth])
+
+    def keep(self, kept: Sequence[bool]) -> "RankedList":
+        """Return the passages [K] that are to be kept, with the scores and ranks they have."""
+        mask = np.array(kept, dtype=bool)
+        doc_ids = [doc_id for doc_id, keep in zip(self.doc_ids, kept, strict=True) if keep]
+        return RankedList(doc_ids, self.scores[mask], self.ranks[mask])
+
+    @classmethod
+    def in_order(cls, doc_ids: list[str], scores: np.ndarray) -> "RankedList":
+        """Rank passages 1 to K as they stand: best first, ties by their place."""
+        return cls(doc_ids, scores, np.arange(1.0, len(doc_ids) + 1))
 
 
 Run = Mapping[str, RankedList]  # query_id -> ranked passages

@@ -8,25 +8,17 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.collection import Texts
+from distill.collection import Texts, check_passages, drop_empty
 from distill.errors import InputError
 from distill.tasks import measure, parse_measures
 from distill.teachers.prompt import read_prompt
-from distill.trec import RankedList, Run, find_line, read_qrels, read_run, write_run
+from distill.trec import RankedList, Run, read_qrels, read_run, write_run
 
 
-def check_lists(run: Run, cfg: DictConfig, passages: Texts) -> Run:
+def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
     """Return the lists of two passages and more, without empty ones; raises InputError for unknown ids."""
-    kept = {}
-    for query_id, ranked in run.items():
-        for doc_id in ranked.doc_ids:
-            if doc_id not in passages:
-                place = find_line(cfg.run, query_id, doc_id)
-                raise InputError(f"{place}: passage {doc_id} is not in {cfg.passages}: use the collection of the run")
-        full = np.array([bool(passages[doc_id]) for doc_id in ranked.doc_ids], dtype=bool)
-        if full.sum() > 1:
-            doc_ids = [doc_id for doc_id in ranked.doc_ids if passages[doc_id]]
-            kept[query_id] = RankedList(doc_ids, ranked.scores[full], ranked.ranks[full])
+    check_passages(run, cfg.run, passages, cfg.passages)
+    kept = {query_id: ranked for query_id, ranked in drop_empty(run, passages, cfg.run).items() if len(ranked) > 1}
     if not kept:
         raise InputError(f"{cfg.run}: no query has two passages with a text: nothing to rank")
     return kept
@@ -41,8 +33,8 @@ def write_annotation(directory: Path, cfg, local, run: Run, found: dict, flagged
     for query_id, ranked in run.items():  # in the run's order, whatever was done first
         one = found[query_id]
         if not isinstance(one, RankedList):
-            ranks = np.arange(1.0, len(one) + 1)
-            one = RankedList([ranked.doc_ids[place] for place in one], len(one) + 1 - ranks, ranks)
+            scores = np.arange(float(len(one)), 0, -1)
+            one = RankedList.in_order([ranked.doc_ids[place] for place in one], scores)
         ranking[query_id] = one
     results = agreement(run, ranking, local)
     _write(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))

@@ -43,4 +43,4 @@ def _normalise(scores: np.ndarray, normalisation: str) -> np.ndarray:
 
 def _sort(scores: dict[str, float]) -> RankedList:
     doc_ids = sorted(scores, key=lambda doc_id: -scores[doc_id])  # stable: ties keep the first stage's order
-    return RankedList(doc_ids, np.array([scores[doc_id] for doc_id in doc_ids]), np.arange(1.0, len(doc_ids) + 1))
+    return RankedList.in_order(doc_ids, np.array([scores[doc_id] for doc_id in doc_ids]))
