@@ -19,13 +19,11 @@ import time
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from distill.config import changed_keys, check_evaluate, register_schemas, split_suite
-from distill.errors import InputError, Unavailable, exit_on_bad_input
-from distill.outputs import clear_state, objective, take_up
+from distill.config import check_evaluate, register_schemas, split_suite
+from distill.errors import InputError, Unavailable
+from distill.outputs import run_job, write_config
 
 log = logging.getLogger("evaluate")
 
@@ -35,7 +33,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.device import choose_device
     from distill.distributed import start_ranks
-    from distill.tasks import suite_metrics
+    from distill.tasks import suite_results, task_directory
     from distill.tracking import format_results, write_results
 
     ranks = start_ranks(choose_device(cfg.device))
@@ -46,11 +44,11 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         prepare_directory(cfg, directory)
     model = load_model(cfg, ranks) if cfg.model is not None else None
     parts, results, missing = split_suite(cfg.task), {}, {}
-    measured: dict[str, dict] = {}  # row -> task -> values of each query
+    measured: dict[str, dict] = {}  # task -> row -> values of each query
     for part in parts:
-        place = directory / "tasks" / part.name if cfg.task.tasks else directory
         try:
-            of_task, values = evaluate_task(cfg, part, model, place, ranks)
+            place = task_directory(directory, cfg.task, part.name)
+            of_task, measured[part.name] = evaluate_task(cfg, part, model, place, ranks)
         except Unavailable as error:
             if not cfg.task.tasks:
                 raise
@@ -58,16 +56,12 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             log.warning("%s: not measured: %s", part.name, missing[part.name])
             continue
         results |= of_task
-        for row, per_query in values.items():
-            measured.setdefault(row, {})[part.name] = per_query
     if not measured:
         raise Unavailable(f"{cfg.task.name}: none of its {len(parts)} tasks is here: {next(iter(missing.values()))}")
-    if cfg.task.tasks:
-        for row, values in measured.items():
-            results |= suite_metrics(row, cfg.task, values)
+    results |= suite_results(cfg.task, measured)
     if ranks.is_first:
         write_results(directory / "results.json", results)
-        num_queries = {name: len(values) for name, values in measured["first_stage"].items()}
+        num_queries = {name: len(values["first_stage"]) for name, values in measured.items()}
         print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], missing))
     ranks.finish()
     log.info("runs, values per query and results: %s", directory)
@@ -76,12 +70,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 def prepare_directory(cfg: DictConfig, directory: Path) -> None:
     """Write the composed configuration; a resumed evaluation must have the one that it started with."""
-    path = directory / "config.yaml"
-    if not cfg.resume:
-        clear_state(directory)
-        OmegaConf.save(cfg, path)
-        return
-    changed = changed_keys(OmegaConf.load(path), cfg)
+    changed = write_config(cfg, directory)
     if changed:
         raise InputError(f"resume={cfg.resume}: the configuration differs ({'; '.join(changed)}): repeat its overrides")
 
@@ -138,14 +127,14 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
     import torch
 
     query_ids = [query_id for query_id, ranked in task.run.items() if len(ranked)]
+    if not cfg.latency_queries or not query_ids:
+        return {}
     seconds = []
-    for query_id in query_ids[: cfg.latency_queries + 1] if cfg.latency_queries else ():
+    for query_id in query_ids[: cfg.latency_queries + 1]:
         passages = [task.passages[doc_id] for doc_id in task.run[query_id].doc_ids]
         start = time.perf_counter()
         model.rank(task.queries[query_id], passages, cfg.max_tokens, precision)
         seconds.append(time.perf_counter() - start)
-    if not seconds:
-        return {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if model.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
@@ -156,14 +145,7 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Evaluate one configuration and return its objective; bad input is answered with one line and exit status 2."""
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    with exit_on_bad_input(sweep):
-        results = take_up(cfg, directory) if sweep else None
-        if results is None:
-            check_evaluate(cfg)
-            results = evaluate(cfg, Path(cfg.resume or directory).absolute())
-    return objective(results)
+    return run_job(cfg, check_evaluate, evaluate)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.bm25 import bm25_run
     from distill.collection import read_queries
     from distill.download import with_local_files
+    from distill.outputs import write_whole
     from distill.trec import write_run
 
     output = Path(cfg.output)
@@ -40,9 +41,7 @@ def retrieve(cfg: DictConfig) -> None:
         device = choose_device(cfg.device)
         run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device)
     output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.new")
-    write_run(run, aside, tag=cfg.method)
-    aside.rename(output)
+    write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))
     num_passages = sum(map(len, run.values()))
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
 

@@ -20,12 +20,11 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from distill.config import changed_keys, check_train, needs_first_stage, register_schemas
-from distill.errors import InputError, exit_on_bad_input
-from distill.outputs import clear_state, objective, take_up
+from distill.config import check_train, needs_first_stage, register_schemas
+from distill.errors import InputError
+from distill.outputs import run_job, write_config
 from distill.tracking import Tracker, format_results
 
 log = logging.getLogger("train")
@@ -68,7 +67,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.model import CrossEncoder, load_tokenizer
     from distill.optim import make_optimizer, set_lr
     from distill.rerank import Reranker
-    from distill.tasks import measure_rows, measure_together, read_tasks, suite_metrics, write_task
+    from distill.tasks import measure_rows, measure_together, read_tasks, suite_results, task_directory, write_task
 
     started = time.perf_counter()
     ranks = start_ranks(choose_device(cfg.train.device))
@@ -254,24 +253,21 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
         link_checkpoint(last, best)
     results |= {"train/steps": step, "train/seconds": time.perf_counter() - started}
 
-    measured: dict[str, dict] = {}  # row -> task -> values of each query
+    measured: dict[str, dict] = {}  # task -> row -> values of each query
     for task, tester in zip(tasks, testers, strict=True):
         rows = {"first_stage": task.run} | ({"teacher": task.teacher} if task.teacher else {})
         rows["test"] = tester.rerank(model, cfg.train.max_tokens, precision)
-        of_task, values = measure_rows(task, rows)
+        of_task, measured[task.name] = measure_rows(task, rows)
         results |= of_task
-        for row, per_query in values.items():
-            measured.setdefault(row, {})[task.name] = per_query
         if ranks.is_first:
-            place = directory / "tasks" / task.name if cfg.task.tasks else directory
-            write_task(place, rows["test"], values["test"], tag="student")
-    if cfg.task.tasks:
-        for row, values in measured.items():
-            results |= suite_metrics(row, cfg.task, values)
+            place = task_directory(directory, cfg.task, task.name)
+            write_task(place, rows["test"], measured[task.name]["test"], tag="student")
+    results |= suite_results(cfg.task, measured)
+    per_query = {name: values["test"] for name, values in measured.items()}
     if tasks and ranks.is_first:
-        num_queries = {name: len(values) for name, values in measured["test"].items()}
+        num_queries = {name: len(values) for name, values in per_query.items()}
         print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
-    tracker.finish(results, model_directory, measured.get("test", {}))
+    tracker.finish(results, model_directory, per_query)
     ranks.finish()
     log.info("model: %s", model_directory)
     return results
@@ -282,12 +278,7 @@ def prepare_directory(cfg: DictConfig, directory: Path) -> None:
 
     Raises InputError that names what differs.
     """
-    path = directory / "config.yaml"
-    if not cfg.resume:
-        clear_state(directory)
-        OmegaConf.save(cfg, path)
-        return
-    changed = changed_keys(OmegaConf.load(path), cfg)
+    changed = write_config(cfg, directory)
     if changed:
         raise InputError(
             f"resume={cfg.resume}: the configuration differs from the stopped run's ({'; '.join(changed)}): repeat its "
@@ -304,14 +295,7 @@ def resume_command(directory: Path) -> str:
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Train one configuration and return its objective; bad input is answered with one line and exit status 2."""
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    with exit_on_bad_input(sweep):
-        results = take_up(cfg, directory) if sweep else None
-        if results is None:
-            check_train(cfg)
-            results = train(cfg, Path(cfg.resume or directory).absolute())
-    return objective(results)
+    return run_job(cfg, check_train, train)
 
 
 if __name__ == "__main__":

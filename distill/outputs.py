@@ -1,25 +1,47 @@
-"""What an output directory tells about the run that wrote it, so that a sweep runs only what is missing.
+"""What an output directory holds, and tells about the run that wrote it, so that a sweep runs only what is missing.
 
-state_of(cfg, directory)        # "new", "stopped" or "finished"
-take_up(cfg, directory)         # at the start of a sweep's job: its results if it is finished, else None
-objective(results)              # the number that a search maximises
+run_job(cfg, check_train, train)    # what an entry point does: once, or as a job of a sweep; returns the objective
+write_config(cfg, directory)        # at the start of a run
+state_of(cfg, directory)            # "new", "stopped" or "finished"
+write_whole(path, write)            # a file is whole or absent
 
 It imports no torch: a sweep looks through its directories before it starts anything.
 """
 
 import json
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config import changed_keys
-from distill.errors import InputError
+from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger(__name__)
 
 FINISHED = ("results.json",)
 STOPPED = ("checkpoints/last.pt", "per_query.csv", "tasks/*/per_query.csv")  # what `resume` goes on from
+
+
+def run_job(
+    cfg: DictConfig, check: Callable[[DictConfig], None], run: Callable[[DictConfig, Path], dict[str, float]]
+) -> float | None:
+    """Check a configuration and run it in its directory, unless that is finished; return the objective.
+
+    Bad input is answered with one line and exit status 2.
+    """
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    with exit_on_bad_input(sweep):
+        results = take_up(cfg, directory) if sweep else None
+        if results is None:
+            check(cfg)
+            results = run(cfg, Path(cfg.resume or directory).absolute())
+    return objective(results)
 
 
 def state_of(cfg: DictConfig, directory: Path) -> str:
@@ -66,10 +88,22 @@ def check_sweep(cfg: DictConfig) -> None:
         )
 
 
-def clear_state(directory: Path) -> None:
-    """Remove what would make a new run in a used directory look finished or stopped."""
-    for path in _present(directory, FINISHED + STOPPED):
-        path.unlink()
+def write_config(cfg: DictConfig, directory: Path) -> list[str]:
+    """Write the composed configuration of a new run; of a resumed one, return what differs from what it began with."""
+    path = directory / "config.yaml"
+    if cfg.resume:
+        return changed_keys(OmegaConf.load(path), cfg)
+    for leftover in _present(directory, FINISHED + STOPPED):  # in a used directory: it would look finished or stopped
+        leftover.unlink()
+    OmegaConf.save(cfg, path)
+    return []
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file aside, and then give it its name: killed halfway, it leaves the old one."""
+    aside = path.with_name(f".{path.name}.new")
+    write(aside)
+    os.replace(aside, path)
 
 
 def read_results(directory: Path) -> dict[str, float]:

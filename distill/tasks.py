@@ -3,8 +3,8 @@
     for part in split_suite(cfg.task):                              # a task that is no suite is its only part
         task = read_task(part)
         values, per_query = measure(task.run, task.qrels, task.measures)
-        measured[task.name] = per_query
-    suite_metrics("first_stage", cfg.task, measured)
+        measured[task.name] = {"first_stage": per_query}
+    suite_results(cfg.task, measured)
 
 A suite's means are taken over corpora; within a corpus, over all queries of all its tasks (the micro-average of TIREx).
 """
@@ -21,6 +21,7 @@ from distill.collection import Texts, check_passages, check_queries, drop_empty,
 from distill.config import is_path, split_suite
 from distill.download import with_local_files
 from distill.errors import InputError, Unavailable
+from distill.outputs import write_whole
 from distill.trec import Qrels, Run, read_qrels, read_run, write_run
 
 log = logging.getLogger(__name__)
@@ -165,12 +166,27 @@ def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None
     directory.mkdir(parents=True, exist_ok=True)
     write_run(run, directory / "run.txt", tag)
     measures = list(next(iter(per_query.values())))
-    aside = directory / ".per_query.new"
-    with open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["query_id", *measures])
-        writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
-    aside.rename(directory / "per_query.csv")
+
+    def write(path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["query_id", *measures])
+            writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+
+    write_whole(directory / "per_query.csv", write)
+
+
+def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
+    """Return where the files of a task stand: of a suite's tasks, each has its own directory."""
+    return directory / "tasks" / name if cfg.tasks else directory
+
+
+def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> dict[str, float]:
+    """Return the averages of a suite for all rows of its tasks {task: {row: values}}; none of what is no suite."""
+    results = {}
+    for row in dict.fromkeys(row for rows in measured.values() for row in rows) if cfg.tasks else ():
+        results |= suite_metrics(row, cfg, {name: rows[row] for name, rows in measured.items() if row in rows})
+    return results
 
 
 def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -> dict[str, float]:
@@ -192,7 +208,7 @@ def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -
         for corpus, names in whole.items():
             found = [query.get(name) for task in names for query in measured[task].values()]
             if None not in found:
-                values[corpus] = math.fsum(found) / len(found)
+                values[corpus] = _mean("arithmetic", found)
         results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}
         suffix = "" if len(values) == len(corpora) else f"-of-{len(values)}"
         for kind in cfg.means if values else ():
@@ -215,6 +231,6 @@ def measure_together(tasks: list[Task], runs: list[Run]) -> dict[str, float]:
         _, per_query = measure(run, task.qrels, task.measures)
         corpora.setdefault(task.corpus, []).extend(per_query.values())
     return {
-        name: _mean("arithmetic", [math.fsum(q[name] for q in queries) / len(queries) for queries in corpora.values()])
+        name: _mean("arithmetic", [_mean("arithmetic", [q[name] for q in queries]) for queries in corpora.values()])
         for name in map(str, tasks[0].measures)
     }

@@ -8,12 +8,12 @@ with Tracker(cfg) as tracker:                       # an exception inside ends t
 
 import json
 import logging
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config import chosen_experiment
+from distill.outputs import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +184,9 @@ def _declare_source(run, source: str) -> None:
 
 
 def write_results(path: Path, results: dict[str, float]) -> None:
-    """Write a flat JSON object, metric name to number, aside and then renamed."""
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    """Write a flat JSON object, metric name to number; whole or not at all."""
+    text = json.dumps(results, indent=2) + "\n"
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def format_results(

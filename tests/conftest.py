@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -89,6 +89,17 @@ def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: l
         torch.nn.init.normal_(parameter, std=0.3)  # the usual 0.02 makes all scores nearly equal
     model.save_pretrained(directory)
     wrapped.save_pretrained(directory)
+    return directory
+
+
+def make_language_model(directory: Path, words: list[str] = WORDS) -> Path:
+    """Write a two-layer causal language model with random weights and a word-level tokenizer."""
+    make_backbone(directory, words=words)
+    torch.manual_seed(0)
+    size = len(AutoTokenizer.from_pretrained(directory))
+    config = AutoConfig.for_model("llama", vocab_size=size, hidden_size=16, num_hidden_layers=2,
+                                  num_attention_heads=2, intermediate_size=32, pad_token_id=0)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
     return directory
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, WORDS, compose_config, make_backbone
+from conftest import ROOT, WORDS, compose_config, make_language_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -387,14 +387,7 @@ def test_a_second_process_on_a_journal_is_refused(tmp_path):
 
 
 def test_a_local_model_generates_in_batches_what_it_generates_alone(tmp_path, collection):
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    directory = make_backbone(tmp_path / "lm", words=WORDS)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2,
-                                  num_attention_heads=2, intermediate_size=32, pad_token_id=0)  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    directory = make_language_model(tmp_path / "lm")
     overrides = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=local", f"teacher.llm.model={directory}"]
     cfg = compose_config("annotate", *overrides, "teacher.llm.max_tokens=8")
     engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"), "listwise")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, WORDS, compose_config, make_backbone
+from conftest import ROOT, WORDS, compose_config, make_language_model
 from test_annotate import Server, overrides_of, run_annotate, serve  # noqa: F401 - serve is a fixture
 
 from distill.collection import read_passages, read_queries
@@ -83,14 +83,10 @@ def test_an_unknown_method_is_answered_with_the_known_ones(collection, tmp_path,
 
 
 def test_a_local_model_scores_by_its_logits_in_batches_as_alone(tmp_path):
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    directory = make_backbone(tmp_path / "lm", words=[*WORDS, "yes", "no"])
+    directory = make_language_model(tmp_path / "lm", words=[*WORDS, "yes", "no"])
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2,
-                                  num_attention_heads=2, intermediate_size=32, pad_token_id=0)  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
     overrides = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=local", f"teacher.llm.model={directory}"]
     cfg = compose_config("annotate", *overrides, "method=pointwise")
     engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"), "pointwise")
@@ -102,8 +98,6 @@ def test_a_local_model_scores_by_its_logits_in_batches_as_alone(tmp_path):
         with torch.inference_mode():
             logits = engine.model(ids).logits[0, -1]
         assert answer.score == pytest.approx(float(logits[yes] - logits[no]), abs=1e-5)
-    make_backbone(tmp_path / "dumb", words=WORDS)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "dumb")
-    cfg.teacher.llm.model = str(tmp_path / "dumb")
+    cfg.teacher.llm.model = str(make_language_model(tmp_path / "dumb"))
     with pytest.raises(InputError, match="has no token for yes"):
         LocalEngine(cfg.teacher.llm, torch.device("cpu"), "pointwise")

@@ -19,7 +19,7 @@ from distill import interrupt
 from distill.checkpoint import load_checkpoint
 from distill.errors import InputError
 from distill.interrupt import StopRequest
-from distill.outputs import clear_state, objective, state_of, take_up
+from distill.outputs import objective, state_of, take_up, write_config
 from train import train
 
 
@@ -171,7 +171,7 @@ def test_a_job_takes_up_what_its_directory_holds(tmp_path):
         take_up(cfg("seed=1"), tmp_path)
     with pytest.raises(InputError, match="resume=x: goes on with one run, not with a sweep"):
         take_up(cfg("resume=x"), tmp_path)
-    clear_state(tmp_path)
+    write_config(cfg(), tmp_path)
     assert state_of(cfg(), tmp_path) == "new"
     assert objective({"train/steps": 3, "test/a/nDCG@10": 0.25}) == 0.25 and objective({"train/steps": 3}) is None
 

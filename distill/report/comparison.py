@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.errors import InputError
+from distill.report.formats import markdown_line
 from distill.report.rows import Row, describe, follows, option_key, varying_keys
 from distill.report.table import lower_is_better
 from distill.significance import friedman, nemenyi
@@ -89,11 +90,11 @@ def _cells(
 def to_markdown(comparison: KeyComparison) -> str:
     """Return the section in Markdown: what was tested, average ranks, Nemenyi's p-values."""
     lines = [f"## {comparison.key} compared", "", summary(comparison), ""]
-    lines += ["| " + " | ".join([comparison.key, "average rank", *comparison.treatments]) + " |"]
+    lines += [markdown_line([comparison.key, "average rank", *comparison.treatments])]
     lines += ["| --- |" + " ---: |" * (1 + len(comparison.treatments))]
     for index, name in enumerate(comparison.treatments):
         p_values = ["–" if other == index else f"{p:.3g}" for other, p in enumerate(comparison.p_values[index])]
-        lines.append("| " + " | ".join([name, f"{comparison.average_ranks[index]:.2f}", *p_values]) + " |")
+        lines.append(markdown_line([name, f"{comparison.average_ranks[index]:.2f}", *p_values]))
     return "\n".join(lines) + "\n"
 
 

@@ -36,17 +36,18 @@ def seeds(row: TableRow) -> str:
 
 def to_markdown(table: Table) -> str:
     """Return the table in Markdown: best bold, second underlined, † significant."""
-    lines = [f"# {table.title}", "", _markdown_line(["", *table.headers(), "seeds"])]
+    lines = [f"# {table.title}", "", markdown_line(["", *table.headers(), "seeds"])]
     lines.append("| --- |" + " ---: |" * (len(table.columns) + 1))
     for row in table.rows:
         cells = [_markdown_cell(row.cells.get(name), digits(table, name)) for name in table.columns]
         name = f"{row.name} (published, {row.source})" if row.source else row.name
-        lines.append(_markdown_line([name, *cells, seeds(row)]))
+        lines.append(markdown_line([name, *cells, seeds(row)]))
     lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
     return "\n".join(lines) + "\n"
 
 
-def _markdown_line(cells: list[str]) -> str:
+def markdown_line(cells: list[str]) -> str:
+    """Return one line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -1,7 +1,5 @@
 """What annotate.py reads and leaves: lists with texts, the teacher's ranking, a data card, agreement with others."""
 
-import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +8,9 @@ from omegaconf import DictConfig
 
 from distill.collection import Texts, check_passages, drop_empty
 from distill.errors import InputError
+from distill.outputs import write_whole
 from distill.tasks import measure, parse_measures
-from distill.teachers.prompt import read_prompt
+from distill.tracking import write_results
 from distill.trec import RankedList, Run, read_qrels, read_run, write_run
 
 
@@ -37,17 +36,11 @@ def write_annotation(directory: Path, cfg, local, run: Run, found: dict, flagged
             one = RankedList.in_order([ranked.doc_ids[place] for place in one], scores)
         ranking[query_id] = one
     results = agreement(run, ranking, local)
-    _write(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))
-    _write(directory / "teacher.parquet", lambda path: _write_parquet(path, run, ranking, flagged))
-    _write(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results)))
-    _write(directory / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
+    write_whole(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))
+    write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, run, ranking, flagged))
+    write_whole(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results)))
+    write_results(directory / "results.json", results)
     return results
-
-
-def _write(path: Path, write) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    write(aside)
-    os.replace(aside, path)
 
 
 def _write_parquet(path: Path, run: Run, ranking: Run, flagged: dict[str, bool]) -> None:
@@ -101,7 +94,7 @@ def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: 
     lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
     if totals is not None:
         cost = totals.cost(llm.price_in, llm.price_out)
-        lines += [f"- prompt: {Path(cfg.prompt).name}, {read_prompt(cfg.prompt, cfg.method).digest}"]
+        lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
         if cfg.method == "listwise":
             lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
         lines += [f"- method: {cfg.method}, {totals.windows} windows"]

@@ -26,6 +26,7 @@ from distill.teachers.prompt import Prompt
 class Totals:
     """What asking has taken so far, and what the answers were like."""
 
+    prompt: str = ""  # digest of what was asked with
     windows: int = 0
     requests: int = 0  # that were paid for in this run
     journaled: int = 0  # answers that were there from before
@@ -87,7 +88,7 @@ class WindowRanker:
         """tries: how often a window is asked for in all, while no answer can be used; show: told after each window."""
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
-        self.show, self.totals, self.lock = show, Totals(), threading.Lock()
+        self.show, self.totals, self.lock = show, Totals(prompt.digest), threading.Lock()
         self.in_flight, self.landed = Totals(), threading.Condition(self.lock)  # what requests on their way may take
         self.stopped = False
 
