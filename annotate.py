@@ -30,8 +30,8 @@ ANY_TIME = (
     *("dry_run", "qrels", "reference"),
     *(
         f"teacher.llm.{key}"
-        for key in "api_key_variable batch_size concurrency device max_cost price_in price_out requests_per_minute "
-        "retries timeout".split()
+        for key in "api_key_variable base_url batch_size concurrency device max_cost price_in price_out "
+        "requests_per_minute retries timeout".split()
     ),
 )
 

@@ -167,7 +167,7 @@ class Server:
             return
         if behaviour == "slow":
             time.sleep(1.5)
-        status = behaviour if isinstance(behaviour, int) else 200
+        status = behaviour if isinstance(behaviour, int) else 429 if behaviour == "in an hour" else 200
         message = {"choices": [{"message": {"content": replies.get(behaviour, ranking)}}]}
         if "logprobs" in body and behaviour != "no logprobs":
             message["choices"][0]["logprobs"] = {"content": [{"top_logprobs": self.yes_no(text, behaviour)}]}
@@ -178,7 +178,7 @@ class Server:
         try:
             handler.send_response(status)
             if status == 429:
-                handler.send_header("Retry-After", "0")
+                handler.send_header("Retry-After", "3600" if behaviour == "in an hour" else "0")
             handler.send_header("Content-Length", str(len(payload)))
             handler.end_headers()
             handler.wfile.write(payload)
@@ -352,6 +352,15 @@ def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, 
     run = run_annotate(tmp_path / "b", *overrides)
     assert run.returncode == 2 and "has failed 2 times in a row (status 500" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.timeout(60)
+def test_a_request_that_waits_does_not_hold_up_the_end(collection, tmp_path, serve):
+    server = serve(script=["in an hour", *itertools.repeat(401, 2)])
+    start = time.perf_counter()
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "teacher.llm.concurrency=2"))
+    assert run.returncode == 2 and "status 401" in run.stderr
+    assert time.perf_counter() - start < 40
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,13 @@ class HttpEngine:
         self.client = httpx.Client(headers=headers, timeout=cfg.timeout, limits=limits)
         self.lock, self.next_time = threading.Lock(), 0.0
         self.failures = Counter()  # of requests that were tried again, by kind
+        self.stopped = threading.Event()
 
     @property
     def options(self) -> dict:
-        """What an answer depends on, besides model and messages."""
+        """What an answer depends on, besides model and messages; not where the model is served."""
         max_tokens = 1 if self.pointwise else self.cfg.max_tokens
-        return {"temperature": self.cfg.temperature, "max_tokens": max_tokens, "url": self.cfg.base_url}
+        return {"temperature": self.cfg.temperature, "max_tokens": max_tokens}
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests one after the other; raises InputError for what the endpoint refuses for good."""
@@ -121,7 +122,7 @@ class HttpEngine:
                 if pause is not None and pause > LONGEST_PAUSE:
                     log.warning("%s asks to be left alone for %.0f seconds", url, pause)
                 backoff = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * (0.5 + random.random())
-                time.sleep(pause if pause is not None else backoff)
+                self._pause(pause if pause is not None else backoff)
         raise InputError(
             f"{url} has failed {self.cfg.retries + 1} times in a row ({reason}): resume=DIRECTORY goes on from "
             "here once it works again"
@@ -143,7 +144,15 @@ class HttpEngine:
         with self.lock:
             turn = max(self.next_time, time.monotonic())
             self.next_time = turn + 60 / self.cfg.requests_per_minute
-        time.sleep(max(turn - time.monotonic(), 0))
+        self._pause(max(turn - time.monotonic(), 0))
+
+    def _pause(self, seconds: float) -> None:
+        if self.stopped.wait(seconds):
+            raise InputError("stopped: resume=DIRECTORY goes on from here")
+
+    def stop(self) -> None:
+        """Give up requests that wait for their turn, or to be tried again; those in flight come back."""
+        self.stopped.set()
 
     def close(self) -> None:
         """Close the connections."""

@@ -119,6 +119,7 @@ class WindowRanker:
                 with self.landed:
                     self.stopped = True
                     self.landed.notify_all()
+                self.engine.stop()
                 for future in running:
                     future.cancel()
 
