@@ -1,17 +1,21 @@
 """annotate.py and its parts, against servers that behave and servers that do not."""
 
+import contextlib
 import itertools
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -279,6 +283,42 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
     asked = sum(server.asked.values())
     third = run_annotate(tmp_path / "out", *overrides)
     assert third.returncode == 0 and sum(server.asked.values()) == asked  # the same call costs nothing
+
+
+def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_path):
+    pytest.importorskip("fastapi", reason="transformers serve needs fastapi, uvicorn, openai and accelerate")
+    model = make_language_model(tmp_path / "model")
+    (model / "chat_template.jinja").write_text("{% for message in messages %}{{ message['content'] }}\n{% endfor %}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(model), "--port", str(port)]
+    with open(tmp_path / "server.log", "w") as output:
+        server = subprocess.Popen([*command, "--device", "cpu"], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_it_answers(f"http://127.0.0.1:{port}/health", server)
+        overrides = [f"{name}={collection[name]}" for name in ("passages", "queries")]
+        overrides += [f"run={collection['first_stage']}", "depth=4", "window=4", "stride=2", "tries=2"]
+        overrides += [f"teacher.llm.base_url=http://127.0.0.1:{port}/v1", f"teacher.llm.model={model}"]
+        for _ in range(2):  # the second time, everything is in the journal
+            run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_tokens=8")
+            assert run.returncode == 0, run.stderr
+            asked = (tmp_path / "server.log").read_text().count("POST /v1/chat/completions")
+            entries = [json.loads(line) for line in (tmp_path / "out" / "journal.jsonl").read_text().splitlines()]
+            assert 6 <= asked <= 12 and len(entries) == asked
+            assert all(entry["tokens_in"] > 20 and 0 < entry["tokens_out"] <= 8 for entry in entries)
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait_until_it_answers(url: str, server: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert server.poll() is None
+        with contextlib.suppress(OSError), urllib.request.urlopen(url):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer")
 
 
 def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_path, serve):
