@@ -61,10 +61,11 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.distributed import start_ranks
     from distill.download import with_local_files
     from distill.flops import FlopCounter, peak_flops
+    from distill.formats import load_tokenizer
     from distill.interrupt import StopRequest
     from distill.lists import read_lists
     from distill.losses import LOSSES, TERMS
-    from distill.model import CrossEncoder, load_tokenizer
+    from distill.model import CrossEncoder
     from distill.optim import make_optimizer, set_lr
     from distill.rerank import Reranker
     from distill.tasks import measure_rows, measure_together, read_tasks, suite_results, task_directory, write_task

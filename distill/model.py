@@ -13,8 +13,8 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,20 @@ from torch import Tensor, nn
 from distill.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
 from distill.device import choose_precision
 from distill.errors import InputError
+from distill.formats import (
+    HEAD_FILE,
+    LENGTHS_FILE,
+    explained,
+    load_tokenizer,
+    longest_input,
+    open_directory,
+)
 from distill.packing import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
 from distill.tokens import PairTemplate
 
 log = logging.getLogger(__name__)
 
-LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
 MAX_CPU_TOKENS = 2048  # of a forward pass: the states of more do not stay in a CPU's cache
-HEAD_FILE = "2_Dense/model.safetensors"
 MODULES = [  # sentence-transformers reads these names and classes
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -41,7 +47,10 @@ MODULES = [  # sentence-transformers reads these names and classes
 
 
 class CrossEncoder(nn.Module):
-    """Scores query-passage pairs: s = W·e + b, with e the [CLS] state or the mean over the tokens."""
+    """Scores query-passage pairs: s = W·e + b, with e the [CLS] state or the mean over the tokens.
+
+    Models of other libraries may have a layer more: s = activation(W·projection(e) + b).
+    """
 
     def __init__(
         self,
@@ -51,10 +60,12 @@ class CrossEncoder(nn.Module):
         query_length: int,
         passage_length: int,
         layout: str = "auto",
+        max_length: int | None = None,
     ):
         """Put a new linear layer on a transformers encoder.
 
         layout: "packed" or "padded" pairs; "auto" packs them where the backbone can (distill/packing.py).
+        max_length: tokens of a pair, of which the longer text is cut; None: query and passage have theirs, and no more.
         Raises InputError when the backbone cannot read pairs of these lengths, or cannot pack them.
         """
         super().__init__()
@@ -62,6 +73,7 @@ class CrossEncoder(nn.Module):
         self.head = nn.Linear(backbone.config.hidden_size, 1)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.projection, self.activation = nn.Identity(), nn.Identity()
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # BERT's pooler takes no part in the score
         self.tokenizer = tokenizer
@@ -69,10 +81,10 @@ class CrossEncoder(nn.Module):
             "token_type_ids" in tokenizer.model_input_names
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
         )
-        self.template = PairTemplate.of(tokenizer)
+        self.template = replace(PairTemplate.of(tokenizer), max_length=max_length)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self._choose_layout(layout)
-        longest = _longest_input(backbone.config)
+        longest = longest_input(backbone.config)
         if self.max_length > longest:
             raise InputError(
                 f"model.query_length={query_length} and model.passage_length={passage_length} make pairs of "
@@ -82,7 +94,8 @@ class CrossEncoder(nn.Module):
     @property
     def max_length(self) -> int:
         """Tokens of the longest pair that can occur."""
-        return self.query_length + self.passage_length + self.template.num_special
+        longest = self.query_length + self.passage_length + self.template.num_special
+        return min(longest, self.template.max_length or longest)
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +138,8 @@ class CrossEncoder(nn.Module):
         states = self.backbone(**chunk.inputs(self.takes_token_types, self.first_position)).last_hidden_state
         pooled = chunk.pool(states, self.pooling)  # [p, D]
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: near scores would tie
-            return self.head(pooled.to(self.head.weight.dtype)).squeeze(-1)  # [P]
+            pooled = self.projection(pooled.to(self.head.weight.dtype))
+            return self.activation(self.head(pooled)).squeeze(-1)  # [P]
 
     def score(self, batch: Batch, max_tokens: int) -> Tensor:
         """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens."""
@@ -200,7 +214,7 @@ class CrossEncoder(nn.Module):
         from transformers import AutoConfig, AutoModel
 
         tokenizer = load_tokenizer(name, revision)
-        with _explained(name):
+        with explained(name):
             config = AutoConfig.from_pretrained(name, revision=revision)
             if dropout is not None:
                 _set_dropout(config, dropout)
@@ -223,42 +237,29 @@ class CrossEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str, layout: str = "auto") -> "CrossEncoder":
-        """Load a saved cross-encoder by directory or Hub id, in float32 and ready to score.
+        """Load a cross-encoder by directory or Hub id, in float32 and ready to score: ours, or of distill/formats.py.
 
-        layout: as in `from_backbone`. Raises InputError when it is not one.
+        layout: as in `from_backbone`. Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
         """
-        path = Path(name)
-        if not path.is_dir():
-            path = _download(name)
-        absent = [
-            file
-            for file in ("modules.json", "1_Pooling/config.json", "2_Dense/config.json", HEAD_FILE)
-            if not (path / file).is_file()
-        ]
-        if absent:
-            raise InputError(
-                f"{name}: is no saved cross-encoder, it lacks {absent[0]}: give the `model` directory of a run"
-            )
-        pooling = json.loads((path / "1_Pooling" / "config.json").read_text())["pooling_mode"]
-        dense = json.loads((path / "2_Dense" / "config.json").read_text())
-        if (
-            pooling not in ("cls", "mean")
-            or dense["out_features"] != 1
-            or not dense["activation_function"].endswith("Identity")
-        ):
-            raise InputError(
-                f"{name}: only [CLS] or mean pooling and one linear layer without activation can be loaded"
-            )
-        lengths = {"query_length": 32, "passage_length": 256}
-        if (path / LENGTHS_FILE).is_file():
-            lengths = json.loads((path / LENGTHS_FILE).read_text())
-        return cls.from_backbone(str(path), pooling, **lengths, layout=layout).eval()
+        parts = open_directory(Path(name) if Path(name).is_dir() else _download(name))
+        # Without lengths of their own, query and passage may each take all of a pair
+        query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
+        model = cls(
+            parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, parts.max_length
+        )
+        model.head = nn.Linear(parts.weight.shape[1], 1)
+        model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+        model.projection, model.activation = parts.projection, parts.activation
+        return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as a sentence-transformers v6 CrossEncoder directory.
 
         It is written beside the target and then renamed: the directory is either the old model or the new one.
+        Raises InputError for a model with layers that this format does not have.
         """
+        if not isinstance(self.projection, nn.Identity) or not isinstance(self.activation, nn.Identity):
+            raise InputError(f"{directory}: only a model with one linear layer and no activation can be saved")
         directory = Path(directory)
         new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
         for leftover in (new, old):
@@ -311,17 +312,6 @@ class CrossEncoder(nn.Module):
         save_file(head, directory / HEAD_FILE)
 
 
-def load_tokenizer(name: str, revision: str | None = None):
-    """Load the tokenizer of an encoder by directory or Hub id; raises InputError where it has none."""
-    from transformers import AutoTokenizer
-
-    quiet_transformers()
-    if Path(name).is_dir():
-        _check_tokenizer_files(Path(name))
-    with _explained(name):
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-
-
 def _find_head(name: str, revision: str | None) -> Path | None:
     """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
     if Path(name).is_dir():
@@ -336,32 +326,6 @@ def _find_head(name: str, revision: str | None) -> Path | None:
         return None
 
 
-def quiet_transformers() -> None:
-    """Silence the loading reports and bars of transformers; errors still come through."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def _longest_input(config) -> int:
-    """Tokens that the backbone's positions reach; no limit where positions are relative only."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or not getattr(config, "position_biased_input", True):
-        return sys.maxsize
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        return positions - config.pad_token_id - 1  # these count positions from the padding id on
-    return positions
-
-
-def _check_tokenizer_files(directory: Path) -> None:
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
-    if not (directory / "config.json").is_file():
-        raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
-    if not any((directory / name).is_file() for name in names):
-        raise InputError(f"{directory}: has no tokenizer (none of {', '.join(names)}): save it there with the model")
-
-
 def _set_dropout(config, probability: float) -> None:
     for name in config.to_dict():
         if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
@@ -374,18 +338,6 @@ def _keep_layers(config, number: int, name: str) -> None:
     config.num_hidden_layers = number
     if getattr(config, "layer_types", None):  # ModernBERT: which layers see a window alone
         config.layer_types = config.layer_types[:number]
-
-
-@contextlib.contextmanager
-def _explained(name: str):
-    """Turn what transformers raises for a name that cannot be loaded into one line."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise InputError(f"{name}: cannot be loaded as a transformers encoder: {reason}") from error
 
 
 def _download(name: str) -> Path:

@@ -215,6 +215,7 @@ class PairTemplate:
     middle: np.ndarray  # [SEP] or </s></s>
     suffix: np.ndarray  # [SEP] or </s>
     second_type: int  # token type of the passage and suffix; the rest has 0
+    max_length: int | None = None  # tokens of a pair, of which the longer text is cut; None: as long as they come
 
     @classmethod
     def of(cls, tokenizer) -> "PairTemplate":
@@ -235,10 +236,27 @@ class PairTemplate:
 
     def join(self, query: np.ndarray, passage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids and token types of one pair, both int32."""
+        if self.max_length is not None:
+            query_length, passage_length = longest_first(len(query), len(passage), self.max_length - self.num_special)
+            query, passage = query[:query_length], passage[:passage_length]
         tokens = np.concatenate([self.prefix, query, self.middle, passage, self.suffix])
         types = np.zeros(len(tokens), dtype=np.int32)
         types[len(tokens) - len(passage) - len(self.suffix) :] = self.second_type
         return tokens, types
+
+
+def longest_first(one: int, other: int, limit: int) -> tuple[int, int]:
+    """Return how many tokens of two texts are kept where both together may have `limit`, the longer being cut.
+
+    The same numbers as truncation="longest_first" of Hugging Face tokenizers gives.
+    """
+    if one + other <= limit:
+        return one, other
+    least, most = sorted((one, other))
+    most = max(least, limit - least)
+    if least + most > limit:
+        least, most = limit // 2, limit - limit // 2
+    return (least, most) if one <= other else (most, least)
 
 
 def silent(long: bool) -> bool | None:

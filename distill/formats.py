@@ -1,0 +1,387 @@
+"""Cross-encoders as other libraries save them, recognised by the files of their directory.
+
+    parts = open_directory(Path("cross-encoder/ms-marco-MiniLM-L6-v2"))     # backbone, tokenizer, layers, lengths
+
+- ours and sentence-transformers: modules.json names Transformer, Pooling and Dense;
+- sentence-transformers, classic: Transformer alone, or no modules.json; the head is that of transformers;
+- Hugging Face transformers: AutoModelForSequenceClassification with one label, or two (monoBERT);
+- lightning-ir: `model_type` cross-encoder, mono or mono-electra and `backbone_model_type` in config.json.
+
+Weights are read from safetensors alone, and no code of a directory is run. What cannot be read exactly is refused.
+"""
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from distill.errors import InputError
+
+LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
+HEAD_FILE = "2_Dense/model.safetensors"
+LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
+OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
+ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a name in a file
+    "Identity": nn.Identity,
+    "Sigmoid": nn.Sigmoid,
+    "Tanh": nn.Tanh,
+    "ReLU": nn.ReLU,
+    "GELU": nn.GELU,
+    "SiLU": nn.SiLU,
+}
+
+
+@dataclass
+class Parts:
+    """What a cross-encoder consists of: s = activation(head(projection(pooled state)))."""
+
+    backbone: nn.Module
+    tokenizer: object
+    weight: Tensor  # [1, D] of the linear layer
+    bias: Tensor  # [1]
+    pooling: str = "cls"  # or "mean"
+    projection: nn.Module = field(default_factory=nn.Identity)  # of the pooled state, before the linear layer
+    activation: nn.Module = field(default_factory=nn.Identity)  # of the score
+    lengths: tuple[int, int] | None = None  # tokens of query and passage, cut each by itself
+    max_length: int | None = None  # or tokens of the pair, of which the longer text is cut
+
+
+def open_directory(path: Path) -> Parts:
+    """Open a cross-encoder's directory; raises InputError, a line each, for what is none or cannot be read exactly."""
+    quiet_transformers()
+    config = _read_json(path / "config.json")
+    model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
+    if "auto_map" in config:
+        raise InputError(f"{path}: config.json asks for code of its own (auto_map), which is never run here")
+    is_lightning_ir = "backbone_model_type" in config or model_type in (*LIGHTNING_IR, *OTHERS_OF_LIGHTNING_IR)
+    modules = _modules(path)
+    if is_lightning_ir and modules:
+        raise InputError(
+            f"{path}: config.json is lightning-ir's ({model_type}), modules.json is sentence-transformers': remove the "
+            "one that is not the model's"
+        )
+    if is_lightning_ir:
+        return _open_lightning_ir(path, config, model_type)
+    classifies = architecture.endswith("ForSequenceClassification")
+    if modules[:1] == ["Transformer"] and modules[1:2] == ["Pooling"]:
+        if classifies:
+            raise InputError(
+                f"{path}: config.json has a head of its own ({architecture}), and modules.json another: remove the one "
+                "that is not the model's"
+            )
+        return _open_modules(path, modules)
+    if modules not in ([], ["Transformer"]):
+        raise InputError(
+            f"{path}: modules.json names {', '.join(modules)}: only Transformer, or Transformer, Pooling and Dense can "
+            "be loaded"
+        )
+    if classifies:
+        return _open_classifier(path, architecture)
+    raise InputError(
+        f"{path}: is no saved cross-encoder ({architecture or 'an encoder'} without a head): give the `model` "
+        "directory of a run, or one of sentence-transformers, lightning-ir or AutoModelForSequenceClassification"
+    )
+
+
+def _modules(path: Path) -> list[str]:
+    """Return the names of the classes in modules.json, none where it is absent."""
+    if not (path / "modules.json").is_file():
+        return []
+    found = _read_json(path / "modules.json")
+    return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in found]
+
+
+def _open_modules(path: Path, names: list[str]) -> Parts:
+    """Open ours and sentence-transformers' directories of Transformer, Pooling and one Dense or more."""
+    from transformers import AutoModel
+
+    modules = _read_json(path / "modules.json")
+    if len(names) < 3 or set(names[2:]) != {"Dense"}:
+        raise InputError(
+            f"{path}: modules.json names {', '.join(names)}: expected Dense, and nothing else, after Pooling"
+        )
+    pooling = _pooling(path, _read_json(path / modules[1]["path"] / "config.json"))
+    layers, linear = [], None
+    for module in modules[2:]:
+        linear, activation = _open_dense(path / module["path"])
+        layers += [linear, activation]
+    if linear.out_features != 1:
+        raise InputError(f"{path}: its last layer gives {linear.out_features} scores: expected one")
+    activation = layers.pop()
+    layers.pop()
+    of_model = _sentence_transformers_activation(path)
+    if not isinstance(activation, nn.Identity):
+        if of_model is not None and not isinstance(of_model, nn.Identity):
+            raise InputError(f"{path}: has an activation both in its last Dense and of the model: one can be loaded")
+        of_model = activation
+    with explained(path):
+        backbone = whole(path, *_load(AutoModel, path))
+    bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(1)
+    parts = Parts(backbone, load_tokenizer(path), linear.weight, bias, pooling)
+    parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
+    parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
+    if (path / LENGTHS_FILE).is_file():
+        lengths = _read_json(path / LENGTHS_FILE)
+        parts.lengths = lengths["query_length"], lengths["passage_length"]
+    else:
+        parts.max_length = _pair_length(path, parts)
+    return parts
+
+
+def _pooling(path: Path, config: dict) -> str:
+    mode = config.get("pooling_mode")
+    if mode is None:  # before version 6, one key for each mode
+        modes = [key.removeprefix("pooling_mode_") for key in config if key.startswith("pooling_mode_") and config[key]]
+        mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(modes[0]) if len(modes) == 1 else None
+    if mode not in ("cls", "mean"):
+        raise InputError(f"{path}: pools by {mode or 'several modes'}: only cls or mean can be loaded")
+    return mode
+
+
+def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module]:
+    config = _read_json(path / "config.json")
+    if config.get("use_residual"):
+        raise InputError(f"{path}: has a residual connection, which cannot be loaded")
+    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+    _fill(linear, _read_weights(path / "model.safetensors"), path, "linear.")
+    return linear, _activation(path, str(config.get("activation_function", "Tanh")))
+
+
+def _activation(path: Path, name: str) -> nn.Module:
+    short = name.rsplit(".", 1)[-1].removesuffix("()")
+    if short not in ACTIVATIONS or ("." in name and not name.startswith("torch.nn.")):
+        raise InputError(f"{path}: has the activation {name}: expected one of {', '.join(ACTIVATIONS)} of torch.nn")
+    return ACTIVATIONS[short]()
+
+
+def _sentence_transformers_activation(path: Path) -> nn.Module | None:
+    """Return the activation that sentence-transformers would put on the scores, None where no file names it."""
+    if (path / "config_sentence_transformers.json").is_file():
+        name = _read_json(path / "config_sentence_transformers.json").get("activation_fn")
+        if name:
+            return _activation(path, name)
+    config = _read_json(path / "config.json")
+    name = (config.get("sentence_transformers") or {}).get("activation_fn")
+    name = name or config.get("sbert_ce_default_activation_function")
+    return _activation(path, name) if name else None
+
+
+def _open_classifier(path: Path, architecture: str) -> Parts:
+    """Open a model of AutoModelForSequenceClassification with one label, or two: the second's log-probability.
+
+    log softmax(z)_1 = log sigmoid(z_1 - z_0), one linear layer: the second's row without the first's.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with explained(path):
+        model = whole(path, *_load(AutoModelForSequenceClassification, path))
+    backbone = model.base_model
+    classifier = getattr(model, "classifier", None)
+    pooling = "cls"
+    if hasattr(classifier, "out_proj") and hasattr(classifier, "dense"):  # ELECTRA, RoBERTa and its kin
+        gelu = model.config.model_type == "electra"
+        projection = nn.Sequential(classifier.dense, nn.GELU() if gelu else nn.Tanh())
+        linear = classifier.out_proj
+    elif hasattr(model, "head") and isinstance(classifier, nn.Linear):  # ModernBERT
+        projection, linear, pooling = model.head, classifier, model.config.classifier_pooling
+    elif hasattr(model, "pre_classifier"):  # DistilBERT
+        projection, linear = nn.Sequential(model.pre_classifier, nn.ReLU()), classifier
+    elif hasattr(model, "pooler") and isinstance(classifier, nn.Linear):  # DeBERTa
+        from transformers.activations import ACT2FN
+
+        projection = nn.Sequential(model.pooler.dense, ACT2FN[model.config.pooler_hidden_act])
+        linear = classifier
+    elif getattr(backbone, "pooler", None) is not None and isinstance(classifier, nn.Linear):  # BERT
+        projection, linear = nn.Sequential(backbone.pooler.dense, nn.Tanh()), classifier
+        backbone.pooler = None  # its place is the projection now
+    else:
+        raise InputError(f"{path}: the head of {architecture} is not known here: cannot be loaded")
+    parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling, projection)
+    if linear.out_features == 2:
+        parts.activation = nn.LogSigmoid()
+    elif (activation := _sentence_transformers_activation(path)) is not None:
+        parts.activation = activation
+    parts.max_length = _pair_length(path, parts)
+    return parts
+
+
+def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
+    """Open a mono cross-encoder of lightning-ir, up to version 0.0.6."""
+    from transformers import AutoConfig, AutoModel
+
+    if model_type not in LIGHTNING_IR:
+        raise InputError(
+            f"{path}: is a {model_type} of lightning-ir, whose scores do not come from one pair at a time through a "
+            "plain encoder: only cross-encoder, mono and mono-electra can be loaded"
+        )
+    for key in ("use_adapter", "tokenizer_pattern"):
+        if config.get(key):
+            raise InputError(f"{path}: {key}={config[key]} cannot be loaded: merge or export it in lightning-ir")
+    pooling = {"first": "cls", "mean": "mean", "bert_pool": "cls"}.get(config.get("pooling_strategy", "first"))
+    if pooling is None:
+        raise InputError(f"{path}: pooling_strategy={config['pooling_strategy']}: only first and mean can be loaded")
+    backbone_type = config.get("backbone_model_type") or ("electra" if model_type == "mono-electra" else "bert")
+    with explained(path):
+        plain = AutoConfig.for_model(backbone_type, **{k: v for k, v in config.items() if k != "model_type"})
+        if plain.is_encoder_decoder:
+            raise InputError(f"{path}: has a {backbone_type} backbone: only encoders can be loaded")
+        backbone = AutoModel.from_config(plain)
+    weights = _read_weights(path / "model.safetensors")
+    head = {key.removeprefix("linear."): weights.pop(key) for key in [*weights] if key.startswith("linear.")}
+    pool = {key.removeprefix("bert_pool."): weights.pop(key) for key in [*weights] if key.startswith("bert_pool.")}
+    prefix = f"{backbone.base_model_prefix}."
+    if any(key.startswith(prefix) for key in weights):  # the old layout
+        weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
+    _fill(backbone, weights, path)
+    if "weight" not in head:
+        raise InputError(f"{path}: has no linear.weight: the checkpoint is not whole")
+    linear = nn.Linear(plain.hidden_size, len(head["weight"]), bias="bias" in head)
+    _fill(linear, head, path)
+    parts = Parts(backbone, _lightning_ir_tokenizer(path, backbone_type), *_one_score(path, linear), pooling)
+    if config.get("_bert_pool") or pool:
+        parts.projection = nn.Sequential(nn.Linear(plain.hidden_size, plain.hidden_size), nn.Tanh())
+        _fill(parts.projection, pool, path)
+    if linear.out_features == 2:
+        parts.activation = nn.LogSigmoid()
+    longest = longest_input(plain)
+    parts.lengths = tuple(config.get(key) or longest for key in ("query_length", "doc_length"))
+    parts.max_length = min(longest, getattr(parts.tokenizer, "model_max_length", longest))
+    return parts
+
+
+def _lightning_ir_tokenizer(path: Path, backbone_type: str):
+    """Load the tokenizer beneath lightning-ir's own class, which cuts the texts as ours are cut."""
+    import transformers
+
+    _check_tokenizer_files(path)
+    config = _read_json(path / "tokenizer_config.json")
+    name = str(config.get("backbone_tokenizer_class") or config.get("tokenizer_class"))
+    found = getattr(transformers, name, None) if "Tokenizer" in name else None
+    if found is None:
+        return load_tokenizer(path, model_type=backbone_type)
+    with explained(path):
+        return found.from_pretrained(path)
+
+
+def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return weight [1, D] and bias [1] of one score; of two labels, of the second's lead over the first."""
+    weight = linear.weight.detach()
+    bias = linear.bias.detach() if linear.bias is not None else weight.new_zeros(len(weight))
+    if len(weight) == 2:
+        return weight[1:] - weight[:1], bias[1:] - bias[:1]
+    if len(weight) != 1:
+        raise InputError(f"{path}: its head gives {len(weight)} scores: only one or two labels can be loaded")
+    return weight, bias
+
+
+def _load(auto_class, path: Path) -> tuple[nn.Module, dict]:
+    import torch
+
+    return auto_class.from_pretrained(
+        path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+
+
+def whole(path: Path, model: nn.Module, info: dict) -> nn.Module:
+    """Return the model; raises InputError where weights were missing, which transformers would draw at random."""
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # of a bare encoder: unused
+    if missing:
+        raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is not whole")
+    return model
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
+    """Give a module its weights; raises InputError where one is missing or has another shape."""
+    weights = {key.removeprefix(prefix): tensor.float() for key, tensor in weights.items()}
+    state = module.state_dict()
+    missing = sorted(key for key in state if key not in weights and not key.startswith("pooler."))
+    if missing:
+        raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is not whole")
+    for key, tensor in weights.items():
+        if key in state and state[key].shape != tensor.shape:
+            raise InputError(
+                f"{path}: {prefix}{key} has the shape {tuple(tensor.shape)}, but its configuration asks for "
+                f"{tuple(state[key].shape)}"
+            )
+    module.load_state_dict({key: tensor for key, tensor in weights.items() if key in state}, strict=False)
+
+
+def _pair_length(path: Path, parts: Parts) -> int:
+    """Return to how many tokens the source library cuts a pair."""
+    given = 0
+    if (path / "sentence_bert_config.json").is_file():
+        given = _read_json(path / "sentence_bert_config.json").get("max_seq_length") or 0
+    return min(given or parts.tokenizer.model_max_length, longest_input(parts.backbone.config))
+
+
+def longest_input(config) -> int:
+    """Return the tokens that the backbone's positions reach; no limit where positions are relative only."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or not getattr(config, "position_biased_input", True):
+        return sys.maxsize
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        return positions - config.pad_token_id - 1  # these count positions from the padding id on
+    return positions
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None, model_type: str | None = None):
+    """Load the tokenizer of an encoder by directory or Hub id; raises InputError where it has none.
+
+    model_type: of the backbone, where the directory names a tokenizer class that transformers lacks.
+    """
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    if Path(name).is_dir():
+        _check_tokenizer_files(Path(name))
+    with explained(name):
+        return AutoTokenizer.from_pretrained(
+            name, revision=revision, tokenizer_type=model_type, trust_remote_code=False
+        )
+
+
+def quiet_transformers() -> None:
+    """Silence the loading reports and bars of transformers; errors still come through."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _check_tokenizer_files(directory: Path) -> None:
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
+    if not (directory / "config.json").is_file():
+        raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
+    if not any((directory / name).is_file() for name in names):
+        raise InputError(f"{directory}: has no tokenizer (none of {', '.join(names)}): save it there with the model")
+
+
+@contextlib.contextmanager
+def explained(name):
+    """Turn what transformers raises for a name that cannot be loaded into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0][:300]
+        raise InputError(f"{name}: cannot be loaded as a transformers encoder: {reason}") from error
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent}: is no saved cross-encoder, it lacks {path.name}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error})") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: weights are read from safetensors alone, a pickle is not opened")
+    return load_file(path)
