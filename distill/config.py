@@ -262,6 +262,13 @@ class RetrieveConfig:
 
 
 @dataclass
+class ExportConfig:
+    model: str = MISSING
+    format: str = MISSING
+    output: str = MISSING
+
+
+@dataclass
 class Llm:
     engine: str = MISSING
     model: str = MISSING
@@ -373,6 +380,7 @@ def register_schemas() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="report_schema", node=ReportConfig)
     store.store(name="retrieve_schema", node=RetrieveConfig)
+    store.store(name="export_schema", node=ExportConfig)
     store.store(name="annotate_schema", node=AnnotateConfig)
     store.store(name="dashboards_schema", node=DashboardsConfig)
     for name, schema in LOSS_SCHEMAS.items():
@@ -500,6 +508,12 @@ def check_retrieve(cfg: DictConfig) -> None:
         raise InputError(f"model is missing: method={cfg.method} needs an encoder's directory or Hub id")
     if not (cfg.k1 >= 0 and 0 <= cfg.b <= 1):
         raise InputError(f"k1={cfg.k1} and b={cfg.b}: k1 must be 0 or more, b between 0 and 1")
+
+
+def check_export(cfg: DictConfig) -> None:
+    """Check the values of an export; raises InputError like `check_train`."""
+    _check_values(cfg)
+    _check_choice(cfg, "format", ("lightning-ir", "transformers"))
 
 
 def check_annotate(cfg: DictConfig) -> None:

@@ -255,16 +255,16 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
 
 def _lightning_ir_tokenizer(path: Path, backbone_type: str):
     """Load the tokenizer beneath lightning-ir's own class, which cuts the texts as ours are cut."""
-    import transformers
+    from transformers import PreTrainedTokenizerFast
 
     _check_tokenizer_files(path)
-    config = _read_json(path / "tokenizer_config.json")
-    name = str(config.get("backbone_tokenizer_class") or config.get("tokenizer_class"))
-    found = getattr(transformers, name, None) if "Tokenizer" in name else None
-    if found is None:
+    if not (path / "tokenizer.json").is_file():
         return load_tokenizer(path, model_type=backbone_type)
+    names = _read_json(path / "tokenizer_config.json").get("model_input_names")  # else of BERT's class; by its template
     with explained(path):
-        return found.from_pretrained(path)
+        return PreTrainedTokenizerFast.from_pretrained(
+            path, model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"]
+        )
 
 
 def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,106 @@
+"""Models written for other libraries: read back by them, and by us, with the same scores."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, WORDS, make_backbone
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from distill.errors import InputError
+from distill.exporting import export
+from distill.model import CrossEncoder
+
+QUERY = " ".join(WORDS[:3])
+PASSAGES = [" ".join(WORDS[start : start + size]) for start, size in ((0, 4), (2, 9), (5, 1), (1, 12))]
+
+
+def make_model(directory, family: str, pooling: str = "cls") -> CrossEncoder:
+    make_backbone(directory, "bert" if family == "distilbert" else family)
+    if family == "distilbert":
+        sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64}
+        size = AutoConfig.from_pretrained(directory).vocab_size
+        AutoModel.from_config(AutoConfig.for_model(family, vocab_size=size, **sizes)).save_pretrained(directory)
+    torch.manual_seed(0)
+    model = CrossEncoder.from_backbone(str(directory), pooling, query_length=8, passage_length=20).eval()
+    torch.nn.init.normal_(model.head.weight)
+    torch.nn.init.normal_(model.head.bias)
+    return model
+
+
+def scores_of(model: CrossEncoder) -> torch.Tensor:
+    return torch.tensor([model.rank(QUERY, [passage])[1][0] for passage in PASSAGES])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", ["bert", "electra", "roberta", "modernbert", "deberta-v2"])
+def test_what_lightning_ir_gets_is_what_is_read_from_it(tmp_path, family, pooling):
+    model = make_model(tmp_path / "backbone", family, pooling)
+    export(model, tmp_path / "out", "lightning-ir")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["model_type"], config["backbone_model_type"], config["doc_length"]) == ("mono", family, 20)
+    again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    assert (again.query_length, again.passage_length, again.pooling) == (8, 20, pooling)
+    torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-5, atol=1e-5)
+
+
+LIGHTNING_IR = """
+import sys, torch
+from lightning_ir import CrossEncoderModule
+module = CrossEncoderModule(model_name_or_path=sys.argv[1]).eval()
+with torch.no_grad():
+    print(*module.score(sys.argv[2], sys.argv[3:]).scores.view(-1).tolist())
+"""
+
+
+@pytest.mark.skipif("LIGHTNING_IR_PYTHON" not in os.environ, reason="LIGHTNING_IR_PYTHON names no interpreter with it")
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_lightning_ir_itself_gives_the_models_scores(tmp_path, family):
+    model = make_model(tmp_path / "backbone", family)
+    export(model, tmp_path / "out", "lightning-ir")
+    command = [os.environ["LIGHTNING_IR_PYTHON"], "-c", LIGHTNING_IR, str(tmp_path / "out"), QUERY, *PASSAGES]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = torch.tensor([float(score) for score in run.stdout.split("\n")[-2].split()])
+    torch.testing.assert_close(found, scores_of(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["electra", "deberta-v2", "distilbert"])
+def test_a_classifier_of_transformers_gives_the_models_scores(tmp_path, family):
+    model = make_model(tmp_path / "backbone", family)
+    export(model, tmp_path / "out", "transformers")
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    encoded = tokenizer([QUERY] * len(PASSAGES), PASSAGES, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs(**encoded).logits
+    assert logits.shape == (len(PASSAGES), 1)
+    torch.testing.assert_close(logits[:, 0], scores_of(model), rtol=1e-5, atol=1e-5)
+    again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling"), [("bert", "cls"), ("roberta", "cls"), ("modernbert", "cls"), ("electra", "mean")]
+)
+def test_a_head_that_bends_scores_is_refused_and_leaves_nothing(tmp_path, family, pooling):
+    model = make_model(tmp_path / "backbone", family, pooling)
+    with pytest.raises(InputError, match=f"puts on {family} .{pooling} pooling. cannot express one linear layer"):
+        export(model, tmp_path / "out", "transformers")
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+
+def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
+    make_model(tmp_path / "backbone", "bert").save_pretrained(tmp_path / "model")
+    command = [sys.executable, str(ROOT / "export.py"), f"model={tmp_path / 'model'}", f"output={tmp_path / 'out'}"]
+    for chosen, status, message in (
+        ("lightning-ir", 0, "lightning-ir: "),
+        ("lightning-ir", 2, "is there already"),
+        ("onyx", 2, "format=onyx is unknown: choose one of lightning-ir, transformers"),
+    ):
+        run = subprocess.run([*command, f"format={chosen}"], capture_output=True, text=True, cwd=tmp_path)
+        assert run.returncode == status and message in run.stdout + run.stderr, run.stderr
+        assert "Traceback" not in run.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model", "out"]
