@@ -83,6 +83,8 @@ def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: l
         sizes |= {"bos_token_id": vocabulary[cls], "eos_token_id": vocabulary[sep]}
     if family == "electra":
         sizes |= {"embedding_size": 8}
+    if family == "distilbert":
+        sizes |= {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
     torch.manual_seed(seed)
     model = AutoModel.from_config(AutoConfig.for_model(family, **sizes))
     for parameter in model.parameters():

@@ -34,14 +34,9 @@ def scores_of(directory, layout: str = "auto") -> torch.Tensor:
 
 def make_classifier(directory, family: str, num_labels: int):
     """Write a model of AutoModelForSequenceClassification over the test's tokenizer."""
-    make_backbone(directory, "bert" if family == "distilbert" else family)
+    make_backbone(directory, family)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     config = AutoConfig.from_pretrained(directory)
-    if family == "distilbert":
-        config = AutoConfig.for_model(
-            family, vocab_size=config.vocab_size, dim=16, n_layers=2, n_heads=2, hidden_dim=32, pad_token_id=0
-        )
-        config.max_position_embeddings = 64
     config.num_labels = num_labels
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
