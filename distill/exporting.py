@@ -26,7 +26,7 @@ def export(model: CrossEncoder, directory: Path, target: str) -> None:
     """
     if directory.exists():
         raise InputError(f"output={directory}: is there already: choose another, or remove it")
-    if not isinstance(model.projection, nn.Identity) or not isinstance(model.activation, nn.Identity):
+    if not model.is_linear:
         raise InputError(f"{target}: only a model with one linear layer and no activation can be exported")
     aside = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(aside, ignore_errors=True)

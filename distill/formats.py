@@ -119,9 +119,8 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
             raise InputError(f"{path}: has an activation both in its last Dense and of the model: one can be loaded")
         of_model = activation
     with explained(path):
-        backbone = whole(path, *_load(AutoModel, path))
-    bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(1)
-    parts = Parts(backbone, load_tokenizer(path), linear.weight, bias, pooling)
+        backbone = _load(AutoModel, path)
+    parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
     if (path / LENGTHS_FILE).is_file():
@@ -178,7 +177,7 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
     from transformers import AutoModelForSequenceClassification
 
     with explained(path):
-        model = whole(path, *_load(AutoModelForSequenceClassification, path))
+        model = _load(AutoModelForSequenceClassification, path)
     backbone = model.base_model
     classifier = getattr(model, "classifier", None)
     pooling = "cls"
@@ -278,29 +277,29 @@ def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def _load(auto_class, path: Path) -> tuple[nn.Module, dict]:
+def _load(auto_class, path: Path) -> nn.Module:
+    """Load with transformers, which would draw missing weights at random."""
     import torch
 
-    return auto_class.from_pretrained(
+    model, info = auto_class.from_pretrained(
         path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
+    _check_whole(path, info["missing_keys"])
+    return model
 
 
-def whole(path: Path, model: nn.Module, info: dict) -> nn.Module:
-    """Return the model; raises InputError where weights were missing, which transformers would draw at random."""
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # of a bare encoder: unused
+def _check_whole(path: Path, missing) -> None:
+    """Raise InputError for missing weights, but for those of a bare encoder's pooler, which no score reads."""
+    missing = sorted(key for key in missing if not key.startswith("pooler."))
     if missing:
         raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is not whole")
-    return model
 
 
 def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
     """Give a module its weights; raises InputError where one is missing or has another shape."""
     weights = {key.removeprefix(prefix): tensor.float() for key, tensor in weights.items()}
     state = module.state_dict()
-    missing = sorted(key for key in state if key not in weights and not key.startswith("pooler."))
-    if missing:
-        raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is not whole")
+    _check_whole(path, state.keys() - weights.keys())
     for key, tensor in weights.items():
         if key in state and state[key].shape != tensor.shape:
             raise InputError(

@@ -103,6 +103,11 @@ class CrossEncoder(nn.Module):
         return self.head.weight.device
 
     @property
+    def is_linear(self) -> bool:
+        """Whether one linear layer alone makes the score of the pooled state, as in all models trained here."""
+        return isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
+
+    @property
     def attention_dropout(self) -> float:
         """Probability of dropping an attention weight, which the packed layout does not do."""
         config = self.backbone.config
@@ -258,7 +263,7 @@ class CrossEncoder(nn.Module):
         It is written beside the target and then renamed: the directory is either the old model or the new one.
         Raises InputError for a model with layers that this format does not have.
         """
-        if not isinstance(self.projection, nn.Identity) or not isinstance(self.activation, nn.Identity):
+        if not self.is_linear:
             raise InputError(f"{directory}: only a model with one linear layer and no activation can be saved")
         directory = Path(directory)
         new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
