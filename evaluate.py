@@ -79,7 +79,7 @@ def load_model(cfg: DictConfig, ranks):
     """Load the model onto its device."""
     from distill.model import CrossEncoder
 
-    model = CrossEncoder.from_pretrained(cfg.model, layout=cfg.layout).to(ranks.device)
+    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(ranks.device)
     if ranks.device.type == "cuda":
         model.backbone.compile(dynamic=True)
     return model

@@ -68,6 +68,8 @@ class PaddedChunk:
         """Return one state a pair [p, D] of [p, L, D] states, or of the [p, 1, D] that only the first tokens have."""
         if pooling == "cls":
             return states[:, 0]
+        if pooling == "last":
+            return states[torch.arange(len(states), device=states.device), self.attention_mask.sum(dim=1) - 1]
         weights = self.attention_mask[:, :, None].to(states.dtype)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 

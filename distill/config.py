@@ -225,6 +225,7 @@ class DashboardsConfig:
 @dataclass
 class EvaluateConfig:
     model: str | None = None
+    prompt: str | None = None
     task: Task = MISSING
     latency_queries: int = MISSING
     resume: str | None = None

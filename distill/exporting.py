@@ -26,8 +26,8 @@ def export(model: CrossEncoder, directory: Path, target: str) -> None:
     """
     if directory.exists():
         raise InputError(f"output={directory}: is there already: choose another, or remove it")
-    if not model.is_linear:
-        raise InputError(f"{target}: only a model with one linear layer and no activation can be exported")
+    if not model.is_plain:
+        raise InputError(f"{target}: only an encoder with one linear layer, and no activation, can be exported")
     aside = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

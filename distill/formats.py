@@ -5,24 +5,35 @@
 - ours and sentence-transformers: modules.json names Transformer, Pooling and Dense;
 - sentence-transformers, classic: Transformer alone, or no modules.json; the head is that of transformers;
 - Hugging Face transformers: AutoModelForSequenceClassification with one label, or two (monoBERT);
-- lightning-ir: `model_type` cross-encoder, mono or mono-electra and `backbone_model_type` in config.json.
+- lightning-ir: `model_type` cross-encoder, mono or mono-electra and `backbone_model_type` in config.json;
+- language models that answer with a score's token: monoT5, RankT5, Qwen3-Reranker (distill/generative.py);
+- onnx/model.onnx without safetensors, as export.py writes it (distill/onnx.py).
 
 Weights are read from safetensors alone, and no code of a directory is run. What cannot be read exactly is refused.
 """
 
-import contextlib
-import json
-import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.errors import InputError
+from distill.generative import is_generative, open_generative
+from distill.loading import (
+    Parts,
+    check_tokenizer_files,
+    explained,
+    fill,
+    load_tokenizer,
+    load_whole,
+    longest_input,
+    quiet_transformers,
+    read_json,
+    read_weights,
+)
 
 LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
 HEAD_FILE = "2_Dense/model.safetensors"
+ONNX_FILE = "onnx/model.onnx"
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
 OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
 ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a name in a file
@@ -35,28 +46,20 @@ ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a 
 }
 
 
-@dataclass
-class Parts:
-    """What a cross-encoder consists of: s = activation(head(projection(pooled state)))."""
+def open_directory(path: Path, prompt: str | None = None) -> Parts:
+    """Open a cross-encoder's directory; raises InputError, a line each, for what is none or cannot be read exactly.
 
-    backbone: nn.Module
-    tokenizer: object
-    weight: Tensor  # [1, D] of the linear layer
-    bias: Tensor  # [1]
-    pooling: str = "cls"  # or "mean"
-    projection: nn.Module = field(default_factory=nn.Identity)  # of the pooled state, before the linear layer
-    activation: nn.Module = field(default_factory=nn.Identity)  # of the score
-    lengths: tuple[int, int] | None = None  # tokens of query and passage, cut each by itself
-    max_length: int | None = None  # or tokens of the pair, of which the longer text is cut
-
-
-def open_directory(path: Path) -> Parts:
-    """Open a cross-encoder's directory; raises InputError, a line each, for what is none or cannot be read exactly."""
+    prompt: of a language model, one of PROMPTS in distill/generative.py; None: as its directory says.
+    """
     quiet_transformers()
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
     if "auto_map" in config:
         raise InputError(f"{path}: config.json asks for code of its own (auto_map), which is never run here")
+    if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
+        return _open_onnx(path)
+    if prompt is not None and not is_generative(architecture):
+        raise InputError(f"{path}: prompt={prompt} is for language models, and this is a {architecture}: leave it out")
     is_lightning_ir = "backbone_model_type" in config or model_type in (*LIGHTNING_IR, *OTHERS_OF_LIGHTNING_IR)
     modules = _modules(path)
     if is_lightning_ir and modules:
@@ -66,6 +69,13 @@ def open_directory(path: Path) -> Parts:
         )
     if is_lightning_ir:
         return _open_lightning_ir(path, config, model_type)
+    if modules[1:] == ["LogitScore"]:
+        logit_score = read_json(path / read_json(path / "modules.json")[1]["path"] / "config.json")
+        parts = open_generative(path, config, prompt, logit_score)
+        parts.activation = _sentence_transformers_activation(path) or parts.activation
+        return parts
+    if is_generative(architecture) and not modules:
+        return open_generative(path, config, prompt)
     classifies = architecture.endswith("ForSequenceClassification")
     if modules[:1] == ["Transformer"] and modules[1:2] == ["Pooling"]:
         if classifies:
@@ -76,8 +86,8 @@ def open_directory(path: Path) -> Parts:
         return _open_modules(path, modules)
     if modules not in ([], ["Transformer"]):
         raise InputError(
-            f"{path}: modules.json names {', '.join(modules)}: only Transformer, or Transformer, Pooling and Dense can "
-            "be loaded"
+            f"{path}: modules.json names {', '.join(modules)}: only Transformer, Transformer and LogitScore, or "
+            "Transformer, Pooling and Dense can be loaded"
         )
     if classifies:
         return _open_classifier(path, architecture)
@@ -91,7 +101,7 @@ def _modules(path: Path) -> list[str]:
     """Return the names of the classes in modules.json, none where it is absent."""
     if not (path / "modules.json").is_file():
         return []
-    found = _read_json(path / "modules.json")
+    found = read_json(path / "modules.json")
     return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in found]
 
 
@@ -99,12 +109,12 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     """Open ours and sentence-transformers' directories of Transformer, Pooling and one Dense or more."""
     from transformers import AutoModel
 
-    modules = _read_json(path / "modules.json")
+    modules = read_json(path / "modules.json")
     if len(names) < 3 or set(names[2:]) != {"Dense"}:
         raise InputError(
             f"{path}: modules.json names {', '.join(names)}: expected Dense, and nothing else, after Pooling"
         )
-    pooling = _pooling(path, _read_json(path / modules[1]["path"] / "config.json"))
+    pooling = _pooling(path, read_json(path / modules[1]["path"] / "config.json"))
     layers, linear = [], None
     for module in modules[2:]:
         linear, activation = _open_dense(path / module["path"])
@@ -119,12 +129,12 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
             raise InputError(f"{path}: has an activation both in its last Dense and of the model: one can be loaded")
         of_model = activation
     with explained(path):
-        backbone = _load(AutoModel, path)
+        backbone = load_whole(AutoModel, path)
     parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
     if (path / LENGTHS_FILE).is_file():
-        lengths = _read_json(path / LENGTHS_FILE)
+        lengths = read_json(path / LENGTHS_FILE)
         parts.lengths = lengths["query_length"], lengths["passage_length"]
     else:
         parts.max_length = _pair_length(path, parts)
@@ -142,11 +152,11 @@ def _pooling(path: Path, config: dict) -> str:
 
 
 def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module]:
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if config.get("use_residual"):
         raise InputError(f"{path}: has a residual connection, which cannot be loaded")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    _fill(linear, _read_weights(path / "model.safetensors"), path, "linear.")
+    fill(linear, read_weights(path / "model.safetensors"), path, "linear.")
     return linear, _activation(path, str(config.get("activation_function", "Tanh")))
 
 
@@ -160,10 +170,10 @@ def _activation(path: Path, name: str) -> nn.Module:
 def _sentence_transformers_activation(path: Path) -> nn.Module | None:
     """Return the activation that sentence-transformers would put on the scores, None where no file names it."""
     if (path / "config_sentence_transformers.json").is_file():
-        name = _read_json(path / "config_sentence_transformers.json").get("activation_fn")
+        name = read_json(path / "config_sentence_transformers.json").get("activation_fn")
         if name:
             return _activation(path, name)
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     name = (config.get("sentence_transformers") or {}).get("activation_fn")
     name = name or config.get("sbert_ce_default_activation_function")
     return _activation(path, name) if name else None
@@ -177,7 +187,7 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
     from transformers import AutoModelForSequenceClassification
 
     with explained(path):
-        model = _load(AutoModelForSequenceClassification, path)
+        model = load_whole(AutoModelForSequenceClassification, path)
     backbone = model.base_model
     classifier = getattr(model, "classifier", None)
     pooling = "cls"
@@ -187,6 +197,8 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
         linear = classifier.out_proj
     elif hasattr(model, "head") and isinstance(classifier, nn.Linear):  # ModernBERT
         projection, linear, pooling = model.head, classifier, model.config.classifier_pooling
+    elif isinstance(getattr(model, "score", None), nn.Linear):  # Qwen, Llama and other decoders
+        projection, linear, pooling = nn.Identity(), model.score, "last"
     elif hasattr(model, "pre_classifier"):  # DistilBERT
         projection, linear = nn.Sequential(model.pre_classifier, nn.ReLU()), classifier
     elif hasattr(model, "pooler") and isinstance(classifier, nn.Linear):  # DeBERTa
@@ -205,6 +217,18 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
     elif (activation := _sentence_transformers_activation(path)) is not None:
         parts.activation = activation
     parts.max_length = _pair_length(path, parts)
+    return parts
+
+
+def _open_onnx(path: Path) -> Parts:
+    """Open what export.py has written for onnxruntime; its graph makes the score."""
+    import torch
+
+    from distill.onnx import OnnxScorer
+
+    lengths = read_json(path / LENGTHS_FILE)
+    parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
+    parts.lengths, parts.max_length = (lengths["query_length"], lengths["passage_length"]), lengths["max_length"]
     return parts
 
 
@@ -229,21 +253,21 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
         if plain.is_encoder_decoder:
             raise InputError(f"{path}: has a {backbone_type} backbone: only encoders can be loaded")
         backbone = AutoModel.from_config(plain)
-    weights = _read_weights(path / "model.safetensors")
+    weights = read_weights(path / "model.safetensors")
     head = {key.removeprefix("linear."): weights.pop(key) for key in [*weights] if key.startswith("linear.")}
     pool = {key.removeprefix("bert_pool."): weights.pop(key) for key in [*weights] if key.startswith("bert_pool.")}
     prefix = f"{backbone.base_model_prefix}."
     if any(key.startswith(prefix) for key in weights):  # the old layout
         weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
-    _fill(backbone, weights, path)
+    fill(backbone, weights, path)
     if "weight" not in head:
         raise InputError(f"{path}: has no linear.weight: the checkpoint is not whole")
     linear = nn.Linear(plain.hidden_size, len(head["weight"]), bias="bias" in head)
-    _fill(linear, head, path)
+    fill(linear, head, path)
     parts = Parts(backbone, _lightning_ir_tokenizer(path, backbone_type), *_one_score(path, linear), pooling)
     if config.get("_bert_pool") or pool:
         parts.projection = nn.Sequential(nn.Linear(plain.hidden_size, plain.hidden_size), nn.Tanh())
-        _fill(parts.projection, pool, path)
+        fill(parts.projection, pool, path)
     if linear.out_features == 2:
         parts.activation = nn.LogSigmoid()
     longest = longest_input(plain)
@@ -256,10 +280,10 @@ def _lightning_ir_tokenizer(path: Path, backbone_type: str):
     """Load the tokenizer beneath lightning-ir's own class, which cuts the texts as ours are cut."""
     from transformers import PreTrainedTokenizerFast
 
-    _check_tokenizer_files(path)
+    check_tokenizer_files(path)
     if not (path / "tokenizer.json").is_file():
         return load_tokenizer(path, model_type=backbone_type)
-    names = _read_json(path / "tokenizer_config.json").get("model_input_names")  # else of BERT's class; by its template
+    names = read_json(path / "tokenizer_config.json").get("model_input_names")  # else of BERT's class; by its template
     with explained(path):
         return PreTrainedTokenizerFast.from_pretrained(
             path, model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"]
@@ -277,110 +301,9 @@ def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def _load(auto_class, path: Path) -> nn.Module:
-    """Load with transformers, which would draw missing weights at random."""
-    import torch
-
-    model, info = auto_class.from_pretrained(
-        path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-    )
-    _check_whole(path, info["missing_keys"])
-    return model
-
-
-def _check_whole(path: Path, missing) -> None:
-    """Raise InputError for missing weights, but for those of a bare encoder's pooler, which no score reads."""
-    missing = sorted(key for key in missing if not key.startswith("pooler."))
-    if missing:
-        raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is not whole")
-
-
-def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
-    """Give a module its weights; raises InputError where one is missing or has another shape."""
-    weights = {key.removeprefix(prefix): tensor.float() for key, tensor in weights.items()}
-    state = module.state_dict()
-    _check_whole(path, state.keys() - weights.keys())
-    for key, tensor in weights.items():
-        if key in state and state[key].shape != tensor.shape:
-            raise InputError(
-                f"{path}: {prefix}{key} has the shape {tuple(tensor.shape)}, but its configuration asks for "
-                f"{tuple(state[key].shape)}"
-            )
-    module.load_state_dict({key: tensor for key, tensor in weights.items() if key in state}, strict=False)
-
-
 def _pair_length(path: Path, parts: Parts) -> int:
     """Return to how many tokens the source library cuts a pair."""
     given = 0
     if (path / "sentence_bert_config.json").is_file():
-        given = _read_json(path / "sentence_bert_config.json").get("max_seq_length") or 0
+        given = read_json(path / "sentence_bert_config.json").get("max_seq_length") or 0
     return min(given or parts.tokenizer.model_max_length, longest_input(parts.backbone.config))
-
-
-def longest_input(config) -> int:
-    """Return the tokens that the backbone's positions reach; no limit where positions are relative only."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or not getattr(config, "position_biased_input", True):
-        return sys.maxsize
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        return positions - config.pad_token_id - 1  # these count positions from the padding id on
-    return positions
-
-
-def load_tokenizer(name: str | Path, revision: str | None = None, model_type: str | None = None):
-    """Load the tokenizer of an encoder by directory or Hub id; raises InputError where it has none.
-
-    model_type: of the backbone, where the directory names a tokenizer class that transformers lacks.
-    """
-    from transformers import AutoTokenizer
-
-    quiet_transformers()
-    if Path(name).is_dir():
-        _check_tokenizer_files(Path(name))
-    with explained(name):
-        return AutoTokenizer.from_pretrained(
-            name, revision=revision, tokenizer_type=model_type, trust_remote_code=False
-        )
-
-
-def quiet_transformers() -> None:
-    """Silence the loading reports and bars of transformers; errors still come through."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-def _check_tokenizer_files(directory: Path) -> None:
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
-    if not (directory / "config.json").is_file():
-        raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
-    if not any((directory / name).is_file() for name in names):
-        raise InputError(f"{directory}: has no tokenizer (none of {', '.join(names)}): save it there with the model")
-
-
-@contextlib.contextmanager
-def explained(name):
-    """Turn what transformers raises for a name that cannot be loaded into one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:300]
-        raise InputError(f"{name}: cannot be loaded as a transformers encoder: {reason}") from error
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent}: is no saved cross-encoder, it lacks {path.name}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error})") from None
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: weights are read from safetensors alone, a pickle is not opened")
-    return load_file(path)

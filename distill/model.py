@@ -21,18 +21,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from distill.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
 from distill.device import choose_precision
 from distill.errors import InputError
-from distill.formats import (
-    HEAD_FILE,
-    LENGTHS_FILE,
-    explained,
-    load_tokenizer,
-    longest_input,
-    open_directory,
-)
+from distill.formats import HEAD_FILE, LENGTHS_FILE, open_directory
+from distill.loading import explained, load_tokenizer, longest_input
 from distill.packing import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
 from distill.tokens import PairTemplate
 
@@ -60,12 +55,12 @@ class CrossEncoder(nn.Module):
         query_length: int,
         passage_length: int,
         layout: str = "auto",
-        max_length: int | None = None,
+        template: PairTemplate | None = None,
     ):
         """Put a new linear layer on a transformers encoder.
 
         layout: "packed" or "padded" pairs; "auto" packs them where the backbone can (distill/packing.py).
-        max_length: tokens of a pair, of which the longer text is cut; None: query and passage have theirs, and no more.
+        template: what stands around query and passage; None: the tokenizer's special tokens.
         Raises InputError when the backbone cannot read pairs of these lengths, or cannot pack them.
         """
         super().__init__()
@@ -81,9 +76,9 @@ class CrossEncoder(nn.Module):
             "token_type_ids" in tokenizer.model_input_names
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
         )
-        self.template = replace(PairTemplate.of(tokenizer), max_length=max_length)
+        self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
-        self._choose_layout(layout)
+        self.choose_layout(layout)
         longest = longest_input(backbone.config)
         if self.max_length > longest:
             raise InputError(
@@ -103,9 +98,10 @@ class CrossEncoder(nn.Module):
         return self.head.weight.device
 
     @property
-    def is_linear(self) -> bool:
-        """Whether one linear layer alone makes the score of the pooled state, as in all models trained here."""
-        return isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
+    def is_plain(self) -> bool:
+        """Whether it is of the kind trained here: an encoder, and one linear layer on its pooled state."""
+        plain = isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
+        return plain and isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
 
     @property
     def attention_dropout(self) -> float:
@@ -113,7 +109,11 @@ class CrossEncoder(nn.Module):
         config = self.backbone.config
         return getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)) or 0.0
 
-    def _choose_layout(self, layout: str) -> None:
+    def choose_layout(self, layout: str) -> None:
+        """Take the "packed" or "padded" layout, or by "auto" packed where that can be; raises InputError like __init__.
+
+        To be called before the backbone is compiled.
+        """
         packable = can_pack(self.backbone)
         if layout == "packed" and not packable:
             raise InputError(
@@ -121,8 +121,8 @@ class CrossEncoder(nn.Module):
                 "cannot be packed: set model.layout=padded"
             )
         self.layout = "packed" if packable and layout != "padded" else "padded"
-        if self.layout == "packed":
-            self.backbone.set_attn_implementation(NAME)
+        if packable:
+            self.backbone.set_attn_implementation(NAME if self.layout == "packed" else "sdpa")
         if self.pooling == "cls":
             score_only_first_states(self.backbone)
         config = self.backbone.config
@@ -170,8 +170,10 @@ class CrossEncoder(nn.Module):
             return [], []
         was_training = self.training
         self.eval()
-        encoded_query = self._encode([query], self.query_length)[0]
-        pairs = [self.template.join(encoded_query, tokens) for tokens in self._encode(passages, self.passage_length)]
+        texts = [self.template.texts(query, passage) for passage in passages]
+        encoded_query = self._encode([texts[0][0]], self.query_length)[0]
+        encoded = self._encode([text for _, text in texts], self.passage_length)
+        pairs = [self.template.join(encoded_query, tokens) for tokens in encoded]
         batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -241,17 +243,22 @@ class CrossEncoder(nn.Module):
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str, layout: str = "auto") -> "CrossEncoder":
+    def from_pretrained(cls, name: str, layout: str = "auto", prompt: str | None = None) -> "CrossEncoder":
         """Load a cross-encoder by directory or Hub id, in float32 and ready to score: ours, or of distill/formats.py.
 
-        layout: as in `from_backbone`. Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
+        Args:
+            name: directory or Hub id.
+            layout: as in `from_backbone`.
+            prompt: of a language model (distill/generative.py), where its directory does not say: "monot5", "rankt5" or
+                "qwen3-reranker".
+
+        Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
         """
-        parts = open_directory(Path(name) if Path(name).is_dir() else _download(name))
+        parts = open_directory(Path(name) if Path(name).is_dir() else _download(name), prompt)
         # Without lengths of their own, query and passage may each take all of a pair
         query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
-        model = cls(
-            parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, parts.max_length
-        )
+        template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
+        model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.head = nn.Linear(parts.weight.shape[1], 1)
         model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
         model.projection, model.activation = parts.projection, parts.activation
@@ -263,8 +270,8 @@ class CrossEncoder(nn.Module):
         It is written beside the target and then renamed: the directory is either the old model or the new one.
         Raises InputError for a model with layers that this format does not have.
         """
-        if not self.is_linear:
-            raise InputError(f"{directory}: only a model with one linear layer and no activation can be saved")
+        if not self.is_plain:
+            raise InputError(f"{directory}: only an encoder with one linear layer, and no activation, can be saved")
         directory = Path(directory)
         new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
         for leftover in (new, old):
@@ -351,7 +358,7 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
         raise InputError(f"{name}: no such directory, and the Hub does not give it: {reason}") from error

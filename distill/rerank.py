@@ -33,12 +33,12 @@ class Reranker:
         self.query_ids = list(run)  # of all ranks
         self.run = {query_id: run[query_id] for query_id in self.query_ids[self.ranks.rank :: self.ranks.size]}
         queries = {query_id: task.queries[query_id] for query_id in self.run}
-        self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries")
+        self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries", model.template.query_text)
         # A long passage is cut into windows of the model's length, of which the best counts (MaxP, Dai & Callan 2019)
         self.length, self.windows = model.passage_length, task.windows
         self.stride = task.window_stride or max(self.length // 2, 1)
         read = self.length + (self.windows - 1) * self.stride
-        self.passages = TokenStore.of(model.tokenizer, task.passages, read, "passages")
+        self.passages = TokenStore.of(model.tokenizer, task.passages, read, "passages", model.template.passage_text)
 
     @torch.inference_mode()
     def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:

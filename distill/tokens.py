@@ -37,9 +37,9 @@ class TokenStore:
         self.hashes, self.hashed_rows = hashes, hashed_rows
 
     @classmethod
-    def of(cls, tokenizer, texts: Texts, max_length: int, name: str = "texts") -> "TokenStore":
-        """Tokenise texts into memory, each cut to its first max_length tokens."""
-        chunks = chunks_of(texts.items())
+    def of(cls, tokenizer, texts: Texts, max_length: int, name: str = "texts", form: str = "{}") -> "TokenStore":
+        """Tokenise texts into memory, each put in place of the form's {} and cut to its first max_length tokens."""
+        chunks = chunks_of((text_id, form.replace("{}", text)) for text_id, text in texts.items())
         encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer))
         bar = tqdm(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, disable=silent(len(texts) > CHUNK))
         parts = [encode(chunk) for chunk in bar]
@@ -216,6 +216,8 @@ class PairTemplate:
     suffix: np.ndarray  # [SEP] or </s>
     second_type: int  # token type of the passage and suffix; the rest has 0
     max_length: int | None = None  # tokens of a pair, of which the longer text is cut; None: as long as they come
+    query_text: str = "{}"  # what is tokenised of a query, where a prompt's spaces belong to the words beside them
+    passage_text: str = "{}"
 
     @classmethod
     def of(cls, tokenizer) -> "PairTemplate":
@@ -233,6 +235,10 @@ class PairTemplate:
     def num_special(self) -> int:
         """Number of special tokens in a pair."""
         return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+    def texts(self, query: str, passage: str) -> tuple[str, str]:
+        """Return query and passage as they are tokenised."""
+        return self.query_text.replace("{}", query), self.passage_text.replace("{}", passage)
 
     def join(self, query: np.ndarray, passage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids and token types of one pair, both int32."""
