@@ -78,9 +78,13 @@ def prepare_directory(cfg: DictConfig, directory: Path) -> None:
 def load_model(cfg: DictConfig, ranks):
     """Load the model onto its device."""
     from distill.model import CrossEncoder
+    from distill.onnx import OnnxScorer
 
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(ranks.device)
-    if ranks.device.type == "cuda":
+    is_graph = isinstance(model.backbone, OnnxScorer)
+    if is_graph and cfg.precision == "bfloat16":
+        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, which has its own: leave it out")
+    if ranks.device.type == "cuda" and not is_graph:
         model.backbone.compile(dynamic=True)
     return model
 

@@ -1,9 +1,11 @@
-"""Write a trained model in another library's format, with the same scores.
+"""Write a trained model in another library's format, with the same scores, and upload it.
 
+    python export.py model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
     python export.py model=outputs/DATE/TIME/model format=lightning-ir output=DIR
     python export.py model=outputs/DATE/TIME/model format=transformers output=DIR      ELECTRA, DeBERTa, DistilBERT
+    python export.py model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
 
-sentence-transformers opens `model` directories as they are.
+The model's card goes along; its section on use is the format's.
 """
 
 import logging
@@ -25,11 +27,17 @@ def main(cfg: DictConfig) -> None:
     """Export once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_export(cfg)
+        from distill.card import exported_card
         from distill.exporting import export
+        from distill.hub import push_to_hub
         from distill.model import CrossEncoder
 
-        export(CrossEncoder.from_pretrained(cfg.model), Path(cfg.output).absolute(), cfg.format)
+        directory = Path(cfg.output).absolute()
+        card = exported_card(Path(cfg.model), cfg.format)
+        export(CrossEncoder.from_pretrained(cfg.model), directory, cfg.format, card)
         log.info("%s: %s", cfg.format, cfg.output)
+        if cfg.hub is not None:
+            log.info("uploaded: %s", push_to_hub(directory, cfg.hub, cfg.private))
 
 
 if __name__ == "__main__":

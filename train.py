@@ -48,6 +48,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
 
     from distill.backward import backward
     from distill.batch import split_lists
+    from distill.card import write_card
     from distill.checkpoint import (
         link_checkpoint,
         load_checkpoint,
@@ -61,9 +62,9 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.distributed import start_ranks
     from distill.download import with_local_files
     from distill.flops import FlopCounter, peak_flops
-    from distill.formats import load_tokenizer
     from distill.interrupt import StopRequest
     from distill.lists import read_lists
+    from distill.loading import load_tokenizer
     from distill.losses import LOSSES, TERMS
     from distill.model import CrossEncoder
     from distill.optim import make_optimizer, set_lr
@@ -238,7 +239,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
                 if improved and ranks.is_first:
                     link_checkpoint(last, best)
             if stopped_by:
-                log.info("stopped after step %d and saved; go on with: %s", step, resume_command(directory))
+                log.info("stopped after step %d and saved; go on with: %s", step, command_line(f"resume={directory}"))
                 raise SystemExit(128 + stopped_by)
 
     # The best model by validation, or the last one where nothing was validated
@@ -268,6 +269,8 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     if tasks and ranks.is_first:
         num_queries = {name: len(values) for name, values in per_query.items()}
         print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
+    if ranks.is_first:
+        write_card(model_directory, cfg, results, command_line())
     tracker.finish(results, model_directory, per_query)
     ranks.finish()
     log.info("model: %s", model_directory)
@@ -287,10 +290,10 @@ def prepare_directory(cfg: DictConfig, directory: Path) -> None:
         )
 
 
-def resume_command(directory: Path) -> str:
-    """Return the command that goes on where this run stops."""
+def command_line(*more: str) -> str:
+    """Return the command of this run, without what it resumed, and with more overrides."""
     overrides = [override for override in HydraConfig.get().overrides.task if not override.startswith("resume=")]
-    return shlex.join(["python", "train.py", *overrides, f"resume={directory}"])
+    return shlex.join(["python", "train.py", *overrides, *more])
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")

@@ -4,11 +4,14 @@
     python -m benchmarks.rerank --model DIR --docs docs.tsv --queries queries.tsv --run bm25.run
     python -m benchmarks.rerank --model DIR --lightning-ir PYTHON                # the interpreter that has it
 
-DIR is any encoder of transformers or a saved cross-encoder; its scores do not matter to speed. Every contender scores
+    python -m benchmarks.rerank --model DIR --contenders packed,packed-bf16,onnx=DIR2,int8=DIR3
+
+DIR is any cross-encoder that evaluate.py opens, or an encoder of transformers. Every contender scores
 the same queries x passages in rounds that alternate; each at its own best documented settings: sentence-transformers'
 `predict` sorts by length (batches of 32), lightning-ir scores one query at a time, 100 passages a batch.
 `--passages 100 --queries-number 1` is the case of latency; there, on CUDA, `--contenders
-packed-bf16,packed-bf16-graphs` shows what CUDA graphs bring.
+packed-bf16,packed-bf16-graphs` shows what CUDA graphs bring. NAME=DIR is a contender with a model of its own: packed or
+padded if NAME begins so, else as the model allows.
 """
 
 import argparse
@@ -48,11 +51,8 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
                 return [module.score([query], [passages]).scores.flatten().tolist() for query, passages in lists]
 
         return score
-    from distill.model import CrossEncoder
-
     layout, *options = name.split("-")
-    torch.manual_seed(0)  # an encoder's new linear layer is the same for all of ours
-    ours = CrossEncoder.from_backbone(model, layout=layout).eval().to(device)
+    ours = open_model(model, layout if layout in ("packed", "padded") else "auto").to(device)
     if "graphs" in options:
         ours.backbone.compile(mode="reduce-overhead", dynamic=False)
     elif device.type == "cuda":
@@ -70,6 +70,18 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
         return found
 
     return rank
+
+
+def open_model(model: str, layout: str):
+    """Open a cross-encoder, or give an encoder a new linear layer, the same for all contenders."""
+    from distill.errors import InputError
+    from distill.model import CrossEncoder
+
+    try:
+        return CrossEncoder.from_pretrained(model, layout)
+    except InputError:
+        torch.manual_seed(0)
+        return CrossEncoder.from_backbone(model, layout=layout).eval()
 
 
 def worker(name: str, model: str, texts: Path, device: torch.device) -> None:
@@ -98,7 +110,7 @@ def main() -> None:
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="directory or Hub id of an encoder")
+    parser.add_argument("--model", required=True, help="directory or Hub id of a cross-encoder or encoder")
     parser.add_argument("--docs", type=Path, help="TSV; without files, texts are generated")
     parser.add_argument("--queries", type=Path, help="TSV")
     parser.add_argument("--run", type=Path, help="TREC run")
@@ -130,9 +142,19 @@ def main() -> None:
         json.dump(lists, file)
         file.flush()
         commands = {}
-        for name in arguments.contenders.split(","):
+        for contender in arguments.contenders.split(","):
+            name, _, own = contender.partition("=")
             python = arguments.lightning_ir if name == "lightning-ir" else sys.executable
-            options = ["--worker", name, "--model", arguments.model, "--texts", file.name, "--device", str(device)]
+            options = [
+                "--worker",
+                name,
+                "--model",
+                own or arguments.model,
+                "--texts",
+                file.name,
+                "--device",
+                str(device),
+            ]
             commands[name] = [python, "-m", "benchmarks.rerank", *options]
         answers = race(commands, arguments.rounds)
     rows, reference = [], answers[next(iter(answers))][0]["scores"]

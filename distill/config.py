@@ -115,6 +115,8 @@ class Teacher:
     depth: int | None = None
     qrels: str | None = MISSING
     min_grade: int = MISSING
+    licence: str | None = None
+    citation: str | None = None
 
 
 @dataclass
@@ -208,6 +210,7 @@ class TrainConfig:
     task: Task = MISSING
     logger: Logger = MISSING
     seed: int = MISSING
+    licence: str | None = None
     resume: str | None = None
 
 
@@ -267,6 +270,8 @@ class ExportConfig:
     model: str = MISSING
     format: str = MISSING
     output: str = MISSING
+    hub: str | None = None
+    private: bool = MISSING
 
 
 @dataclass
@@ -514,7 +519,7 @@ def check_retrieve(cfg: DictConfig) -> None:
 def check_export(cfg: DictConfig) -> None:
     """Check the values of an export; raises InputError like `check_train`."""
     _check_values(cfg)
-    _check_choice(cfg, "format", ("lightning-ir", "transformers"))
+    _check_choice(cfg, "format", ("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8"))
 
 
 def check_annotate(cfg: DictConfig) -> None:

@@ -2,7 +2,7 @@
 
     export(CrossEncoder.from_pretrained("outputs/.../model"), Path("exported"), "lightning-ir")
 
-sentence-transformers needs no export: `model` directories are its own.
+`model` directories are sentence-transformers' own: for it they are only put elsewhere, with their card.
 """
 
 import json
@@ -16,27 +16,48 @@ from safetensors.torch import save_file
 from torch import nn
 
 from distill.errors import InputError
+from distill.formats import LENGTHS_FILE, ONNX_FILE
 from distill.model import CrossEncoder
+from distill.onnx import quantise, write_onnx
 
 
-def export(model: CrossEncoder, directory: Path, target: str) -> None:
+def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None) -> None:
     """Write a model in one of FORMATS, beside the directory and then renamed.
 
-    Raises InputError for a directory that is there already, and for a model that the format cannot express exactly.
+    card: what its README.md is to say. Raises InputError for a directory that is there already, and for a model that
+    the format cannot express exactly.
     """
     if directory.exists():
         raise InputError(f"output={directory}: is there already: choose another, or remove it")
-    if not model.is_plain:
-        raise InputError(f"{target}: only an encoder with one linear layer, and no activation, can be exported")
+    if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
+        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer, and no activation,"
+        raise InputError(f"{target}: only {what} can be exported")
     aside = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         FORMATS[target](model, aside)
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8")
     except BaseException:
         shutil.rmtree(aside)
         raise
     os.rename(aside, directory)
+
+
+def _write_onnx(model: CrossEncoder, directory: Path) -> None:
+    """Write graph, tokenizer and lengths; distill/onnx.py says which names the graph has."""
+    model.backbone.config.save_pretrained(directory)
+    model.tokenizer.model_max_length = model.max_length
+    model.tokenizer.save_pretrained(directory)
+    lengths = {"query_length": model.query_length, "passage_length": model.passage_length}
+    (directory / LENGTHS_FILE).write_text(json.dumps(lengths | {"max_length": model.max_length}, indent=2) + "\n")
+    write_onnx(model, directory)
+
+
+def _write_int8(model: CrossEncoder, directory: Path) -> None:
+    _write_onnx(model, directory)
+    quantise(directory / ONNX_FILE)
 
 
 def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
@@ -117,6 +138,9 @@ def _change(path: Path, **changes) -> None:
 
 
 FORMATS: dict[str, Callable[[CrossEncoder, Path], None]] = {
+    "sentence-transformers": CrossEncoder.save_pretrained,
     "lightning-ir": _write_lightning_ir,
     "transformers": _write_transformers,
+    "onnx": _write_onnx,
+    "onnx-int8": _write_int8,
 }

@@ -101,7 +101,12 @@ class CrossEncoder(nn.Module):
     def is_plain(self) -> bool:
         """Whether it is of the kind trained here: an encoder, and one linear layer on its pooled state."""
         plain = isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
-        return plain and isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
+        return plain and self.is_encoder
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether an encoder of transformers makes the states: no language model, and no graph of onnxruntime."""
+        return isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
 
     @property
     def attention_dropout(self) -> float:

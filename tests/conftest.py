@@ -45,8 +45,8 @@ def compose_config(name: str, *overrides: str):
 
 def decoded_lists(cfg) -> list:
     """Read the training lists, with the ids of their queries and passages back in place of the rows."""
-    from distill.formats import load_tokenizer
     from distill.lists import TeacherList, read_lists
+    from distill.loading import load_tokenizer
 
     lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))
     decoded = []

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill.data import BatchLoader, choose_passages
-from distill.formats import load_tokenizer
 from distill.lists import read_lists
+from distill.loading import load_tokenizer
 from distill.tokens import PairTemplate
 from distill.trec import read_qrels, read_run
 

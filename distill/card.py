@@ -1,0 +1,174 @@
+"""The model card: what a model was trained on and by, how well it ranks, how it is used, made again, and cited.
+
+    write_card(directory, cfg, results, command)     # README.md of a trained model, from its run
+    card = exported_card(Path(model), "onnx")        # the same card, with the use of another format
+
+The Hub reads the YAML at its head: https://huggingface.co/docs/hub/model-cards
+"""
+
+import importlib.metadata
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from distill.config import ROOT, is_path
+from distill.download import is_remote
+
+CITED = """\
+- Schlatt et al., Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-Ranking,
+  ECIR 2025, https://arxiv.org/abs/2405.07920
+- Morand et al., Reproducing and Comparing Distillation Techniques for Cross-Encoders, 2026,
+  https://arxiv.org/abs/2603.03010"""
+SCORE = """\
+query, passages = "how do bees find home", ["Trains follow rails.", "Bees steer by the sun."]
+"""
+USES = {
+    "sentence-transformers": f"""\
+from sentence_transformers import CrossEncoder      # 6.2 or newer
+
+model = CrossEncoder("MODEL")
+{SCORE}print(model.rank(query, passages))
+""",
+    "lightning-ir": f"""\
+from lightning_ir import CrossEncoderModule         # 0.0.6
+
+model = CrossEncoderModule(model_name_or_path="MODEL").eval()
+{SCORE}print(model.score(query, passages).scores)
+""",
+    "transformers": f"""\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("MODEL").eval()
+tokenizer = AutoTokenizer.from_pretrained("MODEL")
+{SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="pt")
+with torch.inference_mode():
+    print(model(**pairs).logits[:, 0])
+""",
+    "onnx": f"""\
+import numpy as np
+import onnxruntime                                  # 1.23 or newer
+from transformers import AutoTokenizer
+
+session = onnxruntime.InferenceSession("MODEL/onnx/model.onnx")
+tokenizer = AutoTokenizer.from_pretrained("MODEL")
+{SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="np")
+inputs = {{given.name: pairs[given.name].astype(np.int64) for given in session.get_inputs()}}
+print(session.run(None, inputs)[0][:, 0])
+""",
+}
+USES["onnx-int8"] = USES["onnx"]
+
+
+def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str) -> None:
+    """Write README.md of a trained model.
+
+    cfg: of training. results: as in results.json; the tables show the rows test, teacher and first_stage.
+    """
+    (directory / "README.md").write_text(make_card(cfg, results, command), encoding="utf-8")
+
+
+def make_card(cfg: DictConfig, results: dict[str, float], command: str) -> str:
+    """Return the card of a trained model, in Markdown with YAML before it."""
+    backbone = str(cfg.backbone.name)
+    is_bundled = Path(backbone).is_absolute() and Path(backbone).is_relative_to(ROOT)
+    name = f"{Path(backbone).name if Path(backbone).is_dir() else backbone} taught by {cfg.teacher.name}"
+    facts = {
+        "Encoder": f"{backbone if not is_bundled else Path(backbone).relative_to(ROOT)}, {cfg.model.pooling} pooling, "
+        "one linear layer",
+        "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage",
+        "Data": _named(cfg.data.name, cfg.data.passages)
+        + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
+        "Teacher": _named(cfg.teacher.name, cfg.teacher.path),
+        "Loss": f"{cfg.loss.name}, learning from {cfg.loss.target}",
+        "Depth": cfg.data.depth or "whole lists",
+        "Negatives": cfg.data.num_negatives,
+        "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.backbone.lr:g}",
+        "Seed": cfg.seed,
+        "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
+        f"{importlib.metadata.version('transformers')}",
+    }
+    licence = [f"The teacher's rankings: {cfg.teacher.licence.strip()}." if cfg.teacher.licence else ""]
+    licence += [f"This model: {cfg.licence}." if cfg.licence else "Of this model itself, none was chosen."]
+    licence += ["The encoder that it began from has terms of its own."]
+    cited = CITED + (
+        f"\n- The teacher's rankings: {' '.join(cfg.teacher.citation.split())}" if cfg.teacher.citation else ""
+    )
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value is not None)
+    return (
+        f"---\n{_metadata(cfg, name, results)}\n---\n\n# {name}\n\n"
+        "A cross-encoder that re-ranks passages for a query. It learned the ranking of a slower teacher.\n\n"
+        f"| what | value |\n| --- | --- |\n{table}\n\n{_results_table(results)}"
+        f"## Use\n\n{_use('sentence-transformers')}\n"
+        f"## Train it again\n\n```\n{command}\n```\n\n"
+        f"## Licence\n\n{' '.join(line for line in licence if line)}\n\n## Citation\n\n{cited}\n"
+    )
+
+
+def _named(name: str, source: str | None) -> str:
+    """Return a group's name with its source: an address or an id whole, of a local file its name alone."""
+    if source is None or source == name or Path(source).is_relative_to(ROOT / "sample"):
+        return name
+    return f"{name} ({source.split('#')[0] if is_remote(source) or not is_path(source) else Path(source).name})"
+
+
+def exported_card(model: Path, target: str) -> str | None:
+    """Return the card of a model directory with the use of another format, None where it has no card."""
+    file = model / "README.md"
+    if not file.is_file():
+        return None
+    text = file.read_text(encoding="utf-8")
+    text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target)}\n", text, count=1)
+    library = {"lightning-ir": "lightning-ir", "transformers": "transformers"}.get(target, "sentence-transformers")
+    library = "onnx" if target.startswith("onnx") else library
+    return re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)
+
+
+def _use(target: str) -> str:
+    return f"```python\n{USES[target]}```\n"
+
+
+def _metadata(cfg: DictConfig, name: str, results: dict[str, float]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    measured = [
+        EvalResult("text-ranking", task, task, measure, value, metric_name=measure)
+        for row, task, measure, value in _measured(results)
+        if row == "test"
+    ]
+    backbone = str(cfg.backbone.name)
+    return ModelCardData(
+        license=cfg.licence,
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking",
+        base_model=None if Path(backbone).is_dir() else backbone,
+        tags=["cross-encoder", "reranker", "distillation", f"loss:{cfg.loss.name}", f"teacher:{cfg.teacher.name}"],
+        model_name=name if measured else None,
+        eval_results=measured or None,
+    ).to_yaml()
+
+
+def _measured(results: dict[str, float]) -> list[tuple[str, str, str, float]]:
+    """Return row, task, measure and value of what was measured on tasks."""
+    names = [(name.split("/", 2), value) for name, value in results.items() if name.count("/") == 2]
+    return [(*parts, value) for parts, value in names if parts[0] in ("first_stage", "teacher", "test")]
+
+
+def _results_table(results: dict[str, float]) -> str:
+    values = {(task, measure, row): value for row, task, measure, value in _measured(results)}
+    rows = [key[:2] for key in values if key[2] == "test"]
+    if not rows:
+        return ""
+    lines = [
+        "## Measured",
+        "",
+        "| task | measure | first stage | teacher | this model |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for task, measure in rows:
+        found = [values.get((task, measure, row)) for row in ("first_stage", "teacher", "test")]
+        cells = " | ".join("" if value is None else f"{value:.4f}" for value in found)
+        lines.append(f"| {task} | {measure} | {cells} |")
+    return "\n".join(lines) + "\n\n"

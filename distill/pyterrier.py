@@ -1,0 +1,52 @@
+"""A cross-encoder in PyTerrier pipelines; `pip install python-terrier`. Nothing else here imports it.
+
+import pyterrier as pt
+from distill.pyterrier import Reranker
+
+pipeline = pt.terrier.Retriever(index, num_results=100) >> pt.text.get_text(index) >> Reranker("outputs/.../model")
+pt.Experiment([pipeline], topics, qrels, ["ndcg_cut_10"])
+"""
+
+import pandas as pd
+import pyterrier as pt
+import torch
+
+from distill.device import choose_device
+from distill.model import CrossEncoder
+
+
+class Reranker(pt.Transformer):
+    """Scores the passages of each query anew: result frames with qid, query, docno and text in, score and rank out."""
+
+    def __init__(
+        self,
+        model: str | CrossEncoder,
+        text_field: str = "text",
+        max_tokens: int = 16384,
+        precision: torch.dtype | None = None,
+        device: str = "auto",
+    ):
+        """Take a model, or load it by directory or Hub id onto a device.
+
+        text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. Raises InputError
+        for what is no cross-encoder.
+        """
+        super().__init__()
+        self.model = CrossEncoder.from_pretrained(model).to(choose_device(device)) if isinstance(model, str) else model
+        self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
+
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with new scores and ranks, the queries in their order and each one's best passage first."""
+        pt.validate.result_frame(inp, extra_columns=["query", self.text_field], context=self)
+        parts = []
+        for _, group in inp.groupby("qid", sort=False):
+            passages = group[self.text_field].astype(str).tolist()
+            order, scores = self.model.rank(group["query"].iloc[0], passages, self.max_tokens, self.precision)
+            ranks = [place + pt.model.FIRST_RANK for place in range(len(order))]
+            parts.append(group.iloc[order].assign(score=scores, rank=ranks))
+        if not parts:
+            return inp.assign(score=pd.Series(dtype="float64"), rank=pd.Series(dtype="int64"))
+        return pd.concat(parts, ignore_index=True)
+
+    def __repr__(self) -> str:
+        return f"distill.pyterrier.Reranker({self.model.backbone.config.model_type}, text_field={self.text_field!r})"
