@@ -30,7 +30,9 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
     if name == "sentence-transformers":
         from sentence_transformers import CrossEncoder
 
-        theirs = CrossEncoder(model, max_length=291, num_labels=1, device=str(device))
+        # A saved model has a length of its own; an encoder gets ours
+        options = {} if is_cross_encoder(model) else {"max_length": 291, "num_labels": 1}
+        theirs = CrossEncoder(model, device=str(device), **options)
         pairs = [(query, passage) for query, passages in lists for passage in passages]
         bounds = [len(passages) for _, passages in lists]
 
@@ -74,14 +76,27 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
 
 def open_model(model: str, layout: str):
     """Open a cross-encoder, or give an encoder a new linear layer, the same for all contenders."""
-    from distill.errors import InputError
     from distill.model import CrossEncoder
 
-    try:
+    if is_cross_encoder(model):
         return CrossEncoder.from_pretrained(model, layout)
-    except InputError:
-        torch.manual_seed(0)
-        return CrossEncoder.from_backbone(model, layout=layout).eval()
+    torch.manual_seed(0)
+    return CrossEncoder.from_backbone(model, layout=layout).eval()
+
+
+def is_cross_encoder(model: str) -> bool:
+    """Whether a directory, or the Hub's repository, holds more than an encoder."""
+    from transformers import AutoConfig
+
+    path = Path(model)
+    if (path / "modules.json").is_file() or (path / "onnx").is_dir():
+        return True
+    if path.is_dir():
+        config = json.loads((path / "config.json").read_text())
+    else:
+        config = AutoConfig.from_pretrained(model).to_dict()
+    heads = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
+    return "backbone_model_type" in config or (config.get("architectures") or [""])[0].endswith(heads)
 
 
 def worker(name: str, model: str, texts: Path, device: torch.device) -> None:

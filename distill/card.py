@@ -73,11 +73,10 @@ def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], comm
 def make_card(cfg: DictConfig, results: dict[str, float], command: str) -> str:
     """Return the card of a trained model, in Markdown with YAML before it."""
     backbone = str(cfg.backbone.name)
-    is_bundled = Path(backbone).is_absolute() and Path(backbone).is_relative_to(ROOT)
-    name = f"{Path(backbone).name if Path(backbone).is_dir() else backbone} taught by {cfg.teacher.name}"
+    encoder = Path(backbone).name if Path(backbone).is_dir() else backbone  # of a directory here, its name alone
+    name = f"{encoder} taught by {cfg.teacher.name}"
     facts = {
-        "Encoder": f"{backbone if not is_bundled else Path(backbone).relative_to(ROOT)}, {cfg.model.pooling} pooling, "
-        "one linear layer",
+        "Encoder": f"{encoder}, {cfg.model.pooling} pooling, one linear layer",
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage",
         "Data": _named(cfg.data.name, cfg.data.passages)
         + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),

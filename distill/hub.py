@@ -1,5 +1,6 @@
 """A directory onto the Hugging Face Hub: push_to_hub(Path("exported"), "OWNER/NAME")."""
 
+import logging
 from pathlib import Path
 
 from distill.errors import InputError
@@ -11,15 +12,18 @@ def push_to_hub(directory: Path, repo_id: str, private: bool = True) -> str:
     The key is huggingface_hub's own: HF_TOKEN, or what `hf auth login` has kept. Raises InputError with the reason
     where the Hub cannot be reached or refuses.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+    for client in ("httpx", "httpx2"):  # of older and newer huggingface_hub; they would log every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     api = HfApi()
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         found = api.upload_folder(repo_id=repo_id, folder_path=directory, commit_message=f"Upload {directory.name}")
-    except (HFValidationError, LocalTokenNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # its own, its HTTP client's and the system's are many
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"hub={repo_id}: not uploaded ({reason}); the model lies in {directory}") from None
+        raise InputError(
+            f"hub={repo_id}: not uploaded ({reason}): check the name and HF_TOKEN (or `hf auth login`); the model lies in "
+            f"{directory}"
+        ) from None
     return str(found.commit_url)

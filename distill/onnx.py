@@ -5,7 +5,8 @@
     scorer = OnnxScorer(directory / ONNX_FILE)            # what CrossEncoder has in place of a backbone
 
 Names follow the Hub's: inputs input_ids, attention_mask and, where the model takes them, token_type_ids, each [P, L];
-output logits [P, 1]. onnxruntime 1.23 or newer reads the graph (opset 23 has attention as one operator).
+output logits [P, 1]. onnxruntime 1.23 or newer reads the graph (opset 23 has attention as one operator;
+ModernBERT's is of opset 22).
 Shapes: P pairs, L tokens of the longest pair.
 """
 
@@ -28,6 +29,7 @@ from distill.formats import ONNX_FILE
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OPSET = 23
+OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
 TOLERANCE = 1e-4  # between the scores of the graph and of the model, relative and absolute
 PACKAGES = "pip install onnx onnxscript onnxruntime"
 
@@ -56,13 +58,14 @@ def write_onnx(model, directory: Path) -> None:
     model = copy.deepcopy(model).cpu().eval()
     model.choose_layout("padded")
     names = INPUTS if model.takes_token_types else INPUTS[:2]
+    opset = OPSETS.get(model.backbone.config.model_type, OPSET)
     file = directory / ONNX_FILE
     file.parent.mkdir(parents=True)
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             _Whole(model), _examples(model, 2, 7)[: len(names)], str(file), input_names=names, output_names=["logits"],
-            dynamic_shapes={name: {0: "pairs", 1: "tokens"} for name in names} | {n: None for n in INPUTS[len(names):]},
-            opset_version=OPSET, external_data=_is_large(model), verbose=False,
+            dynamic_shapes=({0: "pairs", 1: "tokens"},) * len(names),
+            opset_version=opset, external_data=_is_large(model), verbose=False,
         )  # fmt: skip
     scorer = OnnxScorer(file)
     for shape in ((1, 5), (3, 8), (4, min(model.max_length, 64))):

@@ -1,0 +1,89 @@
+"""Model cards: what the run says of itself, in a form that the Hub reads; and the use of each format."""
+
+import json
+
+import pytest
+from conftest import compose_config
+from huggingface_hub import ModelCard
+
+from distill.card import exported_card, make_card, write_card
+
+RESULTS = {
+    "first_stage/mine/nDCG@10": 0.3,
+    "teacher/mine/nDCG@10": 0.7123,
+    "untrained/mine/nDCG@10": 0.1,
+    "test/mine/nDCG@10": 0.65432,
+    "test/mine/RR@10": 0.5,
+    "test/suite-arithmetic-mean/nDCG@10": 0.4,
+    "val/nDCG@10": 0.6,
+    "train/steps": 120,
+    "train/seconds": 3.5,
+}
+
+
+def test_a_card_says_what_the_model_was_made_of():
+    cfg = compose_config(
+        "train", "backbone=electra-base", "data=msmarco", "teacher=rankzephyr-colbertv2", "loss=adrmse",
+        "data.depth=50", "data.num_queries=1000", "licence=cc-by-nc-4.0",
+    )  # fmt: skip
+    card = ModelCard(make_card(cfg, RESULTS, "python train.py loss=adrmse data.depth=50"))
+    assert card.data.license == "cc-by-nc-4.0"
+    assert card.data.base_model == "google/electra-base-discriminator"
+    assert card.data.pipeline_tag == "text-ranking" and card.data.library_name == "sentence-transformers"
+    assert {"loss:adr_mse", "teacher:rankzephyr-colbertv2"} <= set(card.data.tags)
+    values = {(one.dataset_name, one.metric_type): one.metric_value for one in card.data.eval_results}
+    assert values[("mine", "nDCG@10")] == 0.65432 and values[("suite-arithmetic-mean", "nDCG@10")] == 0.4
+    for line in (
+        "| Data | msmarco (msmarco-passage), 1000 queries |",
+        "| Loss | adr_mse, learning from rank |",
+        "| Depth | 50 |",
+        "| Steps | 120 of 32 lists, AdamW with lr 1e-05 |",
+        "| mine | nDCG@10 | 0.3000 | 0.7123 | 0.6543 |",
+        "| mine | RR@10 |  |  | 0.5000 |",
+        "python train.py loss=adrmse data.depth=50",
+        "MS MARCO's terms (non-commercial research). This model: cc-by-nc-4.0.",
+        "- The teacher's rankings: Schlatt et al., Rank-DistiLLM",
+    ):
+        assert line in card.text, line
+
+
+def test_paths_of_this_machine_do_not_reach_the_card(tmp_path):
+    passages = tmp_path / "secret" / "passages.tsv"
+    cfg = compose_config(
+        "train", "data=files", "teacher=run", f"data.passages={passages}", "data.queries=q.tsv",
+        f"teacher.path={tmp_path}/secret/t.run", "backbone=hf", f"backbone.name={tmp_path}",
+    )  # fmt: skip
+    card = make_card(cfg, {"train/steps": 1}, "python train.py")
+    assert "secret" not in card and str(tmp_path) not in card
+    assert "| Data | files (passages.tsv) |" in card and "| Teacher | run (t.run) |" in card
+    assert "## Measured" not in card and "none was chosen" in card
+    assert ModelCard(card).data.base_model is None
+
+
+@pytest.mark.parametrize(
+    ("target", "library", "line"),
+    [
+        ("lightning-ir", "lightning-ir", "CrossEncoderModule("),
+        ("transformers", "transformers", "AutoModelForSequenceClassification.from_pretrained("),
+        ("onnx", "onnx", "onnxruntime.InferenceSession("),
+        ("onnx-int8", "onnx", "onnxruntime.InferenceSession("),
+        ("sentence-transformers", "sentence-transformers", 'CrossEncoder("MODEL")'),
+    ],
+)
+def test_an_exported_card_differs_in_its_use_alone(tmp_path, target, library, line):
+    write_card(tmp_path, compose_config("train"), RESULTS, "python train.py")
+    card = exported_card(tmp_path, target)
+    assert line in card and ModelCard(card).data.library_name == library
+    first = (tmp_path / "README.md").read_text()
+    rest = [text.split("## Use")[0].replace(f"library_name: {library}", "") for text in (first, card)]
+    assert target == "sentence-transformers" or rest[0].replace("library_name: sentence-transformers", "") == rest[1]
+    assert first.split("## Train it again")[1] == card.split("## Train it again")[1]
+
+
+def test_a_model_without_a_card_is_exported_without(tmp_path):
+    assert exported_card(tmp_path, "onnx") is None
+
+
+def test_results_without_tasks_are_whole(tmp_path):
+    write_card(tmp_path, compose_config("train"), json.loads('{"train/steps": 5}'), "python train.py")
+    assert "| Steps | 5 of 16 lists" in (tmp_path / "README.md").read_text()

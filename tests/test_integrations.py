@@ -1,0 +1,94 @@
+"""In other libraries' pipelines: PyTerrier's, which nothing else imports, and the rerankers of docs/models.md."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, WORDS
+from test_exporting import make_model
+
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in [*(ROOT / "distill").rglob("*.py"), *ROOT.glob("*.py")]
+    if path.name != "pyterrier.py"
+)
+
+
+def test_everything_else_is_imported_without_it():
+    code = f"import sys, importlib; sys.modules['pyterrier'] = None; [importlib.import_module(m) for m in {MODULES}]"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def pt():
+    return pytest.importorskip("pyterrier", reason="python-terrier is not installed")
+
+
+@pytest.fixture
+def model(tmp_path):
+    return make_model(tmp_path / "backbone", "bert")
+
+
+def frame(pt):
+    import pandas as pd
+
+    rows = [
+        (
+            qid,
+            " ".join(WORDS[place : place + 2]),
+            f"{qid}-{number}",
+            " ".join(WORDS[number : number + 5]),
+            9.0 - number,
+            number,
+        )
+        for place, qid in enumerate(("q2", "q1"))
+        for number in range(6)
+    ]
+    return pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
+
+
+def test_a_frame_is_reranked_as_the_model_ranks(pt, model, tmp_path):
+    from distill.pyterrier import Reranker
+
+    given = frame(pt)
+    found = Reranker(model)(given)
+    assert list(found.columns) == list(given.columns) and list(dict.fromkeys(found["qid"])) == ["q2", "q1"]
+    for qid, group in found.groupby("qid"):
+        before = given[given["qid"] == qid]
+        order, scores = model.rank(before["query"].iloc[0], before["text"].tolist())
+        assert group["docno"].tolist() == [before["docno"].iloc[place] for place in order]
+        assert group["score"].tolist() == scores and group["rank"].tolist() == list(range(6))
+    model.save_pretrained(tmp_path / "model")
+    again = Reranker(str(tmp_path / "model"), device="cpu")(given)
+    assert again["docno"].tolist() == found["docno"].tolist()
+
+
+def test_it_takes_its_place_in_a_pipeline(pt, model):
+    from distill.pyterrier import Reranker
+
+    given = frame(pt)
+    pipeline = (pt.Transformer.from_df(given) >> Reranker(model)) % 2
+    found = pipeline(given[["qid", "query"]].drop_duplicates())
+    assert found.groupby("qid").size().tolist() == [2, 2]
+    renamed = given.rename(columns={"text": "body"})
+    assert len(Reranker(model, text_field="body")(renamed)) == 12
+    assert Reranker(model)(given[:0]).empty
+    with pytest.raises(Exception, match="text"):
+        Reranker(model)(renamed)
+
+
+def test_the_ranker_of_the_docs_works(model, tmp_path, monkeypatch):
+    pytest.importorskip("rerankers", reason="rerankers is not installed")
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    code = page.split("<!-- rerankers -->\n```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained(tmp_path / "outputs/DATE/TIME/model")
+    found: dict = {}
+    exec(code, found)
+    query, passages = WORDS[0], [" ".join(WORDS[:3]), " ".join(WORDS[2:9])]
+    order, scores = model.rank(query, passages)
+    results = found["ranker"].rank(query, passages, doc_ids=["a", "b"])
+    assert [result.doc_id for result in results] == [["a", "b"][place] for place in order]
+    assert [result.score for result in results] == pytest.approx(scores, abs=1e-5)
+    assert found["ranker"].score(query, passages[order[0]]) == pytest.approx(scores[0], abs=1e-5)
+    assert found["best"][0].rank == 1

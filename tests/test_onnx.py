@@ -1,0 +1,90 @@
+"""ONNX graphs: onnxruntime gives the model's scores, padded as they come; int8 ranks nearly alike."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, WORDS, make_backbone
+from test_exporting import PASSAGES, QUERY, make_model, scores_of
+from test_formats import make_classifier
+
+from distill.errors import InputError
+from distill.exporting import export
+from distill.model import CrossEncoder
+
+onnxruntime = pytest.importorskip("onnxruntime", minversion="1.23")
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [("bert", "cls"), ("electra", "mean"), ("roberta", "cls"), ("modernbert", "mean"), ("deberta-v2", "cls")],
+)
+def test_onnxruntime_gives_the_models_scores(tmp_path, family, pooling):
+    model = make_model(tmp_path / "backbone", family, pooling)
+    layout, expected = model.layout, model.rank(QUERY, PASSAGES)
+    export(model, tmp_path / "out", "onnx")
+    assert model.layout == layout and model.rank(QUERY, PASSAGES) == expected  # as it was before
+    again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    assert (again.query_length, again.passage_length) == (8, 20)
+    order, scores = again.rank(QUERY, PASSAGES)  # together, with padding between
+    assert order == expected[0]
+    torch.testing.assert_close(torch.tensor(scores), torch.tensor(expected[1]), rtol=1e-4, atol=1e-5)
+    long = " ".join(WORDS * 20)
+    torch.testing.assert_close(again.rank(long, [long])[1], model.rank(long, [long])[1], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_and_activation_of_another_librarys_model_are_in_the_graph(tmp_path):
+    make_classifier(tmp_path / "hf", "bert", 2)
+    model = CrossEncoder.from_pretrained(str(tmp_path / "hf"))
+    export(model, tmp_path / "out", "onnx")
+    again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-4, atol=1e-5)
+    long = " ".join(WORDS * 20)
+    torch.testing.assert_close(again.rank(long, [long])[1], model.rank(long, [long])[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="onnx: only an encoder can be exported"):
+        export(again, tmp_path / "twice", "onnx")
+
+
+def test_the_commands_write_int8_and_evaluate_it(tmp_path):
+    model, found = tmp_path / "model", {}
+    CrossEncoder.from_backbone(str(ROOT / "sample" / "backbone"), passage_length=64).save_pretrained(model)
+    (model / "README.md").write_text("# Mine\n\n## Use\n\nsomehow\n\n## Licence\n\nfree\n")
+    for chosen in ("onnx", "onnx-int8"):
+        options = [f"model={model}", f"format={chosen}", f"output={tmp_path / chosen}"]
+        run = call("export.py", *options)
+        assert run.returncode == 0 and run.stderr.strip() == f"{chosen}: {tmp_path / chosen}", run.stderr
+        assert "onnxruntime.InferenceSession" in (tmp_path / chosen / "README.md").read_text()
+        options = [f"model={tmp_path / chosen}", f"hydra.run.dir={tmp_path / 'out' / chosen}", "task.depth=5"]
+        assert call("evaluate.py", *options).returncode == 0
+        found[chosen] = json.loads((tmp_path / "out" / chosen / "results.json").read_text())["test/sample/nDCG@10"]
+    assert found["onnx-int8"] == pytest.approx(found["onnx"], abs=0.02)
+    sizes = [(tmp_path / chosen / "onnx" / "model.onnx").stat().st_size for chosen in found]
+    assert sizes[1] < 0.8 * sizes[0]
+    run = call("evaluate.py", *options, "precision=bfloat16")
+    assert run.returncode == 2 and "is an ONNX graph, which has its own" in run.stderr
+
+
+def call(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_a_graph_that_is_broken_or_of_another_kind_is_refused(tmp_path):
+    make_backbone(tmp_path / "backbone")
+    export(make_model(tmp_path / "backbone", "bert"), tmp_path / "out", "onnx")
+    (tmp_path / "out" / "onnx" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match="onnxruntime cannot read it"):
+        CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    (tmp_path / "out" / "distill.json").unlink()
+    with pytest.raises(InputError, match="it lacks distill.json"):
+        CrossEncoder.from_pretrained(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("chosen", ["onnx", "onnx-int8"])
+def test_without_the_packages_the_remedy_is_named(tmp_path, monkeypatch, chosen):
+    model = make_model(tmp_path / "backbone", "bert")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match="format=onnx needs onnxscript: pip install onnx onnxscript onnxruntime"):
+        export(model, tmp_path / "out", chosen)
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
