@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "triton", "transformers", "sentence-transformers", "lightning-ir")
+PACKAGES = ("torch", "triton", "transformers", "sentence-transformers", "lightning-ir", "onnxruntime")
 
 
 def environment(device: torch.device) -> dict:

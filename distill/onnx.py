@@ -1,7 +1,7 @@
 """A cross-encoder as one ONNX graph: written, made int8 for CPUs, and run by onnxruntime.
 
     write_onnx(model, directory)                     # directory/onnx/model.onnx: token ids in, scores out
-    quantise(directory / ONNX_FILE)                       # weights and activations of the matrix products become int8
+    quantise(directory / ONNX_FILE)                       # for CPUs: embeddings and matrix products become int8
     scorer = OnnxScorer(directory / ONNX_FILE)            # what CrossEncoder has in place of a backbone
 
 Names follow the Hub's: inputs input_ids, attention_mask and, where the model takes them, token_type_ids, each [P, L];
@@ -30,6 +30,7 @@ from distill.formats import ONNX_FILE
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OPSET = 23
 OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
+QUANTISED = ["MatMul", "Gather"]  # not Attention, whose queries, keys and values stay float32
 TOLERANCE = 1e-4  # between the scores of the graph and of the model, relative and absolute
 PACKAGES = "pip install onnx onnxscript onnxruntime"
 
@@ -106,14 +107,14 @@ def _examples(model, num_pairs: int, length: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def quantise(file: Path) -> None:
-    """Make the matrix products of a graph int8: weights by channel, activations as they come (dynamic)."""
+    """Make embeddings and matrix products of a graph int8: weights by channel, activations as they come (dynamic)."""
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise InputError(f"format=onnx-int8 needs {error.name}: {PACKAGES}") from None
     aside = file.with_suffix(".int8")
     with _quiet():
-        quantize_dynamic(file, aside, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(file, aside, op_types_to_quantize=QUANTISED, per_channel=True, weight_type=QuantType.QInt8)
     for old in file.parent.glob(f"{file.name}*"):  # with the weights that lie beside a large graph
         old.unlink()
     os.replace(aside, file)

@@ -72,13 +72,13 @@ def test_rerank_takes_models_of_several_kinds(tmp_path):
     model.save_pretrained(tmp_path / "ours")
     for target in ("onnx", "transformers"):
         export(model, tmp_path / target, target)
-    others = {"onnx": "onnx", "classifier": "transformers", "padded": "backbone"}
-    contenders = ",".join(["packed", "packed-bf16", *(f"{name}={tmp_path / other}" for name, other in others.items())])
+    others = ",".join(f"{name}={tmp_path / name}" for name in ("onnx", "transformers"))
+    contenders = f"packed,packed-bf16,padded,{others}"
     sizes = ["--queries-number", "2", "--passages", "3", "--rounds", "1", "--device", "cpu"]
     options = ["--model", str(tmp_path / "ours"), "--contenders", contenders, *sizes]
     table = run_module("rerank", *options, "--results", str(tmp_path / "results"))
     assert table.count("pairs/s") == 5
     (path,) = (tmp_path / "results").iterdir()
     differences = {row["name"]: row["largest_difference"] for row in json.loads(path.read_text())["rows"]}
-    assert differences["packed"] == 0 and max(differences["onnx"], differences["classifier"]) < 1e-4
-    assert differences["packed-bf16"] > 0 and differences["padded"] > 1e-3  # an encoder, with a new linear layer
+    assert differences["packed"] == 0 and differences["packed-bf16"] > 0
+    assert max(differences[name] for name in ("padded", "onnx", "transformers")) < 1e-4
