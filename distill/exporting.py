@@ -50,8 +50,7 @@ def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     model.backbone.config.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)
-    lengths = {"query_length": model.query_length, "passage_length": model.passage_length}
-    (directory / LENGTHS_FILE).write_text(json.dumps(lengths | {"max_length": model.max_length}, indent=2) + "\n")
+    (directory / LENGTHS_FILE).write_text(json.dumps(model.lengths, indent=2) + "\n")
     write_onnx(model, directory)
 
 
@@ -62,6 +61,8 @@ def _write_int8(model: CrossEncoder, directory: Path) -> None:
 
 def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
     """Write a `mono` checkpoint of lightning-ir 0.0.6; query and passage keep their lengths."""
+    if model.template.max_length is not None:
+        raise InputError("lightning-ir: cuts query and passage each by itself, and this model both together")
     config = model.backbone.config
     config.save_pretrained(directory)
     model.tokenizer.save_pretrained(directory)
@@ -122,6 +123,7 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
         inner.weight[:2] = torch.cat([model.head.weight, -model.head.weight])
         inner.bias[:2] = torch.cat([model.head.bias, -model.head.bias])
         last.weight[0, :2] = torch.tensor([1.0, -1.0])
+    whole.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # else it would add one
     whole.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)

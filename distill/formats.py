@@ -72,7 +72,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if modules[1:] == ["LogitScore"]:
         logit_score = read_json(path / read_json(path / "modules.json")[1]["path"] / "config.json")
         parts = open_generative(path, config, prompt, logit_score)
-        parts.activation = _sentence_transformers_activation(path) or parts.activation
+        parts.activation = _sentence_transformers_activation(path) or nn.Sigmoid()
         return parts
     if is_generative(architecture) and not modules:
         return open_generative(path, config, prompt)
@@ -134,8 +134,7 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
     if (path / LENGTHS_FILE).is_file():
-        lengths = read_json(path / LENGTHS_FILE)
-        parts.lengths = lengths["query_length"], lengths["passage_length"]
+        _read_lengths(path, parts)
     else:
         parts.max_length = _pair_length(path, parts)
     return parts
@@ -226,10 +225,15 @@ def _open_onnx(path: Path) -> Parts:
 
     from distill.onnx import OnnxScorer
 
-    lengths = read_json(path / LENGTHS_FILE)
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
-    parts.lengths, parts.max_length = (lengths["query_length"], lengths["passage_length"]), lengths["max_length"]
+    _read_lengths(path, parts)
     return parts
+
+
+def _read_lengths(path: Path, parts: Parts) -> None:
+    """Read to how many tokens query and passage are cut, and whether both together."""
+    lengths = read_json(path / LENGTHS_FILE)
+    parts.lengths, parts.max_length = (lengths["query_length"], lengths["passage_length"]), lengths.get("max_length")
 
 
 def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:

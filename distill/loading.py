@@ -33,6 +33,11 @@ def load_whole(auto_class, path: Path) -> nn.Module:
     """Load with transformers, which would draw missing weights at random."""
     import torch
 
+    if not any(path.glob("*.safetensors")):
+        pickled = (
+            ", and a pickle is not opened: save the model anew with transformers" if any(path.glob("*.bin")) else ""
+        )
+        raise InputError(f"{path}: has no weights as safetensors{pickled}")
     model, info = auto_class.from_pretrained(
         path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
@@ -97,7 +102,8 @@ def quiet_transformers() -> None:
 
 def check_tokenizer_files(directory: Path) -> None:
     """Raise InputError for a directory without config.json or tokenizer."""
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "spiece.model")
+    names = (*names, "sentencepiece.bpe.model")
     if not (directory / "config.json").is_file():
         raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
     if not any((directory / name).is_file() for name in names):
@@ -106,14 +112,14 @@ def check_tokenizer_files(directory: Path) -> None:
 
 @contextlib.contextmanager
 def explained(name):
-    """Turn what transformers raises for a name that cannot be loaded into one line."""
+    """Turn what transformers raises for a name that cannot be loaded, or for a package that it lacks, into one line."""
     try:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:300]
-        raise InputError(f"{name}: cannot be loaded as a transformers encoder: {reason}") from error
+        raise InputError(f"{name}: cannot be loaded with transformers: {reason}") from error
 
 
 def read_json(path: Path):

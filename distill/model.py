@@ -93,6 +93,12 @@ class CrossEncoder(nn.Module):
         return min(longest, self.template.max_length or longest)
 
     @property
+    def lengths(self) -> dict[str, int]:
+        """What distill.json holds: tokens of a query, of a passage and, where both are cut together, of a pair."""
+        lengths = {"query_length": self.query_length, "passage_length": self.passage_length}
+        return lengths | ({"max_length": self.max_length} if self.template.max_length is not None else {})
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head.weight.device
@@ -284,7 +290,7 @@ class CrossEncoder(nn.Module):
         self.backbone.save_pretrained(new)
         self.tokenizer.model_max_length = self.max_length  # where sentence-transformers truncates a pair
         self.tokenizer.save_pretrained(new)
-        _write_json(new / LENGTHS_FILE, {"query_length": self.query_length, "passage_length": self.passage_length})
+        _write_json(new / LENGTHS_FILE, self.lengths)
         self._write_sentence_transformers_files(new)
         if directory.exists():
             os.rename(directory, old)

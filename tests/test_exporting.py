@@ -94,9 +94,44 @@ def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
     for chosen, status, message in (
         ("lightning-ir", 0, "lightning-ir: "),
         ("lightning-ir", 2, "is there already"),
-        ("onyx", 2, "format=onyx is unknown: choose one of lightning-ir, transformers"),
+        ("onyx", 2, "format=onyx is unknown: choose one of sentence-transformers, lightning-ir,"),
     ):
         run = subprocess.run([*command, f"format={chosen}"], capture_output=True, text=True, cwd=tmp_path)
         assert run.returncode == status and message in run.stdout + run.stderr, run.stderr
         assert "Traceback" not in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model", "out"]
+
+
+@pytest.mark.parametrize("family", ["electra", "deberta-v2"])
+def test_sentence_transformers_and_rerankers_open_that_classifier(tmp_path, family):
+    sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")
+    rerankers = pytest.importorskip("rerankers", reason="rerankers is not installed")
+    model = make_model(tmp_path / "backbone", family)
+    export(model, tmp_path / "out", "transformers")
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path / "out"), device="cpu")
+    found = torch.from_numpy(theirs.predict([(QUERY, passage) for passage in PASSAGES]))
+    torch.testing.assert_close(found, scores_of(model), rtol=1e-5, atol=1e-5)
+    ranker = rerankers.Reranker(str(tmp_path / "out"), model_type="cross-encoder", verbose=0, device="cpu")
+    scores = {result.text: result.score for result in ranker.rank(QUERY, PASSAGES)}
+    found = torch.tensor([scores[passage] for passage in PASSAGES])
+    torch.testing.assert_close(found, scores_of(model), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_cuts_pairs_together_still_does_once_saved(tmp_path):
+    make_model(tmp_path / "backbone", "electra").save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "distill.json").unlink()  # as sentence-transformers writes it
+    model = CrossEncoder.from_pretrained(str(tmp_path / "model"))
+    long = " ".join(WORDS * 9)
+    expected = [
+        model.rank(query, [passage])[1] for query, passage in ((long, long), (long, WORDS[0]), (WORDS[0], long))
+    ]
+    model.save_pretrained(tmp_path / "again")
+    export(model, tmp_path / "classifier", "transformers")
+    with pytest.raises(InputError, match="lightning-ir: cuts query and passage each by itself"):
+        export(model, tmp_path / "lightning", "lightning-ir")
+    for name in ("again", "classifier"):
+        again = CrossEncoder.from_pretrained(str(tmp_path / name))
+        found = [
+            again.rank(query, [passage])[1] for query, passage in ((long, long), (long, WORDS[0]), (WORDS[0], long))
+        ]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -213,7 +213,7 @@ def no_linear_layer(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (pickle_alone, "cannot be loaded"),
+        (pickle_alone, "has no weights as safetensors, and a pickle is not opened"),
         (remote_code, "asks for code of its own (auto_map)"),
         (wrong_head, "cannot be loaded"),
         (missing_tensors, "lacks 2 of its weights (classifier."),

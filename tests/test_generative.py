@@ -76,7 +76,7 @@ def write(directory, auto_class, tokenizer, family: str, **changes):
         sizes |= {"decoder_start_token_id": 0}
     torch.manual_seed(0)
     shape = {} if family == "t5" else {"intermediate_size": 32, "head_dim": 8, "max_position_embeddings": 512}
-    model = auto_class.from_config(AutoConfig.for_model(family, **sizes, **shape, **changes)).eval()
+    model = auto_class.from_config(AutoConfig.for_model(family, **(sizes | shape | changes))).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
     model.save_pretrained(directory)
@@ -115,6 +115,31 @@ def test_t5_gives_the_scores_of_its_first_decoder_step(tmp_path, name, tied):
         return logits[tokenizer.convert_tokens_to_ids(["▁false", "▁true"])].log_softmax(0)[1]
 
     torch.testing.assert_close(scores_of(tmp_path / name), expected_scores(score), rtol=1e-5, atol=1e-5)
+
+
+def test_a_t5_whose_tokenizer_is_a_sentencepiece_model(tmp_path):
+    """As castorini's: spiece.model alone, whose tokens are those of the whole prompt."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    words = ["▁true", "▁false", "▁Document", "▁Relevan", "t", ":"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_prefix=str(tmp_path / "spiece"), vocab_size=400, user_defined_symbols=words,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    theirs = write(tmp_path / "monot5", AutoModelForSeq2SeqLM, sentence_piece(), "t5", vocab_size=600)
+    for path in (tmp_path / "monot5").glob("*token*"):
+        path.unlink()
+    (tmp_path / "spiece.model").rename(tmp_path / "monot5" / "spiece.model")
+    options = {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "model_max_length": 512, "pad_token": "<pad>"}
+    (tmp_path / "monot5" / "tokenizer_config.json").write_text(json.dumps(options))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "monot5")
+
+    @torch.no_grad()
+    def score(query: str, passage: str) -> torch.Tensor:
+        encoded = tokenizer(f"Query: {query} Document: {passage} Relevant:", return_tensors="pt")
+        logits = theirs(**encoded, decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[0, 0]
+        return logits[tokenizer.convert_tokens_to_ids(["▁false", "▁true"])].log_softmax(0)[1]
+
+    torch.testing.assert_close(scores_of(tmp_path / "monot5"), expected_scores(score), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
