@@ -270,7 +270,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
         num_queries = {name: len(values) for name, values in per_query.items()}
         print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
     if ranks.is_first:
-        write_card(model_directory, cfg, results, command_line())
+        write_card(model_directory, cfg, results, command_line() if HydraConfig.initialized() else None)
     tracker.finish(results, model_directory, per_query)
     ranks.finish()
     log.info("model: %s", model_directory)

@@ -62,15 +62,16 @@ print(session.run(None, inputs)[0][:, 0])
 USES["onnx-int8"] = USES["onnx"]
 
 
-def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str) -> None:
+def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None) -> None:
     """Write README.md of a trained model.
 
-    cfg: of training. results: as in results.json; the tables show the rows test, teacher and first_stage.
+    cfg: of training. results: as in results.json; the tables show the rows test, teacher and first_stage. command: what
+    the model was trained by, None where no command was.
     """
     (directory / "README.md").write_text(make_card(cfg, results, command), encoding="utf-8")
 
 
-def make_card(cfg: DictConfig, results: dict[str, float], command: str) -> str:
+def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:
     """Return the card of a trained model, in Markdown with YAML before it."""
     backbone = str(cfg.backbone.name)
     encoder = Path(backbone).name if Path(backbone).is_dir() else backbone  # of a directory here, its name alone
@@ -95,13 +96,14 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str) -> str:
     cited = CITED + (
         f"\n- The teacher's rankings: {' '.join(cfg.teacher.citation.split())}" if cfg.teacher.citation else ""
     )
+    learned = "from labels" if cfg.loss.target == "label" else f"a slower teacher's {cfg.loss.target}s"
+    again = f"## Train it again\n\n```\n{command}\n```\n\n" if command is not None else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value is not None)
     return (
         f"---\n{_metadata(cfg, name, results)}\n---\n\n# {name}\n\n"
-        "A cross-encoder that re-ranks passages for a query. It learned the ranking of a slower teacher.\n\n"
+        f"A cross-encoder that re-ranks passages for a query. It learned {learned}.\n\n"
         f"| what | value |\n| --- | --- |\n{table}\n\n{_results_table(results)}"
-        f"## Use\n\n{_use('sentence-transformers')}\n"
-        f"## Train it again\n\n```\n{command}\n```\n\n"
+        f"## Use\n\n{_use('sentence-transformers')}\n{again}"
         f"## Licence\n\n{' '.join(line for line in licence if line)}\n\n## Citation\n\n{cited}\n"
     )
 

@@ -56,10 +56,10 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
     if "auto_map" in config:
         raise InputError(f"{path}: config.json asks for code of its own (auto_map), which is never run here")
-    if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
-        return _open_onnx(path)
     if prompt is not None and not is_generative(architecture):
         raise InputError(f"{path}: prompt={prompt} is for language models, and this is a {architecture}: leave it out")
+    if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
+        return _open_onnx(path)
     is_lightning_ir = "backbone_model_type" in config or model_type in (*LIGHTNING_IR, *OTHERS_OF_LIGHTNING_IR)
     modules = _modules(path)
     if is_lightning_ir and modules:
@@ -69,7 +69,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
         )
     if is_lightning_ir:
         return _open_lightning_ir(path, config, model_type)
-    if modules[1:] == ["LogitScore"]:
+    if modules[1:] == ["LogitScore"] and is_generative(architecture):
         logit_score = read_json(path / read_json(path / "modules.json")[1]["path"] / "config.json")
         parts = open_generative(path, config, prompt, logit_score)
         parts.activation = _sentence_transformers_activation(path) or nn.Sigmoid()

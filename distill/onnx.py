@@ -1,8 +1,8 @@
 """A cross-encoder as one ONNX graph: written, made int8 for CPUs, and run by onnxruntime.
 
     write_onnx(model, directory)                     # directory/onnx/model.onnx: token ids in, scores out
-    quantise(directory / ONNX_FILE)                       # for CPUs: embeddings and matrix products become int8
-    scorer = OnnxScorer(directory / ONNX_FILE)            # what CrossEncoder has in place of a backbone
+    quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
+    scorer = OnnxScorer(directory / ONNX_FILE)       # what CrossEncoder has in place of a backbone
 
 Names follow the Hub's: inputs input_ids, attention_mask and, where the model takes them, token_type_ids, each [P, L];
 output logits [P, 1]. onnxruntime 1.23 or newer reads the graph (opset 23 has attention as one operator;

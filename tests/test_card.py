@@ -1,7 +1,5 @@
 """Model cards: what the run says of itself, in a form that the Hub reads; and the use of each format."""
 
-import json
-
 import pytest
 from conftest import compose_config
 from huggingface_hub import ModelCard
@@ -84,6 +82,7 @@ def test_a_model_without_a_card_is_exported_without(tmp_path):
     assert exported_card(tmp_path, "onnx") is None
 
 
-def test_results_without_tasks_are_whole(tmp_path):
-    write_card(tmp_path, compose_config("train"), json.loads('{"train/steps": 5}'), "python train.py")
-    assert "| Steps | 5 of 16 lists" in (tmp_path / "README.md").read_text()
+def test_without_tasks_or_a_command_their_sections_are_left_out(tmp_path):
+    write_card(tmp_path, compose_config("train"), {"train/steps": 5}, None)
+    card = (tmp_path / "README.md").read_text()
+    assert "| Steps | 5 of 16 lists" in card and "## Measured" not in card and "## Train it again" not in card
