@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
         from distill.model import CrossEncoder
 
         directory = Path(cfg.output).absolute()
-        card = exported_card(Path(cfg.model), cfg.format)
+        card = exported_card(Path(cfg.model), cfg.format, cfg.hub)
         export(CrossEncoder.from_pretrained(cfg.model), directory, cfg.format, card)
         log.info("%s: %s", cfg.format, cfg.output)
         if cfg.hub is not None:

@@ -52,8 +52,9 @@ import numpy as np
 import onnxruntime                                  # 1.23 or newer
 from transformers import AutoTokenizer
 
-session = onnxruntime.InferenceSession("MODEL/onnx/model.onnx")
-tokenizer = AutoTokenizer.from_pretrained("MODEL")
+directory = "MODEL"
+session = onnxruntime.InferenceSession(f"{{directory}}/onnx/model.onnx")
+tokenizer = AutoTokenizer.from_pretrained(directory)
 {SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="np")
 inputs = {{given.name: pairs[given.name].astype(np.int64) for given in session.get_inputs()}}
 print(session.run(None, inputs)[0][:, 0])
@@ -73,11 +74,12 @@ def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], comm
 
 def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:
     """Return the card of a trained model, in Markdown with YAML before it."""
-    backbone = str(cfg.backbone.name)
-    encoder = Path(backbone).name if Path(backbone).is_dir() else backbone  # of a directory here, its name alone
+    base = _base_model(str(cfg.backbone.name))
+    encoder = base or Path(cfg.backbone.name).name  # of a directory here, its name alone
     name = f"{encoder} taught by {cfg.teacher.name}"
+    trained = " as trained before" if base and base != cfg.backbone.name else ""
     facts = {
-        "Encoder": f"{encoder}, {cfg.model.pooling} pooling, one linear layer",
+        "Encoder": f"{encoder}{trained}, {cfg.model.pooling} pooling, one linear layer",
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage",
         "Data": _named(cfg.data.name, cfg.data.passages)
         + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
@@ -100,12 +102,26 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
     again = f"## Train it again\n\n```\n{command}\n```\n\n" if command is not None else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value is not None)
     return (
-        f"---\n{_metadata(cfg, name, results)}\n---\n\n# {name}\n\n"
+        f"---\n{_metadata(cfg, name, base, results)}\n---\n\n# {name}\n\n"
         f"A cross-encoder that re-ranks passages for a query. It learned {learned}.\n\n"
         f"| what | value |\n| --- | --- |\n{table}\n\n{_results_table(results)}"
         f"## Use\n\n{_use('sentence-transformers')}\n{again}"
         f"## Licence\n\n{' '.join(line for line in licence if line)}\n\n## Citation\n\n{cited}\n"
     )
+
+
+def _base_model(backbone: str) -> str | None:
+    """Return the Hub's name of an encoder; of a model trained in an earlier stage, that of its own encoder."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    if not Path(backbone).is_dir():
+        return backbone
+    try:
+        base = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8")).data.base_model
+    except (OSError, ValueError, YAMLError):  # no card, or one that cannot be read
+        return None
+    return base if isinstance(base, str) else None
 
 
 def _named(name: str, source: str | None) -> str:
@@ -115,23 +131,29 @@ def _named(name: str, source: str | None) -> str:
     return f"{name} ({source.split('#')[0] if is_remote(source) or not is_path(source) else Path(source).name})"
 
 
-def exported_card(model: Path, target: str) -> str | None:
-    """Return the card of a model directory with the use of another format, None where it has no card."""
+def exported_card(model: Path, target: str, repo_id: str | None = None) -> str | None:
+    """Return the card of a model directory with the use of another format, None where it has no card.
+
+    repo_id: on the Hub, where the model will be loaded from; None: from a directory.
+    """
     file = model / "README.md"
     if not file.is_file():
         return None
     text = file.read_text(encoding="utf-8")
-    text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target)}\n", text, count=1)
+    text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target, repo_id)}\n", text, count=1)
     library = {"lightning-ir": "lightning-ir", "transformers": "transformers"}.get(target, "sentence-transformers")
     library = "onnx" if target.startswith("onnx") else library
     return re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)
 
 
-def _use(target: str) -> str:
-    return f"```python\n{USES[target]}```\n"
+def _use(target: str, repo_id: str | None = None) -> str:
+    code = USES[target]
+    if repo_id is not None and target.startswith("onnx"):
+        code = "import huggingface_hub\n" + code.replace('"MODEL"', 'huggingface_hub.snapshot_download("MODEL")')
+    return f"```python\n{code.replace('MODEL', repo_id or 'MODEL')}```\n"
 
 
-def _metadata(cfg: DictConfig, name: str, results: dict[str, float]) -> str:
+def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, float]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     measured = [
@@ -139,12 +161,11 @@ def _metadata(cfg: DictConfig, name: str, results: dict[str, float]) -> str:
         for row, task, measure, value in _measured(results)
         if row == "test"
     ]
-    backbone = str(cfg.backbone.name)
     return ModelCardData(
         license=cfg.licence,
         library_name="sentence-transformers",
         pipeline_tag="text-ranking",
-        base_model=None if Path(backbone).is_dir() else backbone,
+        base_model=base,
         tags=["cross-encoder", "reranker", "distillation", f"loss:{cfg.loss.name}", f"teacher:{cfg.teacher.name}"],
         model_name=name if measured else None,
         eval_results=measured or None,

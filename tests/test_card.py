@@ -86,3 +86,23 @@ def test_without_tasks_or_a_command_their_sections_are_left_out(tmp_path):
     write_card(tmp_path, compose_config("train"), {"train/steps": 5}, None)
     card = (tmp_path / "README.md").read_text()
     assert "| Steps | 5 of 16 lists" in card and "## Measured" not in card and "## Train it again" not in card
+
+
+def test_a_second_stage_names_the_encoder_of_the_first(tmp_path):
+    write_card(tmp_path, compose_config("train", "backbone=electra-base"), {"train/steps": 5}, None)
+    cfg = compose_config("train", "backbone=hf", f"backbone.name={tmp_path}")
+    card = ModelCard(make_card(cfg, {"train/steps": 5}, None))
+    assert card.data.base_model == "google/electra-base-discriminator"
+    assert "| Encoder | google/electra-base-discriminator as trained before, cls pooling" in card.text
+    (tmp_path / "README.md").write_text("---\nbase_model: [a: b: c\n---\n")
+    assert f"| Encoder | {tmp_path.name}, cls pooling" in make_card(cfg, {"train/steps": 5}, None)
+
+
+@pytest.mark.parametrize("target", ["lightning-ir", "onnx-int8"])
+def test_the_card_of_an_upload_loads_from_the_hub(tmp_path, target):
+    write_card(tmp_path, compose_config("train"), RESULTS, None)
+    card = exported_card(tmp_path, target, "owner/name")
+    code = card.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert "MODEL" not in code and '"owner/name"' in code
+    assert ("snapshot_download(" in code) == target.startswith("onnx")
