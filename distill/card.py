@@ -24,6 +24,9 @@ CITED = """\
 SCORE = """\
 query, passages = "how do bees find home", ["Trains follow rails.", "Bees steer by the sun."]
 """
+CUT = """\
+This cuts a pair that is too long as a whole. The model learned from queries and passages cut each by itself, to the
+lengths above: cut longer texts so before, for the scores that were measured."""
 USES = {
     "sentence-transformers": f"""\
 from sentence_transformers import CrossEncoder      # 6.2 or newer
@@ -141,6 +144,8 @@ def exported_card(model: Path, target: str, repo_id: str | None = None) -> str |
         return None
     text = file.read_text(encoding="utf-8")
     text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target, repo_id)}\n", text, count=1)
+    if target == "onnx-int8":
+        text = text.replace("## Measured\n", "## Measured\n\nIn float32, before the model was made int8:\n", 1)
     library = {"lightning-ir": "lightning-ir", "transformers": "transformers"}.get(target, "sentence-transformers")
     library = "onnx" if target.startswith("onnx") else library
     return re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)
@@ -150,7 +155,8 @@ def _use(target: str, repo_id: str | None = None) -> str:
     code = USES[target]
     if repo_id is not None and target.startswith("onnx"):
         code = "import huggingface_hub\n" + code.replace('"MODEL"', 'huggingface_hub.snapshot_download("MODEL")')
-    return f"```python\n{code.replace('MODEL', repo_id or 'MODEL')}```\n"
+    cut = "" if target == "lightning-ir" else f"\n{CUT}\n"
+    return f"```python\n{code.replace('MODEL', repo_id or 'MODEL')}```\n{cut}"
 
 
 def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, float]) -> str:

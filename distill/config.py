@@ -520,6 +520,8 @@ def check_export(cfg: DictConfig) -> None:
     """Check the values of an export; raises InputError like `check_train`."""
     _check_values(cfg)
     _check_choice(cfg, "format", ("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8"))
+    if cfg.hub is not None and cfg.hub.count("/") != 1:
+        raise InputError(f"hub={cfg.hub}: must be OWNER/NAME")
 
 
 def check_annotate(cfg: DictConfig) -> None:

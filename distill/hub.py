@@ -23,7 +23,7 @@ def push_to_hub(directory: Path, repo_id: str, private: bool = True) -> str:
     except Exception as error:  # its own, its HTTP client's and the system's are many
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"hub={repo_id}: not uploaded ({reason}): check the name and HF_TOKEN (or `hf auth login`); the model lies "
-            f"in {directory}"
+            f"hub={repo_id}: not uploaded ({reason}): check connection, name and HF_TOKEN (or `hf auth login`); the "
+            f"model lies in {directory}"
         ) from None
     return str(found.commit_url)

@@ -99,6 +99,8 @@ def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
         run = subprocess.run([*command, f"format={chosen}"], capture_output=True, text=True, cwd=tmp_path)
         assert run.returncode == status and message in run.stdout + run.stderr, run.stderr
         assert "Traceback" not in run.stderr
+    run = subprocess.run([*command, "format=onnx", "hub=mine"], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 2 and "hub=mine: must be OWNER/NAME" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model", "out"]
 
 
