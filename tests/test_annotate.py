@@ -281,8 +281,9 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
     ours, theirs = (pq.read_table(tmp_path / name / "teacher.parquet").to_pydict() for name in ("out", "whole"))
     assert ours == theirs
     asked = sum(server.asked.values())
-    third = run_annotate(tmp_path / "out", *overrides)
-    assert third.returncode == 0 and sum(server.asked.values()) == asked  # the same call costs nothing
+    third = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'out'}", f"qrels={collection['qrels']}")
+    assert third.returncode == 0 and sum(server.asked.values()) == asked  # to measure it costs nothing
+    assert "teacher/nDCG@10" in json.loads((tmp_path / "out" / "results.json").read_text())
 
 
 def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_path):
