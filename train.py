@@ -27,7 +27,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill.config import check_train, needs_first_stage, register_schemas
+from distill.config import check_train, command_overrides, needs_first_stage, register_schemas
 from distill.errors import InputError
 from distill.outputs import open_run, resume_command, run_job
 from distill.tracking import Tracker, format_results
@@ -298,8 +298,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
 
 def own_overrides() -> list[str]:
     """Return the overrides of this command, without what it resumes."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return [override for override in given if not override.startswith("resume=")]
+    return [override for override in command_overrides("task") if not override.startswith("resume=")]
 
 
 def joined_overrides(started: list[str], more: list[str]) -> list[str]:

@@ -454,6 +454,13 @@ def _group_name(sweep: Path) -> str:
     return f"{sweep.parent.name}_{sweep.name}" if sweep.parent.parent.name == "multirun" else sweep.name
 
 
+def command_overrides(kind: str) -> list[str]:
+    """The overrides of the command line, of the kind "task" or "hydra", as they were given: ${...} is not resolved."""
+    if not HydraConfig.initialized():
+        return []
+    return OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)[kind]
+
+
 def chosen_experiment() -> str | None:
     """The option of the group `experiment` that the command line chose; None for none."""
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None

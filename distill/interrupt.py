@@ -37,6 +37,7 @@ def answer_stops() -> None:
                 os.kill(os.getpid(), number)
             return
         since.append(time.monotonic())
+        logging.disable(logging.INFO)  # what libraries have to say at the end; PyTorch's caches, for one
         if os.getpid() == speaker:
             hint = _hints[-1]() if _hints else ""
             os.write(2, f"stopped by {NAMES[number]}{hint}\n".encode())  # print may be under way, and cannot be entered
@@ -54,6 +55,16 @@ def hint_on_stop(hint: Callable[[], str]) -> Iterator[None]:
         yield
     finally:
         _hints.remove(hint)
+
+
+@contextlib.contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Let processes that are started meanwhile not see Ctrl-C, which a terminal sends them as well: we answer it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited; for us, it waits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StopRequest:

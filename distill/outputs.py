@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config import run_directory
+from distill.config import command_overrides, run_directory
 from distill.errors import InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
 from distill.locking import locked
@@ -61,7 +61,7 @@ def _removed_if_refused(directory: Path) -> Iterator[None]:
     try:
         yield
     except InputError:
-        if not any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra):
+        if not any(override.startswith("hydra.run.dir=") for override in command_overrides("hydra")):
             with contextlib.suppress(OSError):
                 directory.rmdir()
         raise

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config import AnnotateConfig, EvaluateConfig, TrainConfig, check_resume, flatten
+from distill.config import AnnotateConfig, EvaluateConfig, TrainConfig, check_resume, command_overrides, flatten
 from distill.errors import InputError
 from distill.overrides import as_literal
 
@@ -202,7 +202,7 @@ def _named_keys(cfg: DictConfig) -> tuple[str, ...]:
     """Keys of the command line: values, also where they are the default, and what tells which option was chosen."""
     plain, keys = _plain(cfg), []
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
+    for override in parser.parse_overrides(command_overrides("task")):
         key = override.package or override.key_or_group
         node = _at(plain, key)
         if isinstance(node, dict) and not isinstance(override.value(), dict):  # a group

@@ -28,7 +28,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from distill.errors import InputError, exit_on_bad_input
 from distill.locking import locked
@@ -124,7 +125,12 @@ class ProcessLauncher(Launcher, Callback):
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
-        directory = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+        try:
+            directory = self.sweep_dir / config.hydra.sweep.subdir
+        except OmegaConfBaseException as error:
+            raise InputError(
+                f"hydra.sweep.subdir: {str(error).splitlines()[0]}: name keys that every job has"
+            ) from None
         cfg, hydra_cfg = copy.deepcopy(config), copy.deepcopy(HydraConfig.instance().cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
@@ -184,7 +190,9 @@ class ProcessLauncher(Launcher, Callback):
         for source in job.hydra_cfg.hydra.runtime.config_sources:
             flag = {"main": "--config-path", "command-line": "--config-dir"}.get(source.provider)
             options += [flag, source.path] if flag else []
-        overrides = [*job.hydra_cfg.hydra.overrides.hydra, *job.overrides, as_override("hydra.run.dir", job.directory)]
+        # Not resolved: an override may hold ${...}, which is for the job to resolve
+        given = OmegaConf.to_container(job.hydra_cfg.hydra.overrides, resolve=False)["hydra"]
+        overrides = [*given, *job.overrides, as_override("hydra.run.dir", job.directory)]
         overrides += ["hydra.mode=RUN", f"hydra.job.num={job.number}", f"hydra.job.id={job.number}"]
         return [sys.executable, self.script, *options, *overrides]
 
