@@ -7,7 +7,7 @@
     python annotate.py resume=outputs/annotate/DATE/TIME            the stopped annotation there, with its configuration
 
 Leaves teacher.run (TREC), teacher.parquet, card.md and results.json in its output directory, and meanwhile
-journal.jsonl, from which it goes on. What learns from it:
+journal.jsonl, from which it is resumed. What learns from it:
 `python train.py teacher=run teacher.path=OUT/teacher.run teacher.first_stage=F.run ...`
 """
 

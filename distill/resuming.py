@@ -177,7 +177,8 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
     try:
         merged = OmegaConf.merge(OmegaConf.structured(command.schema), OmegaConf.create(plain))
     except OmegaConfBaseException as error:
-        raise InputError(f"{directory / 'config.yaml'}: {str(error).splitlines()[0]}: take another directory") from None
+        reason = str(error).splitlines()[0]
+        raise InputError(f"resume={directory}: {reason}: see `--cfg job` for the keys that there are") from None
     OmegaConf.set_struct(merged, True)
     return merged
 

@@ -240,7 +240,7 @@ def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaul
     assert (found.optimizer.warmup_steps, found.model.dropout, found.model.layout) == (7, None, "auto")
     assert changes(OmegaConf.load(path), found) == {}
     path.write_text(path.read_text() + "surprise: 1\n")
-    with pytest.raises(InputError, match="config.yaml: Key 'surprise' not in 'TrainConfig'"):
+    with pytest.raises(InputError, match="Key 'surprise' not in 'TrainConfig': see `--cfg job`"):
         resumed(directory)
     path.write_text("a: [1\n")
     with pytest.raises(InputError, match="config.yaml: cannot be read"):

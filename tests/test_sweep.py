@@ -139,12 +139,23 @@ def test_finished_evaluations_are_not_run_again(collection, tmp_path):
         ("resume=somewhere", {}, "resume=somewhere: resumes one run, not a sweep"),
         ("hydra.launcher.n_jobs=0", {}, "hydra.launcher.n_jobs=0: must be at least 1"),
         ("hydra.sweep.subdir=same", {}, "hydra.sweep.subdir gives two jobs one directory"),
+        ("hydra.sweep.subdir=${los.name}", {}, "hydra.sweep.subdir: Interpolation key 'los.name' not found: name keys"),
         ("seed=0,1", {"WORLD_SIZE": "2"}, "-m: a sweep starts processes of its own and does not run under torchrun"),
     ],
 )
 def test_a_sweep_that_cannot_run_is_answered_with_one_line(tmp_path, override, environment, message):
     status, _, errors = run_sweep(tmp_path, "seed=0,1", override, env=os.environ | environment)
     assert status == 2 and errors.startswith(f"error: {message}") and errors.count("\n") == 1
+
+
+def test_jobs_may_be_named_by_their_keys_with_any_character(tmp_path):
+    names = ["hydra.sweep.subdir='depth=${task.depth}, ${hydra.job.override_dirname}'", "task.untrained=false"]
+    for _ in range(2):
+        status, _, errors = run_sweep(tmp_path, "task.depth=5,6", *names, script="evaluate.py")
+        assert status == 0, errors
+    assert errors.count("finished before") == 2
+    found = {path.parent.name for path in tmp_path.glob("*/results.json")}
+    assert found == {f"depth={n}, task.depth={n},task.untrained=False" for n in (5, 6)}
 
 
 def test_a_second_sweep_in_the_same_directory_is_refused(tmp_path):
