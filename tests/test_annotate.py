@@ -301,8 +301,8 @@ def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_pat
         overrides = [f"{name}={collection[name]}" for name in ("passages", "queries")]
         overrides += [f"run={collection['first_stage']}", "depth=4", "window=4", "stride=2", "tries=2"]
         overrides += [f"teacher.llm.base_url=http://127.0.0.1:{port}/v1", f"teacher.llm.model={model}"]
-        for _ in range(2):  # the second time, everything is in the journal
-            run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_tokens=8")
+        for more in ([], [f"resume={tmp_path / 'out'}"]):  # the second time, everything is in the journal
+            run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_tokens=8", *more)
             assert run.returncode == 0, run.stderr
             asked = (tmp_path / "server.log").read_text().count("POST /v1/chat/completions")
             entries = [json.loads(line) for line in (tmp_path / "out" / "journal.jsonl").read_text().splitlines()]
