@@ -440,14 +440,16 @@ def _sweep_name(resume: str | None) -> str | None:
     Most jobs are processes of their own that know of no sweep, but stand in the directory that it has marked.
     """
     if resume is not None:
-        sweep = Path(resume).absolute().parent
+        directory = Path(resume).absolute()
     elif not HydraConfig.initialized():
         return None
     elif HydraConfig.get().mode == RunMode.MULTIRUN:
         return _group_name(Path(HydraConfig.get().sweep.dir))
     else:
-        sweep = run_directory().parent
-    return _group_name(sweep) if any((sweep / mark).is_file() for mark in SWEEP_MARKS) else None
+        directory = run_directory()
+    marked = (parent for parent in directory.parents if any((parent / mark).is_file() for mark in SWEEP_MARKS))
+    sweep = next(marked, None)  # hydra.sweep.subdir may have several levels
+    return _group_name(sweep) if sweep else None
 
 
 def _group_name(sweep: Path) -> str:

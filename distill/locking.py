@@ -27,9 +27,14 @@ _held: list[TextIO] = []
 def locked(path: Path, remedy: str) -> Iterator[TextIO]:
     """Hold the lock of a file, which says who holds it; yields the open file.
 
-    Raises InputError where another process holds it. A file system without locks is warned of.
+    Raises InputError where another process holds it, or where nothing can be written. A file system without locks is
+    warned of.
     """
-    with open(path, "a+", encoding="utf-8") as file:
+    try:
+        opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): take another directory") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -123,6 +123,8 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
         directory = ranks.gather(directory)[0]
     with contextlib.ExitStack() as stack:
         if ranks is None or ranks.is_first:
+            if cfg.resume is None:
+                state_of(cfg, directory)  # refused before anything is written there, the lock included
             directory.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(directory / "run.lock", "wait for it, or take another directory"))
             _take_over(cfg, directory)

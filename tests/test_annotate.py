@@ -286,6 +286,22 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
     assert "teacher/nDCG@10" in json.loads((tmp_path / "out" / "results.json").read_text())
 
 
+def test_ctrl_c_ends_an_annotation_with_one_line_that_resumes_it(collection, tmp_path, serve):
+    server = serve(delay=0.1)
+    command = command_of(tmp_path / "out", *overrides_of(collection, server))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while sum(server.asked.values()) < 6:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    line = f"stopped by Ctrl-C; resume with: python annotate.py resume={tmp_path / 'out'}"
+    assert process.returncode == 130 and "Traceback" not in errors and errors.count(line) == 1, errors
+    again = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'out'}")
+    assert again.returncode == 0 and (tmp_path / "out" / "teacher.run").is_file()
+    assert 24 <= sum(server.asked.values()) <= 24 + 3  # those in flight are asked again
+
+
 def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_path):
     pytest.importorskip("fastapi", reason="transformers serve needs fastapi, uvicorn, openai and accelerate")
     model = make_language_model(tmp_path / "model")

@@ -284,6 +284,13 @@ def test_the_model_card_names_the_overrides_that_a_run_was_started_and_resumed_w
     assert joined_overrides(["loss=adrmse", "train.max_steps=80"], more) == ["loss=adrmse", *more]
 
 
+def test_a_job_in_a_directory_of_several_levels_stays_in_its_sweeps_group(tmp_path):
+    job = tmp_path / "losses" / "loss=lce" / "seed=0"
+    job.mkdir(parents=True)
+    (tmp_path / "losses" / "multirun.yaml").touch()
+    assert compose_config("train", "logger=wandb", as_override("resume", job)).logger.group == "losses"
+
+
 def best_files(directory) -> tuple:
     checkpoint = load_checkpoint(directory / "checkpoints" / "best.pt")
     return checkpoint["step"], (directory / "model" / "model.safetensors").read_bytes()
@@ -351,6 +358,28 @@ def run_patched(patch: str, script: str, *arguments: str) -> subprocess.Complete
     """Run an entry point after a patch, which sends it a signal at a chosen place."""
     code = PATCHED.format(root=str(ROOT), script=str(ROOT / script), arguments=arguments, patch=patch)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+KILLED_AT = {
+    "best.pt": "import distill.checkpoint\nlink = distill.checkpoint.link_checkpoint\n"
+    "def killed(last, best):\n    os.kill(os.getpid(), 9) if best.exists() else link(last, best)\n"
+    "distill.checkpoint.link_checkpoint = killed",
+    "model": "rename = os.rename\n"
+    "def killed(old, new):\n    rename(old, new)\n    str(new).endswith('.model.old') and os.kill(os.getpid(), 9)\n"
+    "os.rename = killed",
+}
+
+
+@pytest.mark.parametrize("place", KILLED_AT)
+def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_overrides, tmp_path, place):
+    overrides = [*file_overrides, "optimizer.lr=0.01", "train.max_steps=8"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    train(compose_config("train", *overrides), straight)
+    run = run_patched(KILLED_AT[place], "train.py", *overrides, f"hydra.run.dir={killed}")
+    assert run.returncode == -9, run.stderr
+    assert (killed / "model").is_dir() == (place == "best.pt") and (killed / "checkpoints" / "best.pt").is_file()
+    train(resumed(killed), killed)
+    assert best_files(killed) == best_files(straight)
 
 
 @pytest.mark.parametrize(("number", "name"), [(2, "Ctrl-C"), (15, "SIGTERM")])
