@@ -159,19 +159,20 @@ def describe(changed: dict[str, tuple[Any, Any]], most: int = NAMED) -> str:
 def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tuple[str, ...] = ()) -> DictConfig:
     """Return the configuration of the run that cfg.resume names, with what the command line says in its place.
 
-    default: the composition without overrides; what differs from it, and the named keys, were said. Both are Hydra's
-    where they are not given. Raises InputError for a directory without a run of this command.
+    default: the composition of the chosen options without any other override; what differs from it, and the named keys
+    and groups, were said. Both are Hydra's where they are not given. Raises InputError for a directory without a run of
+    this command.
     """
     if default is None:
-        default, named = _default_config(), _named_keys(cfg)
+        default, named = _what_was_named(cfg)
     command, directory = command_of(cfg), Path(cfg.resume)
     check_resume(cfg, command.needs, command.noun)
     saved = read_config(directory)
     check_command(saved, command, directory)
     plain = _fill(_renamed(_plain(saved), default), default, _default_value)
     given = _plain(cfg)
-    said = _said(cfg, default, named) | {key: _at(given, key) for key in named}
-    for path, value in said.items():
+    said = {key: _at(given, key) for key in named if _is_value(given, key) or _is_other_choice(given, plain, key)}
+    for path, value in (_said(cfg, default, named) | said).items():
         _put(plain, path, copy.deepcopy(value))
     plain["resume"] = as_literal(directory)
     try:
@@ -183,6 +184,16 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
     return merged
 
 
+def _is_value(given: dict, key: str) -> bool:
+    return _has(given, key) and not isinstance(_at(given, key), dict)
+
+
+def _is_other_choice(given: dict, saved: dict, group: str) -> bool:
+    """Whether another option of a group was chosen than the saved one, which then gives all keys of the group."""
+    keys = [f"{group}.{name}" for name in CHOICE if _has(given, f"{group}.{name}")]
+    return any(_at(given, key) not in ("???", _at(saved, key)) for key in keys)
+
+
 def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
     """Raise InputError for a directory of another command."""
     other = command_of(saved)
@@ -190,27 +201,20 @@ def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
         raise InputError(f"{directory}: holds an output of {other.script}, not of {command.script}: take another")
 
 
-def _default_config() -> DictConfig:
-    cfg = GlobalHydra.instance().config_loader().load_configuration(
-        config_name=HydraConfig.get().job.config_name, overrides=[], run_mode=RunMode.RUN
-    )  # fmt: skip
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
-    return cfg
-
-
-def _named_keys(cfg: DictConfig) -> tuple[str, ...]:
-    """Keys of the command line: values, also where they are the default, and what tells which option was chosen."""
-    plain, keys = _plain(cfg), []
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    for override in parser.parse_overrides(command_overrides("task")):
+def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
+    """Return the composition of the command line's options alone, and its keys and groups."""
+    loader, given = GlobalHydra.instance().config_loader(), _plain(cfg)
+    named, options = [], []
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(command_overrides("task")):
         key = override.package or override.key_or_group
-        node = _at(plain, key)
-        if isinstance(node, dict) and not isinstance(override.value(), dict):  # a group
-            keys += [f"{key}.{name}" for name in CHOICE if name in node]
-        elif node is not None or not override.is_delete():
-            keys.append(key)
-    return tuple(key for key in keys if key != "resume" and _has(plain, key) and _at(plain, key) != "???")
+        if key != "resume":
+            named.append(key)
+        if isinstance(_at(given, key), dict) and isinstance(override.value(), str):  # an experiment is no such option
+            options.append(override.input_line)
+    default = loader.load_configuration(HydraConfig.get().job.config_name, options, RunMode.RUN)
+    OmegaConf.set_struct(default, False)
+    del default["hydra"]
+    return default, tuple(named)
 
 
 def _said(node: DictConfig, default: DictConfig, named: tuple[str, ...], prefix: str = "") -> dict[str, Any]:

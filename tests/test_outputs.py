@@ -25,6 +25,7 @@ from evaluate import evaluate
 from train import joined_overrides, train
 
 MARKS = st.text(alphabet="ab1e5-/.,=:'\"\\ ${}[]()\n\t~+@%é中?", max_size=12)
+OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")
 PARSER = OverridesParser.create()
 
 
@@ -45,11 +46,11 @@ def started(directory, *overrides, name: str = "train"):
 
 
 def resumed(directory, *overrides, name: str = "train"):
-    """Compose `resume=DIR` with overrides, of which all keys count as named."""
-    keys = tuple(one.lstrip("+").partition("=")[0] for one in overrides)
-    named = tuple(f"{key}.name" if key in ("loss", "backbone", "data", "teacher", "task") else key for key in keys)
+    """Compose `resume=DIR` with overrides, as the entry points do."""
+    named = tuple(one.lstrip("+").partition("=")[0] for one in overrides)
+    options = [one for one, key in zip(overrides, named, strict=True) if key in OPTIONS]
     cfg = compose_config(name, *overrides, as_override("resume", directory))
-    return resumed_config(cfg, compose_config(name), named)
+    return resumed_config(cfg, compose_config(name, *options), named)
 
 
 def assert_refused(directory, message: str, *overrides) -> None:
@@ -169,7 +170,7 @@ def test_resume_alone_takes_the_configuration_from_the_directory(file_overrides,
     directory = tmp_path / "lr=1e-3,seed=0"
     overrides = [*file_overrides, "loss=adrmse", "loss.alpha=2", "seed=3", "data.depth=5"]
     cfg = started(directory, *overrides)
-    for repeated in ([], overrides, ["seed=3"]):
+    for repeated in ([], overrides, ["seed=3"], ["loss=adrmse"]):
         found = resumed(directory, *repeated)
         assert changes(cfg, found) == {} and found.resume == str(directory), repeated
         assert (found.loss.alpha, found.seed, found.data.depth, found.optimizer.lr) == (2.0, 3, 5, 1e-3)
@@ -197,8 +198,11 @@ def test_what_may_differ_is_taken_and_all_else_is_refused_with_its_line(file_ove
     assert saved.seed == 3
     for override, message in (
         ("seed=0", r"\(seed: 3 -> 0\)"),  # the default, but named
-        ("loss=ranknet", r"\(loss.name: lce -> ranknet\)"),
-        ("loss=bce", r"\(loss.name: lce -> bce; loss.target: label -> .*\)|\(loss.name: lce -> bce\)"),
+        (
+            "loss=ranknet",
+            r"\(loss.implementation: None -> auto; loss.name: lce -> ranknet; loss.target: label -> rank\)",
+        ),
+        ("loss=bce", r"\(loss.name: lce -> bce\)"),
         ("train.max_steps=11", r"\(train.max_steps: 12 -> 11\)"),
         ("train.max_steps=null", r"\(train.max_steps: 12 -> None\)"),
         ("backbone.name=org/name", r"\(backbone.name: .* -> org/name\)"),
@@ -206,6 +210,13 @@ def test_what_may_differ_is_taken_and_all_else_is_refused_with_its_line(file_ove
     ):
         assert_refused(directory, f"differs from that of the stopped training {message}: leave that out", override)
     assert OmegaConf.load(directory / "config.yaml") == saved
+
+
+def test_another_option_of_a_group_is_taken_whole_also_if_it_is_the_default(tmp_path):
+    started(tmp_path, "logger=wandb", "logger.mode=offline", "logger.project=p")
+    assert resumed(tmp_path, "logger=wandb").logger.project == "p"
+    logger = resumed(tmp_path, "logger=none").logger
+    assert (logger.name, logger.mode, logger.project) == ("none", "disabled", None)
 
 
 def test_only_a_run_that_is_named_may_have_other_files_or_more_steps(file_overrides):
