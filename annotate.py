@@ -39,8 +39,9 @@ ANY_TIME = (
 def annotate(cfg: DictConfig, directory: Path) -> None:
     """Annotate as configured; raises InputError for bad input, and where max_cost is reached."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.collection import check_queries, read_passages, read_queries
+    from distill.collection import known_queries, read_passages, read_queries
     from distill.download import with_local_files
+    from distill.fields import Fields
     from distill.lists import choose_queries
     from distill.teachers.annotation import agreement, lists_to_rank, write_annotation
     from distill.trec import read_run
@@ -48,11 +49,12 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
     prepare_directory(cfg, directory)
     local = with_local_files(cfg)
     run = read_run(local.run)
-    queries = read_queries(local.queries)
-    check_queries(run, cfg.run, queries, cfg.queries)
-    query_ids = choose_queries(run, cfg.num_queries, cfg.subset_seed, cfg.run)
+    queries = read_queries(local.queries, Fields.of(cfg, "queries"))
+    known = known_queries(run, cfg.run, queries, cfg.queries)
+    query_ids = choose_queries(known, cfg.num_queries, cfg.subset_seed, cfg.run)
     run = {query_id: run[query_id].cut(cfg.depth) for query_id in query_ids}
-    passages = read_passages(local.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
+    doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
+    passages = read_passages(local.passages, doc_ids, Fields.of(cfg))
     run = lists_to_rank(run, cfg, passages)
     agreement(run, run, local)  # what cannot be compared with is refused before anything is paid
     if cfg.teacher.llm.engine == "cross-encoder":

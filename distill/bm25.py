@@ -16,9 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from distill.cache import cache_directory, key_of, make_once, source_state
-from distill.collection import Texts, iterate_texts
+from distill.collection import USUAL, Texts, iterate_texts, refuse_twice
 from distill.errors import InputError
-from distill.tokens import offsets_of, silent
+from distill.fields import Fields
+from distill.tokens import look_up_table, offsets_of, silent
 from distill.trec import RankedList, Run
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ FORMAT = 1  # of the index's files: one of another format is made anew
 AT_ONCE = 1_000  # texts or queries
 
 
-def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float = B) -> Run:
+def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float = B, fields: Fields = USUAL) -> Run:
     """Return the `depth` best passages of a source for each query; those that share no word with it are left out.
 
     A query without any such passage is left out, too, and counted. Raises InputError for whatever is wrong with the
@@ -37,7 +38,7 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
     """
     import bm25s
 
-    directory = _open_index(source, k1, b)
+    directory = _open_index(source, k1, b, fields)
     index = bm25s.BM25.load(str(directory), mmap=True, show_progress=False)
     ids, offsets = np.load(directory / "ids.npy", mmap_mode="r"), np.load(directory / "id_offsets.npy", mmap_mode="r")
     run: Run = {}
@@ -64,31 +65,37 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
     return run
 
 
-def _open_index(source: str, k1: float, b: float) -> Path:
-    key = key_of(source=source_state(source), k1=k1, b=b, format=FORMAT)
+def _open_index(source: str, k1: float, b: float, fields: Fields) -> Path:
+    key = key_of(source=source_state(source), k1=k1, b=b, fields=[fields.id, fields.texts], format=FORMAT)
     name = f"{Path(source).name}-{key}"
-    return make_once(cache_directory() / "bm25" / name, lambda path: _write_index(path, source, k1, b))
+    return make_once(cache_directory() / "bm25" / name, lambda path: _write_index(path, source, k1, b, fields))
 
 
-def _write_index(directory: Path, source: str, k1: float, b: float) -> None:
+def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fields) -> None:
     import bm25s
     from bm25s.tokenization import Tokenized, Tokenizer
 
     tokenizer = Tokenizer(stopwords=STOP_WORDS)
     lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
-    texts = _remembered(iterate_texts(source, "passages"), ids, id_lengths)
+    texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
     stream = tokenizer.streaming_tokenize(texts)
     for found in tqdm(stream, f"BM25: reading {source}", unit=" passages", disable=silent(True)):
         words.extend(found)
         lengths.append(len(found))
     if not lengths:
         raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
+    id_offsets = offsets_of(np.frombuffer(id_lengths, np.int64))
+    try:
+        look_up_table(np.frombuffer(ids, np.uint8), id_offsets, source, "passages")
+    except InputError:
+        refuse_twice(source, "passages", fields)  # with the line
+        raise
     index = bm25s.BM25(k1=k1, b=b)
     corpus = _Corpus(np.frombuffer(words, np.int32), offsets_of(np.frombuffer(lengths, np.int64)))
     index.index(Tokenized(corpus, tokenizer.get_vocab_dict()), show_progress=len(lengths) > 100_000)
     index.save(str(directory), show_progress=False)
     np.save(directory / "ids.npy", np.frombuffer(ids, np.uint8))
-    np.save(directory / "id_offsets.npy", offsets_of(np.frombuffer(id_lengths, np.int64)))
+    np.save(directory / "id_offsets.npy", id_offsets)
 
 
 def _remembered(texts: Iterator[tuple[str, str]], ids: bytearray, id_lengths: array) -> Iterator[str]:

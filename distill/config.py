@@ -102,6 +102,10 @@ class Data:
     num_negatives: int | None = None
     list_size: int | None = None
     list_choice: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
@@ -133,6 +137,10 @@ class TaskPart:
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
@@ -154,6 +162,10 @@ class Task:
     tasks: dict[str, Any] = field(default_factory=dict)  # of TaskPart, checked by check_task: + can then add one
     runs: str | None = None
     means: list[str] = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
@@ -263,6 +275,10 @@ class RetrieveConfig:
     model: str | None = None
     batch_size: int = MISSING
     device: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
@@ -304,6 +320,10 @@ class AnnotateConfig:
     passages: str = MISSING
     queries: str = MISSING
     run: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
     depth: int = MISSING
     num_queries: int | None = None
     subset_seed: int = MISSING

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.collection import Texts, iterate_texts
+from distill.collection import USUAL, Texts, iterate_texts, refuse_twice
 from distill.errors import InputError
+from distill.fields import Fields
 from distill.tokens import silent
 from distill.trec import RankedList, Run
 
@@ -22,20 +23,28 @@ BLOCK = 4096  # passages that are encoded and compared at once
 
 @torch.inference_mode()
 def encoder_run(
-    source: str, queries: Texts, depth: int, name: str, kind: str, batch_size: int, device: torch.device
+    source: str,
+    queries: Texts,
+    depth: int,
+    name: str,
+    kind: str,
+    batch_size: int,
+    device: torch.device,
+    fields: Fields = USUAL,
 ) -> Run:
     """Return the `depth` best passages of a source for each query, by the encoder's own similarity.
 
     kind: "dense" or "sparse". Passages of equal score keep the order of the source. Raises InputError where
     sentence-transformers or the encoder cannot be loaded, and for whatever is wrong with the source.
     """
+    refuse_twice(source, "passages", fields)  # encoding takes hours: before it begins
     encoder = _load(name, kind, device)
     options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
     encoded = encoder.encode_query(list(queries.values()), **options)
     best = torch.zeros(len(queries), 0)  # [Q, k] scores, descending
     rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
     doc_ids: list[str] = []
-    passages = iterate_texts(source, "passages")
+    passages = iterate_texts(source, "passages", fields)
     with tqdm(desc=f"encoding {source}", unit=" passages", disable=silent(True)) as bar:
         while block := list(itertools.islice(passages, BLOCK)):
             found = encoder.encode_document([text for _, text in block], **options)

@@ -23,7 +23,7 @@ from types import ModuleType
 import numpy as np
 
 from distill.errors import InputError
-from distill.trec import numbered_lines
+from distill.files import text_lines
 
 ALPHA = 0.05  # methods whose p-value is above it are joined in the diagram
 FIGURES = (".png", ".svg")
@@ -50,7 +50,7 @@ def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file: give the per-query CSV that evaluate.py writes")
-    rows = ((place, _split(place, line)) for place, line in numbered_lines(str(path)))
+    rows = ((place, _split(place, line)) for place, line in text_lines(str(path)))
     place, header = next(rows, (f"{path}:1", []))
     values: dict[str, dict[str, float]] = {name: {} for name in header[1:]}
     if header[:1] != ["query_id"] or not values or len(values) < len(header) - 1:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.collection import Texts, check_passages, check_queries, drop_empty, read_passages, read_queries
+from distill.collection import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
 from distill.config import is_path, split_suite
 from distill.download import with_local_files
 from distill.errors import InputError, Unavailable
+from distill.fields import Fields
 from distill.outputs import write_whole
 from distill.trec import Qrels, Run, read_qrels, read_run, write_run
 
@@ -75,9 +76,11 @@ def read_task(cfg: DictConfig, texts: bool = True) -> Task:
     if cfg.licence and texts:
         log.info("%s: its texts need a licence: %s", cfg.name, cfg.licence)
     cfg = with_local_files(cfg)
-    queries = read_queries(cfg.queries) if cfg.queries else {}
+    queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
     qrels = read_qrels(cfg.qrels)
     run = _read_first_stage(cfg, queries, qrels)
+    if texts:
+        run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
     foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
     if foreign:
         log.info(
@@ -97,8 +100,8 @@ def read_task(cfg: DictConfig, texts: bool = True) -> Task:
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
     if texts:
-        task.passages = read_passages(cfg.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
-        check_queries(run, cfg.run, queries, cfg.queries)
+        doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
+        task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
         check_passages(run, cfg.run, task.passages, cfg.passages)
         task.run = drop_empty(run, task.passages, cfg.name)
     return task
@@ -111,7 +114,7 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels) -> Run:
         judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
         if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
-        run = bm25_run(cfg.passages, judged, (cfg.depth or 1000) + cfg.drop_identical)
+        run = bm25_run(cfg.passages, judged, (cfg.depth or 1000) + cfg.drop_identical, fields=Fields.of(cfg))
     elif is_path(cfg.run) and not Path(cfg.run).is_file():
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:

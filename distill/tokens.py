@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.collection import Texts, second_line
+from distill.collection import Texts
 from distill.errors import InputError
 
 HASHED_AT_ONCE = 1_000_000  # ids: bounds the memory that hashing takes
@@ -202,7 +202,7 @@ def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: st
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
         one, other = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
         if one == other:
-            raise InputError(f"{second_line(source, kind, one)}: id {one} appears twice: ids must be unique")
+            raise InputError(f"{source}: id {one} appears twice: ids must be unique")
         raise InputError(f"{source}: ids {one} and {other} have the same 64-bit hash: rename one of them")
     return hashes, rows
 

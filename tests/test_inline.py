@@ -87,8 +87,8 @@ def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
         ({"query": "q", "pos": [], "neg": ["a"]}, r"lines.jsonl:2: `pos` is empty"),
         ({**LINES[1], "neg_scores": [1, 2]}, r"lines.jsonl:2: 2 `neg_scores` for 1 passages in `neg`"),
         ({**LINES[1], "neg_scores": None}, r"lines.jsonl:2: no `neg_scores` for 1 passages"),
-        ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` holds '2', which is no finite number"),
-        ({**LINES[1], "neg_scores": [float("nan")]}, r"lines.jsonl:2: `neg_scores` holds nan"),
+        ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` '2' is no number"),
+        ({**LINES[1], "neg_scores": [float("nan")]}, r"lines.jsonl:2: `neg_scores` nan is not finite"),
     ],
 )
 def test_a_bad_line_is_answered_with_file_line_and_reason(write, backbone, line, message):

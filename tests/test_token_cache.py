@@ -187,7 +187,7 @@ def test_a_damaged_store_is_noticed_and_made_anew(passages, backbone, in_process
     [
         ("d1\ta\nd2\tb\nd1\tc\n", r"p.tsv:3: id d1 appears twice"),
         ("d1\ta\nd2 b\n", r"p.tsv:2: one column instead of two"),
-        ("", r"p.tsv: holds no passages"),
+        ("", r"p.tsv: is empty"),
     ],
 )
 def test_a_bad_collection_is_answered_with_file_line_and_reason(tmp_path, backbone, in_process, cache, text, message):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.collection import Texts, check_passages, drop_empty
+from distill.collection import Texts, check_passages, drop_empty, log_left_out
 from distill.errors import InputError
 from distill.outputs import write_whole
 from distill.tasks import measure, parse_measures
@@ -15,11 +15,17 @@ from distill.trec import RankedList, Run, read_qrels, read_run, write_run
 
 
 def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
-    """Return the lists of two passages and more, without empty ones; raises InputError for unknown ids."""
+    """Return the lists of two passages and more, without empty passages; raises InputError for unknown ids.
+
+    Queries with fewer are left out and counted.
+    """
     check_passages(run, cfg.run, passages, cfg.passages)
-    kept = {query_id: ranked for query_id, ranked in drop_empty(run, passages, cfg.run).items() if len(ranked) > 1}
+    filled = drop_empty(run, passages, cfg.run)
+    kept = {query_id: ranked for query_id, ranked in filled.items() if len(ranked) > 1}
     if not kept:
         raise InputError(f"{cfg.run}: no query has two passages with a text: nothing to rank")
+    short = [query_id for query_id in filled if query_id not in kept]
+    log_left_out(cfg.run, "queries have fewer than two passages to rank", short, len(run))
     return kept
 
 
