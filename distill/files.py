@@ -10,7 +10,6 @@ Whatever is damaged raises InputError with the file and, where it has lines, the
 """
 
 import csv
-import functools
 import gzip
 import json
 import zlib
@@ -118,27 +117,27 @@ def numbered_rows(path: str, form: str | None = None) -> Iterator[tuple[str, dic
 def parse_object(line: str, place: str) -> dict:
     """Return the JSON object of a line; raises InputError for anything else, and for a key that comes twice."""
     try:
-        row = json.loads(line, object_pairs_hook=functools.partial(_unique_keys, place))
+        row = _decoder.decode(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{place}: is no JSON object ({error.msg}): expected one a line") from None
     except RecursionError:
         raise InputError(f"{place}: is no JSON that can be read: it is nested too deep") from None
-    except InputError:
-        raise
-    except ValueError as error:  # a whole number of more than 4300 digits
+    except ValueError as error:  # a key that comes twice, or a whole number of more than 4300 digits
         raise InputError(f"{place}: is no JSON that can be read ({error})") from None
     if not isinstance(row, dict):
         raise InputError(f"{place}: is no JSON object: expected one a line, in braces")
     return row
 
 
-def _unique_keys(place: str, pairs: list[tuple[str, object]]) -> dict:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"{place}: has `{twice}` twice: keep one of the two")
+        raise ValueError(f"`{next(key for key in keys if keys.count(key) > 1)}` comes twice")
     return row
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)  # json.loads would build one for each line
 
 
 def unique_names(names: list[str], place: str) -> list[str]:

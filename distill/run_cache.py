@@ -250,12 +250,17 @@ def _byte_blocks(source: str) -> Iterator[tuple[int, bytes]]:
 def _plain_table(block: bytes) -> pa.Table | None:
     """Parse a block by pyarrow's CSV reader; None where that reader could see other columns or numbers than ours."""
     delimiter = b"\t" if b"\t" in block else b" "
-    ends = delimiter + b"\n", b"\n" + delimiter, delimiter + b"\r", delimiter * 2
-    if block.count(b"\r") != block.count(b"\r\n") or block.translate(None, PLAIN + delimiter + b"\r"):
+    if block.translate(None, PLAIN + delimiter + b"\r"):
+        return None
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         return None
     # pyarrow would skip a byte order mark in the middle of a file, too
-    if block.startswith((delimiter, BYTE_ORDER_MARK)) or block.endswith(delimiter) or any(end in block for end in ends):
+    if block.startswith((delimiter, BYTE_ORDER_MARK)) or block.endswith(delimiter):
         return None
+    text = np.frombuffer(block, np.uint8)
+    blanks, delimiters = text <= ord(" "), text == ord(delimiter)
+    if (delimiters[1:] & blanks[:-1]).any() or (delimiters[:-1] & blanks[1:]).any():
+        return None  # an empty column
     try:
         table = pyarrow.csv.read_csv(
             io.BytesIO(block),
@@ -267,10 +272,13 @@ def _plain_table(block: bytes) -> pa.Table | None:
         )
     except pa.ArrowInvalid:
         return None
-    if not len(table) or _first_bad_id(table["query_id"]) >= 0 or _first_bad_id(table["doc_id"]) >= 0:
-        return None
+    ids = table["query_id"], table["doc_id"]
+    if block.isascii():  # then no id can hold anything odd
+        well_formed = all((pc.max(pc.binary_length(column)).as_py() or 0) <= MAX_ID for column in ids)
+    else:
+        well_formed = _is_utf8(block) and all(_first_bad_id(column) < 0 for column in ids)
     finite = all(pc.all(pc.is_finite(table[name])).as_py() for name in ("score", "rank"))
-    return table if finite and (block.isascii() or _is_utf8(block)) else None
+    return table if well_formed and finite else None
 
 
 def _is_utf8(block: bytes) -> bool:

@@ -10,8 +10,10 @@ content of a disagreement.
 import collections
 import gzip
 import json
+import math
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -39,13 +41,17 @@ ENDS = ["\n", "\n", "\n", "\n", "\r\n", "\r", "\n\n", " \n", "\t\n", "\n \n", "\
 VALUES = [None, 1, 2**60, 1.5, True, b"q1", ["q1"], "q1", float("nan"), {"a": 1}]
 
 
-def main(minutes: float = 1, seed: int = 0) -> collections.Counter:
-    """Fuzz for so many minutes; return how often each outcome was met. Raises AssertionError where readers disagree."""
+def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) -> collections.Counter:
+    """Fuzz for so many minutes or cases; return how often each outcome was met.
+
+    Raises AssertionError with the content on which readers disagree.
+    """
     rng, counts = random.Random(seed), collections.Counter()
     end = time.monotonic() + minutes * 60
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DISTILL_CACHE"] = f"{folder}/cache"
-        while time.monotonic() < end:
+        while time.monotonic() < end and counts.total() < num_cases:
+            shutil.rmtree(f"{folder}/cache", ignore_errors=True)
             kind = rng.choice([check_run, check_run, check_parquet_run, check_texts])
             counts[f"{kind.__name__}: {kind(rng, Path(folder))}"] += 1
     return counts
@@ -265,6 +271,6 @@ def use_bytes_as_tokens() -> None:
 if __name__ == "__main__":
     use_bytes_as_tokens()
     options = dict(argument.split("=") for argument in sys.argv[1:])
-    outcomes = main(float(options.get("minutes", 1)), int(options.get("seed", 0)))
+    outcomes = main(minutes=float(options.get("minutes", 1)), seed=int(options.get("seed", 0)))
     for name, number in sorted(outcomes.items()):
         print(f"{number:10} {name}")
