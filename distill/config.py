@@ -352,7 +352,7 @@ LOSS_SCHEMAS = {
 
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 FREE = ("resume", "train.num_workers")  # a resumed run may change these
-FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
+FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 MEANS = ("arithmetic", "geometric", "quadratic")
 CHOICES = {
     "backbone.weights": ("pretrained", "random"),
