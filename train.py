@@ -106,7 +106,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
     validators = [Reranker(task, model, judged_only=True, ranks=ranks) for task in validation]
     testers = [Reranker(task, model, ranks=ranks) for task in tasks]
-    if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
+    if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
         model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
     optimizer = make_optimizer(model, cfg.optimizer)
     options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
