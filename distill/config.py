@@ -170,7 +170,10 @@ class Optimizer:
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)
-    warmup_steps: int = at_least(0)
+    warmup: float = must(
+        "be a share of the steps below 1, as in 0.1, or a whole number of steps",
+        lambda value: 0 <= value < 1 or (value >= 1 and value % 1 == 0),
+    )
     schedule: str = choice("constant", "linear", "cosine")
     max_grad_norm: float | None = above(0, default=None)
 
@@ -400,6 +403,15 @@ def _group_name(sweep: Path) -> str:
 def chosen_experiment() -> str | None:
     """The option of the group `experiment` that the command line chose; None for none."""
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+
+
+def refuse_renamed(arguments: list[str]) -> None:
+    """Raise InputError for a key that has another name now: Hydra would only say that it is unknown."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("+~").partition("=")
+        if key == "optimizer.warmup_steps":
+            new = "optimizer.warmup"
+            raise InputError(f"{key}={value}: is {new} now, below 1 a share of the steps: write {new}={value}")
 
 
 def check_train(cfg: DictConfig) -> None:
