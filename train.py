@@ -70,6 +70,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.optim import make_optimizer, set_lr, warn_of_warmup
     from distill.rerank import Reranker
     from distill.tasks import measure_rows, measure_together, read_tasks, suite_results, task_directory, write_task
+    from distill.verdict import agreement_results, log_verdict, measure_agreement
 
     started = time.perf_counter()
     ranks = start_ranks(choose_device(cfg.train.device))
@@ -270,11 +271,15 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     if tasks and ranks.is_first:
         num_queries = {name: len(values) for name, values in per_query.items()}
         print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
+    taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
+    results |= agreement_results(taus)
     if ranks.is_first:
         write_card(model_directory, cfg, results, command_line() if HydraConfig.initialized() else None)
     tracker.finish(results, model_directory, per_query)
     ranks.finish()
     log.info("model: %s", model_directory)
+    if ranks.is_first:
+        log_verdict(cfg, directory, results, measured, validation, taus)
     return results
 
 
