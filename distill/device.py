@@ -54,8 +54,8 @@ def cpu_flags(cpu_info: Path) -> frozenset[str]:
 def _warn_of_slow_bfloat16(flags: frozenset[str]) -> None:
     if flags and not flags & BFLOAT16_FLAGS:
         log.warning(
-            "precision=bfloat16: this CPU has no instructions for it (none of %s): with AVX2 alone it took eight times as "
-            "long as float32: use float32 or auto",
+            "precision=bfloat16: this CPU has no instructions for it (none of %s): with AVX2 alone it took eight times "
+            "as long as float32: use float32 or auto",
             ", ".join(sorted(BFLOAT16_FLAGS)),
         )
 
