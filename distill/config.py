@@ -453,6 +453,7 @@ def check_train(cfg: DictConfig) -> None:
         _check_source(cfg, name)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
+        check_stride(cfg[name], name, cfg.model.passage_length)
     if not has_tasks(cfg.validation) and cfg.train.patience is not None:
         raise InputError(
             f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
@@ -552,6 +553,15 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
         if part.run is None or not task.tasks:  # of a suite's runs, some may be missing
             _check_source(part, "run", required=True, prefix=prefix)
         _check_source(part, "teacher", prefix=prefix)
+
+
+def check_stride(task: DictConfig, key: str, passage_length: int) -> None:
+    """Check that windows leave nothing between them unread, once the length of one is known; raises InputError."""
+    if task.window_stride is not None and task.window_stride > passage_length:
+        raise InputError(
+            f"{key}.window_stride={task.window_stride} exceeds the window, model.passage_length={passage_length}: the "
+            "tokens between two windows would never be read: lower it, or set it to null for half a window"
+        )
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:

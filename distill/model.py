@@ -79,6 +79,11 @@ class CrossEncoder(nn.Module):
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self.choose_layout(layout)
+        if self.max_length <= self.template.num_special:
+            raise InputError(
+                f"pairs of {self.max_length} tokens hold nothing but {self.template.num_special} special ones: raise "
+                "the max_length of the model's distill.json, or the model_max_length of its tokenizer_config.json"
+            )
         longest = longest_input(backbone.config)
         if self.max_length > longest:
             raise InputError(

@@ -209,6 +209,11 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("loss.name=lce", "loss.name=lce is unknown: choose one of ranknet"),
         ("validation.windows=0", "validation.windows=0: must be at least 1"),
         ("validation.depth=0", "validation.depth=0: must be at least 1"),
+        (
+            "task.window_stride=65",
+            "task.window_stride=65 exceeds the window, model.passage_length=64: the tokens between",
+        ),
+        ("validation.window_stride=100 validation.windows=3", "validation.window_stride=100 exceeds the window"),
         ("task.means=[harmonic]", r"task.means=\['harmonic'\]: harmonic is unknown: choose one of arithmetic"),
         ("task=sample-suite +task.tasks.sample-val.depth=0", "task.tasks.sample-val.depth=0: must be at least 1"),
     ],
