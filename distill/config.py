@@ -182,7 +182,7 @@ class Optimizer:
 class Train:
     batch_size: int = at_least(1)
     max_steps: int | None = at_least(1, default=None)
-    max_epochs: float | None = above(0, default=None)
+    max_epochs: float | None = above(0, below=2**31, default=None)
     max_tokens: int = at_least(1)
     validate_every: int = at_least(1)
     patience: int | None = at_least(1, default=None)

@@ -55,8 +55,8 @@ def test_windows_that_leave_tokens_unread_are_refused_when_the_model_is_known(tm
     run = run_evaluate(tmp_path / "out", f"model={tmp_path / 'model'}", *overrides, "task.window_stride=17")
     assert run.returncode == 2
     assert run.stderr.strip().splitlines()[-1] == (
-        "error: task.window_stride=17 exceeds the window, model.passage_length=16: the tokens between two windows would "
-        "never be read: lower it, or set it to null for half a window"
+        "error: task.window_stride=17 exceeds the window, model.passage_length=16: the tokens between two windows "
+        "would never be read: lower it, or set it to null for half a window"
     )
 
 
