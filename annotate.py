@@ -63,12 +63,12 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
         if cfg.dry_run:
             print(f"{sum(map(len, run.values()))} pairs for {cfg.teacher.llm.model}; no request, no cost")
             return
-        ranking, flagged, totals = score_lists(run, queries, passages, cfg), {}, None
+        (ranking, notes), flagged, totals = score_lists(run, queries, passages, cfg), {}, None
     else:
-        ranking, flagged, totals = ask_llm(cfg, directory, run, queries, passages)
+        (ranking, flagged, totals), notes = ask_llm(cfg, directory, run, queries, passages), []
         if cfg.dry_run:
             return
-    results = write_annotation(directory, cfg, local, run, ranking, flagged, totals)
+    results = write_annotation(directory, cfg, local, run, ranking, flagged, totals, notes)
     for name, value in results.items():
         print(f"{name:40} {value:.4f}")
     log.info("teacher's ranking: %s", directory / "teacher.run")
@@ -135,6 +135,11 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
         "%d requests (%d answers were there), %d million tokens, %s", totals.requests, totals.journaled,
         (totals.tokens_in + totals.tokens_out) // 10**6, ", ".join(f"{n} {kind}" for kind, n in totals.answers.items()),
     )  # fmt: skip
+    if totals.tied:
+        log.warning(
+            "in %d of %d lists more than half of the passages share their score: these keep the first stage's order",
+            *(totals.tied, len(lists)),
+        )
     return orders, flagged, totals
 
 

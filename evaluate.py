@@ -21,7 +21,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config import check_evaluate, register_schemas, split_suite
+from distill.config import check_evaluate, check_stride, register_schemas, split_suite
 from distill.errors import InputError, Unavailable
 from distill.outputs import run_job, write_config
 
@@ -81,6 +81,7 @@ def load_model(cfg: DictConfig, ranks):
     from distill.onnx import OnnxScorer
 
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(ranks.device)
+    check_stride(cfg.task, "task", model.passage_length)
     is_graph = isinstance(model.backbone, OnnxScorer)
     if is_graph and cfg.precision == "bfloat16":
         raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, which has its own: leave it out")

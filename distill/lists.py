@@ -28,7 +28,7 @@ from distill.files import as_text, find_line, numbered_lines
 from distill.permutations import read_permuted_run
 from distill.run_cache import CachedRun
 from distill.token_cache import open_token_store, store_key
-from distill.tokens import FlatFile, TokenStore, offsets_of
+from distill.tokens import FlatFile, TokenStore, offsets_of, warn_of_cut_queries
 from distill.trec import LARGE_FILE, RankedList, read_qrels, read_run
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
         ]
         columns = _concatenate(list(_Join(cfg, source.path, *stores).blocks(lists)))
     lists = TrainingLists(*stores, **columns)
+    rows = np.unique(lists.query_rows)
+    warn_of_cut_queries(lists.queries.cut_ids(rows), len(rows), model.query_length, "training")
     num_passages = len(lists.rows)
     log.info("training: %d lists, %d passages, %.1f a list", len(lists), num_passages, num_passages / len(lists))
     return lists

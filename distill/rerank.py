@@ -14,7 +14,7 @@ from distill.batch import make_batch
 from distill.distributed import Ranks
 from distill.model import CrossEncoder
 from distill.tasks import Task
-from distill.tokens import TokenStore, silent
+from distill.tokens import TokenStore, silent, warn_of_cut_queries
 from distill.trec import RankedList, Run
 
 PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory
@@ -34,6 +34,8 @@ class Reranker:
         self.run = {query_id: run[query_id] for query_id in self.query_ids[self.ranks.rank :: self.ranks.size]}
         queries = {query_id: task.queries[query_id] for query_id in self.run}
         self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries", model.template.query_text)
+        self.cut_queries = [query_id for part in self.ranks.gather(self.queries.cut_ids()) for query_id in part]
+        warn_of_cut_queries(self.cut_queries, len(self.query_ids), model.query_length, task.name)
         # A long passage is cut into windows of the model's length, of which the best counts (MaxP, Dai & Callan 2019)
         self.length, self.windows = model.passage_length, task.windows
         self.stride = task.window_stride or max(self.length // 2, 1)

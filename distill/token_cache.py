@@ -4,8 +4,8 @@
 
 A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
 `offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
-`hashed_rows` [N]; beside them meta.json says what it was made from, with a checksum of each array. It is made by
-several processes, and goes on where a stopped run left it.
+`hashed_rows` [N]; `cut` [N] marks the texts that were longer; beside them meta.json says what it was made from, with a
+checksum of each array. It is made by several processes, and goes on where a stopped run left it.
 """
 
 import collections
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the files of a store: one of another format is made anew
 ARRAYS = {"offsets": np.int64, "ids": np.uint8, "id_offsets": np.int64, "hashes": np.uint64, "hashed_rows": np.int32}
+ARRAYS |= {"cut": np.uint8}
 
 
 def open_token_store(
@@ -90,7 +91,7 @@ def _write_store(
         done = json.loads(journal.read_text())
         log.info("%s: goes on after %d %s", directory, done["texts"], kind)
     sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": done["texts"] * 8}
-    sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8}
+    sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8, "cut": done["texts"]}
     for name, size in sizes.items():
         (directory / name).touch()
         os.truncate(directory / name, size)  # what was written after the journal's last line does not count

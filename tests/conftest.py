@@ -165,7 +165,7 @@ def file_overrides(collection, backbone) -> list[str]:
         "train.max_steps=6",
         "train.validate_every=2",
         "train.log_every=1",
-        "optimizer.warmup_steps=2",
+        "optimizer.warmup=2",
         *(f"{key}.{name}={collection[name]}" for key in ("validation", "task") for name in task),
         *(f"{key}.run={collection['first_stage']}" for key in ("validation", "task")),
     ]

@@ -254,6 +254,7 @@ class _Bytes(Encoder):
             np.array([len(part) for part in tokens], np.int64),
             np.frombuffer(b"".join(ids), np.uint8),
             np.array([len(one) for one in ids], np.int64),
+            np.zeros(len(chunk), np.uint8),
         )
 
 

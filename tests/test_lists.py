@@ -90,6 +90,16 @@ def test_margin_mse_learns_from_teacher_scores(file_overrides, collection):
     np.testing.assert_allclose(lists[0].target, teacher[lists[0].query_id].scores, rtol=1e-7)
 
 
+def test_training_queries_whose_ends_are_not_read_are_counted(file_overrides, caplog):
+    decoded_lists(compose_config("train", *file_overrides))
+    assert "longer than" not in caplog.text
+    decoded_lists(compose_config("train", *file_overrides, "model.query_length=3"))  # q2 and q5 have four tokens
+    assert (
+        "training: 2 of 6 queries are longer than model.query_length=3 tokens: their ends are not read (first: q2)"
+        in caplog.messages
+    )
+
+
 def test_empty_passages_are_left_out_and_counted(file_overrides, collection, caplog):
     text = collection["passages"].read_text().splitlines()
     collection["passages"].write_text("\n".join(["d0\t", *text[1:]]) + "\n")

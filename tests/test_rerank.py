@@ -41,6 +41,17 @@ def test_reranking_stops_at_the_depth_and_keeps_the_training_mode(collection, ba
     assert all(set(ranked.doc_ids) == set(first_stage[q].doc_ids[:3]) for q, ranked in reranked.items())
 
 
+def test_queries_whose_ends_the_model_does_not_read_are_counted(collection, backbone, caplog):
+    task = read_task(task_config(collection))
+    Reranker(task, CrossEncoder.from_backbone(str(backbone), query_length=4, passage_length=16))
+    assert "longer than" not in caplog.text
+    model = CrossEncoder.from_backbone(str(backbone), query_length=2, passage_length=16)
+    assert Reranker(task, model).cut_queries == ["q1", "q2", "q4", "q5"]
+    assert caplog.messages[-1] == (
+        "files: 4 of 6 queries are longer than model.query_length=2 tokens: their ends are not read (first: q1)"
+    )
+
+
 def test_passages_of_equal_score_keep_their_order(collection, backbone):
     task = read_task(task_config(collection))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()

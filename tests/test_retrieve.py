@@ -81,7 +81,7 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         (["method=dense"], "model is missing: method=dense needs an encoder"),
         (["method=dense", "model=./nowhere"], "model=./nowhere: cannot be loaded as a dense encoder"),
         (["method=bm52"], "method=bm52 is unknown: choose one of bm25, dense, sparse"),
-        (["b=2"], "k1=0.9 and b=2.0: k1 must be 0 or more, b between 0 and 1"),
+        (["b=2"], "b=2.0: must be between 0 and 1"),
         (["depth=0"], "depth=0: must be at least 1"),
     ],
 )
