@@ -128,7 +128,7 @@ class TaskPart:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: int | None = None
+    depth: Any = None  # a number, "auto" or null, see _check_measures: Hydra 1.3 cannot compose a union
     measures: list[str] | None = None
     corpus: str | None = None
     licence: str | None = None
@@ -143,7 +143,7 @@ class Task:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: int | None = None
+    depth: Any = None  # a number, "auto" or null, see _check_measures: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
     corpus: str | None = None
@@ -333,6 +333,8 @@ LOSS_SCHEMAS = {
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 FREE = ("resume", "train.num_workers")  # a resumed run may change these
 FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
+RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
+BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
 MEANS = ("arithmetic", "geometric", "quadratic")
 CHOICES = {
     "backbone.weights": ("pretrained", "random"),
@@ -367,7 +369,7 @@ AT_LEAST_ONE = (
         "train.validate_every",
         "train.patience",
     ),
-    *("train.save_every", "train.log_every", "validation.depth", "task.depth"),
+    *("train.save_every", "train.log_every"),
     *("validation.windows", "task.windows", "validation.window_stride", "task.window_stride"),
 )
 
@@ -591,9 +593,10 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
         except OmegaConfBaseException as error:
             raise InputError(f"{key}.tasks.{name}: {str(error).splitlines()[0]}: see conf/task/files.yaml") from None
     for part in split_suite(task):
-        if not part.measures:
-            raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
         prefix = f"{key}.tasks.{part.name}." if task.tasks else f"{key}."
+        _check_measures(part, key, prefix, reranked=texts)
+        if key == "validation" and part.measures != task.measures:
+            raise InputError(f"{prefix}measures={part.measures}: a validation has one mean: set {key}.measures alone")
         needed = ("passages", "queries") if texts or part.run == "bm25" else ()
         for name in needed:
             _check_source(part, name, required=True, prefix=prefix)
@@ -601,6 +604,29 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
         if part.run is None or not task.tasks:  # of a suite's runs, some may be missing
             _check_source(part, "run", required=True, prefix=prefix)
         _check_source(part, "teacher", prefix=prefix)
+
+
+def task_depth(task: DictConfig, reranked: bool) -> int | None:
+    """Return how many passages a query are re-ranked or measured; None for all of the run."""
+    return (RERANKED_DEPTH if reranked else None) if task.depth == "auto" else task.depth
+
+
+def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
+    """Check the depth, the measures' names, and that none looks below a depth that nobody chose; raises InputError."""
+    from distill.measures import parse_measures  # here: what has no task does without it
+
+    depth = task.depth
+    if not (depth in (None, "auto") or (type(depth) is int and depth >= 1)):
+        raise InputError(f"{prefix}depth={depth}: must be at least 1, auto, or null for all passages")
+    if not task.measures:
+        raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
+    limit = task_depth(task, reranked) or (BM25_DEPTH if task.run == "bm25" else None)
+    for measure in parse_measures(task.measures):
+        if not isinstance(depth, int) and limit is not None and measure.params.get("cutoff", 0) > limit:
+            raise InputError(
+                f"measure {measure}: looks below the {limit} passages a query that {prefix}depth={depth} leaves: set "
+                f"{prefix}depth={measure['cutoff']}, or choose a smaller cut-off"
+            )
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:

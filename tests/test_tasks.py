@@ -69,7 +69,7 @@ def test_a_task_of_a_suite_has_what_it_does_not_override():
     cfg = suite_config({"a": {"depth": 7}, "b": {"measures": ["RR@10"]}}, run="x", passages="p", runs="r/{task}.run")
     one, two = split_suite(cfg)
     assert (one.name, one.depth, one.run, one.passages, one.measures) == ("a", 7, "r/a.run", "p", ["nDCG@10"])
-    assert (two.name, two.depth, two.run, two.measures) == ("b", 100, "r/b.run", ["RR@10"])
+    assert (two.name, two.depth, two.run, two.measures) == ("b", "auto", "r/b.run", ["RR@10"])
 
 
 def suite_overrides(collection, missing: bool = True) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     )
     assert resumed["latency/first/seconds_per_query"] == results["latency/first/seconds_per_query"]
     other = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}", "task.depth=5")
-    assert other.returncode == 2 and "the configuration differs (task.depth: 100 -> 5)" in other.stderr
+    assert other.returncode == 2 and "the configuration differs (task.depth: auto -> 5)" in other.stderr
 
 
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
