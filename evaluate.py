@@ -33,6 +33,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.device import choose_device
     from distill.distributed import start_ranks
+    from distill.measures import parse_measures
     from distill.tasks import suite_results, task_directory
     from distill.tracking import format_results, write_results
 
@@ -62,7 +63,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     if ranks.is_first:
         write_results(directory / "results.json", results)
         num_queries = {name: len(values["first_stage"]) for name, values in measured.items()}
-        print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], missing))
+        print(format_results(results, cfg.task.name, num_queries, parse_measures(cfg.task.measures), missing))
     ranks.finish()
     log.info("runs, values per query and results: %s", directory)
     return results
@@ -101,7 +102,7 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
     from distill.trec import read_run
 
     done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
-    task = read_task(part, texts=model is not None and not done)
+    task = read_task(part, texts=model is not None and not done, reranked=model is not None)
     rows, latency = {"first_stage": task.run}, {}
     if task.teacher:
         rows["teacher"] = task.teacher

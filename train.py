@@ -66,6 +66,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.lists import read_lists
     from distill.loading import load_tokenizer
     from distill.losses import LOSSES, TERMS
+    from distill.measures import parse_measures
     from distill.model import CrossEncoder
     from distill.optim import make_optimizer, set_lr, warn_of_warmup
     from distill.rerank import Reranker
@@ -250,7 +251,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
             model.load_state_dict(CrossEncoder.from_pretrained(model_directory).state_dict())
         ranks.copy_from_first(model)
         model.eval()
-        results[f"val/{cfg.validation.measures[0]}"] = best_value
+        results[f"val/{validation[0].measures[0]}"] = best_value
         log.info("training ended after step %d, best model at step %d", step, best_step)
     elif ranks.is_first:
         model.save_pretrained(model_directory)
@@ -270,7 +271,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     per_query = {name: values["test"] for name, values in measured.items()}
     if tasks and ranks.is_first:
         num_queries = {name: len(values) for name, values in per_query.items()}
-        print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
+        print(format_results(results, cfg.task.name, num_queries, parse_measures(cfg.task.measures), {}))
     taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
     results |= agreement_results(taus)
     if ranks.is_first:

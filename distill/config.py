@@ -128,6 +128,12 @@ class Teacher:
     citation: str | None = None
 
 
+def depth_or_auto() -> Any:
+    """A field of how many passages are re-ranked or measured: a number, "auto" or None."""
+    reason = "be at least 1, auto, or null for all passages"
+    return must(reason, lambda value: value == "auto" or (type(value) is int and value >= 1), default=None)
+
+
 @dataclass
 class TaskPart:
     """A task of a suite: what is null is the suite's."""
@@ -137,7 +143,7 @@ class TaskPart:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: int | None = at_least(1, default=None)
+    depth: Any = depth_or_auto()  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] | None = None
     corpus: str | None = None
     licence: str | None = None
@@ -156,7 +162,7 @@ class Task:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: int | None = at_least(1, default=None)
+    depth: Any = depth_or_auto()  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
     corpus: str | None = None
@@ -363,6 +369,8 @@ LOSS_SCHEMAS = {
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 FREE = ("resume", "train.num_workers")  # a resumed run may change these
 FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
+RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
+BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
 
 
 def register_schemas() -> None:
@@ -563,9 +571,10 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
             raise InputError(f"{key}.tasks.{name}: {str(error).splitlines()[0]}: see conf/task/files.yaml") from None
         check_rules(typed, f"{key}.tasks.{name}.")
     for part in split_suite(task):
-        if not part.measures:
-            raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
         prefix = f"{key}.tasks.{part.name}." if task.tasks else f"{key}."
+        _check_measures(part, key, prefix, reranked=texts)
+        if key == "validation" and part.measures != task.measures:
+            raise InputError(f"{prefix}measures={part.measures}: a validation has one mean: set {key}.measures alone")
         needed = ("passages", "queries") if texts or part.run == "bm25" else ()
         for name in needed:
             _check_source(part, name, required=True, prefix=prefix)
@@ -582,6 +591,27 @@ def check_stride(task: DictConfig, key: str, passage_length: int) -> None:
             f"{key}.window_stride={task.window_stride} exceeds the window, model.passage_length={passage_length}: the "
             "tokens between two windows would never be read: lower it, or set it to null for half a window"
         )
+
+
+def task_depth(task: DictConfig, reranked: bool) -> int | None:
+    """Return how many passages a query are re-ranked or measured; None for all of the run."""
+    return (RERANKED_DEPTH if reranked else None) if task.depth == "auto" else task.depth
+
+
+def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
+    """Check the depth, the measures' names, and that none looks below a depth that nobody chose; raises InputError."""
+    from distill.measures import parse_measures  # here: what has no task does without it
+
+    depth = task.depth
+    if not task.measures:
+        raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
+    limit = task_depth(task, reranked) or (BM25_DEPTH if task.run == "bm25" else None)
+    for measure in parse_measures(task.measures):
+        if not isinstance(depth, int) and limit is not None and measure.params.get("cutoff", 0) > limit:
+            raise InputError(
+                f"measure {measure}: looks below the {limit} passages a query that {prefix}depth={depth} leaves: set "
+                f"{prefix}depth={measure['cutoff']}, or choose a smaller cut-off"
+            )
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:

@@ -73,6 +73,9 @@ def test_a_run_as_it_stands_needs_no_texts(tmp_path, collection):
         ("model=nowhere/at/all", "nowhere/at/all: no such directory"),
         ("task.run=nope.run", "task.run=nope.run: no such file"),
         ("task.measures=[nope]", "measure nope: unknown to ir_measures"),
+        ("task.measures=[ERR@20]", "measure ERR@20: cannot be computed here ("),
+        ("task.measures=[nDCG@0]", "measure nDCG@0: a cut-off must be 1 or more"),
+        ("task.measures=[R@1000]", "measure R@1000: looks below the 100 passages a query that task.depth=auto leaves"),
         ("device=cuda:99", "device=cuda:99: not usable here"),
     ],
 )

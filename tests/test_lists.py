@@ -162,7 +162,7 @@ def test_a_query_without_a_text_is_left_out_and_counted(file_overrides, collecti
     assert f"1 of 6 queries have no text in {collection['queries']}: left out (first: q2)" in caplog.text
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 999))
 def test_query_subsets_are_nested(sizes, seed):
     query_ids = [f"q{number}" for number in range(40)]
@@ -170,7 +170,7 @@ def test_query_subsets_are_nested(sizes, seed):
     assert len(larger) == max(sizes) and set(smaller) <= set(larger) <= set(query_ids)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(ranks=st.lists(st.integers(1, 9), min_size=1, max_size=12))
 def test_ranks_among_are_average_ranks(ranks):
     expected = [np.mean([place for place, other in enumerate(sorted(ranks), 1) if other == rank]) for rank in ranks]

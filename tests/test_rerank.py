@@ -9,8 +9,9 @@ from conftest import compose_config
 
 from distill.errors import InputError
 from distill.model import CrossEncoder
-from distill.rerank import Reranker
+from distill.rerank import Reranker, window_starts
 from distill.tasks import measure, measure_rows, parse_measures, read_task
+from distill.teachers.ensemble import score_lists
 from distill.trec import RankedList, read_run
 
 
@@ -58,6 +59,42 @@ def test_passages_of_equal_score_keep_their_order(collection, backbone):
     torch.nn.init.zeros_(model.head.weight)
     reranked = Reranker(task, model).rerank(model, max_tokens=10**4)
     assert all(ranked.doc_ids == task.run[q].doc_ids for q, ranked in reranked.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_refused_with_its_query_and_passage(collection, backbone, monkeypatch, value):
+    task = read_task(task_config(collection, "task.windows=3", "task.window_stride=2"))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=4).eval()
+    reranker = Reranker(task, model)
+    num_windows = [len(window_starts(len(task.passages[d].split()[:8]), 4, 2)) for d in task.run["q1"].doc_ids]
+    place = sum(num_windows[:7]) - 1  # the last window of the seventh passage; the best of them would hide -inf
+    score = model.score
+
+    def spoilt(batch, max_tokens):
+        scores = score(batch, max_tokens)
+        scores[1, place] = value
+        return scores
+
+    monkeypatch.setattr(model, "score", spoilt)
+    expected = f"^query q1, passage {task.run['q1'].doc_ids[6]}: the model's score is {value}, nothing to rank by: "
+    with pytest.raises(InputError, match=expected):
+        reranker.rerank(model, max_tokens=10**4)
+
+
+def test_a_model_with_damaged_weights_neither_ranks_nor_teaches(collection, backbone, tmp_path):
+    task = read_task(task_config(collection))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    torch.nn.init.constant_(model.head.weight, float("nan"))
+    first = task.run["q0"].doc_ids[0]
+    with pytest.raises(InputError, match=f"^query q0, passage {first}: the model's score is nan"):
+        Reranker(task, model).rerank(model, max_tokens=10**4)
+    model.save_pretrained(tmp_path / "model")
+    cfg = compose_config(
+        "annotate", "llm@teacher.llm=cross-encoder", f"teacher.llm.model={tmp_path / 'model'}",
+        "passages=p", "queries=q", "run=r",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=f"^query q0, passage {first}: the model's score is nan"):
+        score_lists(task.run, task.queries, task.passages, cfg)
 
 
 def ranked(*doc_ids: str) -> RankedList:

@@ -69,7 +69,7 @@ def test_a_task_of_a_suite_has_what_it_does_not_override():
     cfg = suite_config({"a": {"depth": 7}, "b": {"measures": ["RR@10"]}}, run="x", passages="p", runs="r/{task}.run")
     one, two = split_suite(cfg)
     assert (one.name, one.depth, one.run, one.passages, one.measures) == ("a", 7, "r/a.run", "p", ["nDCG@10"])
-    assert (two.name, two.depth, two.run, two.measures) == ("b", 100, "r/b.run", ["RR@10"])
+    assert (two.name, two.depth, two.run, two.measures) == ("b", "auto", "r/b.run", ["RR@10"])
 
 
 def suite_overrides(collection, missing: bool = True) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     )
     assert resumed["latency/first/seconds_per_query"] == results["latency/first/seconds_per_query"]
     other = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}", "task.depth=5")
-    assert other.returncode == 2 and "the configuration differs (task.depth: 100 -> 5)" in other.stderr
+    assert other.returncode == 2 and "the configuration differs (task.depth: auto -> 5)" in other.stderr
 
 
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
@@ -209,6 +209,26 @@ def test_bm25_scores_by_its_formula(tmp_path, monkeypatch):
         bm25_run(str(tmp_path / "p.tsv"), {"q": "rails"}, depth=5)
 
 
+def test_passages_of_equal_bm25_score_keep_the_order_of_the_source_also_at_the_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    doc_ids = [f"d{place * 37 % 101}" for place in range(101)]  # neither by id nor by number
+    texts = {doc_id: "bees and rails" for doc_id in doc_ids} | {"best": "bees", "other": "snow", "empty": "the"}
+    (tmp_path / "p.tsv").write_text("".join(f"{doc_id}\t{text}\n" for doc_id, text in texts.items()))
+    for depth in (1, 2, 50, 102, 1000):
+        run = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees", "none": "the"}, depth)
+        assert list(run) == ["q"] and run["q"].doc_ids == ["best", *doc_ids][:depth]  # "the" does not find "empty"
+
+
+def test_a_bm25_index_is_read_by_any_version_of_the_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "p.tsv").write_text("d1\tbees dance\nd2\tbees\n")
+    first = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees bees dance"}, depth=5)
+    monkeypatch.delattr("bm25s.BM25")  # what differs from version to version: scores, order and files
+    again = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees bees dance"}, depth=5)
+    assert again["q"].doc_ids == first["q"].doc_ids == ["d1", "d2"]
+    assert again["q"].scores.tolist() == first["q"].scores.tolist()
+
+
 @pytest.mark.shared
 def test_bm25_made_here_is_the_reference_run_on_cranfield(shared, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
@@ -216,7 +236,14 @@ def test_bm25_made_here_is_the_reference_run_on_cranfield(shared, tmp_path, monk
     overrides = [f"task.passages={folder / 'docs.tsv'}", f"task.queries={folder / 'queries.tsv'}", "task.run=bm25"]
     task = read_task(compose_config("evaluate", "task=files", *overrides, f"task.qrels={folder / 'qrels.txt'}").task)
     expected = read_run(str(folder / "bm25.run"))
-    assert sum(task.run[query_id].doc_ids == expected[query_id].doc_ids for query_id in expected) >= 223  # but for ties
+    assert set(task.run) == set(expected)
+    for query_id, theirs in expected.items():
+        ours, theirs = task.run[query_id], theirs.keep(theirs.scores > 0)  # the rest shares no word with the query
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5)  # theirs were added in float32
+        one, other = (dict(zip(ranked.doc_ids, ranked.scores, strict=True)) for ranked in (ours, theirs))
+        for doc_id in one.keys() | other.keys():  # only ties with the last may be in one run and not in the other
+            score, last = one.get(doc_id, ours.scores[-1]), other.get(doc_id, theirs.scores[-1])
+            assert score == pytest.approx(last, rel=1e-5), (query_id, doc_id)
     assert measure(task.run, task.qrels, task.measures)[0]["nDCG@10"] == pytest.approx(0.348, abs=0.0005)
 
 
