@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.download import is_remote
 from distill.errors import InputError
-from distill.rules import above, at_least, between, check_rules, choice, each, must
+from distill.rules import above, at_least, auto_or_at_least, between, check_rules, choice, each, must
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYOUTS = ("auto", "packed", "padded")
@@ -128,12 +128,6 @@ class Teacher:
     citation: str | None = None
 
 
-def depth_or_auto() -> Any:
-    """A field of how many passages are re-ranked or measured: a number, "auto" or None."""
-    reason = "be at least 1, auto, or null for all passages"
-    return must(reason, lambda value: value == "auto" or (type(value) is int and value >= 1), default=None)
-
-
 @dataclass
 class TaskPart:
     """A task of a suite: what is null is the suite's."""
@@ -143,7 +137,7 @@ class TaskPart:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: Any = depth_or_auto()  # Any: Hydra 1.3 cannot compose a union
+    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] | None = None
     corpus: str | None = None
     licence: str | None = None
@@ -162,7 +156,7 @@ class Task:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: Any = depth_or_auto()  # Any: Hydra 1.3 cannot compose a union
+    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
     corpus: str | None = None

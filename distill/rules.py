@@ -43,6 +43,12 @@ def at_least(
     return _field(_number(bounds, below, at_most, why), default)
 
 
+def auto_or_at_least(low: int, default: Any = MISSING) -> Any:
+    """A field of a whole number from `low` on, the word "auto", or None for no bound."""
+    holds = lambda value: value == "auto" or (type(value) is int and low <= value <= LARGEST)  # noqa: E731
+    return must(f"be at least {low}, auto, or null for all", holds, default)
+
+
 def above(low: float, below: float | None = None, default: Any = MISSING) -> Any:
     """A field of a finite number that is more than `low`."""
     return _field(_number([(f"above {low}", lambda value: value > low)], below, None, ""), default)
