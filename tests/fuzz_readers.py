@@ -10,6 +10,7 @@ content of a disagreement.
 import collections
 import gzip
 import json
+import logging
 import math
 import os
 import random
@@ -46,6 +47,7 @@ def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) 
 
     Raises AssertionError with the content on which readers disagree.
     """
+    logging.disable(logging.WARNING)
     rng, counts = random.Random(seed), collections.Counter()
     end = time.monotonic() + minutes * 60
     with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +56,7 @@ def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) 
             shutil.rmtree(f"{folder}/cache", ignore_errors=True)
             kind = rng.choice([check_run, check_run, check_parquet_run, check_texts])
             counts[f"{kind.__name__}: {kind(rng, Path(folder))}"] += 1
+    logging.disable(logging.NOTSET)
     return counts
 
 

@@ -10,6 +10,7 @@ from conftest import compose_config
 from distill.collection import read_passages, read_queries
 from distill.errors import InputError
 from distill.model import CrossEncoder
+from distill.teachers.annotation import lists_to_rank
 from distill.teachers.ensemble import check_scores, score_lists
 from distill.teachers.pointwise import mostly_tie
 from distill.trec import RankedList, read_run
@@ -57,6 +58,18 @@ def test_queries_that_a_teacher_does_not_read_to_their_end_are_noted(collection,
     model = save_model(tmp_path / "model", backbone)
     _, notes = rank(collection, model)
     assert notes == [f"{model}: 2 of 6 queries are longer than its 3 tokens, their ends not read"]
+
+
+def test_lists_of_one_passage_are_left_out_and_counted(collection, caplog):
+    run = dict(read_run(str(collection["first_stage"])))
+    run["q4"] = run["q4"].cut(1)
+    passages = {doc_id: "a bee" for ranked in run.values() for doc_id in ranked.doc_ids}
+    passages |= dict.fromkeys(run["q2"].doc_ids[1:], "")
+    cfg = compose_config("annotate", "passages=p", "queries=q", "run=r")
+    assert "q2" not in lists_to_rank(run, cfg, passages) and "q4" not in lists_to_rank(run, cfg, passages)
+    assert "r: 2 of 6 queries have fewer than two passages to rank: left out (first: q2)" in caplog.messages
+    with pytest.raises(InputError, match="r: no query has two passages with a text"):
+        lists_to_rank({"q4": run["q4"]}, cfg, passages)
 
 
 def test_a_teacher_that_gives_every_passage_one_score_is_refused(collection, backbone, tmp_path):

@@ -146,6 +146,37 @@ def test_the_value_of_a_validation_suite_is_the_mean_over_corpora(collection):
     assert measure_together(tasks, runs)["nDCG@10"] == pytest.approx((one + two) / 2)
 
 
+def test_queries_without_a_text_are_left_out_of_a_task_and_counted(collection, caplog):
+    lines = collection["queries"].read_text().splitlines()
+    collection["queries"].write_text(
+        "\n".join([lines[0], "q1\t ", *lines[2:5], "other\ta bee"]) + "\n"
+    )  # q5 is missing
+    sources = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    cfg = compose_config("evaluate", "task=files", *sources, f"task.run={collection['first_stage']}").task
+    task = read_task(cfg)
+    assert list(task.run) == list(task.qrels) == ["q0", "q2", "q3", "q4"]
+    assert f"{collection['queries']}: 1 of 6 queries have no text: left out (first: q1)" in caplog.text
+    assert f"2 of 6 queries have no text in {collection['queries']}: left out (first: q1)" in caplog.text
+    collection["queries"].write_text("other\ta bee\n")
+    with pytest.raises(
+        InputError, match="first_stage.txt:1: query q0 is not in .*queries.tsv, nor is any other of the 6"
+    ):
+        read_task(cfg)
+
+
+def test_texts_of_a_task_may_lie_in_named_fields(collection, tmp_path):
+    for name, fields in (("passages", "sku,body"), ("queries", "nr,question")):
+        rows = (line.replace("\t", ",") for line in collection[name].read_text().splitlines())
+        (tmp_path / f"{name}.csv").write_text("\n".join([fields, *rows]) + "\n")
+    sources = [f"task.{name}={tmp_path / name}.csv" for name in ("passages", "queries")]
+    sources += [f"task.qrels={collection['qrels']}", f"task.run={collection['first_stage']}", "task.id_field=sku"]
+    cfg = compose_config("evaluate", "task=files", *sources, "task.text_fields=[body]", "task.query_id_field=nr").task
+    task = read_task(cfg)
+    plain = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    expected = read_task(compose_config("evaluate", "task=files", *plain, f"task.run={collection['first_stage']}").task)
+    assert (task.queries, task.passages) == (expected.queries, expected.passages)
+
+
 def test_a_passage_with_its_querys_id_is_dropped_on_request(collection):
     text = collection["first_stage"].read_text()
     first = text.split()[2]
