@@ -35,7 +35,8 @@ def encoder_run(
     """Return the `depth` best passages of a source for each query, by the encoder's own similarity.
 
     kind: "dense" or "sparse". Passages of equal score keep the order of the source. Raises InputError where
-    sentence-transformers or the encoder cannot be loaded, and for whatever is wrong with the source.
+    sentence-transformers or the encoder cannot be loaded, for a similarity that is not finite, and for whatever is
+    wrong with the source.
     """
     refuse_twice(source, "passages", fields)  # encoding takes hours: before it begins
     encoder = _load(name, kind, device)
@@ -50,6 +51,13 @@ def encoder_run(
             found = encoder.encode_document([text for _, text in block], **options)
             scores = encoder.similarity(encoded, found).float().cpu()  # [Q, N]
             places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
+            bad = (~scores.isfinite()).nonzero()[:1].tolist()
+            if bad:
+                (query, place), query_ids = bad[0], list(queries)
+                raise InputError(
+                    f"model={name}: query {query_ids[query]} and passage {block[place][0]} have a similarity of "
+                    f"{scores[query, place].item()}: the encoder's weights are damaged: use another"
+                )
             best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
             doc_ids += [doc_id for doc_id, _ in block]
             bar.update(len(block))

@@ -33,9 +33,9 @@ if ir_measures.pyndeval.supports(measure):  # whether it is installed or not
 try:
     found = ir_measures.calc([measure], given["qrels"], given["run"]).per_query
 except subprocess.CalledProcessError as error:
-    sys.exit(f"{error.cmd[0]} refuses these ids or grades: it ends with status {error.returncode}")
+    sys.exit(f"{error.cmd[0]} ends with status {error.returncode}: query ids must be numbers, grades 4 at most")
 except (ArithmeticError, AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
 values = {one.query_id: one.value for one in found}
 lacking = [query_id for query_id in given["qrels"] if not abs(values.get(query_id, float("nan"))) < float("inf")]
 if lacking:
@@ -100,8 +100,8 @@ def try_measures(measures: list, qrels: Qrels) -> None:
         given = json.dumps({"measure": str(one), "qrels": some, "run": run})
         trial = subprocess.run([sys.executable, "-P", "-c", TRIAL], input=given, capture_output=True, text=True)
         if trial.returncode:
-            reason = " ".join(trial.stderr.split()) if trial.returncode == 1 else "it ends the process"
-            raise InputError(f"measure {one}: cannot be computed here ({reason[-300:]}): choose another")
+            reason = trial.stderr.splitlines()[-1] if trial.returncode == 1 else "it ends the process"
+            raise InputError(f"measure {one}: cannot be computed here ({reason}): choose another")
 
 
 def _some_of(grades: dict[str, int]) -> dict[str, int]:

@@ -118,7 +118,7 @@ def test_a_measure_that_makes_no_sense_is_refused_by_its_name(name, message):
         ("alpha_nDCG@10", "it needs judgments of subtopics, which are not read"),
         ("RBP(rel=1)", "cwl_eval"),
         ("INST(max_rel=3)", "cwl_eval"),
-        ("ERR@20", "perl refuses these ids or grades|Unsupported"),
+        ("ERR@20", "query ids must be numbers, grades 4 at most|Unsupported"),
         ("ERR", "Unsupported"),
         ("Accuracy@3", "it has no value for some queries"),
         ("P(rel=0)@3", "relevance_level should be positive"),

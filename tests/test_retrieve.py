@@ -10,7 +10,7 @@ from conftest import ROOT, WORDS, make_backbone
 
 from distill.bm25 import bm25_run
 from distill.collection import read_passages, read_queries
-from distill.encoders import encoder_run
+from distill.encoders import _keep, encoder_run
 from distill.errors import InputError
 from distill.trec import read_run
 
@@ -75,6 +75,23 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         assert run[query_id].scores.tolist() == pytest.approx(expected, rel=1e-4)
         found = [scores[doc_id] for doc_id in run[query_id].doc_ids]
         assert found == pytest.approx(run[query_id].scores.tolist(), rel=1e-4)
+
+
+def test_passages_of_equal_similarity_keep_the_order_of_the_source_also_at_the_cut():
+    best, rows = torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.long)
+    for first, block in ((0, [1.0, 3.0, 1.0, 1.0]), (4, [1.0, 3.0, 1.0]), (7, [0.0, 1.0])):
+        places = torch.arange(first, first + len(block)).unsqueeze(0)
+        best, rows = _keep(torch.cat([best, torch.tensor([block])], 1), torch.cat([rows, places], 1), depth=4)
+    assert best.tolist() == [[3.0, 3.0, 1.0, 1.0]] and rows.tolist() == [[1, 5, 0, 2]]
+
+
+def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):
+    model = encoder(tmp_path, "dense")
+    torch.nn.init.constant_(model[0].auto_model.embeddings.LayerNorm.weight, float("nan"))
+    model.save(str(tmp_path / "damaged"))
+    queries = read_queries(str(collection["queries"]))
+    with pytest.raises(InputError, match="query q0 and passage d0 have a similarity of nan: "):
+        encoder_run(str(collection["passages"]), queries, 5, str(tmp_path / "damaged"), "dense", 4, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
