@@ -156,7 +156,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
             query_ids = " ".join(loader.query_ids(int(first_bad)))
             raise InputError(
                 f"step {int(first_bad) + 1}: the loss or its gradient is not finite (queries {query_ids}): the last "
-                "checkpoint is from before; try a lower optimizer.lr, more optimizer.warmup, a smaller "
+                "checkpoint is from before; try a lower optimizer.lr, a longer optimizer.warmup, a smaller "
                 "optimizer.max_grad_norm or train.precision=float32"
             )
 

@@ -90,7 +90,7 @@ def _number(
         bounds = [*bounds, (f"at most {at_most}", lambda value: value <= at_most)]
 
     def rule(value: float) -> str | None:
-        if not math.isfinite(value):  # NaN holds against every bound below that is written as "not ..."
+        if not math.isfinite(value):  # of NaN the bounds would only say that it is too small
             return ": must be a finite number"
         fault = next((text for text, holds in bounds if not holds(value)), None)
         if fault is None and isinstance(value, int) and below is None and at_most is None and value > LARGEST:
