@@ -4,12 +4,17 @@
     python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
     python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
     python annotate.py passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
-    python annotate.py resume=outputs/annotate/DATE/TIME            with the overrides of the stopped annotation
+    python annotate.py resume=outputs/annotate/DATE/TIME            the stopped annotation there, with its configuration
 
 Leaves teacher.run (TREC), teacher.parquet, card.md and results.json in its output directory, and meanwhile
-journal.jsonl, from which it goes on. What learns from it:
+journal.jsonl, from which it is resumed. What learns from it:
 `python train.py teacher=run teacher.path=OUT/teacher.run teacher.first_stage=F.run ...`
 """
+
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
 
 import logging
 import sys
@@ -18,26 +23,25 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from distill.config import changed_keys, check_annotate, register_schemas
+from distill.config import check_annotate, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
+from distill.outputs import open_run
+from distill.overrides import as_override
+from distill.resuming import resumed_config
 
 log = logging.getLogger("annotate")
-
-# What a resumed annotation may have another value of: none of it changes which answer a request gets
-ANY_TIME = (
-    *("dry_run", "qrels", "reference"),
-    *(
-        f"teacher.llm.{key}"
-        for key in "api_key_variable base_url batch_size concurrency device max_cost price_in price_out "
-        "requests_per_minute retries timeout".split()
-    ),
-)
 
 
 def annotate(cfg: DictConfig, directory: Path) -> None:
     """Annotate as configured; raises InputError for bad input, and where max_cost is reached."""
+    with open_run(cfg, directory):
+        annotate_lists(cfg, directory)
+
+
+def annotate_lists(cfg: DictConfig, directory: Path) -> None:
+    """Do what `annotate` says, in a directory that is this annotation's own."""
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.collection import known_queries, read_passages, read_queries
     from distill.download import with_local_files
@@ -46,7 +50,6 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
     from distill.teachers.annotation import agreement, lists_to_rank, write_annotation
     from distill.trec import read_run
 
-    prepare_directory(cfg, directory)
     local = with_local_files(cfg)
     run = read_run(local.run)
     queries = read_queries(local.queries, Fields.of(cfg, "queries"))
@@ -129,7 +132,7 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
     if len(orders) < len(lists):
         raise InputError(
             f"teacher.llm.max_cost={llm.max_cost}: reached after {len(orders)} of {len(lists)} queries, at "
-            f"{totals.cost(llm.price_in, llm.price_out):.4f}: raise it and go on with resume={directory}"
+            f"{totals.cost(llm.price_in, llm.price_out):.4f}: raise it with {as_override('resume', directory)}"
         )
     log.info(
         "%d requests (%d answers were there), %d million tokens, %s", totals.requests, totals.journaled,
@@ -143,17 +146,6 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
     return orders, flagged, totals
 
 
-def prepare_directory(cfg: DictConfig, directory: Path) -> None:
-    """Write the composed configuration; a resumed annotation must have the one that it started with."""
-    path = directory / "config.yaml"
-    if cfg.resume or path.is_file():
-        changed = [line for line in changed_keys(OmegaConf.load(path), cfg) if line.split(":")[0] not in ANY_TIME]
-        if changed:
-            raise InputError(f"{directory}: the configuration differs ({'; '.join(changed)}): repeat its overrides")
-    directory.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, path)
-
-
 def quote_models(arguments: list[str]) -> list[str]:
     """Quote a list of models, which Hydra would take for a sweep: teacher.llm.model=A,B."""
     key = "teacher.llm.model="
@@ -164,8 +156,10 @@ def quote_models(arguments: list[str]) -> list[str]:
 def main(cfg: DictConfig) -> None:
     """Annotate once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
+        if cfg.resume is not None:
+            cfg = resumed_config(cfg)
         check_annotate(cfg)
-        annotate(cfg, Path(cfg.resume or HydraConfig.get().runtime.output_dir).absolute())
+        annotate(cfg, Path(cfg.resume or run_directory()).absolute())
 
 
 if __name__ == "__main__":

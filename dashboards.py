@@ -7,6 +7,11 @@
 Needs `pip install wandb-workspaces`. The runs come from `python train.py logger=wandb ...`.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
+
 import json
 import sys
 

@@ -4,12 +4,17 @@
         task.qrels=QRELS task.depth=100
     python evaluate.py model=null task=files task.run=R.run task.qrels=QRELS
     python evaluate.py model=DIR_OR_HUB_ID task=trec-dl             a suite, task by task; see conf/task/
-    python evaluate.py resume=outputs/evaluate/DATE/TIME            with the overrides of the stopped evaluation
+    python evaluate.py resume=outputs/evaluate/DATE/TIME            the stopped evaluation there, with its configuration
     torchrun --nproc-per-node 8 evaluate.py ...                     the queries shared out among several GPUs
 
 Prints a table, and leaves config.yaml and results.json in its output directory, with run.txt (TREC) and per_query.csv
 there, or of each task of a suite in tasks/TASK/.
 """
+
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
 
 import json
 import logging
@@ -23,7 +28,7 @@ from omegaconf import DictConfig
 
 from distill.config import check_evaluate, check_stride, register_schemas, split_suite
 from distill.errors import InputError, Unavailable
-from distill.outputs import run_job, write_config
+from distill.outputs import open_run, run_job
 
 log = logging.getLogger("evaluate")
 
@@ -33,16 +38,20 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.device import choose_device
     from distill.distributed import start_ranks
+
+    ranks = start_ranks(choose_device(cfg.device))
+    if not ranks.is_first:
+        logging.getLogger().setLevel(logging.ERROR)
+    with open_run(cfg, directory, ranks) as directory:
+        return evaluate_tasks(cfg, directory, ranks)
+
+
+def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
+    """Do what `evaluate` says, in a directory that is this evaluation's own."""
     from distill.measures import parse_measures
     from distill.tasks import suite_results, task_directory
     from distill.tracking import format_results, write_results
 
-    ranks = start_ranks(choose_device(cfg.device))
-    directory = ranks.gather(directory)[0]  # where the first rank writes
-    if not ranks.is_first:
-        logging.getLogger().setLevel(logging.ERROR)
-    if ranks.is_first:
-        prepare_directory(cfg, directory)
     model = load_model(cfg, ranks) if cfg.model is not None else None
     parts, results, missing = split_suite(cfg.task), {}, {}
     measured: dict[str, dict] = {}  # task -> row -> values of each query
@@ -67,13 +76,6 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     ranks.finish()
     log.info("runs, values per query and results: %s", directory)
     return results
-
-
-def prepare_directory(cfg: DictConfig, directory: Path) -> None:
-    """Write the composed configuration; a resumed evaluation must have the one that it started with."""
-    changed = write_config(cfg, directory)
-    if changed:
-        raise InputError(f"resume={cfg.resume}: the configuration differs ({'; '.join(changed)}): repeat its overrides")
 
 
 def load_model(cfg: DictConfig, ranks):

@@ -8,6 +8,11 @@
 The model's card goes along; its section on use is the format's.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
+
 import logging
 from pathlib import Path
 

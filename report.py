@@ -7,6 +7,11 @@ Each directory is searched for the runs of train.py and evaluate.py. Prints the 
 (everything, in one file), results.md, results.tex, results.csv, comparison.csv and figures/ in its output directory.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
+
 import logging
 import sys
 from pathlib import Path
@@ -16,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config import check_report, register_schemas
-from distill.errors import exit_on_bad_input
+from distill.config import check_report, register_schemas, run_directory
+from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("report")
 
@@ -101,7 +106,10 @@ def main(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_report(cfg)
-        report(cfg, Path(HydraConfig.get().runtime.output_dir))
+        directory = run_directory()
+        if (directory / "config.yaml").is_file():
+            raise InputError(f"output={directory}: holds a run: choose another directory for the report")
+        report(cfg, directory)
 
 
 def quote_value(argument: str) -> str:

@@ -6,6 +6,11 @@
 Writes a TREC run, whole or not at all. BM25's index is kept in the cache, for the next queries.
 """
 
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
+
 import logging
 from pathlib import Path
 

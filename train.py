@@ -4,12 +4,17 @@
     python train.py loss=adrmse data.depth=50
     python train.py backbone=hf backbone.name=DIR data=files data.passages=P.tsv data.queries=Q.tsv \
         teacher=run teacher.path=T.run loss=ranknet data.depth=50
-    python train.py resume=outputs/DATE/TIME            with the overrides of the stopped run
+    python train.py resume=outputs/DATE/TIME            the stopped run there, with its configuration
     torchrun --nproc-per-node 8 train.py ...            the same update from several GPUs
 
 The loop is written out below; what it leaves behind lies in its output directory: config.yaml, metrics.jsonl,
 checkpoints/, model/ (the best by validation) and results.json.
 """
+
+if __name__ == "__main__":  # before the slow imports
+    from distill.interrupt import answer_stops
+
+    answer_stops()
 
 import functools
 import logging
@@ -22,9 +27,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill.config import check_train, needs_first_stage, refuse_renamed, register_schemas
+from distill.config import check_train, command_overrides, needs_first_stage, refuse_renamed, register_schemas
 from distill.errors import InputError, exit_on_bad_input
-from distill.outputs import run_job, write_config
+from distill.outputs import open_run, resume_command, run_job
 from distill.tracking import Tracker, format_results
 
 log = logging.getLogger("train")
@@ -36,13 +41,20 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     Raises InputError for bad input, and SystemExit(128 + signal) after a SIGTERM or Ctrl-C has been answered by a
     checkpoint.
     """
-    with Tracker(cfg) as tracker:  # whatever ends the run, W&B is told so
-        return train_tracked(cfg, directory, tracker)
-
-
-def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[str, float]:
-    """Do what `train` says, from the data to the results."""
     # Imported here, so that --help and a printed configuration need not wait for them
+    from distill.device import choose_device
+    from distill.distributed import start_ranks
+
+    ranks = start_ranks(choose_device(cfg.train.device))
+    if not ranks.is_first:
+        logging.getLogger().setLevel(logging.ERROR)
+    # Whatever ends the run, the directory is free again and W&B is told so
+    with open_run(cfg, directory, ranks) as directory, Tracker(cfg) as tracker:
+        return train_tracked(cfg, directory, tracker, ranks)
+
+
+def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> dict[str, float]:
+    """Do what `train` says, from the data to the results."""
     import torch
     from tqdm import tqdm
 
@@ -52,14 +64,14 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.checkpoint import (
         link_checkpoint,
         load_checkpoint,
+        mend_best,
         random_state,
         restore_random_state,
         save_checkpoint,
         seed_of_rank,
     )
     from distill.data import BatchLoader
-    from distill.device import check_implementation, choose_device, choose_precision
-    from distill.distributed import start_ranks
+    from distill.device import check_implementation, choose_precision
     from distill.download import with_local_files
     from distill.flops import FlopCounter, peak_flops
     from distill.interrupt import StopRequest
@@ -74,16 +86,10 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     from distill.verdict import agreement_results, log_verdict, measure_agreement
 
     started = time.perf_counter()
-    ranks = start_ranks(choose_device(cfg.train.device))
     device = ranks.device
-    directory = ranks.gather(directory)[0]  # where the first rank writes
-    if not ranks.is_first:
-        logging.getLogger().setLevel(logging.ERROR)
     precision = choose_precision(cfg.train.precision, device)
     if "implementation" in cfg.loss:
         check_implementation(cfg.loss.implementation, device)
-    if ranks.is_first:
-        prepare_directory(cfg, directory)
 
     # Data first: whatever is wrong with it shows before a model is built
     local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
@@ -122,8 +128,11 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     first_bad = torch.full((), -1, device=device)  # first step with a loss or gradient that is not finite
     last, best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
     model_directory = directory / "model"
+    overrides = own_overrides()
     if cfg.resume:
         state = load_checkpoint(last)
+        if ranks.is_first:
+            mend_best(state, last, best, model, model_directory)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, best_step, best_value, results = state["step"], state["best_step"], state["best_value"], state["results"]
@@ -131,7 +140,14 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
         if not ranks.is_first:
             sums = torch.stack([torch.zeros_like(sums[0]), sums[1]])
         restore_random_state(state["random"], ranks.rank, ranks.size, cfg.seed + step)
+        overrides = joined_overrides(state.get("overrides", []), overrides)
         log.info("resumed at step %d of %d", step, num_steps)
+        if num_steps != state.get("num_steps", num_steps):
+            before, now = (set_lr(optimizer, cfg.optimizer, step, steps) for steps in (state["num_steps"], num_steps))
+            log.info(
+                "the %s schedule now ends at step %d, not %d: the learning rate at step %d is %.3g instead of %.3g",
+                cfg.optimizer.schedule, num_steps, state["num_steps"], step, now, before,
+            )  # fmt: skip
     elif cfg.task.untrained:
         for task, tester in zip(tasks, testers, strict=True):
             results |= measure_rows(task, {"untrained": tester.rerank(model, cfg.train.max_tokens, precision)})[0]
@@ -147,6 +163,8 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
             "random": ranks.gather(random_state()),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "num_steps": num_steps,
+            "overrides": overrides,
         }
         if ranks.is_first:
             save_checkpoint(last, state)
@@ -242,7 +260,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
                 if improved and ranks.is_first:
                     link_checkpoint(last, best)
             if stopped_by:
-                log.info("stopped after step %d and saved; go on with: %s", step, command_line(f"resume={directory}"))
+                log.info("stopped after step %d and saved; resume with: %s", step, resume_command(cfg, directory))
                 raise SystemExit(128 + stopped_by)
 
     # The best model by validation, or the last one where nothing was validated
@@ -275,7 +293,8 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
     results |= agreement_results(taus)
     if ranks.is_first:
-        write_card(model_directory, cfg, results, command_line() if HydraConfig.initialized() else None)
+        command = shlex.join(["python", "train.py", *overrides]) if HydraConfig.initialized() else None
+        write_card(model_directory, cfg, results, command)
     tracker.finish(results, model_directory, per_query)
     ranks.finish()
     log.info("model: %s", model_directory)
@@ -284,23 +303,15 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker) -> dict[st
     return results
 
 
-def prepare_directory(cfg: DictConfig, directory: Path) -> None:
-    """Write the composed configuration; a resumed run must have the one that it started with.
-
-    Raises InputError that names what differs.
-    """
-    changed = write_config(cfg, directory)
-    if changed:
-        raise InputError(
-            f"resume={cfg.resume}: the configuration differs from the stopped run's ({'; '.join(changed)}): repeat its "
-            "overrides, or train anew from its model with backbone=hf backbone.name=RUN/model"
-        )
+def own_overrides() -> list[str]:
+    """Return the overrides of this command, without what it resumes."""
+    return [override for override in command_overrides("task") if not override.startswith("resume=")]
 
 
-def command_line(*more: str) -> str:
-    """Return the command of this run, without what it resumed, and with more overrides."""
-    overrides = [override for override in HydraConfig.get().overrides.task if not override.startswith("resume=")]
-    return shlex.join(["python", "train.py", *overrides, *more])
+def joined_overrides(started: list[str], more: list[str]) -> list[str]:
+    """Return the overrides that a run was started with and those that it was resumed with, which come before."""
+    keys = {override.partition("=")[0] for override in more}
+    return [override for override in started if override.partition("=")[0] not in keys] + more
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")

@@ -5,10 +5,14 @@ state = load_checkpoint(directory / "last.pt")
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from distill.errors import InputError
+from distill.model import CrossEncoder
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -33,6 +37,41 @@ def link_checkpoint(path: Path, link: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; only tensors and plain values are unpickled."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder, directory: Path) -> None:
+    """Make best.pt and the saved model those of the best step, where a run was killed between their renames.
+
+    state: what last.pt holds. model: of its architecture; its weights are overwritten. Remains are removed.
+    """
+    if not state["best_step"]:
+        return  # nothing was validated, or killed before: both are written at the end, or by the next improvement
+    if state["best_step"] == state["step"] and not (best.is_file() and best.samefile(last)):
+        link_checkpoint(last, best)
+    new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
+    best_state = load_checkpoint(best) if best.is_file() else {"step": None}
+    if best_state["step"] == state["best_step"]:
+        if not _holds(directory, best_state["model"]):
+            model.load_state_dict(best_state["model"])
+            model.save_pretrained(directory)
+    elif not directory.exists():
+        found = next((path for path in (new, old) if _holds(path)), None)
+        if found is None:
+            raise InputError(f"{directory}: is missing, and {best} is not of step {state['best_step']}: train anew")
+        os.rename(found, directory)
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (last, best):
+        path.with_suffix(".new").unlink(missing_ok=True)
+
+
+def _holds(directory: Path, weights: dict[str, torch.Tensor] | None = None) -> bool:
+    """Whether a directory holds a whole model, with the given weights where they are given."""
+    try:
+        found = CrossEncoder.from_pretrained(str(directory)).state_dict()
+    except InputError:
+        return False
+    return weights is None or all(torch.equal(found[name], weight) for name, weight in weights.items())
 
 
 def random_state() -> dict[str, torch.Tensor]:

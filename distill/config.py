@@ -8,7 +8,10 @@ number and every choice has one. The values, with a comment beside each, stand i
 imports neither torch nor transformers: `--help` stays quick.
 """
 
+import contextlib
+import itertools
 import os
+import sys
 import tempfile
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.download import is_remote
-from distill.errors import InputError
+from distill.errors import InputError, exit_on_bad_input
 from distill.rules import above, at_least, auto_or_at_least, between, check_rules, choice, each, must
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -361,7 +364,6 @@ LOSS_SCHEMAS = {
 }
 
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
-FREE = ("resume", "train.num_workers")  # a resumed run may change these
 FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
 BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
@@ -373,7 +375,7 @@ def register_schemas() -> None:
     `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
     `${prompt:NAME}` is a file of distill/teachers/prompts/.
     `${divide:PAIRS,SIZE}` is how many lists of that size make so many pairs, at least 1.
-    `${output_dir:RESUME,NEW}` is the directory to resume where one is given, else the new one.
+    `${output_dir:GIVEN,NEW}` is the given directory, else a new one: it is made, as NEW, NEW-2, NEW-3, ...
     `${sweep_name:RESUME}` names the sweep that the run is a job of; null for a run by itself.
     """
     store = ConfigStore.instance()
@@ -391,15 +393,40 @@ def register_schemas() -> None:
         "prompt", lambda name: str(ROOT / "distill/teachers/prompts" / f"{name}.yaml"), replace=True
     )
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
-    OmegaConf.register_new_resolver("output_dir", _output_directory, replace=True)
+    # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once
+    OmegaConf.register_new_resolver("output_dir", _output_directory, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 
 
-def _output_directory(resume: str | None, new: str) -> str:
-    """The directory to resume, else a new one; of several ranks only the first one's is used."""
-    if resume or os.environ.get("RANK", "0") == "0":
-        return resume or new
-    return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
+def _output_directory(given: str | None, new: str) -> str:
+    """The given directory, else a new one, which is made; of several ranks only the first one's is used."""
+    if given or "--resolve" in sys.argv:  # a configuration that is only printed makes no directory
+        return given or new
+    if os.environ.get("RANK", "0") != "0":
+        return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
+    with exit_on_bad_input(sweep=False):
+        return str(make_directory(Path(new)))
+
+
+def make_directory(path: Path) -> Path:
+    """Make a directory that was not there: PATH, or PATH-2, PATH-3, ... where another command was first.
+
+    Raises InputError where none can be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            made = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                made.mkdir()
+                return made
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}): start from another directory") from None
+
+
+def run_directory() -> Path:
+    """Hydra's output directory, absolute; read as it is, since Hydra does not escape a `${` in its name."""
+    return Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])
 
 
 def _sweep_name(resume: str | None) -> str | None:
@@ -408,18 +435,27 @@ def _sweep_name(resume: str | None) -> str | None:
     Most jobs are processes of their own that know of no sweep, but stand in the directory that it has marked.
     """
     if resume is not None:
-        sweep = Path(resume).absolute().parent
+        directory = Path(resume).absolute()
     elif not HydraConfig.initialized():
         return None
     elif HydraConfig.get().mode == RunMode.MULTIRUN:
         return _group_name(Path(HydraConfig.get().sweep.dir))
     else:
-        sweep = Path(HydraConfig.get().runtime.output_dir).parent
-    return _group_name(sweep) if any((sweep / mark).is_file() for mark in SWEEP_MARKS) else None
+        directory = run_directory()
+    marked = (parent for parent in directory.parents if any((parent / mark).is_file() for mark in SWEEP_MARKS))
+    sweep = next(marked, None)  # hydra.sweep.subdir may have several levels
+    return _group_name(sweep) if sweep else None
 
 
 def _group_name(sweep: Path) -> str:
     return f"{sweep.parent.name}_{sweep.name}" if sweep.parent.parent.name == "multirun" else sweep.name
+
+
+def command_overrides(kind: str) -> list[str]:
+    """The overrides of the command line, of the kind "task" or "hydra", as they were given: ${...} is not resolved."""
+    if not HydraConfig.initialized():
+        return []
+    return OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)[kind]
 
 
 def chosen_experiment() -> str | None:
@@ -483,8 +519,7 @@ def check_train(cfg: DictConfig) -> None:
         )
     if not has_tasks(cfg.task) and cfg.task.untrained:
         raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
-    if cfg.resume is not None and not (Path(cfg.resume) / "checkpoints" / "last.pt").is_file():
-        raise InputError(f"resume={cfg.resume}: no checkpoints/last.pt there: give the output directory of a run")
+    check_resume(cfg, "checkpoints/last.pt", "training")
 
 
 def check_evaluate(cfg: DictConfig) -> None:
@@ -493,8 +528,7 @@ def check_evaluate(cfg: DictConfig) -> None:
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
     check_task(cfg.task, "task", texts=cfg.model is not None)
-    if cfg.resume is not None and not (Path(cfg.resume) / "config.yaml").is_file():
-        raise InputError(f"resume={cfg.resume}: no config.yaml there: give the output directory of an evaluation")
+    check_resume(cfg, "config.yaml", "evaluation")
 
 
 def check_retrieve(cfg: DictConfig) -> None:
@@ -525,8 +559,7 @@ def check_annotate(cfg: DictConfig) -> None:
     llm = cfg.teacher.llm
     if llm.max_cost is not None and not (llm.price_in > 0 or llm.price_out > 0):
         raise InputError(f"teacher.llm.max_cost={llm.max_cost} needs teacher.llm.price_in and price_out")
-    if cfg.resume is not None and not (Path(cfg.resume) / "config.yaml").is_file():
-        raise InputError(f"resume={cfg.resume}: no config.yaml there: give the output directory of an annotation")
+    check_resume(cfg, "config.yaml", "annotation")
 
 
 def check_report(cfg: DictConfig) -> None:
@@ -535,6 +568,13 @@ def check_report(cfg: DictConfig) -> None:
     runs = [cfg.runs] if isinstance(cfg.runs, str) else cfg.runs
     if isinstance(runs, dict | DictConfig | int | float) or not all(isinstance(one, str) for one in runs):
         raise InputError(f"runs={cfg.runs}: expected a directory or a list of them, as in runs=[DIR1,DIR2]")
+
+
+def check_resume(cfg: DictConfig, needs: str, noun: str) -> None:
+    """Raise InputError where a directory is to be resumed that lacks the file which that needs."""
+    if cfg.resume is not None and not (Path(cfg.resume) / needs).is_file():
+        article = "an" if noun[0] in "ae" else "a"
+        raise InputError(f"resume={cfg.resume}: no {needs} there: give the output directory of {article} {noun}")
 
 
 def has_tasks(task: DictConfig) -> bool:
@@ -614,13 +654,6 @@ def needs_first_stage(cfg: DictConfig) -> bool:
     if cfg.loss.target == "label" or teacher.format == "permutations":
         return True
     return depth is not None and (teacher.depth is None or depth < teacher.depth)
-
-
-def changed_keys(old: DictConfig, new: DictConfig) -> list[str]:
-    """Return "key: old -> new" for every key that differs, but for those a resumed run may change."""
-    before, after = flatten(old), flatten(new)
-    keys = [key for key in sorted(before.keys() | after.keys()) if key not in FREE and not key.startswith("logger.")]
-    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,18 +1,70 @@
-"""Stop requests: SIGTERM and Ctrl-C ask a loop to finish its step, so that it can save before it goes.
+"""Stop requests: SIGTERM and Ctrl-C end a command with one line, or ask a loop to finish its step and save first.
 
-with StopRequest() as stop:
-    while not stop.signal:
-        ...
+answer_stops()                          # first thing in an entry point, before the slow imports
+with hint_on_stop(lambda: "; resume with: ..."):
+    with StopRequest() as stop:
+        while not stop.signal:
+            ...
 """
 
+import contextlib
 import logging
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 1.0  # Slurm and torchrun signal the starting process and its children, and the former passes it on
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+_hints: list[Callable[[], str]] = []  # what the line of a stop adds; the last one counts
+
+
+def answer_stops() -> None:
+    """From here on SIGTERM and Ctrl-C end this process with one line and exit status 128 + signal, and no traceback.
+
+    What is open is still closed. A second request, more than REPEAT_SECONDS later, ends the process at once.
+    """
+    speaker = os.getpid() if os.environ.get("RANK", "0") == "0" else None  # not the forked workers
+    since: list[float] = []
+
+    def answer(number: int, frame) -> None:
+        if since:
+            if time.monotonic() - since[0] > REPEAT_SECONDS:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        since.append(time.monotonic())
+        logging.disable(logging.INFO)  # what libraries have to say at the end; PyTorch's caches, for one
+        if os.getpid() == speaker:
+            hint = _hints[-1]() if _hints else ""
+            os.write(2, f"stopped by {NAMES[number]}{hint}\n".encode())  # print may be under way, and cannot be entered
+        raise SystemExit(128 + number)
+
+    for number in NAMES:
+        signal.signal(number, answer)
+
+
+@contextlib.contextmanager
+def hint_on_stop(hint: Callable[[], str]) -> Iterator[None]:
+    """For a while, let the line of a stopped command end with what `hint` says then, such as how to resume it."""
+    _hints.append(hint)
+    try:
+        yield
+    finally:
+        _hints.remove(hint)
+
+
+@contextlib.contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Let processes that are started meanwhile not see Ctrl-C, which a terminal sends them as well: we answer it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited; for us, it waits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StopRequest:
@@ -25,7 +77,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in NAMES:
             self._previous[number] = signal.signal(number, self._request)
         return self
 

@@ -1,30 +1,39 @@
-"""What an output directory holds, and tells about the run that wrote it, so that a sweep runs only what is missing.
+"""What an output directory holds, so that one run has one directory: resumed or refused, never emptied or mixed.
 
-run_job(cfg, check_train, train)    # what an entry point does: once, or as a job of a sweep; returns the objective
-write_config(cfg, directory)        # at the start of a run
-state_of(cfg, directory)            # "new", "stopped" or "finished"
-write_whole(path, write)            # a file is whole or absent
+run_job(cfg, check_train, train)        # what an entry point does: once, or as a job of a sweep; returns the objective
+with open_run(cfg, directory, ranks) as directory: ...      # holds it while the run lives, and writes config.yaml
+state_of(cfg, directory)                # "new", "stopped" or "finished": a sweep runs only what is missing
+write_whole(path, write)                # a file is whole or absent
 
 It imports no torch: a sweep looks through its directories before it starts anything.
 """
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config import changed_keys
+from distill.config import command_overrides, run_directory
 from distill.errors import InputError, exit_on_bad_input
+from distill.interrupt import hint_on_stop
+from distill.locking import locked
+from distill.overrides import as_literal, as_override
+from distill.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
 
 log = logging.getLogger(__name__)
 
-FINISHED = ("results.json",)
-STOPPED = ("checkpoints/last.pt", "per_query.csv", "tasks/*/per_query.csv")  # what `resume` goes on from
+RESULTS = "results.json"  # a finished run has it
+LEFT = (  # what a run may leave beside config.yaml: a directory that has none of it is free
+    *(RESULTS, "metrics.jsonl", "checkpoints/*.pt", "model", "run.txt", "per_query.csv", "tasks/*/per_query.csv"),
+    *("journal.jsonl", "teacher.run", "teacher.parquet", "card.md"),
+)
 
 
 def run_job(
@@ -35,33 +44,48 @@ def run_job(
     Bad input is answered with one line and exit status 2.
     """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    with exit_on_bad_input(sweep):
+    directory = run_directory()
+    with exit_on_bad_input(sweep), _removed_if_refused(directory):
         results = take_up(cfg, directory) if sweep else None
         if results is None:
+            if cfg.resume is not None and not sweep:
+                cfg = resumed_config(cfg)
             check(cfg)
             results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
 
 
+@contextlib.contextmanager
+def _removed_if_refused(directory: Path) -> Iterator[None]:
+    """Where input is refused, remove the new directory that Hydra has made for it, if there is nothing in it."""
+    try:
+        yield
+    except InputError:
+        if not any(override.startswith("hydra.run.dir=") for override in command_overrides("hydra")):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        raise
+
+
 def state_of(cfg: DictConfig, directory: Path) -> str:
     """Return whether the run of a directory is finished, was stopped on its way, or is new.
 
-    A run that has left neither results nor anything to go on from is new, whatever its configuration was. Raises
-    InputError where there is something of another configuration.
+    A run that has left nothing but its config.yaml is new, whatever that says; one that has left nothing to resume
+    starts anew. Raises InputError where there is something of another configuration, or of another command.
     """
-    if not _present(directory, FINISHED + STOPPED):
+    if not _present(directory, LEFT):
         return "new"
-    config = directory / "config.yaml"
-    if not config.is_file():
-        raise InputError(f"{directory}: holds a run without its config.yaml: move it away, or take another directory")
-    changed = changed_keys(OmegaConf.load(config), cfg)
+    command, saved = command_of(cfg), read_config(directory)
+    check_command(saved, command, directory)
+    changed = refused(changes(saved, cfg), command, resumed=False)
     if changed:
         raise InputError(
-            f"{directory}: belongs to another configuration ({'; '.join(changed)}): repeat the overrides that it was "
-            "started with, or take another directory"
+            f"{directory}: belongs to another configuration ({describe(changed)}): take another directory, or repeat "
+            "the overrides that it was started with"
         )
-    return "finished" if _present(directory, FINISHED) else "stopped"
+    if _present(directory, (RESULTS,)):
+        return "finished"
+    return "stopped" if _present(directory, command.stopped) else "new"
 
 
 def take_up(cfg: DictConfig, directory: Path) -> dict[str, float] | None:
@@ -75,7 +99,7 @@ def take_up(cfg: DictConfig, directory: Path) -> dict[str, float] | None:
         log.info("finished before: %s", directory)
         return read_results(directory)
     if state == "stopped":
-        cfg.resume = str(directory)
+        cfg.resume = as_literal(directory)
     return None
 
 
@@ -83,20 +107,85 @@ def check_sweep(cfg: DictConfig) -> None:
     """Check what holds for the configuration of a sweep's job; raises InputError."""
     if cfg.resume:
         raise InputError(
-            f"resume={cfg.resume}: goes on with one run, not with a sweep: leave out -m, or go on with a sweep by "
+            f"resume={cfg.resume}: resumes one run, not a sweep: leave out -m, or resume a sweep by "
             "hydra.sweep.dir=ITS_DIRECTORY"
         )
 
 
-def write_config(cfg: DictConfig, directory: Path) -> list[str]:
-    """Write the composed configuration of a new run; of a resumed one, return what differs from what it began with."""
-    path = directory / "config.yaml"
-    if cfg.resume:
-        return changed_keys(OmegaConf.load(path), cfg)
-    for leftover in _present(directory, FINISHED + STOPPED):  # in a used directory: it would look finished or stopped
-        leftover.unlink()
-    OmegaConf.save(cfg, path)
-    return []
+@contextlib.contextmanager
+def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
+    """Hold the directory of a run while it lives; yields it: of several ranks, the first one's.
+
+    Sets cfg.resume where a stopped run of this configuration is there, and writes config.yaml. Raises InputError where
+    another process holds the directory, and for any other run there; nothing is changed then.
+    """
+    if ranks is not None:
+        directory = ranks.gather(directory)[0]
+    with contextlib.ExitStack() as stack:
+        if ranks is None or ranks.is_first:
+            if cfg.resume is None:
+                state_of(cfg, directory)  # refused before anything is written there, the lock included
+            directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(directory / "run.lock", "wait for it, or take another directory"))
+            _take_over(cfg, directory)
+            stack.enter_context(hint_on_stop(lambda: _resume_hint(cfg, directory)))
+        if ranks is not None:
+            resume = ranks.gather(cfg.resume)[0]
+            cfg.resume = None if resume is None else as_literal(resume)
+        yield directory
+
+
+def _take_over(cfg: DictConfig, directory: Path) -> None:
+    """Make sure that a directory is new or this run's own, and renew its config.yaml."""
+    command = command_of(cfg)
+    if cfg.resume is not None:
+        _check_resumed(cfg, directory)
+    else:
+        state = state_of(cfg, directory)
+        if state == "finished":
+            raise InputError(
+                f"{directory}: holds the finished {command.noun} of this configuration: take another directory, or "
+                f"measure it again with {as_override('resume', directory)}"
+            )
+        if state == "stopped":
+            log.info("%s: holds a stopped %s of this configuration, which is resumed", directory, command.noun)
+            cfg.resume = as_literal(directory)
+    write_config(cfg, directory)
+
+
+def _check_resumed(cfg: DictConfig, directory: Path) -> None:
+    command, saved = command_of(cfg), read_config(directory)
+    check_command(saved, command, directory)
+    changed = changes(saved, cfg)
+    wrong = refused(changed, command, resumed=True)
+    if wrong:
+        anew = f", or train anew from its model with backbone=hf backbone.name={directory / 'model'}"
+        raise InputError(
+            f"resume={cfg.resume}: the configuration differs from that of the stopped {command.noun} "
+            f"({describe(wrong)}): leave that out{anew if command.noun == 'training' else ''}"
+        )
+    if changed:
+        log.info("resumed with another %s", describe(changed, most=len(changed)))
+    longer = [key for key in changed if key in command.steps]
+    results = directory / RESULTS
+    if longer and results.is_file():  # of a finished run, which from here on is none
+        os.replace(results, directory / f"results-{longer[0].split('_')[1]}-{changed[longer[0]][0]}.json")
+
+
+def _resume_hint(cfg: DictConfig, directory: Path) -> str:
+    there = _present(directory, command_of(cfg).stopped)
+    return f"; resume with: {resume_command(cfg, directory)}" if there else ""
+
+
+def resume_command(cfg: DictConfig, directory: Path) -> str:
+    """Return the command that resumes a run."""
+    return shlex.join(["python", command_of(cfg).script, as_override("resume", directory)])
+
+
+def write_config(cfg: DictConfig, directory: Path) -> None:
+    """Write the composed configuration, whole, and without where it was resumed."""
+    started = OmegaConf.merge(cfg, {"resume": None})
+    write_whole(directory / "config.yaml", lambda aside: OmegaConf.save(started, aside))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -121,4 +210,6 @@ def objective(results: dict[str, float]) -> float | None:
 
 
 def _present(directory: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return [path for pattern in patterns for path in directory.glob(pattern)]
+    """The paths that a run has left; a file that it has merely opened does not count."""
+    found = [path for pattern in patterns for path in directory.glob(pattern)]
+    return [path for path in found if path.is_dir() or path.stat().st_size]

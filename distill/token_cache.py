@@ -26,6 +26,7 @@ from distill.cache import cache_directory, key_of, make_once, remove, source_sta
 from distill.collection import USUAL, iterate_texts, refuse_twice
 from distill.errors import InputError
 from distill.fields import Fields
+from distill.interrupt import kept_from_children
 from distill.tokens import (
     Chunk,
     Encoder,
@@ -138,14 +139,18 @@ def _encode_in_processes(
     first = next(chunks, None)
     if first is None:
         return
-    with ProcessPoolExecutor(num_processes, context, initializer=_start_process, initargs=arguments) as pool:
-        waiting = collections.deque([pool.submit(_encode, first)])
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_start_process, initargs=arguments)
+    try:
+        with kept_from_children():
+            waiting = collections.deque([pool.submit(_encode, first)])
         for chunk in chunks:
             waiting.append(pool.submit(_encode, chunk))
             if len(waiting) > 3 * num_processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_process(*arguments) -> None:

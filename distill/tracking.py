@@ -46,11 +46,8 @@ class Tracker:
         metrics = directory / "metrics.jsonl"
         if metrics.is_file():
             kept = [line for line in metrics.read_text().splitlines(keepends=True) if _logged_by(line, step)]
-            metrics.write_text("".join(kept))
+            write_whole(metrics, lambda aside: aside.write_text("".join(kept)))
         self.file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
-        if not self.cfg.resume:  # in a directory that was used before
-            for name in (ID_FILE, ARTIFACT_FILE):
-                (directory / name).unlink(missing_ok=True)
         self.source = _source_artifact(self.cfg.backbone.name)
         if self.cfg.logger.mode != "disabled":
             self.wandb = _start_wandb(directory, self.cfg, self.source)

@@ -11,11 +11,9 @@ at the end, with exit status 1; to a search they are the worst value. Hydra find
 
 import contextlib
 import copy
-import fcntl
 import inspect
 import logging
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -26,15 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from distill.errors import InputError, exit_on_bad_input
+from distill.locking import locked
 from distill.outputs import check_sweep, objective, read_results, state_of
+from distill.overrides import as_override
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ProcessLauncher(Launcher, Callback):
         """n_jobs: at once."""
         self.n_jobs = n_jobs
         self.jobs: list[Job] = []
-        self.lock = None
+        self.lock, self.held = None, contextlib.ExitStack()  # never closed: the lock ends with the processes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives every launcher."""
@@ -116,16 +116,8 @@ class ProcessLauncher(Launcher, Callback):
         if self.lock:
             return
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
-        self.lock = open(self.sweep_dir / "sweep.lock", "w")  # noqa: SIM115 - open for the whole sweep
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"hydra.sweep.dir={self.sweep_dir}: a sweep still runs there, or a job that a killed sweep has left: "
-                "wait for it, or end it"
-            ) from None
-        except OSError as error:
-            log.warning("%s cannot be locked (%s): start no second sweep there", self.sweep_dir, error.strerror)
+        lock = locked(self.sweep_dir / "sweep.lock", "wait for that sweep, or for the jobs that a killed one has left")
+        self.lock = self.held.enter_context(lock)
 
     def _compose(self, number: int, overrides: list[str]) -> Job:
         """Compose the configuration of a job, as Hydra's own launchers do, and look at what its directory holds."""
@@ -133,7 +125,12 @@ class ProcessLauncher(Launcher, Callback):
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         HydraConfig.instance().set_config(config)  # ${hydra:...} reads it
-        directory = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+        try:
+            directory = self.sweep_dir / config.hydra.sweep.subdir
+        except OmegaConfBaseException as error:
+            raise InputError(
+                f"hydra.sweep.subdir: {str(error).splitlines()[0]}: name keys that every job has"
+            ) from None
         cfg, hydra_cfg = copy.deepcopy(config), copy.deepcopy(HydraConfig.instance().cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
@@ -169,11 +166,11 @@ class ProcessLauncher(Launcher, Callback):
                     job.process.terminate()
         if stopped_by:
             self._report_failures()
-            log.info("stopped; go on with: %s", self._command_again())
+            log.info("stopped; resume with: %s", self._command_again())
             raise SystemExit(128 + stopped_by)
 
     def _start(self, job: Job) -> None:
-        log.info("%s%s", job, ": goes on where it stopped" if job.state == "stopped" else "")
+        log.info("%s%s", job, ": resumed" if job.state == "stopped" else "")
         job.directory.mkdir(parents=True, exist_ok=True)
         with open(job.log, "ab") as output:
             job.bytes_before = job.bytes_shown = output.tell()
@@ -193,11 +190,10 @@ class ProcessLauncher(Launcher, Callback):
         for source in job.hydra_cfg.hydra.runtime.config_sources:
             flag = {"main": "--config-path", "command-line": "--config-dir"}.get(source.provider)
             options += [flag, source.path] if flag else []
-        directory = _as_value(job.directory)
-        overrides = [*job.hydra_cfg.hydra.overrides.hydra, *job.overrides, f"hydra.run.dir={directory}"]
+        # Not resolved: an override may hold ${...}, which is for the job to resolve
+        given = OmegaConf.to_container(job.hydra_cfg.hydra.overrides, resolve=False)["hydra"]
+        overrides = [*given, *job.overrides, as_override("hydra.run.dir", job.directory)]
         overrides += ["hydra.mode=RUN", f"hydra.job.num={job.number}", f"hydra.job.id={job.number}"]
-        if job.state == "stopped":
-            overrides.append(f"resume={directory}")
         return [sys.executable, self.script, *options, *overrides]
 
     def _report_failures(self) -> bool:
@@ -212,13 +208,7 @@ class ProcessLauncher(Launcher, Callback):
     def _command_again(self) -> str:
         """Return the command that runs what is missing."""
         arguments = [argument for argument in sys.argv if not argument.startswith("hydra.sweep.dir=")]
-        return shlex.join(["python", *arguments, f"hydra.sweep.dir={_as_value(self.sweep_dir)}"])
-
-
-def _as_value(path: Path) -> str:
-    """Return a path as an override's value: quoted where Hydra's grammar asks for it."""
-    text = str(path)
-    return text if re.fullmatch(r"[\w/.-]+", text) else QuotedString(text, Quote.single).with_quotes()
+        return shlex.join(["python", *arguments, as_override("hydra.sweep.dir", self.sweep_dir)])
 
 
 @contextlib.contextmanager

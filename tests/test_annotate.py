@@ -287,8 +287,25 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
     ours, theirs = (pq.read_table(tmp_path / name / "teacher.parquet").to_pydict() for name in ("out", "whole"))
     assert ours == theirs
     asked = sum(server.asked.values())
-    third = run_annotate(tmp_path / "out", *overrides)
-    assert third.returncode == 0 and sum(server.asked.values()) == asked  # the same call costs nothing
+    third = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'out'}", f"qrels={collection['qrels']}")
+    assert third.returncode == 0 and sum(server.asked.values()) == asked  # to measure it costs nothing
+    assert "teacher/nDCG@10" in json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_ctrl_c_ends_an_annotation_with_one_line_that_resumes_it(collection, tmp_path, serve):
+    server = serve(delay=0.1)
+    command = command_of(tmp_path / "out", *overrides_of(collection, server))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while sum(server.asked.values()) < 6:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate()[1]
+    line = f"stopped by Ctrl-C; resume with: python annotate.py resume={tmp_path / 'out'}"
+    assert process.returncode == 130 and "Traceback" not in errors and errors.count(line) == 1, errors
+    again = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'out'}")
+    assert again.returncode == 0 and (tmp_path / "out" / "teacher.run").is_file()
+    assert 24 <= sum(server.asked.values()) <= 24 + 3  # those in flight are asked again
 
 
 def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_path):
@@ -306,8 +323,8 @@ def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_pat
         overrides = [f"{name}={collection[name]}" for name in ("passages", "queries")]
         overrides += [f"run={collection['first_stage']}", "depth=4", "window=4", "stride=2", "tries=2"]
         overrides += [f"teacher.llm.base_url=http://127.0.0.1:{port}/v1", f"teacher.llm.model={model}"]
-        for _ in range(2):  # the second time, everything is in the journal
-            run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_tokens=8")
+        for more in ([], [f"resume={tmp_path / 'out'}"]):  # the second time, everything is in the journal
+            run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_tokens=8", *more)
             assert run.returncode == 0, run.stderr
             asked = (tmp_path / "server.log").read_text().count("POST /v1/chat/completions")
             entries = [json.loads(line) for line in (tmp_path / "out" / "journal.jsonl").read_text().splitlines()]

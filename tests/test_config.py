@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill import config
-from distill.config import changed_keys, check_annotate, check_evaluate, check_retrieve, check_train
+from distill.config import check_annotate, check_evaluate, check_retrieve, check_train
 from distill.errors import InputError
 from distill.generative import PROMPTS
 from distill.losses import LOSSES
@@ -277,12 +277,6 @@ def test_prompts_that_may_be_chosen_are_those_that_are_known():
 def test_an_evaluation_without_a_run_is_refused():
     with pytest.raises(InputError, match="task.run is missing"):
         check_evaluate(compose_config("evaluate", "task=files"))
-
-
-def test_changed_keys_are_named_but_for_logging_and_resume():
-    old, new = compose_config("train"), compose_config("train", "data.depth=10", "logger=wandb", "resume=x")
-    assert changed_keys(old, new) == ["data.depth: 25 -> 10"]
-    assert changed_keys(old, compose_config("train", "loss=adrmse"))[0] == "loss.alpha: None -> 1.0"
 
 
 @pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py", "report.py", "dashboards.py"])

@@ -78,7 +78,7 @@ def test_a_lost_rank_ends_the_run_which_resumes_on_two_and_on_one(file_overrides
             time.sleep(0.01)
         process.terminate()  # torchrun passes it on: every rank stops after the same step
         _, errors = process.communicate()
-        assert "saved; go on with" in errors
+        assert f"saved; resume with: python train.py resume={directory}" in errors
     assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 600
     assert all(loss == loss for loss in losses_of(directory)) and len(losses_of(directory)) == 600
 

@@ -88,7 +88,8 @@ def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve)
     table = pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()
     assert {q for q, is_flagged in zip(table["query_id"], table["flagged"], strict=True) if is_flagged} == {refused[0]}
     asked = sum(server.asked.values())
-    assert run_annotate(tmp_path / "out", *overrides).returncode == 0 and sum(server.asked.values()) == asked
+    again = run_annotate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}")
+    assert again.returncode == 0 and sum(server.asked.values()) == asked
 
 
 def test_an_endpoint_without_log_probabilities_is_refused(collection, tmp_path, serve):  # noqa: F811

@@ -19,7 +19,7 @@ from distill import interrupt
 from distill.checkpoint import load_checkpoint
 from distill.errors import InputError
 from distill.interrupt import StopRequest
-from distill.outputs import objective, state_of, take_up, write_config
+from distill.outputs import objective, state_of, take_up
 from train import train
 
 
@@ -71,7 +71,7 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
     assert "must be at least 1" in output  # what jobs print is on the terminal
     assert output == "".join((directory / name / "job.log").read_text() for name in "012")
     assert (directory / "2" / "results.json").is_file() and (directory / "multirun.yaml").is_file()
-    assert (directory / "2" / ".hydra" / "config.yaml").is_file()
+    assert (directory / "2" / "config.yaml").is_file() and not (directory / "2" / ".hydra").exists()
     stopped_at = load_checkpoint(directory / "0" / "checkpoints" / "last.pt")["step"]
 
     times = {path: path.stat().st_mtime_ns for path in (directory / "2").rglob("*")}
@@ -88,7 +88,7 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
 
     status, output, errors = run_sweep(directory, *overrides, "seed=3")
     assert status == 2 and not output
-    assert errors.startswith(f"error: {directory}/0: belongs to another configuration (seed: 0 -> 3): repeat")
+    assert errors.startswith(f"error: {directory}/0: belongs to another configuration (seed: 0 -> 3): take another")
 
 
 def test_ctrl_c_reaches_the_jobs_which_save_and_no_new_one_starts(file_overrides, tmp_path):
@@ -136,9 +136,10 @@ def test_finished_evaluations_are_not_run_again(collection, tmp_path):
 @pytest.mark.parametrize(
     ("override", "environment", "message"),
     [
-        ("resume=somewhere", {}, "resume=somewhere: goes on with one run, not with a sweep"),
+        ("resume=somewhere", {}, "resume=somewhere: resumes one run, not a sweep"),
         ("hydra.launcher.n_jobs=0", {}, "hydra.launcher.n_jobs=0: must be at least 1"),
         ("hydra.sweep.subdir=same", {}, "hydra.sweep.subdir gives two jobs one directory"),
+        ("hydra.sweep.subdir=${los.name}", {}, "hydra.sweep.subdir: Interpolation key 'los.name' not found: name keys"),
         ("seed=0,1", {"WORLD_SIZE": "2"}, "-m: a sweep starts processes of its own and does not run under torchrun"),
     ],
 )
@@ -147,11 +148,21 @@ def test_a_sweep_that_cannot_run_is_answered_with_one_line(tmp_path, override, e
     assert status == 2 and errors.startswith(f"error: {message}") and errors.count("\n") == 1
 
 
+def test_jobs_may_be_named_by_their_keys_with_any_character(tmp_path):
+    names = ["hydra.sweep.subdir='depth=${task.depth}, ${hydra.job.override_dirname}'", "task.untrained=false"]
+    for _ in range(2):
+        status, _, errors = run_sweep(tmp_path, "task.depth=5,6", *names, script="evaluate.py")
+        assert status == 0, errors
+    assert errors.count("finished before") == 2
+    found = {path.parent.name for path in tmp_path.glob("*/results.json")}
+    assert found == {f"depth={n}, task.depth={n},task.untrained=False" for n in (5, 6)}
+
+
 def test_a_second_sweep_in_the_same_directory_is_refused(tmp_path):
     with open(tmp_path / "sweep.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, _, errors = run_sweep(tmp_path, "seed=0,1")
-    assert status == 2 and "a sweep still runs there" in errors
+    assert status == 2 and "still works there: wait for that sweep" in errors
 
 
 def test_a_job_takes_up_what_its_directory_holds(tmp_path):
@@ -162,17 +173,15 @@ def test_a_job_takes_up_what_its_directory_holds(tmp_path):
     OmegaConf.save(cfg(), tmp_path / "config.yaml")
     assert state_of(cfg("seed=1"), tmp_path) == "new"  # it has left nothing to go on from
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.pt").touch()
+    (tmp_path / "checkpoints" / "last.pt").write_text("x")
     stopped = cfg()
     assert take_up(stopped, tmp_path) is None and stopped.resume == str(tmp_path)
     (tmp_path / "results.json").write_text('{"train/steps": 3, "test/a/nDCG@10": 0.25, "val/nDCG@10": 0.5}')
     assert objective(take_up(cfg("train.num_workers=1", "logger=wandb"), tmp_path)) == 0.5
     with pytest.raises(InputError, match=r"belongs to another configuration \(seed: 0 -> 1\)"):
         take_up(cfg("seed=1"), tmp_path)
-    with pytest.raises(InputError, match="resume=x: goes on with one run, not with a sweep"):
+    with pytest.raises(InputError, match="resume=x: resumes one run, not a sweep"):
         take_up(cfg("resume=x"), tmp_path)
-    write_config(cfg(), tmp_path)
-    assert state_of(cfg(), tmp_path) == "new"
     assert objective({"train/steps": 3, "test/a/nDCG@10": 0.25}) == 0.25 and objective({"train/steps": 3}) is None
 
 

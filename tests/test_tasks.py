@@ -106,7 +106,8 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     )
     assert resumed["latency/first/seconds_per_query"] == results["latency/first/seconds_per_query"]
     other = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}", "task.depth=5")
-    assert other.returncode == 2 and "the configuration differs (task.depth: auto -> 5)" in other.stderr
+    differs = "differs from that of the stopped evaluation (task.depth: auto -> 5)"
+    assert other.returncode == 2 and differs in other.stderr
 
 
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):

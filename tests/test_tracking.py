@@ -217,14 +217,14 @@ def test_every_job_of_a_sweep_is_a_run_of_its_own_in_the_sweeps_group(file_overr
     assert compose_config("train", "logger=wandb").logger.group is None
 
 
-def test_a_new_run_in_a_used_directory_is_a_new_wandb_run_and_a_resumed_one_is_not(file_overrides, tmp_path):
+def test_a_resumed_run_is_the_same_wandb_run_and_a_refused_one_leaves_it_alone(file_overrides, tmp_path):
     directory = tmp_path / "run"
-    directory.mkdir()
-    ids = []
-    for options in (["logger.log_model=true"], [], [f"resume={directory}"]):
-        train(compose_config("train", *file_overrides, *OFFLINE, *options), directory)
-        ids.append((directory / ID_FILE).read_text())
-    assert ids[0] != ids[1] == ids[2] and not (directory / ARTIFACT_FILE).exists()
+    run_train(directory, *file_overrides, *OFFLINE, "logger.log_model=true")
+    names = [(directory / name).read_text() for name in (ID_FILE, ARTIFACT_FILE)]
+    with pytest.raises(InputError, match="holds the finished training"):
+        train(compose_config("train", *file_overrides, *OFFLINE), directory)
+    train(compose_config("train", *file_overrides, *OFFLINE, f"resume={directory}"), directory)
+    assert [(directory / name).read_text() for name in (ID_FILE, ARTIFACT_FILE)] == names
 
 
 def test_the_configuration_outlives_a_job_that_is_killed_early(file_overrides, tmp_path):

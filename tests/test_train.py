@@ -39,7 +39,10 @@ def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, lo
     options += ["model.dropout=0.0", "task.untrained=true", f"loss={loss}"]
     results = run_train(tmp_path / "run", *file_overrides, *options)
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"config.yaml", "metrics.jsonl", "checkpoints", "model", "results.json", "run.txt", "per_query.csv"}
+    assert files == {
+        *("config.yaml", "run.lock", "metrics.jsonl", "checkpoints", "model", "results.json", "run.txt"),
+        "per_query.csv",
+    }
     metrics = read_metrics(tmp_path / "run")
     losses = [row["train/loss"] for row in metrics if "train/loss" in row]
     assert len(losses) == 60 and losses[-1] < 0.8 * losses[0]
@@ -186,7 +189,9 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_o
         else:
             error = process.stderr.read()
             assert 90 <= stopped_at < 300
-            assert f"stopped after step {stopped_at} and saved; go on with: python train.py" in error
+            assert (
+                f"stopped after step {stopped_at} and saved; resume with: python train.py resume={directory}\n" in error
+            )
             assert f"resume={directory}" in error
         resumed = subprocess.run(
             command(directory, *long_overrides, f"resume={directory}"), capture_output=True, text=True
@@ -208,7 +213,8 @@ def test_resuming_with_a_changed_configuration_is_refused(file_overrides, tmp_pa
     directory = tmp_path / "run"
     run_train(directory, *file_overrides)
     with pytest.raises(
-        InputError, match="differs from the stopped run's .*train.batch_size: 2 -> 3.*: repeat its overrides"
+        InputError,
+        match=r"differs from that of the stopped training \(train.batch_size: 2 -> 3\): leave that out, or train anew",
     ):
         run_train(directory, *file_overrides, "train.batch_size=3", f"resume={directory}")
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.config import FREE
 from distill.errors import InputError
 from distill.report.runs import Run, is_measuring
 
@@ -70,7 +69,8 @@ def _is_identity(key: str) -> bool:
 def _is_free(key: str) -> bool:
     """Whether runs of one row may differ in this key."""
     without_effect = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
-    return key == "seed" or key in FREE or key in without_effect or key.startswith("logger.")
+    without_effect += ("resume", "train.num_workers")
+    return key == "seed" or key in without_effect or key.startswith("logger.")
 
 
 def _is_measured_in_two_ways(runs: list[Run]) -> bool:

@@ -124,8 +124,8 @@ class HttpEngine:
                 backoff = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * (0.5 + random.random())
                 self._pause(pause if pause is not None else backoff)
         raise InputError(
-            f"{url} has failed {self.cfg.retries + 1} times in a row ({reason}): resume=DIRECTORY goes on from "
-            "here once it works again"
+            f"{url} has failed {self.cfg.retries + 1} times in a row ({reason}): once it works "
+            "again, resume=DIRECTORY asks only what is missing"
         )
 
     def _read_score(self, choice: dict) -> float | None:
@@ -148,7 +148,7 @@ class HttpEngine:
 
     def _pause(self, seconds: float) -> None:
         if self.stopped.wait(seconds):
-            raise InputError("stopped: resume=DIRECTORY goes on from here")
+            raise InputError("stopped: resume=DIRECTORY asks only what is missing")
 
     def stop(self) -> None:
         """Give up requests that wait for their turn, or to be tried again; those in flight come back."""

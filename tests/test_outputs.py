@@ -1,0 +1,414 @@
+"""Output directories: one run each, resumed or refused, never mixed; and what `resume=DIR` reads there."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, compose_config
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from annotate import annotate
+from distill.checkpoint import load_checkpoint
+from distill.config import make_directory
+from distill.errors import InputError
+from distill.outputs import open_run, resume_command, state_of
+from distill.overrides import as_override
+from distill.resuming import changes, command_of, refused, resumed_config
+from evaluate import evaluate
+from train import joined_overrides, train
+
+MARKS = st.text(alphabet="ab1e5-/.,=:'\"\\ ${}[]()\n\t~+@%é中?", max_size=12)
+PARSER = OverridesParser.create()
+
+
+def snapshot(directory) -> dict:
+    """Content of every file but the lock."""
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.name != "run.lock"}
+
+
+def started(directory, *overrides, name: str = "train"):
+    """Leave what a run leaves that was killed: config.yaml, and something to resume."""
+    directory.mkdir(parents=True, exist_ok=True)
+    cfg = compose_config(name, *overrides)
+    OmegaConf.save(cfg, directory / "config.yaml")
+    for path in (directory / "checkpoints" / "last.pt", directory / "metrics.jsonl"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x\n")
+    return cfg
+
+
+def resumed(directory, *overrides, name: str = "train"):
+    """Compose `resume=DIR` with overrides, of which all keys count as named."""
+    keys = tuple(one.lstrip("+").partition("=")[0] for one in overrides)
+    named = tuple(f"{key}.name" if key in ("loss", "backbone", "data", "teacher", "task") else key for key in keys)
+    cfg = compose_config(name, *overrides, as_override("resume", directory))
+    return resumed_config(cfg, compose_config(name), named)
+
+
+def assert_refused(directory, message: str, *overrides) -> None:
+    with pytest.raises(InputError, match=message) as caught, open_run(resumed(directory, *overrides), directory):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=(MARKS | st.text(max_size=20) | st.sampled_from(["null", "true", "1e5", "007"])).filter("???".__ne__))
+def test_a_printed_override_is_parsed_to_the_same_text_and_no_interpolation(text):
+    [override] = PARSER.parse_overrides([as_override("resume", text)])
+    assert not override.is_sweep_override() and OmegaConf.create({"resume": override.value()}).resume == text
+
+
+def test_the_command_that_resumes_a_directory_of_any_name_can_be_pasted(tmp_path):
+    directory = tmp_path / "lr=1e-3,seed=0 it's ${x}"
+    words = subprocess.check_output(
+        ["sh", "-c", f"printf '%s\\n' {resume_command(compose_config('train'), directory)}"]
+    )
+    python, script, override = words.decode().splitlines()
+    assert (python, script) == ("python", "train.py")
+    assert compose_config("train", override).resume == str(directory)
+
+
+def test_commands_of_the_same_second_get_directories_of_their_own(tmp_path):
+    made = [make_directory(tmp_path / "runs" / "12-00-1") for _ in range(3)]
+    assert [path.name for path in made] == ["12-00-1", "12-00-1-2", "12-00-1-3"] and all(map(os.path.isdir, made))
+
+
+def test_processes_started_at_once_leave_one_directory_each_and_printing_leaves_none(collection, tmp_path):
+    files = [f"task.run={collection['first_stage']}", f"task.qrels={collection['qrels']}", "model=null", "task=files"]
+    place = f"{tmp_path}/runs/same"
+    script = [sys.executable, str(ROOT / "evaluate.py"), *files, f"hydra.run.dir=${{output_dir:null,{place}}}"]
+    runs = [subprocess.Popen([*script, f"task.depth={depth}"], stdout=subprocess.DEVNULL) for depth in (2, 3, 4)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    directories = sorted((tmp_path / "runs").iterdir())
+    assert [path.name for path in directories] == ["same", "same-2", "same-3"]
+    assert sorted(OmegaConf.load(path / "config.yaml").task.depth for path in directories) == [2, 3, 4]
+    for path in directories:
+        depth = OmegaConf.load(path / "config.yaml").task.depth
+        assert len((path / "run.txt").read_text().splitlines()) == 6 * depth
+    subprocess.run([*script, "--cfg", "all", "--resolve"], check=True, capture_output=True)
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+def test_a_used_directory_is_refused_and_left_as_it_is(file_overrides, collection, tmp_path):
+    directory = tmp_path / "run"
+    overrides = [*file_overrides, "train.max_steps=2"]
+    train(compose_config("train", *overrides), directory)
+    before = snapshot(directory)
+    many = ["seed=1", "train.batch_size=3", "optimizer.eps=1e-3", "optimizer.weight_decay=0.5", "model.dropout=0.5"]
+    many += ["train.validate_every=1", "model.query_length=4"]
+    for changed, message in (
+        ([], "holds the finished training of this configuration: take another directory, or measure it again with"),
+        (["seed=1"], r"belongs to another configuration \(seed: 0 -> 1\): take another directory"),
+        (many, "; and 2 more"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            train(compose_config("train", *overrides, *changed), directory)
+        assert "\n" not in str(caught.value) and str(caught.value).count("->") <= 5
+    files = [f"task.{name}={collection[name]}" for name in ("qrels", "passages", "queries")]
+    files += ["task=files", f"task.run={collection['first_stage']}"]
+    with pytest.raises(InputError, match="holds an output of train.py, not of evaluate.py: take another"):
+        evaluate(compose_config("evaluate", *files), directory)
+    names = ("passages", "queries")
+    files = [f"run={collection['first_stage']}", *(f"{name}={collection[name]}" for name in names)]
+    with pytest.raises(InputError, match="holds an output of train.py, not of annotate.py: take another"):
+        annotate(compose_config("annotate", *files, "teacher.llm.model=x"), directory)
+    (directory / "config.yaml").rename(tmp_path / "away.yaml")
+    with pytest.raises(InputError, match="holds files of a run, but no config.yaml: move them away"):
+        train(compose_config("train", *overrides), directory)
+    (tmp_path / "away.yaml").rename(directory / "config.yaml")
+    assert snapshot(directory) == before
+
+
+def test_a_stopped_run_of_the_same_configuration_is_resumed_without_being_asked(tmp_path, caplog):
+    directory = tmp_path / "run"
+    started(directory, "seed=3")
+    cfg = compose_config("train", "seed=3", "train.device=cpu", "logger=wandb", "logger.mode=offline")
+    with caplog.at_level("INFO"), open_run(cfg, directory):
+        assert cfg.resume == str(directory)
+    assert "holds a stopped training of this configuration, which is resumed" in caplog.text
+    (directory / "checkpoints" / "last.pt").unlink()  # killed before its first checkpoint: it starts anew
+    cfg = compose_config("train", "seed=3")
+    with open_run(cfg, directory):
+        assert cfg.resume is None
+    with pytest.raises(InputError, match="another configuration"):
+        state_of(compose_config("train", "seed=4"), directory)
+
+
+def test_a_directory_is_held_while_its_run_lives_and_free_when_it_is_killed(tmp_path):
+    directory = tmp_path / "run"
+    started(directory)
+    code = (
+        "import sys, time, multiprocessing; from pathlib import Path; from distill.locking import locked\n"
+        "with locked(Path(sys.argv[1]), ''):\n"
+        "    multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(directory / "run.lock")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "held\n"
+    before = snapshot(directory)
+    assert_refused(directory, rf"process {process.pid} on .* still works there: wait for it, or take another directory")
+    assert snapshot(directory) == before
+    process.kill()
+    process.wait()  # the process that it has forked still lives
+    with open_run(resumed(directory), directory):
+        assert_refused(directory, "still works there")
+    with open_run(resumed(directory), directory):
+        pass
+    os.killpg(process.pid, 9)
+
+
+def test_resume_alone_takes_the_configuration_from_the_directory(file_overrides, tmp_path):
+    directory = tmp_path / "lr=1e-3,seed=0"
+    overrides = [*file_overrides, "loss=adrmse", "loss.alpha=2", "seed=3", "data.depth=5"]
+    cfg = started(directory, *overrides)
+    for repeated in ([], overrides, ["seed=3"]):
+        found = resumed(directory, *repeated)
+        assert changes(cfg, found) == {} and found.resume == str(directory), repeated
+        assert (found.loss.alpha, found.seed, found.data.depth, found.optimizer.lr) == (2.0, 3, 5, 1e-3)
+    assert OmegaConf.get_type(found.train).__name__ == "Train" and OmegaConf.is_struct(found)
+    with open_run(found, directory):
+        assert OmegaConf.load(directory / "config.yaml").resume is None
+
+
+def test_what_may_differ_is_taken_and_all_else_is_refused_with_its_line(file_overrides, tmp_path, caplog, backbone):
+    directory = tmp_path / "run"
+    started(directory, *file_overrides, "seed=3", "loss=lce")
+    (tmp_path / "moved").symlink_to(backbone)
+    (tmp_path / "P.tsv").write_text("")
+    allowed = {
+        "train.device": "cpu", "train.num_workers": 1, "train.max_tokens": 50, "train.log_every": 3,
+        "train.save_every": 7, "train.compile": "'false'", "data.passages": str(tmp_path / "P.tsv"),
+        "validation.run": "x.run", "backbone.name": str(tmp_path / "moved"), "train.max_steps": 12,
+    }  # fmt: skip
+    found = resumed(directory, *(f"{key}={value}" for key, value in allowed.items()))
+    with caplog.at_level("INFO"), open_run(found, directory):
+        pass
+    assert "resumed with another backbone.name: " in caplog.text
+    saved = OmegaConf.load(directory / "config.yaml")
+    assert {key: OmegaConf.select(saved, key) for key in allowed} == allowed | {"train.compile": "false"}
+    assert saved.seed == 3
+    for override, message in (
+        ("seed=0", r"\(seed: 3 -> 0\)"),  # the default, but named
+        ("loss=ranknet", r"\(loss.name: lce -> ranknet\)"),
+        ("loss=bce", r"\(loss.name: lce -> bce; loss.target: label -> .*\)|\(loss.name: lce -> bce\)"),
+        ("train.max_steps=11", r"\(train.max_steps: 12 -> 11\)"),
+        ("train.max_steps=null", r"\(train.max_steps: 12 -> None\)"),
+        ("backbone.name=org/name", r"\(backbone.name: .* -> org/name\)"),
+        ("train.precision=bfloat16", r"\(train.precision: auto -> bfloat16\)"),
+    ):
+        assert_refused(directory, f"differs from that of the stopped training {message}: leave that out", override)
+    assert OmegaConf.load(directory / "config.yaml") == saved
+
+
+def test_only_a_run_that_is_named_may_have_other_files_or_more_steps(file_overrides):
+    old = compose_config("train", *file_overrides)
+    new = compose_config("train", *file_overrides, "data.passages=x.tsv", "train.max_steps=9", "train.max_tokens=5")
+    assert refused(changes(old, new), command_of(old), resumed=True) == {}
+    assert set(refused(changes(old, new), command_of(old), resumed=False)) == {"data.passages", "train.max_steps"}
+
+
+def test_the_tasks_of_a_suite_are_kept_and_a_moved_file_of_one_can_be_named(collection, tmp_path):
+    overrides = ["task=files", "task.name=pair", f"task.qrels={collection['qrels']}", "+task.tasks.a.run=A.run",
+                 "+task.tasks.b.run=B.run"]  # fmt: skip
+    cfg = started(tmp_path / "run", *overrides, name="evaluate")
+    assert changes(cfg, resumed(tmp_path / "run", name="evaluate")) == {}
+    found = resumed(tmp_path / "run", "+task.tasks.b.run=C.run", name="evaluate")
+    assert found.task.tasks == {"a": {"run": "A.run"}, "b": {"run": "C.run"}}
+    assert changes(cfg, found) == {"task.tasks.b.run": ("B.run", "C.run")}
+    without = compose_config("evaluate", *overrides[:-1])
+    assert refused(changes(cfg, without), command_of(cfg), resumed=True) == {"task.tasks.b.run": ("B.run", None)}
+
+
+def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaults(tmp_path, monkeypatch):
+    directory = tmp_path / "run"
+    started(directory, "optimizer.warmup_steps=7")
+    path = directory / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["optimizer"]["earlier_steps"] = saved["optimizer"].pop("warmup_steps")
+    del saved["licence"], saved["model"]["dropout"], saved["model"]["layout"]
+    path.write_text(yaml.safe_dump(saved))
+    monkeypatch.setattr("distill.resuming.RENAMED", {"optimizer.earlier_steps": "optimizer.warmup_steps"})
+    found = resumed(directory)
+    assert (found.optimizer.warmup_steps, found.model.dropout, found.model.layout) == (7, None, "auto")
+    assert changes(OmegaConf.load(path), found) == {}
+    path.write_text(path.read_text() + "surprise: 1\n")
+    with pytest.raises(InputError, match="Key 'surprise' not in 'TrainConfig': see `--cfg job`"):
+        resumed(directory)
+    path.write_text("a: [1\n")
+    with pytest.raises(InputError, match="config.yaml: cannot be read"):
+        resumed(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train", "no checkpoints/last.pt there: give the output directory of a training"),
+        ("evaluate", "no config.yaml there: give the output directory of an evaluation"),
+        ("annotate", "no config.yaml there: give the output directory of an annotation"),
+    ],
+)
+def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, name, message):
+    with pytest.raises(InputError, match=message):
+        resumed(tmp_path, name=name)
+    started(tmp_path, name="evaluate" if name == "train" else "train")
+    with pytest.raises(InputError, match=f"holds an output of .*, not of {name}.py"):
+        resumed(tmp_path, name=name)
+
+
+def test_a_run_of_more_steps_goes_on_from_its_end_and_says_what_the_schedule_does(file_overrides, tmp_path, caplog):
+    directory = tmp_path / "run"
+    overrides = [*file_overrides, "optimizer.schedule=linear", "optimizer.warmup_steps=2"]
+    first = train(compose_config("train", *overrides), directory)
+    before = (directory / "results.json").read_bytes()
+    with caplog.at_level("INFO"):
+        results = train(resumed(directory, "train.max_steps=10"), directory)
+    # (10 - 6) / (10 - 2) of 1e-3
+    line = "the linear schedule now ends at step 10, not 6: the learning rate at step 6 is 0.0005 instead of 0"
+    assert line in caplog.messages and "resumed with another train.max_steps: 6 -> 10" in caplog.messages
+    assert (first["train/steps"], results["train/steps"]) == (6, 10)
+    assert (directory / "results-steps-6.json").read_bytes() == before
+    assert state_of(compose_config("train", *overrides, "train.max_steps=10"), directory) == "finished"
+
+
+def test_the_model_card_names_the_overrides_that_a_run_was_started_and_resumed_with():
+    assert joined_overrides(["loss=adrmse", "train.max_steps=80"], []) == ["loss=adrmse", "train.max_steps=80"]
+    more = ["train.max_steps=160", "train.device=cpu"]
+    assert joined_overrides(["loss=adrmse", "train.max_steps=80"], more) == ["loss=adrmse", *more]
+
+
+def test_a_job_in_a_directory_of_several_levels_stays_in_its_sweeps_group(tmp_path):
+    job = tmp_path / "losses" / "loss=lce" / "seed=0"
+    job.mkdir(parents=True)
+    (tmp_path / "losses" / "multirun.yaml").touch()
+    assert compose_config("train", "logger=wandb", as_override("resume", job)).logger.group == "losses"
+
+
+def best_files(directory) -> tuple:
+    checkpoint = load_checkpoint(directory / "checkpoints" / "best.pt")
+    return checkpoint["step"], (directory / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "killed_at", ["best.pt", "best.new", "checkpoint", "model", "model, and best.pt is another's", "copied"]
+)
+def test_a_run_killed_between_two_renames_is_mended_when_it_is_resumed(file_overrides, tmp_path, killed_at):
+    directory = tmp_path / "run"
+    overrides = [*file_overrides, "train.max_steps=4", "validation.measures=[nDCG@10]", "train.patience=null"]
+    train(compose_config("train", *overrides), directory)
+    last, best = (directory / "checkpoints" / f"{name}.pt" for name in ("last", "best"))
+    expected, model = best_files(directory), directory / "model"
+    state = load_checkpoint(last)
+    if expected[0] != state["step"]:  # make the last step the best: that is where a kill can come between
+        state["best_step"] = state["step"]
+        torch.save(state, last)
+        best.unlink()
+        os.link(last, best)
+        _save_model(state, model)
+        expected = best_files(directory)
+    if killed_at in ("best.pt", "best.new", "copied"):  # last.pt was renamed, best.pt not
+        best.unlink()
+        if killed_at == "best.new":
+            os.link(last, best.with_suffix(".new"))
+        if killed_at == "copied":  # as by cp -r: the same content, but no link
+            best.write_bytes(last.read_bytes())
+    elif killed_at == "checkpoint":  # the model of a later step was saved, its checkpoint was not
+        weights = {name: value + 1 for name, value in state["model"].items()}
+        _save_model(state | {"model": weights}, model)
+    elif killed_at == "model":
+        model.rename(directory / ".model.old")
+    else:
+        best.unlink()
+        torch.save(state | {"step": 1}, best)
+        state["best_step"] = 3
+        torch.save(state, last)
+        model.rename(directory / ".model.new")
+        expected = (1, expected[1])
+    train(resumed(directory), directory)
+    assert best_files(directory) == expected
+    names = {path.name for path in [*directory.iterdir(), *(directory / "checkpoints").iterdir()]}
+    assert not names & {".model.new", ".model.old", "best.new", "last.new"}
+
+
+def _save_model(state: dict, directory) -> None:
+    from distill.model import CrossEncoder
+
+    model = CrossEncoder.from_pretrained(str(directory))
+    model.load_state_dict(state["model"])
+    model.save_pretrained(directory)
+
+
+PATCHED = """
+import os, runpy, sys, time
+sys.path.insert(0, {root!r})
+sys.argv = [{script!r}, *{arguments!r}]
+{patch}
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def run_patched(patch: str, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run an entry point after a patch, which sends it a signal at a chosen place."""
+    code = PATCHED.format(root=str(ROOT), script=str(ROOT / script), arguments=arguments, patch=patch)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+KILLED_AT = {
+    "best.pt": "import distill.checkpoint\nlink = distill.checkpoint.link_checkpoint\n"
+    "def killed(last, best):\n    os.kill(os.getpid(), 9) if best.exists() else link(last, best)\n"
+    "distill.checkpoint.link_checkpoint = killed",
+    "model": "rename = os.rename\n"
+    "def killed(old, new):\n    rename(old, new)\n    str(new).endswith('.model.old') and os.kill(os.getpid(), 9)\n"
+    "os.rename = killed",
+}
+
+
+@pytest.mark.parametrize("place", KILLED_AT)
+def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_overrides, tmp_path, place):
+    overrides = [*file_overrides, "optimizer.lr=0.01", "train.max_steps=8"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    train(compose_config("train", *overrides), straight)
+    run = run_patched(KILLED_AT[place], "train.py", *overrides, f"hydra.run.dir={killed}")
+    assert run.returncode == -9, run.stderr
+    assert (killed / "model").is_dir() == (place == "best.pt") and (killed / "checkpoints" / "best.pt").is_file()
+    train(resumed(killed), killed)
+    assert best_files(killed) == best_files(straight)
+
+
+@pytest.mark.parametrize(("number", "name"), [(2, "Ctrl-C"), (15, "SIGTERM")])
+def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_overrides, tmp_path, number, name):
+    directory = tmp_path / "lr=1e-3,seed=0"
+    patch = (
+        f"import distill.tasks\ndef stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
+        "distill.tasks.measure_rows = stopped"
+    )
+    arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
+    run = run_patched(patch, "train.py", *arguments)
+    assert run.returncode == 128 + number and "Traceback" not in run.stderr
+    command = resume_command(compose_config("train"), directory)
+    assert run.stderr.splitlines()[-1] == f"stopped by {name}; resume with: {command}"
+    assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 2
+    if number == 2:
+        resumed = subprocess.run(f"{sys.executable} {ROOT}/{command.removeprefix('python ')}", shell=True, cwd=tmp_path)
+        assert resumed.returncode == 0 and (directory / "results.json").is_file()
+
+
+@pytest.mark.parametrize("script", ["train.py", "retrieve.py"])
+def test_ctrl_c_while_it_starts_is_one_line(tmp_path, script):
+    for seconds in (0.2, 0.5, 1.0, 1.8):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / script)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(seconds)
+        process.send_signal(2)
+        _, errors = process.communicate()
+        if process.returncode == 2:  # retrieve.py has ended before, for want of arguments
+            continue
+        assert process.returncode == 130 and errors.splitlines()[-1:] == ["stopped by Ctrl-C"], (seconds, errors)
