@@ -236,7 +236,7 @@ def test_a_measure_that_looks_below_a_chosen_depth_is_warned_of(deep, caplog):
 
 @pytest.mark.parametrize("depth", ["0", "-3", "1.5", "all", "true", "[1]"])
 def test_a_depth_that_is_none_is_refused(deep, depth):
-    with pytest.raises(InputError, match="^task.depth=.*: must be at least 1, auto, or null for all passages$"):
+    with pytest.raises(InputError, match="^task.depth=.*: must be at least 1, auto, or null for all$"):
         check_evaluate(compose_config("evaluate", *deep, f"task.depth={depth}"))
 
 

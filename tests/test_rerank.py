@@ -153,7 +153,6 @@ def test_unjudged_queries_are_counted_and_left_out_of_validation(collection, bac
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("queries", "q0\ta bee\n", "first_stage.txt:11: query q1 is not in .*queries.tsv \\(5 of 6 queries"),
         ("passages", "d99\ta bee\n", "first_stage.txt:1: passage d\\d+ is not in .*passages.tsv"),
         ("qrels", "q99 0 d1 1\n", "qrels.txt: judges none of the 6 queries"),
     ],
