@@ -43,19 +43,21 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
 def annotate_lists(cfg: DictConfig, directory: Path) -> None:
     """Do what `annotate` says, in a directory that is this annotation's own."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.collection import check_queries, read_passages, read_queries
+    from distill.collection import known_queries, read_passages, read_queries
     from distill.download import with_local_files
+    from distill.fields import Fields
     from distill.lists import choose_queries
     from distill.teachers.annotation import agreement, lists_to_rank, write_annotation
     from distill.trec import read_run
 
     local = with_local_files(cfg)
     run = read_run(local.run)
-    queries = read_queries(local.queries)
-    check_queries(run, cfg.run, queries, cfg.queries)
-    query_ids = choose_queries(run, cfg.num_queries, cfg.subset_seed, cfg.run)
+    queries = read_queries(local.queries, Fields.of(cfg, "queries"))
+    known = known_queries(run, cfg.run, queries, cfg.queries)
+    query_ids = choose_queries(known, cfg.num_queries, cfg.subset_seed, cfg.run)
     run = {query_id: run[query_id].cut(cfg.depth) for query_id in query_ids}
-    passages = read_passages(local.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
+    doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
+    passages = read_passages(local.passages, doc_ids, Fields.of(cfg))
     run = lists_to_rank(run, cfg, passages)
     agreement(run, run, local)  # what cannot be compared with is refused before anything is paid
     if cfg.teacher.llm.engine == "cross-encoder":
@@ -64,12 +66,12 @@ def annotate_lists(cfg: DictConfig, directory: Path) -> None:
         if cfg.dry_run:
             print(f"{sum(map(len, run.values()))} pairs for {cfg.teacher.llm.model}; no request, no cost")
             return
-        ranking, flagged, totals = score_lists(run, queries, passages, cfg), {}, None
+        (ranking, notes), flagged, totals = score_lists(run, queries, passages, cfg), {}, None
     else:
-        ranking, flagged, totals = ask_llm(cfg, directory, run, queries, passages)
+        (ranking, flagged, totals), notes = ask_llm(cfg, directory, run, queries, passages), []
         if cfg.dry_run:
             return
-    results = write_annotation(directory, cfg, local, run, ranking, flagged, totals)
+    results = write_annotation(directory, cfg, local, run, ranking, flagged, totals, notes)
     for name, value in results.items():
         print(f"{name:40} {value:.4f}")
     log.info("teacher's ranking: %s", directory / "teacher.run")
@@ -136,6 +138,11 @@ def ask_llm(cfg: DictConfig, directory: Path, run, queries: dict, passages: dict
         "%d requests (%d answers were there), %d million tokens, %s", totals.requests, totals.journaled,
         (totals.tokens_in + totals.tokens_out) // 10**6, ", ".join(f"{n} {kind}" for kind, n in totals.answers.items()),
     )  # fmt: skip
+    if totals.tied:
+        log.warning(
+            "in %d of %d lists more than half of the passages share their score: these keep the first stage's order",
+            *(totals.tied, len(lists)),
+        )
     return orders, flagged, totals
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config import check_evaluate, register_schemas, split_suite
+from distill.config import check_evaluate, check_stride, register_schemas, split_suite
 from distill.errors import InputError, Unavailable
 from distill.outputs import open_run, run_job
 
@@ -48,6 +48,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
     """Do what `evaluate` says, in a directory that is this evaluation's own."""
+    from distill.measures import parse_measures
     from distill.tasks import suite_results, task_directory
     from distill.tracking import format_results, write_results
 
@@ -71,7 +72,7 @@ def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
     if ranks.is_first:
         write_results(directory / "results.json", results)
         num_queries = {name: len(values["first_stage"]) for name, values in measured.items()}
-        print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], missing))
+        print(format_results(results, cfg.task.name, num_queries, parse_measures(cfg.task.measures), missing))
     ranks.finish()
     log.info("runs, values per query and results: %s", directory)
     return results
@@ -83,6 +84,7 @@ def load_model(cfg: DictConfig, ranks):
     from distill.onnx import OnnxScorer
 
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(ranks.device)
+    check_stride(cfg.task, "task", model.passage_length)
     is_graph = isinstance(model.backbone, OnnxScorer)
     if is_graph and cfg.precision == "bfloat16":
         raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, which has its own: leave it out")
@@ -102,7 +104,7 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
     from distill.trec import read_run
 
     done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
-    task = read_task(part, texts=model is not None and not done)
+    task = read_task(part, texts=model is not None and not done, reranked=model is not None)
     rows, latency = {"first_stage": task.run}, {}
     if task.teacher:
         rows["teacher"] = task.teacher

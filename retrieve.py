@@ -31,20 +31,21 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.bm25 import bm25_run
     from distill.collection import read_queries
     from distill.download import with_local_files
+    from distill.fields import Fields
     from distill.outputs import write_whole
     from distill.trec import write_run
 
     output = Path(cfg.output)
     cfg = with_local_files(cfg)
-    queries = read_queries(cfg.queries)
+    queries, fields = read_queries(cfg.queries, Fields.of(cfg, "queries")), Fields.of(cfg)
     if cfg.method == "bm25":
-        run = bm25_run(cfg.passages, queries, cfg.depth, cfg.k1, cfg.b)
+        run = bm25_run(cfg.passages, queries, cfg.depth, cfg.k1, cfg.b, fields)
     else:
         from distill.device import choose_device
         from distill.encoders import encoder_run
 
         device = choose_device(cfg.device)
-        run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device)
+        run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))
     num_passages = sum(map(len, run.values()))

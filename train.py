@@ -27,8 +27,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill.config import check_train, command_overrides, needs_first_stage, register_schemas
-from distill.errors import InputError
+from distill.config import check_train, command_overrides, needs_first_stage, refuse_renamed, register_schemas
+from distill.errors import InputError, exit_on_bad_input
 from distill.outputs import open_run, resume_command, run_job
 from distill.tracking import Tracker, format_results
 
@@ -78,10 +78,12 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     from distill.lists import read_lists
     from distill.loading import load_tokenizer
     from distill.losses import LOSSES, TERMS
+    from distill.measures import parse_measures
     from distill.model import CrossEncoder
-    from distill.optim import make_optimizer, set_lr
+    from distill.optim import make_optimizer, set_lr, warn_of_warmup
     from distill.rerank import Reranker
     from distill.tasks import measure_rows, measure_together, read_tasks, suite_results, task_directory, write_task
+    from distill.verdict import agreement_results, log_verdict, measure_agreement
 
     started = time.perf_counter()
     device = ranks.device
@@ -112,7 +114,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
     validators = [Reranker(task, model, judged_only=True, ranks=ranks) for task in validation]
     testers = [Reranker(task, model, ranks=ranks) for task in tasks]
-    if cfg.train.compile.lower() == "true" or (cfg.train.compile == "auto" and device.type == "cuda"):
+    if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
         model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
     optimizer = make_optimizer(model, cfg.optimizer)
     options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
@@ -172,13 +174,14 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
             query_ids = " ".join(loader.query_ids(int(first_bad)))
             raise InputError(
                 f"step {int(first_bad) + 1}: the loss or its gradient is not finite (queries {query_ids}): the last "
-                "checkpoint is from before; try a lower optimizer.lr, more optimizer.warmup_steps, a smaller "
+                "checkpoint is from before; try a lower optimizer.lr, a longer optimizer.warmup, a smaller "
                 "optimizer.max_grad_norm or train.precision=float32"
             )
 
     if ranks.is_first:
         tracker.start(directory, step)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    warn_of_warmup(cfg.optimizer, num_steps)
     log.info("%.2f million parameters on %s in %s, %d steps", num_parameters / 1e6, device, precision, num_steps)
     if model.layout == "packed" and model.attention_dropout:
         log.info("packed layout: no padding, and no dropout of attention weights (model.layout=padded has it)")
@@ -266,7 +269,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
             model.load_state_dict(CrossEncoder.from_pretrained(model_directory).state_dict())
         ranks.copy_from_first(model)
         model.eval()
-        results[f"val/{cfg.validation.measures[0]}"] = best_value
+        results[f"val/{validation[0].measures[0]}"] = best_value
         log.info("training ended after step %d, best model at step %d", step, best_step)
     elif ranks.is_first:
         model.save_pretrained(model_directory)
@@ -286,13 +289,17 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     per_query = {name: values["test"] for name, values in measured.items()}
     if tasks and ranks.is_first:
         num_queries = {name: len(values) for name, values in per_query.items()}
-        print(format_results(results, cfg.task.name, num_queries, [*cfg.task.measures], {}))
+        print(format_results(results, cfg.task.name, num_queries, parse_measures(cfg.task.measures), {}))
+    taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
+    results |= agreement_results(taus)
     if ranks.is_first:
         command = shlex.join(["python", "train.py", *overrides]) if HydraConfig.initialized() else None
         write_card(model_directory, cfg, results, command)
     tracker.finish(results, model_directory, per_query)
     ranks.finish()
     log.info("model: %s", model_directory)
+    if ranks.is_first:
+        log_verdict(cfg, directory, results, measured, validation, taus)
     return results
 
 
@@ -314,5 +321,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    with exit_on_bad_input(sweep=False):
+        refuse_renamed(sys.argv[1:])
     register_schemas()
     main()

@@ -90,7 +90,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         "Loss": f"{cfg.loss.name}, learning from {cfg.loss.target}",
         "Depth": cfg.data.depth or "whole lists",
         "Negatives": cfg.data.num_negatives,
-        "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.backbone.lr:g}",
+        "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.optimizer.lr:g}",
         "Seed": cfg.seed,
         "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
         f"{importlib.metadata.version('transformers')}",

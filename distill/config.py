@@ -1,10 +1,11 @@
-"""The configuration: its schema, and the rules between its fields.
+"""The configuration: its schema, and the rules of its fields and between them.
 
 The dataclasses give every key its type; `register_schemas` puts them first in the defaults lists of
 `conf/train.yaml`, `conf/evaluate.yaml`, `conf/report.yaml` and `conf/dashboards.yaml`, so that a wrong key or type
-fails while the configuration is composed. The values, with a comment beside each, stand in `conf/`. `check_train`,
-`check_evaluate` and `check_report` hold the rules between fields and run before anything is loaded. This file imports
-neither torch nor transformers: `--help` stays quick.
+fails while the configuration is composed. The rule of a single value stands beside its field (distill/rules.py): every
+number and every choice has one. The values, with a comment beside each, stand in `conf/`. `check_train`,
+`check_evaluate` and `check_report` hold the rules between fields. All of it runs before anything is loaded. This file
+imports neither torch nor transformers: `--help` stays quick.
 """
 
 import contextlib
@@ -24,74 +25,78 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.download import is_remote
 from distill.errors import InputError, exit_on_bad_input
+from distill.rules import above, at_least, auto_or_at_least, between, check_rules, choice, each, must
 
 ROOT = Path(__file__).resolve().parent.parent
+LAYOUTS = ("auto", "packed", "padded")
+PRECISIONS = ("float32", "bfloat16", "auto")
+TWO_PASSAGES = "a list needs two passages to be ranked"
 
 
 @dataclass
 class Backbone:
     name: str = MISSING
-    weights: str = MISSING
+    weights: str = choice("pretrained", "random")
     revision: str | None = None
-    num_layers: int | None = None
-    lr: float = MISSING
-    pairs: int = MISSING
+    num_layers: int | None = at_least(1, default=None)
+    lr: float = above(0)
+    pairs: int = at_least(1)
 
 
 @dataclass
 class Model:
-    pooling: str = MISSING
-    query_length: int = MISSING
-    passage_length: int = MISSING
-    layout: str = MISSING
-    dropout: float | None = None
+    pooling: str = choice("cls", "mean")
+    query_length: int = at_least(1)
+    passage_length: int = at_least(1)
+    layout: str = choice(*LAYOUTS)
+    dropout: float | None = at_least(0, below=1, default=None)
 
 
 @dataclass
 class RankNetLoss:
-    name: str = MISSING
-    target: str = MISSING
-    reduction: str = MISSING
-    implementation: str = MISSING
+    name: str = choice("ranknet")
+    target: str = choice("rank")
+    reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
 class AdrMseLoss:
-    name: str = MISSING
-    target: str = MISSING
-    alpha: float = MISSING
-    discount: str = MISSING
-    reduction: str = MISSING
-    implementation: str = MISSING
+    name: str = choice("adr_mse")
+    target: str = choice("rank")
+    alpha: float = above(0)
+    discount: str = choice("log2", "none")
+    reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
 class LceLoss:
-    name: str = MISSING
-    target: str = MISSING
-    reduction: str = MISSING
+    name: str = choice("lce")
+    target: str = choice("label")
+    reduction: str = choice("mean", "sum")
 
 
 @dataclass
 class MarginMseLoss:
-    name: str = MISSING
-    target: str = MISSING
-    reduction: str = MISSING
+    name: str = choice("margin_mse")
+    target: str = choice("score")
+    reduction: str = choice("mean", "sum")
 
 
 @dataclass
 class BceLoss:
-    name: str = MISSING
-    target: str = MISSING
-    reduction: str = MISSING
+    name: str = choice("bce")
+    target: str = choice("label")
+    reduction: str = choice("mean", "sum")
 
 
 @dataclass
 class HingeLoss:
-    name: str = MISSING
-    target: str = MISSING
-    margin: float = MISSING
-    reduction: str = MISSING
+    name: str = choice("hinge")
+    target: str = choice("label")
+    margin: float = above(0)
+    reduction: str = choice("mean", "sum")
 
 
 @dataclass
@@ -99,25 +104,29 @@ class Data:
     name: str = MISSING
     passages: str | None = MISSING
     queries: str | None = MISSING
-    depth: int | None = None
-    num_queries: int | None = None
-    subset_seed: int = MISSING
-    num_negatives: int | None = None
-    list_size: int | None = None
-    list_choice: str = MISSING
+    depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
+    num_negatives: int | None = at_least(1, default=None)
+    list_size: int | None = at_least(2, why=TWO_PASSAGES, default=None)
+    list_choice: str = choice("random", "stratified", "top")
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
 class Teacher:
     name: str = MISSING
     path: str | None = MISSING
-    format: str = MISSING
+    format: str = choice("run", "permutations", "triples")
     texts: str | None = MISSING
     scores: bool = MISSING
     first_stage: str | None = MISSING
-    depth: int | None = None
+    depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     qrels: str | None = MISSING
-    min_grade: int = MISSING
+    min_grade: int = at_least(1, why="lower grades are not relevant")
     licence: str | None = None
     citation: str | None = None
 
@@ -131,11 +140,15 @@ class TaskPart:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: int | None = None
+    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] | None = None
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
@@ -146,51 +159,60 @@ class Task:
     run: str | None = None
     qrels: str | None = None
     teacher: str | None = None
-    depth: int | None = None
+    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
-    windows: int = MISSING
-    window_stride: int | None = None
+    windows: int = at_least(1)
+    window_stride: int | None = at_least(1, default=None)
     tasks: dict[str, Any] = field(default_factory=dict)  # of TaskPart, checked by check_task: + can then add one
-    runs: str | None = None
-    means: list[str] = MISSING
+    runs: str | None = must(
+        "hold {task} where the task's name stands in the file names", lambda value: "{task}" in value, default=None
+    )
+    means: list[str] = each(choice("arithmetic", "geometric", "quadratic"))
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
 class Optimizer:
-    name: str = MISSING
-    lr: float = MISSING
-    weight_decay: float = MISSING
-    betas: list[float] = MISSING
-    eps: float = MISSING
-    warmup_steps: int = MISSING
-    schedule: str = MISSING
-    max_grad_norm: float | None = None
+    name: str = choice("adamw")
+    lr: float = above(0)
+    weight_decay: float = at_least(0)
+    betas: list[float] = each(at_least(0, below=1), length=2)
+    eps: float = above(0)
+    warmup: float = must(
+        "be a share of the steps below 1, as in 0.1, or a whole number of steps",
+        lambda value: 0 <= value < 1 or (value >= 1 and value % 1 == 0),
+    )
+    schedule: str = choice("constant", "linear", "cosine")
+    max_grad_norm: float | None = above(0, default=None)
 
 
 @dataclass
 class Train:
-    batch_size: int = MISSING
-    max_steps: int | None = None
-    max_epochs: float | None = None
-    max_tokens: int = MISSING
-    validate_every: int = MISSING
-    patience: int | None = None
-    save_every: int | None = None
-    log_every: int = MISSING
-    num_workers: int | None = None
+    batch_size: int = at_least(1)
+    max_steps: int | None = at_least(1, default=None)
+    max_epochs: float | None = above(0, below=2**31, default=None)
+    max_tokens: int = at_least(1)
+    validate_every: int = at_least(1)
+    patience: int | None = at_least(1, default=None)
+    save_every: int | None = at_least(1, default=None)
+    log_every: int = at_least(1)
+    num_workers: int | None = at_least(0, default=None)
     device: str = MISSING
-    precision: str = MISSING
-    compile: str = MISSING
+    precision: str = choice(*PRECISIONS)
+    compile: str = choice("auto", "true", "false", any_case=True)
 
 
 @dataclass
 class Logger:
     name: str = MISSING
-    mode: str = MISSING
+    mode: str = choice("online", "offline", "disabled")
     project: str | None = None
     entity: str | None = None
     group: str | None = None
@@ -212,7 +234,7 @@ class TrainConfig:
     validation: Task = MISSING
     task: Task = MISSING
     logger: Logger = MISSING
-    seed: int = MISSING
+    seed: int = at_least(0, below=2**63)
     licence: str | None = None
     resume: str | None = None
 
@@ -231,14 +253,14 @@ class DashboardsConfig:
 @dataclass
 class EvaluateConfig:
     model: str | None = None
-    prompt: str | None = None
+    prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     task: Task = MISSING
-    latency_queries: int = MISSING
+    latency_queries: int = at_least(0)
     resume: str | None = None
-    max_tokens: int = MISSING
-    layout: str = MISSING
+    max_tokens: int = at_least(1)
+    layout: str = choice(*LAYOUTS)
     device: str = MISSING
-    precision: str = MISSING
+    precision: str = choice(*PRECISIONS)
 
 
 @dataclass
@@ -248,8 +270,8 @@ class ReportConfig:
     title: str = MISSING
     metrics: list[str] | None = None
     baseline: str | None = None
-    correction: str = MISSING
-    alpha: float = MISSING
+    correction: str = choice("holm", "bonferroni")
+    alpha: float = above(0, below=1)
     compare: str | None = None
     published: bool = MISSING
 
@@ -259,41 +281,45 @@ class RetrieveConfig:
     passages: str = MISSING
     queries: str = MISSING
     output: str = MISSING
-    depth: int = MISSING
-    method: str = MISSING
-    k1: float = MISSING
-    b: float = MISSING
+    depth: int = at_least(1)
+    method: str = choice("bm25", "dense", "sparse")
+    k1: float = at_least(0)
+    b: float = between(0, 1)
     model: str | None = None
-    batch_size: int = MISSING
+    batch_size: int = at_least(1)
     device: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
 
 
 @dataclass
 class ExportConfig:
     model: str = MISSING
-    format: str = MISSING
+    format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
     output: str = MISSING
-    hub: str | None = None
+    hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)
     private: bool = MISSING
 
 
 @dataclass
 class Llm:
-    engine: str = MISSING
+    engine: str = choice("http", "local", "cross-encoder")
     model: str = MISSING
-    base_url: str = MISSING
+    base_url: str = must("begin with http:// or https://", lambda value: value.startswith(("http://", "https://")))
     api_key_variable: str | None = None
-    concurrency: int = MISSING
-    requests_per_minute: float | None = None
-    timeout: float = MISSING
-    retries: int = MISSING
-    temperature: float = MISSING
-    max_tokens: int = MISSING
-    price_in: float = MISSING
-    price_out: float = MISSING
-    max_cost: float | None = None
-    normalisation: str | None = None  # of cross-encoders alone
-    batch_size: int = MISSING
+    concurrency: int = at_least(1)
+    requests_per_minute: float | None = above(0, default=None)
+    timeout: float = above(0)
+    retries: int = at_least(0)
+    temperature: float = at_least(0)
+    max_tokens: int = at_least(1)
+    price_in: float = at_least(0)
+    price_out: float = at_least(0)
+    max_cost: float | None = above(0, default=None)
+    normalisation: str | None = choice("min-max", "z-score", default=None)  # of cross-encoders alone
+    batch_size: int = at_least(1)
     device: str = MISSING
 
 
@@ -307,15 +333,19 @@ class AnnotateConfig:
     passages: str = MISSING
     queries: str = MISSING
     run: str = MISSING
-    depth: int = MISSING
-    num_queries: int | None = None
-    subset_seed: int = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = None
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = None
+    depth: int = at_least(2, why=TWO_PASSAGES)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
     teacher: LlmTeacher = MISSING
-    method: str = MISSING
-    window: int = MISSING
-    stride: int = MISSING
-    passes: int = MISSING
-    tries: int = MISSING
+    method: str = choice("listwise", "pointwise")
+    window: int = at_least(2, why=TWO_PASSAGES)
+    stride: int = at_least(1)
+    passes: int = at_least(1)
+    tries: int = at_least(1)
     prompt: str = MISSING
     journal: str | None = None
     qrels: str | None = None
@@ -334,44 +364,9 @@ LOSS_SCHEMAS = {
 }
 
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
-FILE_SUFFIXES = (".tsv", ".jsonl", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
-MEANS = ("arithmetic", "geometric", "quadratic")
-CHOICES = {
-    "backbone.weights": ("pretrained", "random"),
-    "model.pooling": ("cls", "mean"),
-    "layout": ("auto", "packed", "padded"),
-    "model.layout": ("auto", "packed", "padded"),
-    "loss.reduction": ("mean", "sum"),
-    "loss.discount": ("log2", "none"),
-    "loss.implementation": ("auto", "torch", "triton"),
-    "data.list_choice": ("random", "stratified", "top"),
-    "teacher.format": ("run", "permutations", "triples"),
-    "optimizer.schedule": ("constant", "linear", "cosine"),
-    "train.precision": ("float32", "bfloat16", "auto"),
-    "train.compile": ("auto", "true", "false"),
-    "precision": ("float32", "bfloat16", "auto"),
-    "teacher.llm.normalisation": ("min-max", "z-score"),
-    "teacher.llm.engine": ("http", "local", "cross-encoder"),
-    "logger.mode": ("online", "offline", "disabled"),
-    "correction": ("holm", "bonferroni"),
-}
-AT_LEAST_ONE = (
-    *("stride", "passes", "tries", "num_queries", "teacher.llm.concurrency", "teacher.llm.max_tokens"),
-    *("teacher.llm.batch_size",),
-    *("depth", "batch_size"),
-    *("data.num_queries", "data.num_negatives", "model.query_length", "model.passage_length", "max_tokens"),
-    *(
-        "backbone.pairs",
-        "backbone.num_layers",
-        "train.batch_size",
-        "train.max_steps",
-        "train.max_tokens",
-        "train.validate_every",
-        "train.patience",
-    ),
-    *("train.save_every", "train.log_every", "validation.depth", "task.depth"),
-    *("validation.windows", "task.windows", "validation.window_stride", "task.window_stride"),
-)
+FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
+RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
+BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
 
 
 def register_schemas() -> None:
@@ -468,6 +463,15 @@ def chosen_experiment() -> str | None:
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
 
 
+def refuse_renamed(arguments: list[str]) -> None:
+    """Raise InputError for a key that has another name now: Hydra would only say that it is unknown."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("+~").partition("=")
+        if key == "optimizer.warmup_steps":
+            new = "optimizer.warmup"
+            raise InputError(f"{key}={value}: is {new} now, below 1 a share of the steps: write {new}={value}")
+
+
 def check_train(cfg: DictConfig) -> None:
     """Check the rules between the fields of a training configuration.
 
@@ -475,10 +479,6 @@ def check_train(cfg: DictConfig) -> None:
     """
     _check_values(cfg)
     data, teacher, loss = cfg.data, cfg.teacher, cfg.loss
-    if data.depth is not None and data.depth < 2:
-        raise InputError(f"data.depth={data.depth}: a list needs two passages to be ranked: raise it")
-    if data.list_size is not None and data.list_size < 2:
-        raise InputError(f"data.list_size={data.list_size}: a list needs two passages to be ranked: raise it")
     if data.list_size is not None and data.num_negatives is not None:
         raise InputError(
             f"data.list_size={data.list_size} and data.num_negatives={data.num_negatives} both say how long a list is: "
@@ -486,17 +486,11 @@ def check_train(cfg: DictConfig) -> None:
         )
     if (cfg.train.max_steps is None) == (cfg.train.max_epochs is None):
         raise InputError("train.max_steps and train.max_epochs: give exactly one, and set the other to null")
-    if not cfg.optimizer.lr > 0:
-        raise InputError(f"optimizer.lr={cfg.optimizer.lr}: must be positive")
     if cfg.train.patience is not None and cfg.train.patience < cfg.train.validate_every:
         raise InputError(
             f"train.patience={cfg.train.patience} is below train.validate_every={cfg.train.validate_every}: training "
             "would stop at the first validation: raise the one or lower the other"
         )
-    if "alpha" in loss and not loss.alpha > 0:
-        raise InputError(f"loss.alpha={loss.alpha}: must be above 0, the steeper the closer to exact ranks")
-    if cfg.train.num_workers is not None and cfg.train.num_workers < 0:
-        raise InputError(f"train.num_workers={cfg.train.num_workers}: must be 0 or more")
     for key in ("passages", "queries"):
         if data[key] is None:
             raise InputError(
@@ -517,6 +511,7 @@ def check_train(cfg: DictConfig) -> None:
         _check_source(cfg, name)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
+        check_stride(cfg[name], name, cfg.model.passage_length)
     if not has_tasks(cfg.validation) and cfg.train.patience is not None:
         raise InputError(
             f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
@@ -533,50 +528,35 @@ def check_evaluate(cfg: DictConfig) -> None:
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
     check_task(cfg.task, "task", texts=cfg.model is not None)
-    if cfg.latency_queries < 0:
-        raise InputError(f"latency_queries={cfg.latency_queries}: must be 0 or more")
     check_resume(cfg, "config.yaml", "evaluation")
 
 
 def check_retrieve(cfg: DictConfig) -> None:
     """Check the values of a retrieval's configuration; raises InputError like `check_train`."""
     _check_values(cfg)
-    _check_choice(cfg, "method", ("bm25", "dense", "sparse"))
     for key in ("passages", "queries"):
         _check_source(cfg, key, required=True)
     if cfg.method != "bm25" and cfg.model is None:
         raise InputError(f"model is missing: method={cfg.method} needs an encoder's directory or Hub id")
-    if not (cfg.k1 >= 0 and 0 <= cfg.b <= 1):
-        raise InputError(f"k1={cfg.k1} and b={cfg.b}: k1 must be 0 or more, b between 0 and 1")
 
 
 def check_export(cfg: DictConfig) -> None:
     """Check the values of an export; raises InputError like `check_train`."""
     _check_values(cfg)
-    _check_choice(cfg, "format", ("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8"))
-    if cfg.hub is not None and cfg.hub.count("/") != 1:
-        raise InputError(f"hub={cfg.hub}: must be OWNER/NAME")
 
 
 def check_annotate(cfg: DictConfig) -> None:
     """Check the rules between the fields of an annotation; raises InputError like `check_train`."""
     _check_values(cfg)
-    _check_choice(cfg, "method", ("listwise", "pointwise"))
     for key in ("passages", "queries", "run"):
         _check_source(cfg, key, required=True)
     for key in ("qrels", "reference"):
         _check_source(cfg, key)
-    if cfg.depth < 2 or cfg.window < 2:
-        raise InputError(f"depth={cfg.depth} and window={cfg.window}: two passages at least can be ranked: raise it")
     if cfg.stride > cfg.window:
         raise InputError(
             f"stride={cfg.stride} exceeds window={cfg.window}: the passages between two windows would never be seen"
         )
     llm = cfg.teacher.llm
-    if not llm.base_url.startswith(("http://", "https://")):
-        raise InputError(f"teacher.llm.base_url={llm.base_url}: must begin with http:// or https://")
-    if llm.retries < 0 or not llm.timeout > 0:
-        raise InputError(f"teacher.llm.retries={llm.retries} and timeout={llm.timeout}: must not be negative")
     if llm.max_cost is not None and not (llm.price_in > 0 or llm.price_out > 0):
         raise InputError(f"teacher.llm.max_cost={llm.max_cost} needs teacher.llm.price_in and price_out")
     check_resume(cfg, "config.yaml", "annotation")
@@ -585,8 +565,6 @@ def check_annotate(cfg: DictConfig) -> None:
 def check_report(cfg: DictConfig) -> None:
     """Check the values of a report's configuration; raises InputError like `check_train`."""
     _check_values(cfg)
-    if not 0 < cfg.alpha < 1:
-        raise InputError(f"alpha={cfg.alpha}: must be between 0 and 1, as in alpha=0.05")
     runs = [cfg.runs] if isinstance(cfg.runs, str) else cfg.runs
     if isinstance(runs, dict | DictConfig | int | float) or not all(isinstance(one, str) for one in runs):
         raise InputError(f"runs={cfg.runs}: expected a directory or a list of them, as in runs=[DIR1,DIR2]")
@@ -620,20 +598,17 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
 
 def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
     """Check that tasks have all that measuring needs, and re-ranking where texts are read; raises InputError."""
-    for mean in task.means:
-        if mean not in MEANS:
-            raise InputError(f"{key}.means: {mean} is unknown: choose among {', '.join(MEANS)}")
-    if task.runs is not None and "{task}" not in task.runs:
-        raise InputError(f"{key}.runs={task.runs}: must hold {{task}} where the task's name stands in the file names")
     for name, part in task.tasks.items():
         try:
-            OmegaConf.merge(TaskPart, part)
+            typed = OmegaConf.merge(TaskPart, part)
         except OmegaConfBaseException as error:
             raise InputError(f"{key}.tasks.{name}: {str(error).splitlines()[0]}: see conf/task/files.yaml") from None
+        check_rules(typed, f"{key}.tasks.{name}.")
     for part in split_suite(task):
-        if not part.measures:
-            raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
         prefix = f"{key}.tasks.{part.name}." if task.tasks else f"{key}."
+        _check_measures(part, key, prefix, reranked=texts)
+        if key == "validation" and part.measures != task.measures:
+            raise InputError(f"{prefix}measures={part.measures}: a validation has one mean: set {key}.measures alone")
         needed = ("passages", "queries") if texts or part.run == "bm25" else ()
         for name in needed:
             _check_source(part, name, required=True, prefix=prefix)
@@ -641,6 +616,36 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
         if part.run is None or not task.tasks:  # of a suite's runs, some may be missing
             _check_source(part, "run", required=True, prefix=prefix)
         _check_source(part, "teacher", prefix=prefix)
+
+
+def check_stride(task: DictConfig, key: str, passage_length: int) -> None:
+    """Check that windows leave nothing between them unread, once the length of one is known; raises InputError."""
+    if task.window_stride is not None and task.window_stride > passage_length:
+        raise InputError(
+            f"{key}.window_stride={task.window_stride} exceeds the window, model.passage_length={passage_length}: the "
+            "tokens between two windows would never be read: lower it, or set it to null for half a window"
+        )
+
+
+def task_depth(task: DictConfig, reranked: bool) -> int | None:
+    """Return how many passages a query are re-ranked or measured; None for all of the run."""
+    return (RERANKED_DEPTH if reranked else None) if task.depth == "auto" else task.depth
+
+
+def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
+    """Check the depth, the measures' names, and that none looks below a depth that nobody chose; raises InputError."""
+    from distill.measures import parse_measures  # here: what has no task does without it
+
+    depth = task.depth
+    if not task.measures:
+        raise InputError(f"{key}.measures is empty: name at least one measure, as in {key}.measures=[nDCG@10]")
+    limit = task_depth(task, reranked) or (BM25_DEPTH if task.run == "bm25" else None)
+    for measure in parse_measures(task.measures):
+        if not isinstance(depth, int) and limit is not None and measure.params.get("cutoff", 0) > limit:
+            raise InputError(
+                f"measure {measure}: looks below the {limit} passages a query that {prefix}depth={depth} leaves: set "
+                f"{prefix}depth={measure['cutoff']}, or choose a smaller cut-off"
+            )
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:
@@ -676,18 +681,7 @@ def _check_values(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise InputError(f"{missing[0]} is missing: give it on the command line, as in {missing[0]}=VALUE")
-    for key, choices in CHOICES.items():
-        _check_choice(cfg, key, choices)
-    for key in AT_LEAST_ONE:
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value < 1:
-            raise InputError(f"{key}={value}: must be at least 1")
-
-
-def _check_choice(cfg: DictConfig, key: str, choices: tuple[str, ...]) -> None:
-    value = OmegaConf.select(cfg, key)
-    if value is not None and value not in choices:
-        raise InputError(f"{key}={value} is unknown: choose one of {', '.join(choices)}")
+    check_rules(cfg)
 
 
 def _check_format(teacher: DictConfig, data: DictConfig) -> None:

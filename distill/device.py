@@ -1,10 +1,18 @@
 """The device, the precision and the kernels that a run can have on this machine."""
 
+import functools
 import importlib.util
+import logging
+from pathlib import Path
 
 import torch
 
 from distill.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CPU_INFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and, the last one, of ARM
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,10 +29,35 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32."""
+    """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32.
+
+    Warns of bfloat16 on a CPU that lacks instructions for it.
+    """
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
+    if name == "bfloat16" and device.type == "cpu":
+        _warn_of_slow_bfloat16(cpu_flags(CPU_INFO))
     return getattr(torch, name)
+
+
+def cpu_flags(cpu_info: Path) -> frozenset[str]:
+    """Return the names of what the CPU can do, none where the system has no such file."""
+    try:
+        lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    listed = [line.partition(":")[2] for line in lines if line.partition(":")[0].strip() in ("flags", "Features")]
+    return frozenset(listed[0].split()) if listed else frozenset()
+
+
+@functools.cache  # a suite asks for every task
+def _warn_of_slow_bfloat16(flags: frozenset[str]) -> None:
+    if flags and not flags & BFLOAT16_FLAGS:
+        log.warning(
+            "precision=bfloat16: this CPU has no instructions for it (none of %s): with AVX2 alone it took eight times "
+            "as long as float32: use float32 or auto",
+            ", ".join(sorted(BFLOAT16_FLAGS)),
+        )
 
 
 def check_implementation(name: str, device: torch.device) -> None:

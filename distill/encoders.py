@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.collection import Texts, iterate_texts
+from distill.collection import USUAL, Texts, iterate_texts, refuse_twice
 from distill.errors import InputError
+from distill.fields import Fields
 from distill.tokens import silent
 from distill.trec import RankedList, Run
 
@@ -22,25 +23,41 @@ BLOCK = 4096  # passages that are encoded and compared at once
 
 @torch.inference_mode()
 def encoder_run(
-    source: str, queries: Texts, depth: int, name: str, kind: str, batch_size: int, device: torch.device
+    source: str,
+    queries: Texts,
+    depth: int,
+    name: str,
+    kind: str,
+    batch_size: int,
+    device: torch.device,
+    fields: Fields = USUAL,
 ) -> Run:
     """Return the `depth` best passages of a source for each query, by the encoder's own similarity.
 
     kind: "dense" or "sparse". Passages of equal score keep the order of the source. Raises InputError where
-    sentence-transformers or the encoder cannot be loaded, and for whatever is wrong with the source.
+    sentence-transformers or the encoder cannot be loaded, for a similarity that is not finite, and for whatever is
+    wrong with the source.
     """
+    refuse_twice(source, "passages", fields)  # encoding takes hours: before it begins
     encoder = _load(name, kind, device)
     options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
     encoded = encoder.encode_query(list(queries.values()), **options)
     best = torch.zeros(len(queries), 0)  # [Q, k] scores, descending
     rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
     doc_ids: list[str] = []
-    passages = iterate_texts(source, "passages")
+    passages = iterate_texts(source, "passages", fields)
     with tqdm(desc=f"encoding {source}", unit=" passages", disable=silent(True)) as bar:
         while block := list(itertools.islice(passages, BLOCK)):
             found = encoder.encode_document([text for _, text in block], **options)
             scores = encoder.similarity(encoded, found).float().cpu()  # [Q, N]
             places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
+            bad = (~scores.isfinite()).nonzero()[:1].tolist()
+            if bad:
+                (query, place), query_ids = bad[0], list(queries)
+                raise InputError(
+                    f"model={name}: query {query_ids[query]} and passage {block[place][0]} have a similarity of "
+                    f"{scores[query, place].item()}: the encoder's weights are damaged: use another"
+                )
             best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
             doc_ids += [doc_id for doc_id, _ in block]
             bar.update(len(block))

@@ -1,12 +1,34 @@
 """What a user can cause and mend, and how the entry points answer it."""
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
+MAX_WORD = 200  # characters of one word in a message: an id can be a whole book
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")  # would break the line, or forge another
+
 
 class InputError(ValueError):
-    """Bad input: its message is one line with the place, the reason and the remedy."""
+    """Bad input: its message is one line with the place, the reason and the remedy.
+
+    Whatever comes from a file can stand in it: long words are cut, and characters that a terminal does not show as they
+    are, such as a line's end, are written as escapes.
+    """
+
+    def __init__(self, message: object):
+        """Take the message."""
+        super().__init__(printable(str(message)))
+
+
+def printable(text: str) -> str:
+    """Return a text as one line of bounded words."""
+    text = HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda found: _cut(found[0]), text)
+
+
+def _cut(word: str) -> str:
+    return f"{word[:60]}…{word[-20:]} ({len(word)} characters)"
 
 
 class Unavailable(InputError):

@@ -14,12 +14,16 @@ Weights are read from safetensors alone, and no code of a directory is run. What
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from distill.errors import InputError
 from distill.generative import is_generative, open_generative
 from distill.loading import (
+    COPY_ANEW,
     Parts,
+    check_longest_text,
+    check_shapes,
     check_tokenizer_files,
     explained,
     fill,
@@ -27,7 +31,9 @@ from distill.loading import (
     load_whole,
     longest_input,
     quiet_transformers,
+    read_count,
     read_json,
+    read_object,
     read_weights,
 )
 
@@ -52,7 +58,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     prompt: of a language model, one of PROMPTS in distill/generative.py; None: as its directory says.
     """
     quiet_transformers()
-    config = read_json(path / "config.json")
+    config = read_object(path / "config.json")
     model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
     if "auto_map" in config:
         raise InputError(f"{path}: config.json asks for code of its own (auto_map), which is never run here")
@@ -70,7 +76,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if is_lightning_ir:
         return _open_lightning_ir(path, config, model_type)
     if modules[1:] == ["LogitScore"] and is_generative(architecture):
-        logit_score = read_json(path / read_json(path / "modules.json")[1]["path"] / "config.json")
+        logit_score = read_object(path / read_json(path / "modules.json")[1]["path"] / "config.json")
         parts = open_generative(path, config, prompt, logit_score)
         parts.activation = _sentence_transformers_activation(path) or nn.Sigmoid()
         return parts
@@ -102,7 +108,14 @@ def _modules(path: Path) -> list[str]:
     if not (path / "modules.json").is_file():
         return []
     found = read_json(path / "modules.json")
+    if not isinstance(found, list) or not all(isinstance(one, dict) and _is_inside(one.get("path")) for one in found):
+        raise InputError(f"{path}: modules.json must be a list of objects with a type and a path of this directory")
     return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in found]
+
+
+def _is_inside(path: object) -> bool:
+    """Whether a module's path leads nowhere outside the model's directory."""
+    return isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def _open_modules(path: Path, names: list[str]) -> Parts:
@@ -114,7 +127,9 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
         raise InputError(
             f"{path}: modules.json names {', '.join(names)}: expected Dense, and nothing else, after Pooling"
         )
-    pooling = _pooling(path, read_json(path / modules[1]["path"] / "config.json"))
+    pooling_file = path / modules[1]["path"] / "config.json"
+    pooled = read_object(pooling_file)
+    pooling = _pooling(path, pooled)
     layers, linear = [], None
     for module in modules[2:]:
         linear, activation = _open_dense(path / module["path"])
@@ -130,6 +145,14 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
         of_model = activation
     with explained(path):
         backbone = load_whole(AutoModel, path)
+    width = backbone.config.hidden_size
+    for key in ("embedding_dimension", "word_embedding_dimension"):  # as version 6 has it, and as older ones did
+        if read_count(pooled, key, pooling_file, optional=True) not in (None, width):
+            raise InputError(f"{pooling_file}: {key}={pooled[key]}, but the encoder's states have {width} numbers")
+    for layer in (one for one in [*layers, linear] if isinstance(one, nn.Linear)):
+        if layer.in_features != width:
+            raise InputError(f"{path}: a Dense takes {layer.in_features} numbers, but gets {width}: {COPY_ANEW}")
+        width = layer.out_features
     parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
@@ -151,11 +174,16 @@ def _pooling(path: Path, config: dict) -> str:
 
 
 def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module]:
-    config = read_json(path / "config.json")
+    config = read_object(path / "config.json")
     if config.get("use_residual"):
         raise InputError(f"{path}: has a residual connection, which cannot be loaded")
-    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    fill(linear, read_weights(path / "model.safetensors"), path, "linear.")
+    sizes = {key: read_count(config, key, path / "config.json") for key in ("in_features", "out_features")}
+    with torch.device("meta"):  # takes no memory: the weights themselves say first whether the sizes are true
+        linear = nn.Linear(**sizes, bias=config.get("bias", True))
+    weights = read_weights(path / "model.safetensors")
+    check_shapes(linear, weights, path, "linear.")
+    linear = linear.to_empty(device="cpu")
+    fill(linear, weights, path, "linear.")
     return linear, _activation(path, str(config.get("activation_function", "Tanh")))
 
 
@@ -169,13 +197,13 @@ def _activation(path: Path, name: str) -> nn.Module:
 def _sentence_transformers_activation(path: Path) -> nn.Module | None:
     """Return the activation that sentence-transformers would put on the scores, None where no file names it."""
     if (path / "config_sentence_transformers.json").is_file():
-        name = read_json(path / "config_sentence_transformers.json").get("activation_fn")
+        name = read_object(path / "config_sentence_transformers.json").get("activation_fn")
         if name:
-            return _activation(path, name)
-    config = read_json(path / "config.json")
+            return _activation(path, str(name))
+    config = read_object(path / "config.json")
     name = (config.get("sentence_transformers") or {}).get("activation_fn")
     name = name or config.get("sbert_ce_default_activation_function")
-    return _activation(path, name) if name else None
+    return _activation(path, str(name)) if name else None
 
 
 def _open_classifier(path: Path, architecture: str) -> Parts:
@@ -221,8 +249,6 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
 
 def _open_onnx(path: Path) -> Parts:
     """Open what export.py has written for onnxruntime; its graph makes the score."""
-    import torch
-
     from distill.onnx import OnnxScorer
 
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
@@ -232,8 +258,10 @@ def _open_onnx(path: Path) -> Parts:
 
 def _read_lengths(path: Path, parts: Parts) -> None:
     """Read to how many tokens query and passage are cut, and whether both together."""
-    lengths = read_json(path / LENGTHS_FILE)
-    parts.lengths, parts.max_length = (lengths["query_length"], lengths["passage_length"]), lengths.get("max_length")
+    file = path / LENGTHS_FILE
+    lengths = read_object(file)
+    parts.lengths = tuple(read_count(lengths, key, file) for key in ("query_length", "passage_length"))
+    parts.max_length = read_count(lengths, "max_length", file, optional=True)
 
 
 def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
@@ -275,7 +303,8 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
     if linear.out_features == 2:
         parts.activation = nn.LogSigmoid()
     longest = longest_input(plain)
-    parts.lengths = tuple(config.get(key) or longest for key in ("query_length", "doc_length"))
+    given = (read_count(config, key, path / "config.json", optional=True) for key in ("query_length", "doc_length"))
+    parts.lengths = tuple(longest if length is None else length for length in given)
     parts.max_length = min(longest, getattr(parts.tokenizer, "model_max_length", longest))
     return parts
 
@@ -287,11 +316,15 @@ def _lightning_ir_tokenizer(path: Path, backbone_type: str):
     check_tokenizer_files(path)
     if not (path / "tokenizer.json").is_file():
         return load_tokenizer(path, model_type=backbone_type)
-    names = read_json(path / "tokenizer_config.json").get("model_input_names")  # else of BERT's class; by its template
+    names = read_object(path / "tokenizer_config.json").get(
+        "model_input_names"
+    )  # else of BERT's class; by its template
     with explained(path):
-        return PreTrainedTokenizerFast.from_pretrained(
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
             path, model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"]
         )
+    check_longest_text(path, tokenizer)
+    return tokenizer
 
 
 def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -307,7 +340,7 @@ def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 def _pair_length(path: Path, parts: Parts) -> int:
     """Return to how many tokens the source library cuts a pair."""
-    given = 0
-    if (path / "sentence_bert_config.json").is_file():
-        given = read_json(path / "sentence_bert_config.json").get("max_seq_length") or 0
+    given, file = None, path / "sentence_bert_config.json"
+    if file.is_file():
+        given = read_count(read_object(file), "max_seq_length", file, optional=True)
     return min(given or parts.tokenizer.model_max_length, longest_input(parts.backbone.config))

@@ -19,7 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import InputError
-from distill.loading import Parts, explained, load_tokenizer, load_whole, longest_input, read_json
+from distill.loading import (
+    COPY_ANEW,
+    Parts,
+    explained,
+    load_tokenizer,
+    load_whole,
+    longest_input,
+    read_count,
+    read_json,
+    read_object,
+)
 from distill.tokens import PairTemplate
 
 
@@ -134,11 +144,15 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     if logit_score is None:
         true, false = (_token_id(path, tokenizer, token) for token in (given.true, given.false))
     else:
-        true, false = logit_score["true_token_id"], logit_score.get("false_token_id")
+        file = path / read_json(path / "modules.json")[1]["path"] / "config.json"
+        true = read_count(logit_score, "true_token_id", file, low=0)
+        false = read_count(logit_score, "false_token_id", file, low=0, optional=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     with explained(path):
         model = load_whole(AutoModelForCausalLM, path)
+    if max(true, false or 0) >= len(model.get_output_embeddings().weight):
+        raise InputError(f"{path}: scores by the tokens {true} and {false}, but the model has fewer: {COPY_ANEW}")
     weight = _score_weight(model, true, false)
     parts = Parts(model.base_model, tokenizer, weight, weight.new_zeros(1), pooling="last")
     before, between, after = _split(given.text)
@@ -183,7 +197,7 @@ def _chat_prompt(path: Path, tokenizer) -> Prompt | None:
 def _with_instruction(path: Path, messages: list[dict]) -> list[dict]:
     """Put the default prompt of a sentence-transformers directory before the messages."""
     file = path / "config_sentence_transformers.json"
-    found = read_json(file) if file.is_file() else {}
+    found = read_object(file) if file.is_file() else {}
     instruction = (found.get("prompts") or {}).get(found.get("default_prompt_name"))
     return ([{"role": "system", "content": instruction}] if instruction else []) + messages
 

@@ -1,119 +1,250 @@
-"""Training lines with their texts inline, one JSON object a line, in two shapes.
+"""Training lines with their texts inline: a query and its passages in one row, in the shapes that others write.
 
     {"query": "how do bees find home", "pos": ["Bees steer ..."], "neg": ["Trains ..."],
-     "pos_scores": [9.1], "neg_scores": [0.3]}                              # the scores of a teacher, if there are any
-    {"query": "how do bees find home", "retrieved_passages": [{"text": "Bees steer ..."}, {"text": "Trains ..."}]}
+     "pos_scores": [9.1], "neg_scores": [0.3]}                                    FlagEmbedding; scores are optional
+    {"query": ..., "retrieved_passages": [{"text": "Bees steer ..."}, ...]}       RankGPT and TWOLAR, in ranked order
+    {"query_id": "7", "query": ..., "positive_passages": [{"docid": "3", "title": ..., "text": ...}],
+     "negative_passages": [...]}                                                  Tevatron
+    {"query": {"text": ..., "qid": 7}, "candidates": [{"docid": "3", "score": 9.1, "doc": {"contents": ...}}, ...]}
+                                                                                  rank_llm, in ranked order
+    {"query": ..., "docs": ["Bees steer ...", "Trains ..."], "labels": [1, 0]}    sentence-transformers, lists
+    {"anchor": ..., "positive": ..., "negative": ..., "negative_2": ...}          sentence-transformers, tuples
 
-The first is what FlagEmbedding and Tevatron users have; the second, in ranked order, is how RankGPT's and TWOLAR's
-data come (also as parquet). Such a file stands for queries, passages, qrels (the first shape's `pos`, grade 1) and run
-at once, wherever one of these is read. Line n is query "n"; its passages are "n+1", "n+2", … (`pos`), "n-1", "n-2", …
-(`neg`), and "n.1", "n.2", … (`retrieved_passages`).
+Rows come from JSONL, CSV (tuples) or parquet. Such a file stands for queries, passages, qrels (what is labelled as
+relevant) and run at once, wherever one of these is read. Tevatron's and rank_llm's ids are kept, as is the `query_id`
+of sentence-transformers' shapes. Otherwise line n is query "n"; its passages are "n+1", "n+2", … (relevant), "n-1",
+"n-2", … (not relevant), and "n.1", "n.2", … (without labels).
 """
 
-import json
-import math
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distill.errors import InputError
+from distill.fields import ID_NAMES, checked_id, checked_text, json_number, read_grade
 
-EXPECTED = (
-    'expected {"query": …, "pos": […], "neg": […]}, with or without "pos_scores" and "neg_scores", or {"query": …, '
-    '"retrieved_passages": [{"text": …}, …]}'
-)
+Rows = Iterator[tuple[str, dict]]  # ("path:number", a row)
 
-Rows = Iterator[tuple[str, dict | str]]  # ("path:number", a JSON object or a line that shall hold one)
+NEGATIVE = re.compile(r"negative(_\d+)?")
+ANCHORS = ("anchor", "query", "question")
+POSITIVES = ("positive", "answer", "pos")
+PASSAGE_IDS = [name for name in ID_NAMES if not name.startswith("q")]
+TUPLE_SCORES = ("scores", "score", "labels", "label")
+CONTENTS = ("text", "segment", "contents", "content", "body", "passage")  # of a rank_llm document, in its own order
 
 
 @dataclass
 class InlineList:
-    """One line: a query and its passages, the relevant or higher ranked ones first."""
+    """One row: a query and its passages, the relevant or higher ranked ones first; K passages."""
 
     place: str  # path:number
     query_id: str
     query: str
-    passages: dict[str, str]  # id -> text
-    scores: list[float]  # one a passage: the teacher's; 0 without one; for ranked passages the negated rank
-    num_relevant: int  # of the first passages; 0 for ranked ones, which have no labels
+    passages: dict[str, str]  # id -> text, K
+    scores: list[float]  # K: the teacher's; for ranked passages without scores the negated rank, else 0
+    grades: list[int]  # K: 0 for what is not labelled as relevant
+    ranks: list[float]  # K: the rank column of a run, which breaks ties of score; 0 where the order means nothing
+    has_own_ids: bool = False  # of passages: several rows may then hold the same one
 
 
-def is_inline(first_line: str) -> bool:
-    """Whether a file with this first line is one of these."""
-    try:
-        row = json.loads(first_line)
-    except json.JSONDecodeError:
-        return False
-    return isinstance(row, dict) and "query" in row and ("pos" in row or "retrieved_passages" in row)
+def inline_shape(row: dict) -> str | None:
+    """Return the name of the shape that a row has, None where it is none of these."""
+    if "retrieved_passages" in row:
+        return "ranked"
+    if "positive_passages" in row:
+        return "tevatron"
+    if "candidates" in row:
+        return "rank_llm"
+    if "docs" in row and "query" in row:
+        return "docs"
+    if isinstance(row.get("pos"), list) or ("pos" in row and "neg" in row):
+        return "labelled"
+    if any(name in row for name in ANCHORS) and any(name in row for name in POSITIVES):
+        return None if any(name in row for name in PASSAGE_IDS) else "tuple"  # a question and its answer are one text
+    return None
 
 
 def inline_lists(rows: Rows) -> Iterator[InlineList]:
-    """Parse numbered rows; raises InputError with file, line and reason for a bad one."""
+    """Parse rows; raises InputError with file, line and reason for a bad one."""
+    readers = {"ranked": _ranked, "tevatron": _tevatron, "rank_llm": _rank_llm}
+    readers |= {"docs": _docs, "labelled": _labelled, "tuple": _tuple}
     for place, row in rows:
-        if isinstance(row, str):
-            try:
-                row = json.loads(row)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{place}: is no JSON object ({error.msg}): {EXPECTED}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("query"), str) or not row["query"].strip():
-            raise InputError(f"{place}: lacks a `query`: {EXPECTED}")
+        shape = inline_shape(row)
+        if shape is None:
+            listed = ", ".join(map(str, row)) or "none"
+            raise InputError(
+                f"{place}: is no training line: its fields are {listed}: expected `query` with `pos` and `neg`, or one "
+                "of the other shapes in distill/inline.py"
+            )
         number = place.rpartition(":")[2].removeprefix("row ")
-        yield (_ranked_list if "retrieved_passages" in row else _labelled_list)(row, place, number)
+        yield readers[shape](row, place, number)
 
 
-def _labelled_list(row: dict, place: str, number: str) -> InlineList:
-    passages = {}
-    for key, sign in (("pos", "+"), ("neg", "-")):
-        texts = row.get(key)
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{place}: `{key}` is no list of texts: {EXPECTED}")
-        passages |= {f"{number}{sign}{index}": text for index, text in enumerate(texts, start=1)}
-    if not row["pos"]:
-        raise InputError(f"{place}: `pos` is empty: a list needs a relevant passage")
-    scores = _scores(row, place) or [0.0] * len(passages)
-    return InlineList(place, number, row["query"], passages, scores, len(row["pos"]))
-
-
-def _ranked_list(row: dict, place: str, number: str) -> InlineList:
-    ranked = row["retrieved_passages"]
-    if not isinstance(ranked, list) or not ranked:
-        raise InputError(f"{place}: `retrieved_passages` is no list of passages: {EXPECTED}")
-    passages = {}
-    for index, passage in enumerate(ranked, start=1):
-        if not isinstance(passage, dict) or not isinstance(passage.get("text"), str):
-            raise InputError(f"{place}: passage {index} of `retrieved_passages` lacks a `text`: {EXPECTED}")
-        title = passage.get("title")
-        passages[f"{number}.{index}"] = f"{title} {passage['text']}" if title else passage["text"]
-    return InlineList(place, number, row["query"], passages, [-float(n) for n in range(1, len(ranked) + 1)], 0)
-
-
-def _scores(row: dict, place: str) -> list[float] | None:
-    if row.get("pos_scores") is None and row.get("neg_scores") is None:
-        return None
-    scores = []
+def _labelled(row: dict, place: str, number: str) -> InlineList:
+    texts = {}
     for key in ("pos", "neg"):
-        values = row.get(f"{key}_scores")
-        if not isinstance(values, list) or len(values) != len(row[key]):
-            found = len(values) if isinstance(values, list) else "no"
-            raise InputError(f"{place}: {found} `{key}_scores` for {len(row[key])} passages in `{key}`: give one each")
-        for value in values:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{place}: `{key}_scores` holds {value!r}, which is no finite number")
-            scores.append(float(value))
-    return scores
+        texts[key] = row.get(key)
+        if not isinstance(texts[key], list):
+            raise InputError(f'{place}: `{key}` is no list of texts: expected {{"query": …, "pos": […], "neg": […]}}')
+    if not texts["pos"]:
+        raise InputError(f"{place}: `pos` is empty: a list needs a relevant passage")
+    passages = {
+        f"{number}{sign}{index}": checked_text(text, place, key)
+        for key, sign in (("pos", "+"), ("neg", "-"))
+        for index, text in enumerate(texts[key], start=1)
+    }
+    scores = []
+    if row.get("pos_scores") is not None or row.get("neg_scores") is not None:
+        for key in texts:
+            scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(texts[key]), f"`{key}`", place)
+    grades = [1] * len(texts["pos"]) + [0] * len(texts["neg"])
+    return _list({"query": row.get("query")}, place, number, passages, scores, grades)
+
+
+def _ranked(row: dict, place: str, number: str) -> InlineList:
+    ranked = _objects(row, "retrieved_passages", place)
+    if not ranked:
+        raise InputError(f"{place}: `retrieved_passages` is no list of passages, or an empty one")
+    passages = {
+        f"{number}.{index}": _titled(one, "text", f"passage {index} of `retrieved_passages`", place)
+        for index, one in enumerate(ranked, start=1)
+    }
+    return _list({"query": row.get("query")}, place, number, passages, None, None)
+
+
+def _tevatron(row: dict, place: str, number: str) -> InlineList:
+    parts = {key: _objects(row, key, place) for key in ("positive_passages", "negative_passages")}
+    if not parts["positive_passages"]:
+        raise InputError(f"{place}: `positive_passages` is empty: a list needs a relevant passage")
+    passages, grades = {}, []
+    for (key, objects), sign, grade in zip(parts.items(), "+-", (1, 0), strict=True):
+        for index, one in enumerate(objects, start=1):
+            doc_id = one.get("docid")
+            doc_id = f"{number}{sign}{index}" if doc_id is None else checked_id(doc_id, place, "docid")
+            _add(passages, doc_id, _titled(one, "text", f"passage {index} of `{key}`", place), place)
+            grades.append(grade)
+    return _list(row, place, number, passages, [], grades, has_own_ids=True)
+
+
+def _rank_llm(row: dict, place: str, number: str) -> InlineList:
+    candidates = _objects(row, "candidates", place)
+    query = row.get("query")
+    if isinstance(query, dict):
+        row = {"query": query.get("text"), "query_id": query.get("qid")}
+    if not candidates:
+        raise InputError(f"{place}: `candidates` is empty: a list needs passages")
+    passages, scores = {}, []
+    for index, one in enumerate(candidates, start=1):
+        doc = one.get("doc")
+        doc = {"text": doc} if isinstance(doc, str) else doc
+        name = next((name for name in CONTENTS if isinstance(doc, dict) and name in doc), None)
+        if name is None:
+            raise InputError(f"{place}: candidate {index} has no `doc` with a text, such as `contents`")
+        doc_id = one.get("docid")
+        doc_id = f"{number}.{index}" if doc_id is None else checked_id(doc_id, place, "docid")
+        _add(passages, doc_id, _titled(doc, name, f"candidate {index}", place), place)
+        scores.append(one.get("score"))
+    given = [score for score in scores if score is not None]
+    if given and len(given) < len(scores):
+        raise InputError(f"{place}: {len(given)} of {len(scores)} candidates have a `score`: give all one, or none")
+    scores = [json_number(score, "score", place) for score in given] or None
+    return _list(row, place, number, passages, scores, None, has_own_ids=True)
+
+
+def _docs(row: dict, place: str, number: str) -> InlineList:
+    texts = row["docs"]
+    if not isinstance(texts, list) or not texts:
+        raise InputError(f"{place}: `docs` is no list of texts, or an empty one")
+    labels = _numbers(row.get("labels"), "labels", len(texts), "`docs`", place)
+    passages = {f"{number}.{index}": checked_text(text, place, "docs") for index, text in enumerate(texts, start=1)}
+    # Whole numbers are grades; fractions are a teacher's scores alone
+    whole = all(label == int(label) for label in labels)
+    grades = [read_grade(int(label), place) if whole else 0 for label in labels]
+    return _list(row, place, number, passages, labels, grades)
+
+
+def _tuple(row: dict, place: str, number: str) -> InlineList:
+    positive = next(name for name in POSITIVES if name in row)
+    negatives = [name for name in row if NEGATIVE.fullmatch(str(name)) and row[name] is not None]
+    names = [positive, *negatives]
+    passages = {f"{number}+1": checked_text(row[positive], place, positive)}
+    for index, name in enumerate(negatives, start=1):
+        passages[f"{number}-{index}"] = checked_text(row[name], place, name)
+    key = next((name for name in TUPLE_SCORES if isinstance(row.get(name), list)), None)
+    scores = _numbers(row[key], key, len(names), "the tuple", place) if key else []
+    query = {"query": next(row[name] for name in ANCHORS if name in row), "query_id": row.get("query_id")}
+    return _list(query, place, number, passages, scores, [1] + [0] * len(negatives))
+
+
+def _list(
+    row: dict,
+    place: str,
+    number: str,
+    passages: dict[str, str],
+    scores: list[float] | None,
+    grades: list[int] | None,
+    has_own_ids: bool = False,
+) -> InlineList:
+    """Complete a list.
+
+    scores: None for passages in ranked order, empty where there are none. grades: None for passages in ranked order.
+    """
+    if not isinstance(row.get("query"), str):
+        raise InputError(f"{place}: lacks a `query`, or it is no text")
+    query_id = row.get("query_id")
+    query_id = number if query_id is None else checked_id(query_id, place, "query_id")
+    ranks = [0.0] * len(passages) if grades is not None else [float(rank) for rank in range(1, len(passages) + 1)]
+    scores = [-rank for rank in ranks] if scores is None else scores or [0.0] * len(passages)
+    query = checked_text(row["query"], place, "query")
+    grades = grades or [0] * len(passages)
+    return InlineList(place, query_id, query, passages, scores, grades, ranks, has_own_ids)
+
+
+def _add(passages: dict[str, str], doc_id: str, text: str, place: str) -> None:
+    if doc_id in passages:
+        raise InputError(f"{place}: passage {doc_id} appears twice: keep one of the two")
+    passages[doc_id] = text
+
+
+def _objects(row: dict, key: str, place: str) -> list[dict]:
+    objects = row.get(key)
+    if objects is None:
+        objects = []
+    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+        raise InputError(f"{place}: `{key}` is no list of objects with a text each")
+    return objects
+
+
+def _titled(one: dict, name: str, what: str, place: str) -> str:
+    """Return title and text of an object, joined by a blank."""
+    if not isinstance(one.get(name), str):
+        raise InputError(f"{place}: {what} lacks a `{name}`, or it is no text")
+    title = checked_text(one.get("title"), place, f"title of {what}")
+    text = checked_text(one[name], place, f"{name} of {what}")
+    return f"{title} {text}" if title else text
+
+
+def _numbers(values: object, key: str, count: int, owner: str, place: str) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        found = len(values) if isinstance(values, list) else "no"
+        raise InputError(f"{place}: {found} `{key}` for {count} passages in {owner}: give one each")
+    return [json_number(value, f"`{key}`", place) for value in values]
 
 
 def inline_run_rows(rows: Rows) -> Iterator[tuple[str, str, str, float, float]]:
-    """Yield (place, query_id, doc_id, score, rank column); without scores all passages of a list tie."""
+    """Yield (place, query_id, doc_id, score, rank column); without scores or an order all passages of a list tie."""
     for one in inline_lists(rows):
-        for doc_id, score in zip(one.passages, one.scores, strict=True):
-            yield one.place, one.query_id, doc_id, score, 0.0
+        for doc_id, score, rank in zip(one.passages, one.scores, one.ranks, strict=True):
+            yield one.place, one.query_id, doc_id, score, rank
 
 
 def inline_qrels_rows(rows: Rows) -> Iterator[tuple[str, str, str, int]]:
     """Yield (place, query_id, doc_id, grade) of the relevant passages."""
     for one in inline_lists(rows):
-        for doc_id in list(one.passages)[: one.num_relevant]:
-            yield one.place, one.query_id, doc_id, 1
+        for doc_id, grade in zip(one.passages, one.grades, strict=True):
+            if grade > 0:
+                yield one.place, one.query_id, doc_id, grade
 
 
 def inline_queries(rows: Rows) -> Iterator[tuple[str, str, str]]:
@@ -123,7 +254,17 @@ def inline_queries(rows: Rows) -> Iterator[tuple[str, str, str]]:
 
 
 def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
-    """Yield (place, id, text) of the passages."""
+    """Yield (place, id, text) of the passages, each id once.
+
+    Raises InputError where two lines give one id different texts.
+    """
+    seen: dict[str, int] = {}  # id -> checksum of its text
     for one in inline_lists(rows):
         for doc_id, text in one.passages.items():
-            yield one.place, doc_id, text
+            checksum = zlib.crc32(text.encode()) if one.has_own_ids else None  # ids made from line numbers are unique
+            if checksum is None or doc_id not in seen:
+                yield one.place, doc_id, text
+                if checksum is not None:
+                    seen[doc_id] = checksum
+            elif seen[doc_id] != checksum:
+                raise InputError(f"{one.place}: passage {doc_id} has another text in a line before: ids must be unique")

@@ -12,7 +12,7 @@ into, lie in the cache on disk; then nothing is read again in a later run.
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,20 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from distill.cache import cache_directory, key_of, make_once, source_state
-from distill.collection import read_passages, read_queries
+from distill.collection import log_left_out, read_passages, read_queries
 from distill.config import needs_first_stage
 from distill.errors import InputError
+from distill.fields import Fields, checked_id, read_number
+from distill.files import as_text, find_line, numbered_lines
 from distill.permutations import read_permuted_run
 from distill.run_cache import CachedRun
 from distill.token_cache import open_token_store, store_key
-from distill.tokens import FlatFile, TokenStore, offsets_of
-from distill.trec import LARGE_FILE, RankedList, find_line, numbered_lines, read_number, read_qrels, read_run
+from distill.tokens import FlatFile, TokenStore, offsets_of, warn_of_cut_queries
+from distill.trec import LARGE_FILE, RankedList, read_qrels, read_run
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files of cached lists: those of another format are made anew
+FORMAT = 2  # of the files of cached lists: those of another format are made anew
 MAX_IN_MEMORY = 250_000  # lines of all lists: of more, the whole collection is tokenised on disk, once
 BLOCK = 1_000  # lists that are joined to the token stores at once
 TRIPLE = "score+ score− query_id doc_id+ doc_id−"
@@ -75,15 +77,19 @@ class TrainingLists:
 def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
     """Read what the configuration names, cut the lists, tokenise their texts, and log what was left out.
 
-    Raises InputError for whatever DESIGN calls bad input: unknown ids, lists below two passages, too great a depth.
+    Raises InputError for what is wrong: unknown passages, too great a depth. What is incomplete is left out and
+    counted: lists of fewer than two passages, empty passages, queries without a text.
     """
     source = TripleLists(cfg) if cfg.teacher.format == "triples" else RankedLists(cfg)
     data, model = cfg.data, cfg.model
-    texts = (data.queries, model.query_length, "queries"), (data.passages, model.passage_length, "passages")
+    texts = [
+        (data.queries, model.query_length, "queries", Fields.of(data, "queries")),
+        (data.passages, model.passage_length, "passages", Fields.of(data)),
+    ]
     if source.is_large:
-        stores = [open_token_store(path, tokenizer, length, what) for path, length, what in texts]
+        stores = [open_token_store(path, tokenizer, *how) for path, *how in texts]
         made_from = {
-            "stores": [store_key(path, tokenizer, length, what) for path, length, what in texts],
+            "stores": [store_key(path, tokenizer, *how) for path, *how in texts],
             "sources": [source_state(path) for path in source.sources],
             "options": source.options,
             "format": FORMAT,
@@ -94,15 +100,17 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
         columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
     else:
         lists = list(source)
-        passages = read_passages(data.passages, {doc_id for one in lists for doc_id in one.doc_ids})
-        queries = read_queries(data.queries)
+        passages = read_passages(data.passages, {doc_id for one in lists for doc_id in one.doc_ids}, texts[1][3])
+        queries = read_queries(data.queries, texts[0][3])
         queries = {one.query_id: queries[one.query_id] for one in lists if one.query_id in queries}
         stores = [
             TokenStore.of(tokenizer, found, length, what)
-            for found, (_, length, what) in zip((queries, passages), texts, strict=True)
+            for found, (_, length, what, _) in zip((queries, passages), texts, strict=True)
         ]
         columns = _concatenate(list(_Join(cfg, source.path, *stores).blocks(lists)))
     lists = TrainingLists(*stores, **columns)
+    rows = np.unique(lists.query_rows)
+    warn_of_cut_queries(lists.queries.cut_ids(rows), len(rows), model.query_length, "training")
     num_passages = len(lists.rows)
     log.info("training: %d lists, %d passages, %.1f a list", len(lists), num_passages, num_passages / len(lists))
     return lists
@@ -112,7 +120,7 @@ class RankedLists:
     """The lists of a run: a teacher's ranking, or the first stage's with labels."""
 
     def __init__(self, cfg: DictConfig):
-        """Open the runs; raises InputError for bad ones, a list of one passage, and too great a depth."""
+        """Open the runs; raises InputError for bad ones, and too great a depth."""
         teacher, data = cfg.teacher, cfg.data
         self.cfg, self.depth, self.target = cfg, data.depth, cfg.loss.target
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
@@ -160,29 +168,24 @@ class RankedLists:
                 else f"their own order in {self.path}"
             )
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
-        num_short, num_unlabelled, num_tied = 0, 0, 0
+        short, unlabelled, num_tied = [], [], 0
         for query_id in self.query_ids:
             ranked = self._cut(query_id, self.run[query_id])
             if len(ranked) < 2:
-                num_short += 1
+                short.append(query_id)
             elif qrels is not None:
                 one = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
-                num_unlabelled += one is None
-                if one is not None:
+                if one is None:
+                    unlabelled.append(query_id)
+                else:
                     yield one
             else:
                 num_tied += self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]
                 yield TeacherList(query_id, ranked.doc_ids, ranked.ranks if self.target == "rank" else ranked.scores)
-        if num_short:
-            log.warning(
-                "data.depth=%d leaves %d of %d lists with fewer than two passages: left out",
-                *(self.depth, num_short, len(self)),
-            )
-        if num_unlabelled:
-            log.warning(
-                "%d of %d queries lack a relevant or an irrelevant passage: left out", num_unlabelled, len(self)
-            )
-        if num_tied == len(self):
+        at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
+        log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, len(self))
+        log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, len(self))
+        if num_tied and num_tied == len(self) - len(short):
             raise InputError(
                 f"{self.path}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
                 "pos_scores and neg_scores), or learn from labels with loss=lce"
@@ -193,11 +196,11 @@ class RankedLists:
             np.diff(self.run.starts) if isinstance(self.run, CachedRun) else np.array([*map(len, self.run.values())])
         )
         self.num_lines = int(sizes.sum())
-        if sizes.min() < 2:
-            query_id = next(itertools.islice(self.run, int(sizes.argmin()), None))
+        if sizes.max() < 2:
+            query_id = next(iter(self.run))
             raise InputError(
-                f"{find_line(self.path, query_id, *self.run[query_id].doc_ids)}: query {query_id} has one passage: a "
-                "list to learn from needs two; remove the line or add passages"
+                f"{find_line(self.path, query_id)}: query {query_id} has one passage, as have all {len(sizes)} "
+                "queries: a list to learn from needs two: use a deeper run"
             )
         if self.depth is not None and self.depth > sizes.max():
             raise InputError(
@@ -259,10 +262,12 @@ class TripleLists:
 
     def _triples(self) -> Iterator[tuple[str, list[str], np.ndarray]]:
         for place, line in numbered_lines(self.path):
-            columns = line.split()
+            as_text(line, place)
+            columns = [column.decode() for column in line.split()]
             if len(columns) != 5:
                 raise InputError(f"{place}: {len(columns)} columns instead of five: expected `{TRIPLE}`")
             scores = np.array([read_number(text, "score", place) for text in columns[:2]])
+            columns = [*columns[:2], *(checked_id(text, place) for text in columns[2:])]
             if columns[3] == columns[4]:
                 raise InputError(f"{place}: passage {columns[3]} stands on both sides: a triple needs two passages")
             yield columns[2], columns[3:], scores
@@ -303,7 +308,7 @@ def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_g
 
 @dataclass
 class _Join:
-    """Replaces ids by the rows of the token stores, and drops passages without text."""
+    """Replaces ids by the rows of the token stores, and drops passages and lists without text."""
 
     cfg: DictConfig
     path: str  # of the lists, for messages
@@ -311,6 +316,8 @@ class _Join:
     passages: TokenStore
     num_empty: int = 0
     num_missing: int = 0
+    no_query: list[str] = field(default_factory=list)  # ids of the lists that were dropped for it
+    num_lists: int = 0
 
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the columns of some lists at a time, with `sizes` in place of `starts`; log what was dropped."""
@@ -330,11 +337,15 @@ class _Join:
                 "%s: lacks %d of the relevant passages that %s has missed: left out",
                 *(data.passages, self.num_missing, self.path),
             )
+        log_left_out(self.path, f"queries have no text in {data.queries}", self.no_query, self.num_lists)
         if not any_list:
             raise InputError(f"{self.path}: no training list is left: see the counts in the log above")
 
     def _join(self, block: list[TeacherList]) -> dict[str, np.ndarray]:
-        query_rows = self._query_rows([one.query_id for one in block])
+        query_rows = self.queries.rows([one.query_id for one in block])
+        has_query = (query_rows >= 0) & (self.queries.lengths(query_rows) > 0)
+        self.num_lists += len(block)
+        self.no_query += [one.query_id for one, has in zip(block, has_query, strict=True) if not has]
         rows = self.passages.rows([doc_id for one in block for doc_id in one.doc_ids])
         target = np.concatenate([one.target for one in block]).astype(np.float32)
         ends = np.cumsum([len(one.doc_ids) for one in block])
@@ -355,7 +366,7 @@ class _Join:
         self.num_empty += int(empty.sum())
         kept = ~unknown & ~empty
         sizes = np.bincount(index[kept], minlength=len(block))
-        usable = sizes >= 2
+        usable = has_query & (sizes >= 2)
         if self.cfg.loss.target == "label":
             num_relevant = np.bincount(index[kept & (target > 0)], minlength=len(block))
             usable &= (num_relevant > 0) & (num_relevant < sizes)
@@ -370,17 +381,6 @@ class _Join:
             "rows": rows[kept].astype(np.int32),
             "targets": target[kept],
         }
-
-    def _query_rows(self, query_ids: list[str]) -> np.ndarray:
-        rows = self.queries.rows(query_ids)
-        useless = np.flatnonzero((rows < 0) | (self.queries.lengths(rows) == 0))
-        if len(useless):
-            query_id, source = query_ids[useless[0]], self.cfg.data.queries
-            what = f"is not in {source}" if rows[useless[0]] < 0 else f"has no text in {source}"
-            raise InputError(
-                f"{find_line(self.path, query_id)}: query {query_id} {what}: use the query file that belongs to the run"
-            )
-        return rows
 
 
 def _concatenate(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from distill.errors import InputError
 from distill.tokens import PairTemplate
 
+LARGEST = 2**31 - 1  # of the whole numbers in a model's JSON files
+COPY_ANEW = "copy the file anew from where the model was saved"
+
 
 @dataclass
 class Parts:
@@ -54,7 +57,15 @@ def check_whole(path: Path, missing) -> None:
 
 def fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
     """Give a module its weights; raises InputError where one is missing or has another shape."""
+    check_shapes(module, weights, path, prefix)
     weights = {key.removeprefix(prefix): tensor.float() for key, tensor in weights.items()}
+    state = module.state_dict()
+    module.load_state_dict({key: tensor for key, tensor in weights.items() if key in state}, strict=False)
+
+
+def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
+    """Raise InputError where a weight of the module is missing, or has another shape."""
+    weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
     state = module.state_dict()
     check_whole(path, state.keys() - weights.keys())
     for key, tensor in weights.items():
@@ -63,7 +74,6 @@ def fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str 
                 f"{path}: {prefix}{key} has the shape {tuple(tensor.shape)}, but its configuration asks for "
                 f"{tuple(state[key].shape)}"
             )
-    module.load_state_dict({key: tensor for key, tensor in weights.items() if key in state}, strict=False)
 
 
 def longest_input(config) -> int:
@@ -87,9 +97,23 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
     if Path(name).is_dir():
         check_tokenizer_files(Path(name))
     with explained(name):
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             name, revision=revision, tokenizer_type=model_type, trust_remote_code=False
         )
+    check_longest_text(name, tokenizer)
+    return tokenizer
+
+
+def check_longest_text(name: str | Path, tokenizer) -> None:
+    """Raise InputError for a tokenizer that cuts texts to no length at all; 1e30 is transformers' word for no limit."""
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise InputError(
+            f"{name}: tokenizer_config.json has model_max_length={str(longest)[:40]}: must be a whole number from 1: "
+            f"{COPY_ANEW}"
+        )
+    if isinstance(longest, float):  # as JSON has it where someone wrote 512.0, 1e30 or Infinity
+        tokenizer.model_max_length = int(min(longest, 1e30))
 
 
 def quiet_transformers() -> None:
@@ -117,7 +141,16 @@ def explained(name):
         yield
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        LookupError,
+        ImportError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:300]
         raise InputError(f"{name}: cannot be loaded with transformers: {reason}") from error
 
@@ -129,6 +162,28 @@ def read_json(path: Path):
         raise InputError(f"{path.parent}: is no saved cross-encoder, it lacks {path.name}") from None
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error})") from None
+
+
+def read_object(path: Path) -> dict:
+    """Return the JSON object that a file holds; raises InputError like `read_json`, and for another kind of value."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds a {type(found).__name__}: expected a JSON object: {COPY_ANEW}")
+    return found
+
+
+def read_count(config: dict, key: str, file: Path, low: int = 1, optional: bool = False) -> int | None:
+    """Return a whole number from a JSON object; raises InputError for what is none, or out of all bounds.
+
+    optional: whether it may be absent or null, for None.
+    """
+    value = config.get(key)
+    if value is None and optional:
+        return None
+    if type(value) is not int or not low <= value <= LARGEST:  # True is an int, too
+        given = f"{key}={str(json.dumps(value))[:40]}" if key in config else f"{key} is missing"
+        raise InputError(f"{file}: {given}: must be a whole number from {low} to {LARGEST}: {COPY_ANEW}")
+    return value
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +79,11 @@ class CrossEncoder(nn.Module):
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self.choose_layout(layout)
+        if self.max_length <= self.template.num_special:
+            raise InputError(
+                f"pairs of {self.max_length} tokens hold nothing but {self.template.num_special} special ones: raise "
+                "the max_length of the model's distill.json, or the model_max_length of its tokenizer_config.json"
+            )
         longest = longest_input(backbone.config)
         if self.max_length > longest:
             raise InputError(
@@ -170,17 +175,35 @@ class CrossEncoder(nn.Module):
 
     @torch.inference_mode()
     def rank(
-        self, query: str, passages: list[str], max_tokens: int = 16384, precision: torch.dtype | None = None
+        self, query: str, passages: Iterable[str], max_tokens: int = 16384, precision: torch.dtype | None = None
     ) -> tuple[list[int], list[float]]:
         """Return the indices of the passages from best to worst, and their scores in that order.
 
-        precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs, too, are faster in
-        torch.bfloat16. A caller's own autocast holds.
+        passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array); an empty text has a score,
+        too. precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs, too, are
+        faster in torch.bfloat16. A caller's own autocast holds.
+
+        Raises TypeError for what is no text, and InputError where a score is no finite number.
         """
+        passages = _as_texts(query, passages)
         if not passages:
             return [], []
         was_training = self.training
         self.eval()
+        try:
+            scores = self._score_texts(query, passages, max_tokens, precision)
+        finally:
+            self.train(was_training)
+        for index in torch.nonzero(~torch.isfinite(scores)).flatten().tolist():
+            raise InputError(
+                f"passage {index} has the score {scores[index]:g}, which is no finite number: the model's weights are "
+                "damaged, or too large for this precision: try precision=torch.float32"
+            )
+        order = torch.argsort(scores, descending=True, stable=True)
+        return order.tolist(), scores[order].tolist()
+
+    def _score_texts(self, query: str, passages: list[str], max_tokens: int, precision: torch.dtype | None) -> Tensor:
+        """Return the scores [K] of the passages."""
         texts = [self.template.texts(query, passage) for passage in passages]
         encoded_query = self._encode([texts[0][0]], self.query_length)[0]
         encoded = self._encode([text for _, text in texts], self.passage_length)
@@ -189,15 +212,12 @@ class CrossEncoder(nn.Module):
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # or in the caller's own context
-            scores = self.score(batch, max_tokens)[0].cpu()
-        self.train(was_training)
-        order = torch.argsort(scores, descending=True, stable=True)
-        return order.tolist(), scores[order].tolist()
+            return self.score(batch, max_tokens)[0].cpu()
 
     def _encode(self, texts: list[str], max_length: int) -> list:
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
-        return [np.asarray(ids) for ids in encoded["input_ids"]]
+        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]  # of an empty text, too
 
     @classmethod
     def from_backbone(
@@ -333,6 +353,19 @@ class CrossEncoder(nn.Module):
         )
         head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
         save_file(head, directory / HEAD_FILE)
+
+
+def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
+    """Return the passages as a list; raises TypeError for a lone text in their place, and for what is no text."""
+    if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
+        raise TypeError(
+            f"passages is a {type(passages).__name__}: expected a list of texts, as in rank(query, [passage])"
+        )
+    passages = list(passages)
+    for name, text in (("query", query), *((f"passage {index}", text) for index, text in enumerate(passages))):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is a {type(text).__name__} ({str(text)[:40]}): expected a text")
+    return passages
 
 
 def _find_head(name: str, revision: str | None) -> Path | None:

@@ -1,14 +1,18 @@
 """The optimiser and its schedule.
 
 optimizer = make_optimizer(model, cfg.optimizer)
+num_warmup = warmup_steps(cfg.optimizer.warmup, num_steps)
 set_lr(optimizer, cfg.optimizer, step, num_steps)
 """
 
+import logging
 import math
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
+
+log = logging.getLogger(__name__)
 
 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
@@ -21,22 +25,39 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
 
 
+def warmup_steps(warmup: float, num_steps: int) -> int:
+    """Return over how many steps the learning rate rises: below 1 it is a share of all steps, else their number."""
+    return round(warmup * num_steps) if warmup < 1 else int(warmup)
+
+
+def warn_of_warmup(cfg: DictConfig, num_steps: int) -> None:
+    """Warn of a warm-up that takes up the whole run: at such learning rates it may learn nothing."""
+    num_warmup = warmup_steps(cfg.warmup, num_steps)
+    if num_warmup and num_warmup >= num_steps:
+        reached = cfg.lr * lr_factor(cfg.schedule, num_steps - 1, num_warmup, num_steps)
+        log.warning(
+            "optimizer.warmup=%g reaches this run's %d steps: the learning rate only rises, to %.3g of %.3g: "
+            "lower it, as in optimizer.warmup=0.1, or train for more steps",
+            *(cfg.warmup, num_steps, reached, cfg.lr),
+        )
+
+
 def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_steps: int) -> float:
     """Set and return the learning rate of a step, counted from 0: linear warm-up, then the schedule down to 0.
 
     A function of the step alone, so that a resumed run needs no state of it.
     """
-    lr = cfg.lr * lr_factor(cfg.schedule, step, cfg.warmup_steps, num_steps)
+    lr = cfg.lr * lr_factor(cfg.schedule, step, warmup_steps(cfg.warmup, num_steps), num_steps)
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
 
 
-def lr_factor(schedule: str, step: int, warmup_steps: int, num_steps: int) -> float:
+def lr_factor(schedule: str, step: int, num_warmup: int, num_steps: int) -> float:
     """Return the share of the peak learning rate at a step, counted from 0."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+    if step < num_warmup:
+        return (step + 1) / num_warmup
+    progress = (step - num_warmup) / max(num_steps - num_warmup, 1)
     if schedule == "linear":
         return 1.0 - progress
     if schedule == "cosine":

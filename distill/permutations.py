@@ -14,6 +14,7 @@ import re
 import numpy as np
 
 from distill.errors import InputError
+from distill.files import BYTE_ORDER_MARK, DAMAGE, open_bytes
 from distill.trec import RankedList, Run
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,12 @@ def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> R
     Raises InputError for a file that is not an array of as many texts as the run has lists.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            answers = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        with open_bytes(path) as file:
+            answers = json.loads(file.read().removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+    except (*DAMAGE, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise InputError(
-            f"{path}: is no JSON ({error}): expected an array of answers such as `[3] > [1] > [2]`"
+            f"{path}: is no JSON ({reason}): expected an array of answers such as `[3] > [1] > [2]`"
         ) from None
     if not isinstance(answers, list):
         raise InputError(f"{path}: is no JSON array: expected one of answers such as `[3] > [1] > [2]`")

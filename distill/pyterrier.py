@@ -40,8 +40,8 @@ class Reranker(pt.Transformer):
         pt.validate.result_frame(inp, extra_columns=["query", self.text_field], context=self)
         parts = []
         for _, group in inp.groupby("qid", sort=False):
-            passages = group[self.text_field].astype(str).tolist()
-            order, scores = self.model.rank(group["query"].iloc[0], passages, self.max_tokens, self.precision)
+            query, *passages = map(_as_text, [group["query"].iloc[0], *group[self.text_field]])
+            order, scores = self.model.rank(query, passages, self.max_tokens, self.precision)
             ranks = [place + pt.model.FIRST_RANK for place in range(len(order))]
             parts.append(group.iloc[order].assign(score=scores, rank=ranks))
         if not parts:
@@ -50,3 +50,8 @@ class Reranker(pt.Transformer):
 
     def __repr__(self) -> str:
         return f"distill.pyterrier.Reranker({self.model.backbone.config.model_type}, text_field={self.text_field!r})"
+
+
+def _as_text(value) -> str:
+    """Return a cell as a text; one without a value (None, NaN) is an empty text."""
+    return "" if pd.isna(value) else str(value)

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from distill.batch import make_batch
 from distill.distributed import Ranks
+from distill.errors import InputError
 from distill.model import CrossEncoder
 from distill.tasks import Task
-from distill.tokens import TokenStore, silent
+from distill.tokens import TokenStore, silent, warn_of_cut_queries
 from distill.trec import RankedList, Run
 
 PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory
@@ -34,6 +35,8 @@ class Reranker:
         self.run = {query_id: run[query_id] for query_id in self.query_ids[self.ranks.rank :: self.ranks.size]}
         queries = {query_id: task.queries[query_id] for query_id in self.run}
         self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries", model.template.query_text)
+        self.cut_queries = [query_id for part in self.ranks.gather(self.queries.cut_ids()) for query_id in part]
+        warn_of_cut_queries(self.cut_queries, len(self.query_ids), model.query_length, task.name)
         # A long passage is cut into windows of the model's length, of which the best counts (MaxP, Dai & Callan 2019)
         self.length, self.windows = model.passage_length, task.windows
         self.stride = task.window_stride or max(self.length // 2, 1)
@@ -44,7 +47,7 @@ class Reranker:
     def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
         """Score every pair with the model and return the new run of all ranks' queries.
 
-        Passages of equal score keep their old order.
+        Passages of equal score keep their old order. Raises InputError for a score that is not finite.
         """
         was_training = model.training
         model.eval()
@@ -64,12 +67,23 @@ class Reranker:
                 with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
                     scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
                 for query_id, row, (_, firsts) in zip(query_ids, scores, found, strict=True):
+                    self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
                     reranked[query_id] = _sort_by(self.run[query_id], best)
                     bar.update(len(best))
         model.train(was_training)
         everything = {query_id: ranked for part in self.ranks.gather(reranked) for query_id, ranked in part.items()}
         return {query_id: everything[query_id] for query_id in self.query_ids}
+
+    def _check_finite(self, query_id: str, scores: np.ndarray, firsts: list[bool]) -> None:
+        """Raise InputError for the first window's score that is no ordinary number: it would sort as if it were."""
+        bad = np.flatnonzero(~np.isfinite(scores))
+        if len(bad):
+            doc_id = self.run[query_id].doc_ids[sum(firsts[: bad[0] + 1]) - 1]
+            raise InputError(
+                f"query {query_id}, passage {doc_id}: the model's score is {scores[bad[0]]}, nothing to rank by: its "
+                "weights are damaged, or too large for the precision: use another checkpoint, or float32"
+            )
 
     def _groups(self) -> Iterator[list[str]]:
         group, size = [], 0

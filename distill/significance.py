@@ -7,13 +7,14 @@
 
 Two models are compared with a paired two-sided t-test over queries, several over many cells (a backbone on a data set,
 say) with Friedman's test and Nemenyi's post-hoc test: J. Demsar, Statistical Comparisons of Classifiers over Multiple
-Data Sets, JMLR 7 (2006), section 3.2. N cells, k methods. Needs the packages of requirements-report.txt.
+Data Sets, JMLR 7 (2006), section 3.2. N cells, k methods. All but `compare` need requirements-report.txt.
 """
 
 import contextlib
 import csv
 import importlib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from types import ModuleType
 import numpy as np
 
 from distill.errors import InputError
-from distill.trec import numbered_lines
+from distill.files import text_lines
 
 ALPHA = 0.05  # methods whose p-value is above it are joined in the diagram
 FIGURES = (".png", ".svg")
@@ -50,7 +51,7 @@ def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file: give the per-query CSV that evaluate.py writes")
-    rows = ((place, _split(place, line)) for place, line in numbered_lines(str(path)))
+    rows = ((place, _split(place, line)) for place, line in text_lines(str(path)))
     place, header = next(rows, (f"{path}:1", []))
     values: dict[str, dict[str, float]] = {name: {} for name in header[1:]}
     if header[:1] != ["query_id"] or not values or len(values) < len(header) - 1:
@@ -116,7 +117,9 @@ def _check_queries(name: str, baseline: dict[str, float], values: dict[str, floa
 def _paired_t_test(values: list[float], baseline: list[float]) -> tuple[float, float]:
     if values == baseline:
         return 0.0, 1.0  # scipy divides 0 by 0
-    result = _import("scipy.stats").ttest_rel(values, baseline)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a constant difference, whose variance is 0
+        result = _import("scipy.stats").ttest_rel(values, baseline)
     return float(result.statistic), float(result.pvalue)
 
 
@@ -212,7 +215,7 @@ def draw_critical_difference(
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module of requirements-report.txt, which training and evaluation do without."""
+    """Import what `import distill` shall not wait for, or a module of requirements-report.txt."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -17,16 +17,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.collection import Texts, check_passages, check_queries, drop_empty, read_passages, read_queries
-from distill.config import is_path, split_suite
+from distill.collection import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
+from distill.config import BM25_DEPTH, is_path, split_suite, task_depth
 from distill.download import with_local_files
 from distill.errors import InputError, Unavailable
+from distill.fields import Fields
+from distill.measures import PerQuery, measure, parse_measures, try_measures
 from distill.outputs import write_whole
 from distill.trec import Qrels, Run, read_qrels, read_run, write_run
 
 log = logging.getLogger(__name__)
-
-PerQuery = dict[str, dict[str, float]]  # query id -> measure -> value
 
 
 @dataclass
@@ -65,19 +65,27 @@ def read_tasks(cfg: DictConfig) -> list[Task]:
     return tasks
 
 
-def read_task(cfg: DictConfig, texts: bool = True) -> Task:
-    """Read one task's files, without its texts where a run is only measured.
+def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None) -> Task:
+    """Read one task's files, with the texts that re-ranking needs or without them.
 
-    Raises InputError for bad files, unknown measures, and ids that queries or passages lack; Unavailable for what is
-    not on this machine and cannot be downloaded.
+    reranked: whether a model re-ranks the run, which decides about depth=auto; None: as texts says. Raises InputError
+    for bad files, measures that cannot be computed, and ids that queries or passages lack; Unavailable for what is not
+    on this machine and cannot be downloaded.
     """
     measures = parse_measures(cfg.measures)
+    depth = task_depth(cfg, texts if reranked is None else reranked)
+    for one in measures:
+        if depth is not None and one.params.get("cutoff", 0) > depth:
+            log.warning("%s: %s looks below task.depth=%d: no passage there counts", cfg.name, one, depth)
     if cfg.licence and texts:
         log.info("%s: its texts need a licence: %s", cfg.name, cfg.licence)
     cfg = with_local_files(cfg)
-    queries = read_queries(cfg.queries) if cfg.queries else {}
+    queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
     qrels = read_qrels(cfg.qrels)
-    run = _read_first_stage(cfg, queries, qrels)
+    try_measures(measures, qrels)
+    run = _read_first_stage(cfg, queries, qrels, depth)
+    if texts:
+        run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
     foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
     if foreign:
         log.info(
@@ -93,63 +101,33 @@ def read_task(cfg: DictConfig, texts: bool = True) -> Task:
         log.warning("%s: %d of %d queries of the run are not judged: not measured", cfg.name, len(unjudged), len(run))
     teacher = None
     if cfg.teacher is not None:
-        teacher = {query_id: ranked.cut(cfg.depth) for query_id, ranked in read_run(cfg.teacher).items()}
+        teacher = {query_id: ranked.cut(depth) for query_id, ranked in read_run(cfg.teacher).items()}
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
     if texts:
-        task.passages = read_passages(cfg.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
-        check_queries(run, cfg.run, queries, cfg.queries)
+        doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
+        task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
         check_passages(run, cfg.run, task.passages, cfg.passages)
         task.run = drop_empty(run, task.passages, cfg.name)
     return task
 
 
-def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels) -> Run:
+def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int | None) -> Run:
     if cfg.run == "bm25":
         from distill.bm25 import bm25_run  # here: most tasks have a run
 
         judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
         if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
-        run = bm25_run(cfg.passages, judged, (cfg.depth or 1000) + cfg.drop_identical)
+        depth = (depth or BM25_DEPTH) + cfg.drop_identical
+        run = bm25_run(cfg.passages, judged, depth, fields=Fields.of(cfg))
     elif is_path(cfg.run) and not Path(cfg.run).is_file():
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
         run = read_run(cfg.run)
     if cfg.drop_identical:
         run = {q: ranked.keep([doc_id != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
-    return {query_id: ranked.cut(cfg.depth) for query_id, ranked in run.items()}
-
-
-def parse_measures(names: list[str]) -> list:
-    """Turn names such as nDCG@10 or RR(rel=2)@10 into `ir_measures`; raises InputError for an unknown one."""
-    import ir_measures
-
-    measures = []
-    for name in names:
-        try:
-            measures.append(ir_measures.parse_measure(name))
-        except (NameError, ValueError) as error:
-            raise InputError(
-                f"measure {name}: unknown to ir_measures ({error}): write it as in nDCG@10, RR@10, R@100"
-            ) from None
-    return measures
-
-
-def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], PerQuery]:
-    """Measure a run with `ir_measures`: the means by measure name, and the values of each query.
-
-    Scores are passed on as they are, so that trec_eval gives the same values on the file that `write_run` writes; it
-    breaks ties of score by passage id. Judged queries that the run lacks count as the measure defines, mostly 0.
-    """
-    import ir_measures
-
-    scored = {q: dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True)) for q, ranked in run.items()}
-    aggregated, results = ir_measures.calc(measures, qrels, scored)
-    per_query: PerQuery = {}
-    for result in results:
-        per_query.setdefault(result.query_id, {})[str(result.measure)] = result.value
-    return {str(name): aggregated[name] for name in measures}, per_query  # in the order asked for
+    return {query_id: ranked.cut(depth) for query_id, ranked in run.items()}
 
 
 def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:

@@ -4,8 +4,8 @@
 
 A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
 `offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
-`hashed_rows` [N]; beside them meta.json says what it was made from, with a checksum of each array. It is made by
-several processes, and goes on where a stopped run left it.
+`hashed_rows` [N]; `cut` [N] marks the texts that were longer; beside them meta.json says what it was made from, with a
+checksum of each array. It is made by several processes, and goes on where a stopped run left it.
 """
 
 import collections
@@ -23,8 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from distill.cache import cache_directory, key_of, make_once, remove, source_state
-from distill.collection import iterate_texts
+from distill.collection import USUAL, iterate_texts, refuse_twice
 from distill.errors import InputError
+from distill.fields import Fields
 from distill.interrupt import kept_from_children
 from distill.tokens import (
     Chunk,
@@ -40,11 +41,14 @@ from distill.tokens import (
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the files of a store: one of another format is made anew
+FORMAT = 3  # of the files of a store: one of another format is made anew
 ARRAYS = {"offsets": np.int64, "ids": np.uint8, "id_offsets": np.int64, "hashes": np.uint64, "hashed_rows": np.int32}
+ARRAYS |= {"cut": np.uint8}
 
 
-def open_token_store(source: str, tokenizer, max_length: int, kind: str = "passages") -> TokenStore:
+def open_token_store(
+    source: str, tokenizer, max_length: int, kind: str = "passages", fields: Fields = USUAL
+) -> TokenStore:
     """Open the token store of all "passages" or "queries" of a source; make it where there is none yet.
 
     A store belongs to one source (path, size and time of change; or an `ir_datasets` id), one tokenizer and one length:
@@ -52,11 +56,15 @@ def open_token_store(source: str, tokenizer, max_length: int, kind: str = "passa
     Raises InputError for whatever is wrong with the source.
     """
     definition = portable(tokenizer)
-    key = store_key(source, tokenizer, max_length, kind)
+    key = store_key(source, tokenizer, max_length, kind, fields)
     directory = cache_directory() / "tokens" / f"{Path(source).name}-{key}"
 
     def write(path: Path) -> None:
-        _write_store(path, source, kind, definition, max_length, token_type(tokenizer))
+        try:
+            _write_store(path, source, kind, fields, definition, max_length, token_type(tokenizer))
+        except InputError:
+            refuse_twice(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
+            raise
 
     for _ in range(2):
         make_once(directory, write)
@@ -68,13 +76,15 @@ def open_token_store(source: str, tokenizer, max_length: int, kind: str = "passa
     raise InputError(f"{directory}: {reason}, twice: check the disk, or set DISTILL_CACHE to another one")
 
 
-def store_key(source: str, tokenizer, max_length: int, kind: str) -> str:
+def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields = USUAL) -> str:
     """Return what tells one token store from another, as 16 hexadecimal digits."""
     made_from = {"source": source_state(source), "tokenizer": _digest(portable(tokenizer)), "max_length": max_length}
-    return key_of(**made_from, kind=kind, format=FORMAT)
+    return key_of(**made_from, kind=kind, fields=[fields.id, fields.texts], format=FORMAT)
 
 
-def _write_store(directory: Path, source: str, kind: str, definition: str, max_length: int, dtype: np.dtype) -> None:
+def _write_store(
+    directory: Path, source: str, kind: str, fields: Fields, definition: str, max_length: int, dtype: np.dtype
+) -> None:
     """Tokenise a source into the arrays of a store, going on from what an interrupted run has left."""
     journal = directory / "journal.json"
     done = {"texts": 0, "tokens": 0, "ids": 0}
@@ -82,11 +92,11 @@ def _write_store(directory: Path, source: str, kind: str, definition: str, max_l
         done = json.loads(journal.read_text())
         log.info("%s: goes on after %d %s", directory, done["texts"], kind)
     sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": done["texts"] * 8}
-    sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8}
+    sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8, "cut": done["texts"]}
     for name, size in sizes.items():
         (directory / name).touch()
         os.truncate(directory / name, size)  # what was written after the journal's last line does not count
-    texts = iterate_texts(source, kind)
+    texts = iterate_texts(source, kind, fields)
     for _ in range(done["texts"]):
         next(texts)
     with tqdm(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"], disable=None) as bar:
@@ -105,7 +115,7 @@ def _write_store(directory: Path, source: str, kind: str, definition: str, max_l
             bar.update(len(chunk.lengths))
     lengths, id_lengths = (np.fromfile(directory / name, np.int64) for name in ("lengths", "id_lengths"))
     if not len(lengths):
-        raise InputError(f"{source}: holds no {kind}: expected lines of `id<TAB>text` or JSON objects")
+        raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
     arrays = {"offsets": offsets_of(lengths), "id_offsets": offsets_of(id_lengths)}
     ids = _map(directory / "ids", np.dtype(np.uint8))
     arrays["hashes"], arrays["hashed_rows"] = look_up_table(ids, arrays["id_offsets"], source, kind)

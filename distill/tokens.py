@@ -9,6 +9,7 @@ Query and passage are truncated separately, before they are joined. Nothing is t
 """
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.collection import Texts, second_line
+from distill.collection import Texts
 from distill.errors import InputError
+
+log = logging.getLogger(__name__)
 
 HASHED_AT_ONCE = 1_000_000  # ids: bounds the memory that hashing takes
 CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show progress
@@ -27,14 +30,15 @@ CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show 
 class TokenStore:
     """Token ids of N texts in one flat array, by row; rows are looked up by text id. No special tokens."""
 
-    def __init__(self, tokens, offsets, ids, id_offsets, hashes, hashed_rows):
+    def __init__(self, tokens, offsets, ids, id_offsets, hashes, hashed_rows, cut):
         """Wrap flat arrays (tokens may be a FlatFile): tokens of row n from offsets[n] to offsets[n + 1], ids likewise.
 
-        hashes: [N] of the ids, sorted; hashed_rows: [N] the row that each belongs to.
+        hashes: [N] of the ids, sorted; hashed_rows: [N] the row that each belongs to. cut: [N] which texts went on.
         """
         self.tokens, self.offsets = tokens, offsets
         self.ids, self.id_offsets = ids, id_offsets
         self.hashes, self.hashed_rows = hashes, hashed_rows
+        self.cut = cut
 
     @classmethod
     def of(cls, tokenizer, texts: Texts, max_length: int, name: str = "texts", form: str = "{}") -> "TokenStore":
@@ -43,12 +47,12 @@ class TokenStore:
         encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer))
         bar = tqdm(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, disable=silent(len(texts) > CHUNK))
         parts = [encode(chunk) for chunk in bar]
-        empty = Chunk(np.zeros(0, encode.dtype), np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int64))
+        nothing = [np.zeros(0, dtype) for dtype in (np.int64, np.uint8, np.int64, np.uint8)]
+        empty = Chunk(np.zeros(0, encode.dtype), *nothing)
         joined = {key: np.concatenate([getattr(part, key) for part in [empty, *parts]]) for key in vars(empty)}
         offsets, id_offsets = offsets_of(joined["lengths"]), offsets_of(joined["id_lengths"])
-        return cls(
-            joined["tokens"], offsets, joined["ids"], id_offsets, *look_up_table(joined["ids"], id_offsets, name, name)
-        )
+        table = look_up_table(joined["ids"], id_offsets, name, name)
+        return cls(joined["tokens"], offsets, joined["ids"], id_offsets, *table, joined["cut"])
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return the token ids of a row, not to be changed."""
@@ -74,6 +78,11 @@ class TokenStore:
     def text_id(self, row: int) -> str:
         """Return the id of a row."""
         return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
+
+    def cut_ids(self, rows: np.ndarray | None = None) -> list[str]:
+        """Return the ids of the texts whose ends were cut off: among the rows, or of all."""
+        rows = np.arange(len(self)) if rows is None else rows
+        return [self.text_id(row) for row in rows[self.cut[rows] > 0].tolist()]
 
 
 class FlatFile:
@@ -124,6 +133,7 @@ class Encoder:
             lengths,
             np.frombuffer(b"".join(ids), np.uint8),
             np.fromiter(map(len, ids), np.int64, len(chunk)),
+            np.fromiter((bool(encoding.overflowing) for encoding in encoded), np.uint8, len(chunk)),
         )
 
 
@@ -135,6 +145,7 @@ class Chunk:
     lengths: np.ndarray  # [n] int64: tokens of each text
     ids: np.ndarray  # UTF-8
     id_lengths: np.ndarray  # [n] int64: bytes of each id
+    cut: np.ndarray  # [n] uint8: 1 for a text that is longer than the tokens that are kept of it
 
 
 def portable(tokenizer) -> str:
@@ -202,9 +213,18 @@ def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: st
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
         one, other = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
         if one == other:
-            raise InputError(f"{second_line(source, kind, one)}: id {one} appears twice: ids must be unique")
+            raise InputError(f"{source}: id {one} appears twice: ids must be unique")
         raise InputError(f"{source}: ids {one} and {other} have the same 64-bit hash: rename one of them")
     return hashes, rows
+
+
+def warn_of_cut_queries(cut: list[str], total: int, length: int, where: str) -> None:
+    """Warn of the queries, given by their ids, whose ends no score depends on."""
+    if cut:
+        log.warning(
+            "%s: %d of %d queries are longer than model.query_length=%d tokens: their ends are not read (first: %s)",
+            *(where, len(cut), total, length, cut[0]),
+        )
 
 
 @dataclass

@@ -187,12 +187,13 @@ def write_results(path: Path, results: dict[str, float]) -> None:
 
 
 def format_results(
-    results: dict[str, float], name: str, num_queries: dict[str, int], measures: list[str], missing: dict[str, str]
+    results: dict[str, float], name: str, num_queries: dict[str, int], measures: list, missing: dict[str, str]
 ) -> str:
     """Return the values of a task as a table, or one table a measure for the tasks and averages of a suite.
 
     num_queries: of each task. missing: the tasks that a suite lacks, with the reason.
     """
+    measures = [str(one) for one in measures]
     if [*num_queries] == [name]:
         rows = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
         cells = [[label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in rows.items()]

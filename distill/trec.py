@@ -9,33 +9,29 @@ A run comes from a TREC file, a parquet file, JSONL with inline texts (distill/i
 with file, line and reason. Large files are read into a cache on disk once (distill/run_cache.py), and looked up there.
 """
 
-import gzip
 import json
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from distill.errors import InputError, Unavailable
-from distill.inline import inline_qrels_rows, inline_run_rows
+from distill.fields import NOT_IN_ID, checked_id, read_grade, read_number
+from distill.files import as_text, form_of, numbered_lines, numbered_rows, open_parquet
+from distill.inline import inline_qrels_rows, inline_run_rows, inline_shape
 
 log = logging.getLogger(__name__)
 
 RUN_COLUMNS = "query_id iteration doc_id rank score tag"
 QRELS_COLUMNS = "query_id iteration doc_id grade"
-JSONL = (".jsonl", ".jsonl.gz")  # training lines with their texts inline, see distill/inline.py
-PARQUET_NAMES = {  # of columns, and what else they are called
-    "query_id": ("query_id", "query-id", "qid"),
-    "doc_id": ("doc_id", "corpus-id", "docno", "pid"),
-    "rank": ("rank",),
-    "score": ("score",),
-}
+QRELS_HEADER = ("query-id", "query_id", "qid")  # the first name of BEIR's header, and how others spell it
 LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
 PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
+
+RunRow = tuple[str, str, str, float, float]  # place, query_id, doc_id, score, rank column
 
 
 @dataclass
@@ -84,11 +80,8 @@ def read_run(source: str) -> Run:
     else:
         rows = _ir_datasets_rows(source)
     lists: dict[str, dict[str, tuple[float, float]]] = {}
-    for place, query_id, doc_id, score, rank in rows:
-        scored = lists.setdefault(query_id, {})
-        if doc_id in scored:
-            raise InputError(f"{place}: passage {doc_id} appears twice for query {query_id}: keep one of the two lines")
-        scored[doc_id] = (score, rank)
+    for _, query_id, doc_id, score, rank in unique_rows(rows):
+        lists.setdefault(query_id, {})[doc_id] = (score, rank)
     if not lists:
         raise InputError(f"{source}: holds no ranking: expected lines of `{RUN_COLUMNS}`")
     num_reordered = 0
@@ -104,6 +97,18 @@ def read_run(source: str) -> Run:
             len(run),
         )
     return run
+
+
+def unique_rows(rows: Iterable[RunRow]) -> Iterator[RunRow]:
+    """Yield the rows of a run; raises InputError where a query has a passage twice."""
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        place, query_id, doc_id, _, _ = row
+        doc_ids = seen.setdefault(query_id, set())
+        if doc_id in doc_ids:
+            raise InputError(f"{place}: passage {doc_id} appears twice for query {query_id}: keep one of the two lines")
+        doc_ids.add(doc_id)
+        yield row
 
 
 def _sort(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
@@ -138,37 +143,16 @@ def read_qrels(source: str) -> Qrels:
 
 
 def write_run(run: Run, path: Path, tag: str) -> None:
-    """Write a run as a TREC file, ranks from 1; scores keep enough digits to be read back unchanged."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Write a run as a TREC file, ranks from 1; scores keep enough digits to be read back unchanged.
+
+    White space in the tag becomes an underscore. Raises InputError for an id that could not be read back.
+    """
+    tag = re.sub(NOT_IN_ID, "_", tag) or "run"
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
         for query_id, ranked in run.items():
+            checked_id(query_id, str(path), "query")
             for rank, (doc_id, score) in enumerate(zip(ranked.doc_ids, ranked.scores, strict=True), start=1):
-                file.write(f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}\n")
-
-
-def open_text(path: str) -> TextIO:
-    """Open a plain or gzipped UTF-8 text file for reading."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
-
-
-def numbered_lines(path: str) -> Iterator[tuple[str, str]]:
-    """Yield ("path:number", line) for every line that is not blank; raise InputError where it is no UTF-8 text."""
-    number = 0
-    try:
-        with open_text(path) as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line.rstrip("\n")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"{path}:{number + 1}: cannot be read ({error}): expected UTF-8 text, plain or .gz") from None
-
-
-def find_line(source: str, *values: str) -> str:
-    """Return "path:number" of the first line whose columns hold all values, for an error message."""
-    if Path(source).is_file() and not source.endswith(".parquet"):
-        for place, line in numbered_lines(source):
-            if set(values) <= set(line.split()):
-                return place
-    return source
+                file.write(f"{query_id} Q0 {checked_id(doc_id, str(path))} {rank} {float(score)!r} {tag}\n")
 
 
 def ir_datasets_records(source: str, kind: str, doc_ids: list[str] | None = None) -> Iterator:
@@ -212,125 +196,81 @@ def _md5_of(url: str) -> str:
     return ""
 
 
-def run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
+def run_rows(path: str) -> Iterator[RunRow]:
     """Yield (place, query_id, doc_id, score, rank) of every line of a run file; raises InputError for a bad one."""
-    if is_inline_file(path):
-        yield from inline_run_rows(numbered_rows(path))
-    elif path.endswith(".parquet"):
-        yield from _parquet_rows(path)
+    form = form_of(path)
+    if form == "parquet" and not is_inline_file(path):
+        from distill.run_cache import parquet_run_rows  # here: small runs do without pyarrow
+
+        yield from parquet_run_rows(path)
+    elif form == "lines":
+        for place, line in numbered_lines(path):
+            yield (place, *parse_run_line(line, place))
     else:
-        yield from _trec_run_rows(path)
+        yield from inline_run_rows(numbered_rows(path, form))
 
 
-def _trec_run_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
-    for place, line in numbered_lines(path):
-        columns = line.split()
-        if len(columns) != 6:
-            raise InputError(f"{place}: {len(columns)} columns instead of six: expected `{RUN_COLUMNS}`")
-        query_id, _, doc_id, rank, score, _ = columns
-        yield place, query_id, doc_id, read_number(score, "score", place), read_number(rank, "rank", place)
+def parse_run_line(line: bytes, place: str) -> tuple[str, str, float, float]:
+    """Return query_id, doc_id, score and rank of a TREC line; columns stand between ASCII white space.
+
+    Raises InputError for a bad line.
+    """
+    columns = line.split()
+    text = as_text(line, place)
+    if len(columns) != 6:
+        is_csv = len(columns) < 3 and text.count(",") > 1
+        remedy = ": for named columns, write parquet with query_id, doc_id and score" if is_csv else ""
+        count = f"{len(columns)} column{'s' if len(columns) != 1 else ''}"
+        raise InputError(f"{place}: {count} instead of six: expected `{RUN_COLUMNS}`{remedy}")
+    query_id = checked_id(columns[0].decode(), place, "query id")
+    doc_id = checked_id(columns[2].decode(), place, "passage id")
+    return query_id, doc_id, read_number(columns[4], "score", place), read_number(columns[3], "rank", place)
 
 
 def is_inline_file(path: str) -> bool:
-    """Whether a file holds training lines with inline texts, in JSONL or parquet (see distill/inline.py)."""
-    if path.endswith(".parquet"):
-        return "retrieved_passages" in _open_parquet(path).schema_arrow.names
-    return path.endswith(JSONL)
+    """Whether a file holds training lines with inline texts (see distill/inline.py) and no columns of a run."""
+    form = form_of(path)
+    if form != "parquet":
+        return form in ("jsonl", "csv")
+    names = open_parquet(path).schema_arrow.names
+    return inline_shape({name: [] for name in names}) is not None
 
 
-def numbered_rows(path: str) -> Iterator[tuple[str, dict | str]]:
-    """Yield ("path:number", line) of a JSONL file, or ("path:row number", row) of a parquet file."""
-    if not path.endswith(".parquet"):
-        yield from numbered_lines(path)
-        return
-    batches = _open_parquet(path).iter_batches(1000)
-    rows = (row for batch in batches for row in batch.to_pylist())
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}:row {number}", row
-
-
-def open_parquet_run(path: str) -> tuple:
-    """Open a parquet file as a run, with the names that its columns query_id, doc_id, rank and score have there.
-
-    Raises InputError where it lacks one that is needed.
-    """
-    file = _open_parquet(path)
-    columns = file.schema_arrow.names
-    spelled = {name: [other for other in others if other in columns] for name, others in PARQUET_NAMES.items()}
-    found = {name: others[0] for name, others in spelled.items() if others}
-    missing = {"query_id", "doc_id", "score" if "score" in found else "rank"} - set(found)
-    if missing:
-        raise InputError(f"{path}: lacks column {sorted(missing)}: expected query_id, doc_id, and rank or score")
-    return file, found
-
-
-def _open_parquet(path: str):
-    import pyarrow  # here: other formats do without it
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path}: is no parquet file ({error}): download or write it again") from None
-
-
-def _parquet_rows(path: str) -> Iterator[tuple[str, str, str, float, float]]:
-    file, names = open_parquet_run(path)
-    rows = 0
-    for group in file.iter_batches(columns=list(names.values())):
-        values = {name: group.column(column).to_pylist() for name, column in names.items()}
-        for index in range(group.num_rows):
-            rows += 1
-            place = f"{path}:row {rows}"
-            rank = read_number(values["rank"][index], "rank", place) if "rank" in values else 0.0
-            score = read_number(values["score"][index], "score", place) if "score" in values else -rank
-            yield place, str(values["query_id"][index]), str(values["doc_id"][index]), score, rank
-
-
-def _ir_datasets_rows(source: str) -> Iterator[tuple[str, str, str, float, float]]:
+def _ir_datasets_rows(source: str) -> Iterator[RunRow]:
     for row in ir_datasets_records(source, "scoreddocs"):
-        yield source, row.query_id, row.doc_id, read_number(row.score, "score", source), 0.0
+        query_id, doc_id = (checked_id(value, source) for value in (row.query_id, row.doc_id))
+        yield source, query_id, doc_id, read_number(row.score, "score", source), 0.0
 
 
 def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
     seen: dict[tuple[str, str], int] = {}
     for row in ir_datasets_records(source, "qrels"):
-        pair = (row.query_id, row.doc_id)
+        pair = (checked_id(row.query_id, source), checked_id(row.doc_id, source))
         if seen.get(pair) != row.relevance:  # published qrels repeat some judgments, which is no conflict
             seen[pair] = row.relevance
-            yield source, *pair, row.relevance
+            yield source, *pair, read_grade(row.relevance, source)
 
 
 def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
-    if is_inline_file(path):
-        yield from inline_qrels_rows(numbered_rows(path))
+    form = form_of(path)
+    if form != "lines":
+        if not is_inline_file(path) or form == "csv":
+            raise InputError(f"{path}: is {form}, no qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three")
+        yield from inline_qrels_rows(numbered_rows(path, form))
         return
     num_columns = None
     for place, line in numbered_lines(path):
-        columns = line.split()
+        text = as_text(line, place)
+        columns = [column.decode() for column in line.split()]
         if num_columns is None:
             num_columns = len(columns)
             if num_columns not in (3, 4):
                 raise InputError(f"{place}: {num_columns} columns: expected `{QRELS_COLUMNS}`, or BEIR's three")
             if num_columns == 3:  # BEIR: the first line is the header "query-id corpus-id score"
-                if columns[2].lstrip("-").isdigit():
+                if columns[0].lower() not in QRELS_HEADER:
                     raise InputError(f"{place}: three columns without BEIR's header line `query-id corpus-id score`")
                 continue
         if len(columns) != num_columns:
-            raise InputError(f"{place}: {len(columns)} columns, where the lines before have {num_columns}")
-        try:
-            grade = int(columns[-1])
-        except ValueError:
-            raise InputError(f"{place}: grade {columns[-1]!r} is no whole number") from None
-        yield place, columns[0], columns[-2], grade
-
-
-def read_number(text: str | float | None, column: str, place: str) -> float:
-    """Return the number that a column holds; raises InputError where it is none, or not finite."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        raise InputError(f"{place}: {column} {text!r} is no number") from None
-    if not math.isfinite(value):
-        raise InputError(f"{place}: {column} {text!r} is not finite: a ranking needs ordinary numbers")
-    return value
+            raise InputError(f"{place}: {len(columns)} columns, where the lines before have {num_columns}: {text!r}")
+        query_id, doc_id = checked_id(columns[0], place, "query id"), checked_id(columns[-2], place, "passage id")
+        yield place, query_id, doc_id, read_grade(columns[-1], place)

@@ -13,8 +13,12 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+settings.register_profile("distill", deadline=None)  # of an example: a busy machine misses any
+settings.load_profile("distill")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -165,7 +169,7 @@ def file_overrides(collection, backbone) -> list[str]:
         "train.max_steps=6",
         "train.validate_every=2",
         "train.log_every=1",
-        "optimizer.warmup_steps=2",
+        "optimizer.warmup=2",
         *(f"{key}.{name}={collection[name]}" for key in ("validation", "task") for name in task),
         *(f"{key}.run={collection['first_stage']}" for key in ("validation", "task")),
     ]

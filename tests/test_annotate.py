@@ -12,10 +12,10 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -35,6 +35,7 @@ from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.prompt import read_prompt
 from distill.trec import read_run
 
+GUARD = 300  # seconds: a test that waits for so long hangs
 PROMPT = ROOT / "distill" / "teachers" / "prompts" / "listwise.yaml"
 
 
@@ -131,8 +132,10 @@ def test_lists_in_batches_are_ranked_as_alone(tmp_path):
 class Server:
     """A chat endpoint: answers by a script of behaviours, then by the passages' text backwards; counts what it gets."""
 
-    def __init__(self, script=(), delay: float = 0.0):
+    def __init__(self, script=(), delay: float = 0.0, together: int = 0):
         self.script, self.delay = iter(script), delay
+        self.gate = threading.Barrier(together, timeout=GUARD) if together else None  # so many are answered at a time
+        self.closing = threading.Event()
         self.lock, self.in_flight, self.most, self.asked = threading.Lock(), 0, 0, Counter()
         outer = self
 
@@ -159,6 +162,8 @@ class Server:
             self.asked[text] += 1
             behaviour = next(self.script, "good")
         time.sleep(self.delay)
+        if self.gate:
+            self.gate.wait()
         with self.lock:
             self.in_flight -= 1
         passages = re.findall(r"^\[(\d+)\] (.*)$", text, re.MULTILINE)
@@ -170,7 +175,7 @@ class Server:
             handler.connection.close()
             return
         if behaviour == "slow":
-            time.sleep(1.5)
+            self.closing.wait(GUARD)  # longer than any client waits
         status = behaviour if isinstance(behaviour, int) else 429 if behaviour == "in an hour" else 200
         message = {"choices": [{"message": {"content": replies.get(behaviour, ranking)}}]}
         if "logprobs" in body and behaviour != "no logprobs":
@@ -207,13 +212,14 @@ def serve():
 
     yield start
     for one in servers:
+        one.closing.set()
         one.server.shutdown()
 
 
 def overrides_of(collection, server, *more) -> list[str]:
     names = ("passages", "queries")
     overrides = [*(f"{name}={collection[name]}" for name in names), f"run={collection['first_stage']}"]
-    llm = {"base_url": server.url, "model": "judge", "concurrency": 3, "timeout": 1, "retries": 3}
+    llm = {"base_url": server.url, "model": "judge", "concurrency": 3, "timeout": GUARD, "retries": 3}
     return overrides + [f"teacher.llm.{key}={value}" for key, value in llm.items()] + ["window=4", "stride=2", *more]
 
 
@@ -230,7 +236,7 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     script = [429, 500, "prose", "cut", "repeated", "slow", "invented", "no json", "empty", "refusal", 503, "good"]
     server = serve(script=script)
     more = [f"qrels={collection['qrels']}", f"reference={collection['teacher']}", "teacher.llm.concurrency=1"]
-    more.append("teacher.llm.retries=6")
+    more += ["teacher.llm.retries=6", "teacher.llm.timeout=5"]  # seconds, which only the slow answer takes
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, *more))
     assert run.returncode == 0, run.stderr
     first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
@@ -326,12 +332,11 @@ def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_pat
             assert all(entry["tokens_in"] > 20 and 0 < entry["tokens_out"] <= 8 for entry in entries)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait()
 
 
 def _wait_until_it_answers(url: str, server: subprocess.Popen) -> None:
-    for _ in range(600):
-        assert server.poll() is None
+    while server.poll() is None:  # pytest's own time-out guards against a server that never answers
         with contextlib.suppress(OSError), urllib.request.urlopen(url):
             return
         time.sleep(0.1)
@@ -339,26 +344,26 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen) -> None:
 
 
 def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_path, serve):
-    server = serve(delay=0.2)
+    server = serve(together=8)  # with fewer in flight none would ever be answered
     cfg = compose_config("annotate", *overrides_of(collection, server, "teacher.llm.concurrency=8"))
     engine = HttpEngine(cfg.teacher.llm, "listwise")
     lists = {f"q{n}": (f"query {n}", [f"passage {i}" for i in range(20)]) for n in range(80)}
     with Journal(tmp_path / "j.jsonl") as journal:
         ranker = WindowRanker(engine, "judge", journal, read_prompt(str(PROMPT)), Windows("listwise", 20, 10, 1), 1)
-        start = time.perf_counter()
         assert len(list(ranker.rank(lists, lambda totals: True))) == 80
-        seconds = time.perf_counter() - start
     engine.close()
-    assert server.most == 8
-    assert 80 / seconds >= 0.9 * 8 / 0.2, 80 / seconds
+    assert server.most == 8 and not engine.failures
 
 
-def test_requests_per_minute_are_spaced(collection, serve):
+def test_requests_per_minute_are_spaced(collection, serve, monkeypatch):
     cfg = compose_config("annotate", *overrides_of(collection, serve(), "teacher.llm.requests_per_minute=600"))
     engine = HttpEngine(cfg.teacher.llm, "listwise")
-    start = time.perf_counter()
+    pauses = []
+    monkeypatch.setattr(engine, "_pause", pauses.append)
+    monkeypatch.setattr("distill.teachers.engines.time", SimpleNamespace(monotonic=lambda: 100.0, perf_counter=float))
     engine.ask([[{"role": "user", "content": "x"}]] * 6)
-    assert time.perf_counter() - start >= 0.5
+    engine.close()
+    assert pauses == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])  # of a clock that stands still
 
 
 def test_the_cost_stops_at_its_limit_and_goes_on_where_it_is_raised(collection, tmp_path, serve):
@@ -383,11 +388,11 @@ def test_requests_side_by_side_do_not_run_past_the_limit(collection, tmp_path, s
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7), ("0.5", 0.5), (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3600),
-     ("Fri, 01 Jan 2016 00:00:00 GMT", 0), ("soon", None), (None, None)],
+    [("7", 7), ("0.5", 0.5), ("Wed, 01 Jan 2025 13:00:00 GMT", 3600), ("Fri, 01 Jan 2016 00:00:00 GMT", 0),
+     ("soon", None), (None, None)],
 )  # fmt: skip
 def test_retry_after_is_a_number_or_a_date(header, seconds):
-    assert _retry_after(header) == (None if seconds is None else pytest.approx(seconds, abs=120))
+    assert _retry_after(header, datetime(2025, 1, 1, 12, tzinfo=UTC)) == seconds
 
 
 def test_a_dry_run_asks_nothing_and_says_what_it_would_take(collection, tmp_path, serve):
@@ -411,13 +416,11 @@ def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, 
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.timeout(60)
 def test_a_request_that_waits_does_not_hold_up_the_end(collection, tmp_path, serve):
     server = serve(script=["in an hour", *itertools.repeat(401, 2)])
-    start = time.perf_counter()
+    # It would wait for an hour, which pytest's own time-out would end
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "teacher.llm.concurrency=2"))
     assert run.returncode == 2 and "status 401" in run.stderr
-    assert time.perf_counter() - start < 40
 
 
 @pytest.mark.parametrize(

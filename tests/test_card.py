@@ -22,7 +22,7 @@ RESULTS = {
 def test_a_card_says_what_the_model_was_made_of():
     cfg = compose_config(
         "train", "backbone=electra-base", "data=msmarco", "teacher=rankzephyr-colbertv2", "loss=adrmse",
-        "data.depth=50", "data.num_queries=1000", "licence=cc-by-nc-4.0",
+        "data.depth=50", "data.num_queries=1000", "licence=cc-by-nc-4.0", "optimizer.lr=3e-5",
     )  # fmt: skip
     card = ModelCard(make_card(cfg, RESULTS, "python train.py loss=adrmse data.depth=50"))
     assert card.data.license == "cc-by-nc-4.0"
@@ -35,7 +35,7 @@ def test_a_card_says_what_the_model_was_made_of():
         "| Data | msmarco (msmarco-passage), 1000 queries |",
         "| Loss | adr_mse, learning from rank |",
         "| Depth | 50 |",
-        "| Steps | 120 of 32 lists, AdamW with lr 1e-05 |",
+        "| Steps | 120 of 32 lists, AdamW with lr 3e-05 |",
         "| mine | nDCG@10 | 0.3000 | 0.7123 | 0.6543 |",
         "| mine | RR@10 |  |  | 0.5000 |",
         "python train.py loss=adrmse data.depth=50",

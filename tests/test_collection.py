@@ -15,7 +15,7 @@ from distill.trec import read_qrels, read_run
 
 
 def test_tsv_and_beir_jsonl_give_the_same_texts(tmp_path):
-    (tmp_path / "a.tsv").write_text("1\tBees fly  home\t by day\n2\t\n3\tunused\n")
+    (tmp_path / "a.tsv").write_text("1\tBees fly  home  by day\n2\t\n3\tunused\n")
     rows = [
         {"_id": "1", "title": "Bees", "text": "fly home by\nday"},
         {"_id": "2", "text": ""},
@@ -33,10 +33,15 @@ def test_tsv_and_beir_jsonl_give_the_same_texts(tmp_path):
     [
         ("a.tsv", "1\tx\n2 y\n", "a.tsv:2: one column instead of two"),
         ("a.tsv", "1\tx\n1\ty\n", "a.tsv:2: id 1 appears twice"),
-        ("a.tsv", "1\tx\n2\t \n", "a.tsv: query 2 has no text"),
+        ("a.tsv", "1\t\n2\t \n", "a.tsv: holds no query with a text"),
+        ("a.tsv", "1\tx\ty\n", "a.tsv:1: 3 columns instead of two.*text_fields"),
         ("a.tsv", "", "a.tsv: is empty"),
         ("a.jsonl", '{"_id": "1", "text": "x"}\n{oops}\n', "a.jsonl:2: is no JSON object"),
-        ("a.jsonl", '{"id": "1", "text": "x"}\n', "a.jsonl:1: lacks `_id` or `text`"),
+        (
+            "a.jsonl",
+            '{"sku": "1", "text": "x"}\n',
+            "a.jsonl:1: lacks an id: its fields are sku, text: .*query_id_field",
+        ),
     ],
 )
 def test_a_bad_file_is_answered_with_file_line_and_reason(tmp_path, name, text, message):

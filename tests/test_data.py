@@ -47,7 +47,7 @@ def test_a_batch_is_a_function_of_seed_and_step(file_overrides):
     )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(num_passages=st.integers(0, 300), list_size=st.integers(2, 120), seed=st.integers(0, 9))
 def test_chosen_passages_are_ascending_and_as_many_as_asked_for(num_passages, list_size, seed):
     for choice in ("top", "random", "stratified"):
@@ -125,7 +125,7 @@ def test_ranks_share_out_the_lists_of_every_step(file_overrides, overrides):
         assert abs(loads[0] - loads[1]) <= max(len(tokens) for _, tokens in found)  # no better than the longest list
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(epoch=st.integers(0, 1000), negatives=st.integers(1, 9), depth=st.integers(2, 10), seed=st.integers(0, 99))
 def test_a_judged_relevant_passage_is_never_a_negative(file_overrides, collection, epoch, negatives, depth, seed):
     qrels, first_stage = read_qrels(str(collection["qrels"])), read_run(str(collection["first_stage"]))

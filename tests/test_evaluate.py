@@ -50,6 +50,16 @@ def test_a_model_reranks_a_run_and_leaves_run_values_and_results(tmp_path, overr
     assert len(read_run(str(tmp_path / "out" / "run.txt"))["q0"]) == 10
 
 
+def test_windows_that_leave_tokens_unread_are_refused_when_the_model_is_known(tmp_path, overrides, backbone):
+    CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(tmp_path / "model")
+    run = run_evaluate(tmp_path / "out", f"model={tmp_path / 'model'}", *overrides, "task.window_stride=17")
+    assert run.returncode == 2
+    assert run.stderr.strip().splitlines()[-1] == (
+        "error: task.window_stride=17 exceeds the window, model.passage_length=16: the tokens between two windows "
+        "would never be read: lower it, or set it to null for half a window"
+    )
+
+
 def test_a_run_as_it_stands_needs_no_texts(tmp_path, collection):
     files = [f"task.run={collection['first_stage']}", f"task.qrels={collection['qrels']}"]
     run = run_evaluate(tmp_path / "out", "model=null", "task=files", *files)
@@ -63,6 +73,9 @@ def test_a_run_as_it_stands_needs_no_texts(tmp_path, collection):
         ("model=nowhere/at/all", "nowhere/at/all: no such directory"),
         ("task.run=nope.run", "task.run=nope.run: no such file"),
         ("task.measures=[nope]", "measure nope: unknown to ir_measures"),
+        ("task.measures=[ERR@20]", "measure ERR@20: cannot be computed here ("),
+        ("task.measures=[nDCG@0]", "measure nDCG@0: a cut-off must be 1 or more"),
+        ("task.measures=[R@1000]", "measure R@1000: looks below the 100 passages a query that task.depth=auto leaves"),
         ("device=cuda:99", "device=cuda:99: not usable here"),
     ],
 )

@@ -236,6 +236,101 @@ def test_what_cannot_be_read_exactly_is_refused_in_one_line(tmp_path, make, mess
     assert str(tmp_path / "model") in str(caught.value)
 
 
+def make_modules(path):
+    """Write a model of ours."""
+    torch.manual_seed(0)
+    backbone = str(make_backbone(path.with_name("b")))
+    CrossEncoder.from_backbone(backbone, query_length=8, passage_length=20).save_pretrained(path)
+
+
+@pytest.mark.parametrize("value", [0, -1, "32", True, 8.0, 10**12, None, [8], float("nan")])
+@pytest.mark.parametrize("key", ["query_length", "passage_length"])
+def test_lengths_that_are_no_whole_numbers_are_refused_with_their_file(tmp_path, key, value):
+    make_modules(tmp_path / "model")
+    file = tmp_path / "model" / "distill.json"
+    change_json(file, **{key: value})
+    with pytest.raises(InputError) as caught:
+        CrossEncoder.from_pretrained(str(tmp_path / "model"))
+    assert str(caught.value) == (
+        f"{file}: {key}={json.dumps(value)}: must be a whole number from 1 to 2147483647: copy the file anew from "
+        "where the model was saved"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("distill.json", {"max_length": 0}, "distill.json: max_length=0: must be a whole number from 1"),
+        ("distill.json", {"max_length": 3}, "pairs of 3 tokens hold nothing but 3 special ones"),
+        (
+            "1_Pooling/config.json",
+            {"embedding_dimension": -3},
+            "1_Pooling/config.json: embedding_dimension=-3: must be a",
+        ),
+        (
+            "1_Pooling/config.json",
+            {"embedding_dimension": 8},
+            "embedding_dimension=8, but the encoder's states have 16",
+        ),
+        (
+            "2_Dense/config.json",
+            {"in_features": 0},
+            "2_Dense/config.json: in_features=0: must be a whole number from 1",
+        ),
+        (
+            "2_Dense/config.json",
+            {"in_features": 2**31 - 1},
+            "has the shape (1, 16), but its configuration asks for (1, 2",
+        ),
+        ("2_Dense/config.json", {"out_features": "1"}, '2_Dense/config.json: out_features="1": must be a whole number'),
+        ("tokenizer_config.json", {"model_max_length": 0}, "model_max_length=0: must be a whole number from 1"),
+        ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length=-1: must be a whole number from 1"),
+    ],
+)
+def test_absurd_numbers_in_a_models_small_files_are_refused(tmp_path, name, changes, message):
+    make_modules(tmp_path / "model")
+    change_json(tmp_path / "model" / name, **changes)
+    with pytest.raises(InputError) as caught:
+        CrossEncoder.from_pretrained(str(tmp_path / "model"))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -5, "40", 1e9])
+def test_an_absurd_max_seq_length_is_refused(tmp_path, value):
+    make_classifier(tmp_path / "model", "bert", 1)
+    file = tmp_path / "model" / "sentence_bert_config.json"
+    file.write_text(json.dumps({"max_seq_length": value}))
+    with pytest.raises(InputError, match="sentence_bert_config.json: max_seq_length=.*: must be a whole number from 1"):
+        CrossEncoder.from_pretrained(str(tmp_path / "model"))
+    file.write_text(json.dumps({"max_seq_length": None}))
+    assert CrossEncoder.from_pretrained(str(tmp_path / "model")).max_length == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("distill.json", "[8, 20]", "distill.json: holds a list: expected a JSON object"),
+        ("config.json", '"bert"', "config.json: holds a str: expected a JSON object"),
+        ("1_Pooling/config.json", "3", "config.json: holds a int: expected a JSON object"),
+        ("modules.json", "{}", "modules.json must be a list of objects with a type and a path of this directory"),
+        ("modules.json", '[{"type": "Transformer", "path": "../.."}]', "modules.json must be a list of objects"),
+    ],
+)
+def test_files_of_another_kind_of_json_are_refused(tmp_path, name, text, message):
+    make_modules(tmp_path / "model")
+    (tmp_path / "model" / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        CrossEncoder.from_pretrained(str(tmp_path / "model"))
+
+
+def test_a_tokenizers_length_may_be_a_float_and_without_limit(tmp_path):
+    make_classifier(tmp_path / "model", "bert", 1)
+    change_json(tmp_path / "model" / "tokenizer_config.json", model_max_length=40.0)
+    assert CrossEncoder.from_pretrained(str(tmp_path / "model")).max_length == 40
+    change_json(tmp_path / "model" / "tokenizer_config.json", model_max_length=1e30)
+    assert CrossEncoder.from_pretrained(str(tmp_path / "model")).max_length == 64  # of the encoder's positions
+
+
 @given(one=st.integers(0, 30), other=st.integers(0, 30), limit=st.integers(1, 40))
 def test_pairs_are_cut_as_tokenizers_cut_them(one, other, limit):
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))

@@ -9,6 +9,7 @@ import distill.trec
 from distill.collection import read_passages, read_queries
 from distill.config import check_train
 from distill.errors import InputError
+from distill.fields import Fields
 from distill.trec import read_qrels, read_run
 
 LINES = [
@@ -87,10 +88,129 @@ def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
         ({"query": "q", "pos": [], "neg": ["a"]}, r"lines.jsonl:2: `pos` is empty"),
         ({**LINES[1], "neg_scores": [1, 2]}, r"lines.jsonl:2: 2 `neg_scores` for 1 passages in `neg`"),
         ({**LINES[1], "neg_scores": None}, r"lines.jsonl:2: no `neg_scores` for 1 passages"),
-        ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` holds '2', which is no finite number"),
-        ({**LINES[1], "neg_scores": [float("nan")]}, r"lines.jsonl:2: `neg_scores` holds nan"),
+        ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` '2' is no number"),
+        ({**LINES[1], "neg_scores": [float("nan")]}, r"lines.jsonl:2: `neg_scores` nan is not finite"),
     ],
 )
 def test_a_bad_line_is_answered_with_file_line_and_reason(write, backbone, line, message):
     with pytest.raises(InputError, match=message):
         decoded_lists(compose(write([LINES[0], line]), backbone, "loss=ranknet"))
+
+
+TEVATRON = {
+    "query_id": "t7",
+    "query": "a bee finds",
+    "positive_passages": [{"docid": "d1", "title": "bee", "text": "home"}],
+    "negative_passages": [{"docid": 5, "text": "trains"}, {"docid": "d3", "title": "", "text": "iron rails"}],
+}
+RANK_LLM = {
+    "query": {"text": "snow", "qid": 264014},
+    "candidates": [
+        {"docid": "d3", "score": 9.5, "doc": {"contents": "snow"}},
+        {"docid": "d1", "score": 9.5, "doc": {"title": "an", "text": "ant"}},
+        {"docid": "d2", "score": 1, "doc": "rain"},
+    ],
+}
+DOCS = {"query": "snow", "docs": ["ant", "rain", "snow"], "labels": [0, 1, 2]}
+TUPLE = {"anchor": "snow", "positive": "rain", "negative": "ant", "negative_2": "trains", "scores": [3.5, 1, 2]}
+
+
+def ranking(path: str) -> dict:
+    return {
+        q: list(zip(one.doc_ids, one.scores.tolist(), one.ranks.tolist(), strict=True))
+        for q, one in read_run(path).items()
+    }
+
+
+def test_tevatron_lines_keep_their_ids(write):
+    other = TEVATRON | {"query_id": "t8", "positive_passages": [{"docid": "d3", "text": "iron rails"}]}
+    path = write([TEVATRON, other | {"negative_passages": [{"docid": "d1", "title": "bee", "text": "home"}]}])
+    assert read_queries(path) == {"t7": "a bee finds", "t8": "a bee finds"}
+    assert read_passages(path, {"d1", "5", "d3"}) == {"d1": "bee home", "5": "trains", "d3": "iron rails"}
+    assert read_qrels(path) == {"t7": {"d1": 1}, "t8": {"d3": 1}}
+    assert ranking(path)["t7"] == [("d1", 0, 2), ("5", 0, 2), ("d3", 0, 2)]  # no order: all tie
+
+
+def test_rank_llm_lines_are_a_ranking(write):
+    path = write([RANK_LLM, {**RANK_LLM, "query": "rain"}])
+    assert read_queries(path) == {"264014": "snow", "2": "rain"}
+    assert read_passages(path, {"d1", "d2", "d3"}) == {"d3": "snow", "d1": "an ant", "d2": "rain"}
+    assert ranking(path)["264014"] == [("d3", 9.5, 1), ("d1", 9.5, 2), ("d2", 1, 3)]  # equal scores: as they stand
+    bare = [{key: one[key] for key in ("docid", "doc")} for one in RANK_LLM["candidates"]]
+    assert ranking(write([{**RANK_LLM, "candidates": bare}]))["264014"] == [("d3", -1, 1), ("d1", -2, 2), ("d2", -3, 3)]
+
+
+def test_labelled_documents_of_sentence_transformers_are_read(write):
+    path = write([DOCS, {**DOCS, "query_id": "s2", "labels": [0.25, 0.5, -1]}])
+    assert ranking(path) == {
+        "1": [("1.3", 2, 1), ("1.2", 1, 2), ("1.1", 0, 3)],
+        "s2": [("2.2", 0.5, 1), ("2.1", 0.25, 2), ("2.3", -1, 3)],
+    }
+    assert read_qrels(path) == {"1": {"1.2": 1, "1.3": 2}}  # fractions are scores, and no grades
+
+
+def test_tuples_of_sentence_transformers_are_read(write, tmp_path):
+    path = write([TUPLE, {"question": "rain", "answer": "snow", "negative_1": "ant"}])
+    assert read_queries(path) == {"1": "snow", "2": "rain"}
+    assert ranking(path)["1"] == [("1+1", 3.5, 1), ("1-2", 2, 2), ("1-1", 1, 3)]
+    assert read_qrels(path) == {"1": {"1+1": 1}, "2": {"2+1": 1}}
+    (tmp_path / "a.csv").write_text('anchor,positive,negative\nsnow,"rain, and snow",ant\n')
+    assert read_passages(str(tmp_path / "a.csv"), {"2+1", "2-1"}) == {"2+1": "rain, and snow", "2-1": "ant"}
+
+
+def test_questions_with_answers_and_ids_are_no_tuples(tmp_path):
+    (tmp_path / "faq.jsonl").write_text('{"id": "f1", "question": "a bee?", "answer": "yes"}\n')
+    fields = Fields(None, ("question", "answer"))
+    assert read_passages(str(tmp_path / "faq.jsonl"), {"f1"}, fields) == {"f1": "a bee? yes"}
+    assert read_queries(str(tmp_path / "faq.jsonl")) == {"f1": "a bee?"}
+
+
+@pytest.mark.parametrize("loss", ["lce", "bce", "hinge"])
+def test_tevatron_lines_serve_losses_that_learn_from_labels(write, backbone, loss):
+    cfg = compose(write([TEVATRON]), backbone, f"loss={loss}")
+    check_train(cfg)
+    assert as_tuples(decoded_lists(cfg)) == [("t7", ["d1", "5", "d3"], [1, 0, 0])]
+
+
+def test_rank_llm_lines_teach(write, backbone):
+    cfg = compose(write([RANK_LLM]), backbone, "loss=ranknet")
+    check_train(cfg)
+    assert as_tuples(decoded_lists(cfg)) == [("264014", ["d3", "d1", "d2"], [1, 2, 3])]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (TEVATRON | {"positive_passages": []}, "lines.jsonl:1: `positive_passages` is empty"),
+        (TEVATRON | {"negative_passages": [{"docid": "d1", "text": "x"}]}, "lines.jsonl:1: passage d1 appears twice"),
+        (TEVATRON | {"query_id": "a b"}, "lines.jsonl:1: query_id 'a b' holds a blank"),
+        (TEVATRON | {"negative_passages": ["trains"]}, "lines.jsonl:1: `negative_passages` is no list of objects"),
+        (RANK_LLM | {"candidates": []}, "lines.jsonl:1: `candidates` is empty"),
+        (
+            RANK_LLM | {"candidates": [{"docid": "d1", "score": 1}]},
+            "lines.jsonl:1: candidate 1 has no `doc` with a text",
+        ),
+        (RANK_LLM | {"candidates": [*RANK_LLM["candidates"], {"docid": "d9", "doc": "x"}]}, "3 of 4 candidates have a"),
+        (RANK_LLM | {"query": {"qid": 1}}, "lines.jsonl:1: lacks a `query`"),
+        (DOCS | {"labels": [1, 0]}, "lines.jsonl:1: 2 `labels` for 3 passages in `docs`"),
+        (DOCS | {"labels": [1, 0, 2000]}, "lines.jsonl:1: grade 2000 is beyond"),
+        (TUPLE | {"scores": [1, 2]}, "lines.jsonl:1: 2 `scores` for 3 passages in the tuple"),
+        (TUPLE | {"negative": ["ant"]}, "lines.jsonl:1: `negative` is a list: expected a text"),
+    ],
+)
+def test_bad_lines_of_other_shapes_are_refused(write, line, message):
+    with pytest.raises(InputError, match=message):
+        read_run(write([line]))
+
+
+def test_one_passage_with_two_texts_is_refused(write):
+    other = TEVATRON | {"query_id": "t8", "positive_passages": [{"docid": "d1", "text": "another"}]}
+    path = write([TEVATRON, other | {"negative_passages": []}])
+    with pytest.raises(InputError, match="lines.jsonl:2: passage d1 has another text in a line before"):
+        read_passages(path, {"d1"})
+
+
+def test_a_line_without_a_query_text_is_left_out_and_counted(write, backbone, caplog):
+    path = write([*LINES, {"query": " ", "pos": ["a"], "neg": ["b"], "pos_scores": [1], "neg_scores": [0]}])
+    assert len(decoded_lists(compose(path, backbone, "loss=ranknet"))) == 2
+    assert "1 of 3 queries have no text" in caplog.text

@@ -63,6 +63,17 @@ def test_a_frame_is_reranked_as_the_model_ranks(pt, model, tmp_path):
     assert again["docno"].tolist() == found["docno"].tolist()
 
 
+def test_a_cell_without_a_text_is_an_empty_text(pt, model):
+    from distill.pyterrier import Reranker
+
+    given = frame(pt)
+    given.loc[given["docno"] == "q2-1", "text"] = None
+    given.loc[given["docno"] == "q2-2", "text"] = float("nan")
+    found = Reranker(model)(given).set_index("docno")["score"]
+    (empty,) = model.rank(given["query"].iloc[0], [""])[1]
+    assert found["q2-1"] == found["q2-2"] == pytest.approx(empty, abs=1e-6)
+
+
 def test_it_takes_its_place_in_a_pipeline(pt, model):
     from distill.pyterrier import Reranker
 

@@ -243,9 +243,7 @@ def test_the_mask_decides_for_both_implementations(name, device):
 
 
 lists = st.lists(st.tuples(st.integers(-64, 64), st.integers(1, 5)), min_size=2, max_size=20)
-few = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+few = settings(max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def tensors(passages):

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import FAMILIES, ROOT, make_backbone
@@ -90,6 +92,54 @@ def test_sentence_transformers_opens_a_saved_model_with_the_same_scores(tmp_path
 
 def test_ranking_nothing_gives_nothing(tmp_path):
     assert make_model(tmp_path).rank(QUERY, []) == ([], [])
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, lambda texts: np.array(texts, object), iter, pd.Series])
+def test_passages_may_stand_in_any_sequence(tmp_path, kind):
+    model = make_model(tmp_path)
+    assert model.rank(QUERY, kind(PASSAGES)) == model.rank(QUERY, PASSAGES)
+    assert model.rank(QUERY, kind([])) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("query", "passages", "message"),
+    [
+        (QUERY, "a bee", r"^passages is a str: expected a list of texts, as in rank\(query, \[passage\]\)$"),
+        (QUERY, b"a bee", "^passages is a bytes: expected a list of texts"),
+        (QUERY, {"d1": "a bee"}, "^passages is a dict: expected a list of texts"),
+        (QUERY, None, "^passages is a NoneType: expected a list of texts"),
+        (QUERY, ["a bee", None], r"^passage 1 is a NoneType \(None\): expected a text$"),
+        (QUERY, pd.Series(["a bee", float("nan")]), r"^passage 1 is a float \(nan\): expected a text$"),
+        (QUERY, np.array([["a", "bee"]]), "^passage 0 is a ndarray"),
+        (None, ["a bee"], r"^query is a NoneType \(None\): expected a text$"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(tmp_path, query, passages, message):
+    with pytest.raises(TypeError, match=message):
+        make_model(tmp_path).rank(query, passages)
+
+
+def test_an_empty_text_has_a_score_like_any_other(tmp_path):
+    model = make_model(tmp_path)
+    together = dict(zip(*model.rank(QUERY, ["", *PASSAGES, ""]), strict=True))
+    assert together[0] == together[len(PASSAGES) + 1] == pytest.approx(model.rank(QUERY, [""])[1][0], abs=1e-6)
+    assert len(together) == len(PASSAGES) + 2
+    assert all(np.isfinite(model.rank("", PASSAGES)[1]))
+
+
+def test_a_score_that_is_no_finite_number_is_refused_and_the_mode_comes_back(tmp_path):
+    model = make_model(tmp_path).train()
+    with torch.no_grad():
+        model.head.bias.fill_(float("inf"))
+    with pytest.raises(
+        InputError, match="^passage 0 has the score inf, which is no finite number: the model's weights"
+    ):
+        model.rank(QUERY, PASSAGES)
+    assert model.training
+    model.score = None  # fails inside
+    with pytest.raises(TypeError):
+        model.rank(QUERY, PASSAGES)
+    assert model.training and not model.eval().training
 
 
 def test_half_precision_weights_are_read_as_float32(tmp_path):

@@ -105,7 +105,7 @@ def test_filling_a_bucket_changes_no_score(tmp_path, family):
     torch.testing.assert_close(scores[True], scores[False], rtol=0, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(lengths=st.lists(st.integers(3, 300), min_size=1, max_size=80), max_tokens=st.integers(300, 3000))
 def test_every_token_is_packed_once_within_the_budget(lengths, max_tokens):
     batch = ragged_batch(lengths, [len(lengths)])

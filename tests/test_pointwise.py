@@ -11,7 +11,9 @@ from test_annotate import Server, overrides_of, run_annotate, serve  # noqa: F40
 
 from distill.collection import read_passages, read_queries
 from distill.errors import InputError
-from distill.teachers.engines import LocalEngine
+from distill.teachers.engines import Answer, LocalEngine
+from distill.teachers.journal import Journal
+from distill.teachers.listwise import WindowRanker, Windows
 from distill.teachers.pointwise import order_by_score, yes_no_score
 from distill.teachers.prompt import read_prompt
 from distill.trec import read_run
@@ -42,6 +44,25 @@ def test_a_certain_yes_has_a_finite_score():
 
 def test_ties_keep_their_order_and_so_does_what_has_no_score_at_the_end():
     assert order_by_score([0.5, None, 2.0, 0.5, None, -1.0]) == [2, 0, 3, 5, 1, 4]
+
+
+class SureOfMost:
+    """An engine that says yes to every passage with the same certainty, but for those that hold rails."""
+
+    in_batches, at_once, options = True, 4, {}
+
+    def ask(self, requests):
+        return [Answer("Yes", 1, 1, 0.0, score=1.0 if "rails" in one[-1]["content"] else 18.0) for one in requests]
+
+
+def test_lists_in_which_most_scores_tie_are_counted(tmp_path):
+    lists = {"q1": ("bees", ["sun", "rails", "ant"]), "q2": ("bees", ["rails", "sun"])}
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        ranker = WindowRanker(
+            SureOfMost(), "m", journal, read_prompt(PROMPT, "pointwise"), Windows("pointwise", 1, 1, 1), 1
+        )
+        found = {query_id: order for query_id, order, _ in ranker.rank(lists, lambda totals: True)}
+    assert found == {"q1": [0, 2, 1], "q2": [1, 0]} and ranker.totals.tied == 1
 
 
 def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve):  # noqa: F811

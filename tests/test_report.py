@@ -395,7 +395,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, file, text, message):
             "compare=loss: 2 values (lce, ranknet) over 2 complete cells of 2: Friedman's test needs three",
         ),
         ("correction=sidak", "correction=sidak is unknown: choose one of holm, bonferroni"),
-        ("alpha=1", "alpha=1.0: must be between 0 and 1"),
+        ("alpha=1", "alpha=1.0: must be below 1"),
         ("runs=5", "runs=5: expected a directory or a list of them"),
         ("runs=nowhere", "runs=nowhere: no such directory"),
     ],

@@ -9,8 +9,9 @@ from conftest import compose_config
 
 from distill.errors import InputError
 from distill.model import CrossEncoder
-from distill.rerank import Reranker
+from distill.rerank import Reranker, window_starts
 from distill.tasks import measure, measure_rows, parse_measures, read_task
+from distill.teachers.ensemble import score_lists
 from distill.trec import RankedList, read_run
 
 
@@ -41,12 +42,59 @@ def test_reranking_stops_at_the_depth_and_keeps_the_training_mode(collection, ba
     assert all(set(ranked.doc_ids) == set(first_stage[q].doc_ids[:3]) for q, ranked in reranked.items())
 
 
+def test_queries_whose_ends_the_model_does_not_read_are_counted(collection, backbone, caplog):
+    task = read_task(task_config(collection))
+    Reranker(task, CrossEncoder.from_backbone(str(backbone), query_length=4, passage_length=16))
+    assert "longer than" not in caplog.text
+    model = CrossEncoder.from_backbone(str(backbone), query_length=2, passage_length=16)
+    assert Reranker(task, model).cut_queries == ["q1", "q2", "q4", "q5"]
+    assert caplog.messages[-1] == (
+        "files: 4 of 6 queries are longer than model.query_length=2 tokens: their ends are not read (first: q1)"
+    )
+
+
 def test_passages_of_equal_score_keep_their_order(collection, backbone):
     task = read_task(task_config(collection))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
     torch.nn.init.zeros_(model.head.weight)
     reranked = Reranker(task, model).rerank(model, max_tokens=10**4)
     assert all(ranked.doc_ids == task.run[q].doc_ids for q, ranked in reranked.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_refused_with_its_query_and_passage(collection, backbone, monkeypatch, value):
+    task = read_task(task_config(collection, "task.windows=3", "task.window_stride=2"))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=4).eval()
+    reranker = Reranker(task, model)
+    num_windows = [len(window_starts(len(task.passages[d].split()[:8]), 4, 2)) for d in task.run["q1"].doc_ids]
+    place = sum(num_windows[:7]) - 1  # the last window of the seventh passage; the best of them would hide -inf
+    score = model.score
+
+    def spoilt(batch, max_tokens):
+        scores = score(batch, max_tokens)
+        scores[1, place] = value
+        return scores
+
+    monkeypatch.setattr(model, "score", spoilt)
+    expected = f"^query q1, passage {task.run['q1'].doc_ids[6]}: the model's score is {value}, nothing to rank by: "
+    with pytest.raises(InputError, match=expected):
+        reranker.rerank(model, max_tokens=10**4)
+
+
+def test_a_model_with_damaged_weights_neither_ranks_nor_teaches(collection, backbone, tmp_path):
+    task = read_task(task_config(collection))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    torch.nn.init.constant_(model.head.weight, float("nan"))
+    first = task.run["q0"].doc_ids[0]
+    with pytest.raises(InputError, match=f"^query q0, passage {first}: the model's score is nan"):
+        Reranker(task, model).rerank(model, max_tokens=10**4)
+    model.save_pretrained(tmp_path / "model")
+    cfg = compose_config(
+        "annotate", "llm@teacher.llm=cross-encoder", f"teacher.llm.model={tmp_path / 'model'}",
+        "passages=p", "queries=q", "run=r",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=f"^query q0, passage {first}: the model's score is nan"):
+        score_lists(task.run, task.queries, task.passages, cfg)
 
 
 def ranked(*doc_ids: str) -> RankedList:
@@ -105,7 +153,6 @@ def test_unjudged_queries_are_counted_and_left_out_of_validation(collection, bac
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("queries", "q0\ta bee\n", "first_stage.txt:11: query q1 is not in .*queries.tsv \\(5 of 6 queries"),
         ("passages", "d99\ta bee\n", "first_stage.txt:1: passage d\\d+ is not in .*passages.tsv"),
         ("qrels", "q99 0 d1 1\n", "qrels.txt: judges none of the 6 queries"),
     ],

@@ -1,5 +1,6 @@
 """retrieve.py as its user types it: BM25's run, and encoders against every pair compared one by one."""
 
+import json
 import subprocess
 import sys
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from conftest import ROOT, WORDS, make_backbone
 
+from distill.bm25 import bm25_run
 from distill.collection import read_passages, read_queries
-from distill.encoders import encoder_run
+from distill.encoders import _keep, encoder_run
+from distill.errors import InputError
 from distill.trec import read_run
 
 
@@ -74,6 +77,23 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         assert found == pytest.approx(run[query_id].scores.tolist(), rel=1e-4)
 
 
+def test_passages_of_equal_similarity_keep_the_order_of_the_source_also_at_the_cut():
+    best, rows = torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.long)
+    for first, block in ((0, [1.0, 3.0, 1.0, 1.0]), (4, [1.0, 3.0, 1.0]), (7, [0.0, 1.0])):
+        places = torch.arange(first, first + len(block)).unsqueeze(0)
+        best, rows = _keep(torch.cat([best, torch.tensor([block])], 1), torch.cat([rows, places], 1), depth=4)
+    assert best.tolist() == [[3.0, 3.0, 1.0, 1.0]] and rows.tolist() == [[1, 5, 0, 2]]
+
+
+def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):
+    model = encoder(tmp_path, "dense")
+    torch.nn.init.constant_(model[0].auto_model.embeddings.LayerNorm.weight, float("nan"))
+    model.save(str(tmp_path / "damaged"))
+    queries = read_queries(str(collection["queries"]))
+    with pytest.raises(InputError, match="query q0 and passage d0 have a similarity of nan: "):
+        encoder_run(str(collection["passages"]), queries, 5, str(tmp_path / "damaged"), "dense", 4, torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -81,7 +101,7 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         (["method=dense"], "model is missing: method=dense needs an encoder"),
         (["method=dense", "model=./nowhere"], "model=./nowhere: cannot be loaded as a dense encoder"),
         (["method=bm52"], "method=bm52 is unknown: choose one of bm25, dense, sparse"),
-        (["b=2"], "k1=0.9 and b=2.0: k1 must be 0 or more, b between 0 and 1"),
+        (["b=2"], "b=2.0: must be between 0 and 1"),
         (["depth=0"], "depth=0: must be at least 1"),
     ],
 )
@@ -89,3 +109,34 @@ def test_bad_input_is_one_line_and_exit_status_2(sources, tmp_path, overrides, m
     run = run_retrieve(*sources, *overrides, cwd=tmp_path)
     assert run.returncode == 2 and f"error: {message}" in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "f.run").exists()
+
+
+def test_named_fields_of_csv_and_jsonl_are_retrieved(sources, collection, tmp_path):
+    rows = [line.split("\t") for line in collection["passages"].read_text().splitlines()]
+    (tmp_path / "p.csv").write_text("\n".join(["sku,title,body", *(f"{doc_id},a bee,{text}" for doc_id, text in rows)]))
+    lines = [json.dumps({"nr": 7, "ask": "bee"}), json.dumps({"nr": 8, "ask": ""})]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    fields = ["id_field=sku", "text_fields=[title,body]", "query_id_field=nr", "query_text_fields=[ask]"]
+    run = run_retrieve(*sources[2:], f"passages={tmp_path}/p.csv", f"queries={tmp_path}/q.jsonl", *fields, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "1 of 2 queries have no text: left out (first: 8)" in run.stderr
+    assert {q: set(one.doc_ids) for q, one in read_run(str(tmp_path / "f.run")).items()} == {"7": {d for d, _ in rows}}
+
+
+@pytest.mark.parametrize("line", ["d5\tagain", "d 5\ta bee", "\ta bee"], ids=["twice", "blank", "empty"])
+@pytest.mark.parametrize("method", ["bm25", "dense"])
+def test_bad_ids_are_refused_before_any_work(collection, tmp_path, monkeypatch, line, method):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    with open(collection["passages"], "a") as file:
+        file.write(line + "\n")
+    messages = {
+        "d5\tagain": "31: id d5 appears twice",
+        "d 5\ta bee": "31: id 'd 5' holds a blank",
+        "\ta bee": "31: id is",
+    }
+    queries = read_queries(str(collection["queries"]))
+    with pytest.raises(InputError, match=f"passages.tsv:{messages[line]}"):
+        if method == "bm25":
+            bm25_run(str(collection["passages"]), queries, 5)
+        else:
+            encoder_run(str(collection["passages"]), queries, 5, "./nowhere", "dense", 4, torch.device("cpu"))

@@ -94,7 +94,6 @@ def test_a_large_file_goes_through_the_cache_once(tmp_path, monkeypatch, cache):
         ),
         (lambda lines: lines.__setitem__(3, "quéry0 Q0 dx 1 nan t\n"), r"a.run:4: score 'nan' is not finite"),
         (lambda lines: lines.__setitem__(3, "quéry0 Q0 dx inf 1 t\n"), r"a.run:4: rank 'inf' is not finite"),
-        (lambda lines: lines.append("quéry0 Q0 dx 1 1 t\n"), r"a.run:681: query quéry0 comes back after others"),
         (lambda lines: lines.clear(), r"a.run: holds no ranking"),
     ],
 )
@@ -105,6 +104,19 @@ def test_a_bad_run_is_answered_with_file_line_and_reason(tmp_path, cache, change
     with pytest.raises(InputError, match=message):
         open_run(str(tmp_path / "a.run"))
     assert not [path for path in cache.glob("*") if path.is_dir()]
+
+
+@pytest.mark.parametrize("block", [100, 2**25], ids=["tiny blocks", "one block"])
+def test_lines_of_a_query_need_not_stand_together(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(distill.run_cache, "BLOCK_BYTES", block)
+    monkeypatch.setattr(distill.run_cache, "BLOCK_ROWS", block)
+    lines = shuffled_lines()
+    order = np.random.default_rng(1).permutation(len(lines))
+    (tmp_path / "a.run").write_text("".join(lines[place] for place in order))
+    check_equal(open_run(str(tmp_path / "a.run")), read_run(str(tmp_path / "a.run")))
+    (tmp_path / "b.run").write_text("".join(lines[place] for place in [*order, order[5]]))
+    with pytest.raises(InputError, match=r"b.run:681: passage d\d+·x* appears twice for query quéry"):
+        open_run(str(tmp_path / "b.run"))
 
 
 def test_a_contradicting_rank_column_is_counted(tmp_path, caplog):

@@ -69,7 +69,7 @@ def test_a_task_of_a_suite_has_what_it_does_not_override():
     cfg = suite_config({"a": {"depth": 7}, "b": {"measures": ["RR@10"]}}, run="x", passages="p", runs="r/{task}.run")
     one, two = split_suite(cfg)
     assert (one.name, one.depth, one.run, one.passages, one.measures) == ("a", 7, "r/a.run", "p", ["nDCG@10"])
-    assert (two.name, two.depth, two.run, two.measures) == ("b", 100, "r/b.run", ["RR@10"])
+    assert (two.name, two.depth, two.run, two.measures) == ("b", "auto", "r/b.run", ["RR@10"])
 
 
 def suite_overrides(collection, missing: bool = True) -> list[str]:
@@ -106,9 +106,8 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     )
     assert resumed["latency/first/seconds_per_query"] == results["latency/first/seconds_per_query"]
     other = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}", "task.depth=5")
-    assert (
-        other.returncode == 2 and "differs from that of the stopped evaluation (task.depth: 100 -> 5)" in other.stderr
-    )
+    differs = "differs from that of the stopped evaluation (task.depth: auto -> 5)"
+    assert other.returncode == 2 and differs in other.stderr
 
 
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
@@ -146,6 +145,37 @@ def test_the_value_of_a_validation_suite_is_the_mean_over_corpora(collection):
     runs = [task.run for task in tasks]
     one, two = (measure(run, task.qrels, task.measures)[0]["nDCG@10"] for task, run in zip(tasks, runs, strict=True))
     assert measure_together(tasks, runs)["nDCG@10"] == pytest.approx((one + two) / 2)
+
+
+def test_queries_without_a_text_are_left_out_of_a_task_and_counted(collection, caplog):
+    lines = collection["queries"].read_text().splitlines()
+    collection["queries"].write_text(
+        "\n".join([lines[0], "q1\t ", *lines[2:5], "other\ta bee"]) + "\n"
+    )  # q5 is missing
+    sources = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    cfg = compose_config("evaluate", "task=files", *sources, f"task.run={collection['first_stage']}").task
+    task = read_task(cfg)
+    assert list(task.run) == list(task.qrels) == ["q0", "q2", "q3", "q4"]
+    assert f"{collection['queries']}: 1 of 6 queries have no text: left out (first: q1)" in caplog.text
+    assert f"2 of 6 queries have no text in {collection['queries']}: left out (first: q1)" in caplog.text
+    collection["queries"].write_text("other\ta bee\n")
+    with pytest.raises(
+        InputError, match="first_stage.txt:1: query q0 is not in .*queries.tsv, nor is any other of the 6"
+    ):
+        read_task(cfg)
+
+
+def test_texts_of_a_task_may_lie_in_named_fields(collection, tmp_path):
+    for name, fields in (("passages", "sku,body"), ("queries", "nr,question")):
+        rows = (line.replace("\t", ",") for line in collection[name].read_text().splitlines())
+        (tmp_path / f"{name}.csv").write_text("\n".join([fields, *rows]) + "\n")
+    sources = [f"task.{name}={tmp_path / name}.csv" for name in ("passages", "queries")]
+    sources += [f"task.qrels={collection['qrels']}", f"task.run={collection['first_stage']}", "task.id_field=sku"]
+    cfg = compose_config("evaluate", "task=files", *sources, "task.text_fields=[body]", "task.query_id_field=nr").task
+    task = read_task(cfg)
+    plain = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    expected = read_task(compose_config("evaluate", "task=files", *plain, f"task.run={collection['first_stage']}").task)
+    assert (task.queries, task.passages) == (expected.queries, expected.passages)
 
 
 def test_a_passage_with_its_querys_id_is_dropped_on_request(collection):
@@ -211,6 +241,26 @@ def test_bm25_scores_by_its_formula(tmp_path, monkeypatch):
         bm25_run(str(tmp_path / "p.tsv"), {"q": "rails"}, depth=5)
 
 
+def test_passages_of_equal_bm25_score_keep_the_order_of_the_source_also_at_the_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    doc_ids = [f"d{place * 37 % 101}" for place in range(101)]  # neither by id nor by number
+    texts = {doc_id: "bees and rails" for doc_id in doc_ids} | {"best": "bees", "other": "snow", "empty": "the"}
+    (tmp_path / "p.tsv").write_text("".join(f"{doc_id}\t{text}\n" for doc_id, text in texts.items()))
+    for depth in (1, 2, 50, 102, 1000):
+        run = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees", "none": "the"}, depth)
+        assert list(run) == ["q"] and run["q"].doc_ids == ["best", *doc_ids][:depth]  # "the" does not find "empty"
+
+
+def test_a_bm25_index_is_read_by_any_version_of_the_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "p.tsv").write_text("d1\tbees dance\nd2\tbees\n")
+    first = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees bees dance"}, depth=5)
+    monkeypatch.delattr("bm25s.BM25")  # what differs from version to version: scores, order and files
+    again = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees bees dance"}, depth=5)
+    assert again["q"].doc_ids == first["q"].doc_ids == ["d1", "d2"]
+    assert again["q"].scores.tolist() == first["q"].scores.tolist()
+
+
 @pytest.mark.shared
 def test_bm25_made_here_is_the_reference_run_on_cranfield(shared, tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
@@ -218,7 +268,14 @@ def test_bm25_made_here_is_the_reference_run_on_cranfield(shared, tmp_path, monk
     overrides = [f"task.passages={folder / 'docs.tsv'}", f"task.queries={folder / 'queries.tsv'}", "task.run=bm25"]
     task = read_task(compose_config("evaluate", "task=files", *overrides, f"task.qrels={folder / 'qrels.txt'}").task)
     expected = read_run(str(folder / "bm25.run"))
-    assert sum(task.run[query_id].doc_ids == expected[query_id].doc_ids for query_id in expected) >= 223  # but for ties
+    assert set(task.run) == set(expected)
+    for query_id, theirs in expected.items():
+        ours, theirs = task.run[query_id], theirs.keep(theirs.scores > 0)  # the rest shares no word with the query
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5)  # theirs were added in float32
+        one, other = (dict(zip(ranked.doc_ids, ranked.scores, strict=True)) for ranked in (ours, theirs))
+        for doc_id in one.keys() | other.keys():  # only ties with the last may be in one run and not in the other
+            score, last = one.get(doc_id, ours.scores[-1]), other.get(doc_id, theirs.scores[-1])
+            assert score == pytest.approx(last, rel=1e-5), (query_id, doc_id)
     assert measure(task.run, task.qrels, task.measures)[0]["nDCG@10"] == pytest.approx(0.348, abs=0.0005)
 
 

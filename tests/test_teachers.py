@@ -172,7 +172,7 @@ BAD_TRIPLES = [
     (TRIPLES.replace("-3.25", "low"), r"\.tsv:1: score 'low' is no number"),
     (TRIPLES.replace("7187157", "7187158"), r"\.tsv:1: passage 7187158 stands on both sides"),
     (TRIPLES.replace("7187157", "99"), r"\.tsv:1: passage 99 is not in .*passages.tsv"),
-    (TRIPLES.replace("1185869", "99"), r"\.tsv:1: query 99 is not in .*queries.tsv"),
+    (TRIPLES.replace("118586", "9"), r"\.tsv: no training list is left"),
     ("", r"\.tsv: holds no triple"),
 ]
 BAD_ANSWERS = [
@@ -183,7 +183,7 @@ BAD_ANSWERS = [
     (json.dumps(["Sorry, I cannot", ""]), r"gpt3.5.json: no answer names a passage"),
 ]
 BAD_INLINE = [
-    ([INLINE[0], {"query": "a bee"}], r"twolar.jsonl:2: `pos` is no list of texts: expected .*retrieved_passages"),
+    ([INLINE[0], {"query": "a bee"}], r"twolar.jsonl:2: is no training line: its fields are query"),
     ([INLINE[0], {"query": "a bee", "retrieved_passages": []}], r"twolar.jsonl:2: `retrieved_passages` is no list"),
     ([{"query": "a bee", "retrieved_passages": [{"docid": 1}]}], r"twolar.jsonl:1: passage 1 .* lacks a `text`"),
 ]

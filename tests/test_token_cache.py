@@ -115,6 +115,15 @@ def test_several_processes_keep_the_order(passages, backbone, monkeypatch):
     assert all(disk[row].tolist() == memory[row].tolist() for row in range(len(TEXTS)))
 
 
+def test_the_texts_that_were_cut_are_known_on_disk_as_in_memory(passages, backbone, in_process):
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    stored, kept = open_token_store(str(passages), tokenizer, 3), TokenStore.of(tokenizer, TEXTS, 3)
+    longer = [
+        text_id for text_id, text in TEXTS.items() if len(tokenizer(text, add_special_tokens=False).input_ids) > 3
+    ]
+    assert stored.cut_ids() == kept.cut_ids() == longer and 10 < len(longer) < len(TEXTS)
+
+
 def test_token_ids_have_the_smallest_type_that_holds_the_vocabulary():
     assert token_type(range(2**16)) == np.uint16 and token_type(range(2**16 + 1)) == np.uint32
 
@@ -187,7 +196,7 @@ def test_a_damaged_store_is_noticed_and_made_anew(passages, backbone, in_process
     [
         ("d1\ta\nd2\tb\nd1\tc\n", r"p.tsv:3: id d1 appears twice"),
         ("d1\ta\nd2 b\n", r"p.tsv:2: one column instead of two"),
-        ("", r"p.tsv: holds no passages"),
+        ("", r"p.tsv: is empty"),
     ],
 )
 def test_a_bad_collection_is_answered_with_file_line_and_reason(tmp_path, backbone, in_process, cache, text, message):

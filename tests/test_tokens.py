@@ -6,7 +6,7 @@ import pytest
 from conftest import FAMILIES, make_backbone
 from transformers import AutoTokenizer
 
-from distill.tokens import PairTemplate, TokenStore, hash_strings
+from distill.tokens import PairTemplate, TokenStore, hash_strings, warn_of_cut_queries
 
 TEXTS = {"q": "a bee finds its home", "d": "trains follow rails of iron through rain and snow", "e": ""}
 
@@ -28,6 +28,21 @@ def test_query_and_passage_are_cut_separately(backbone):
     assert [len(store[row]) for row in range(3)] == [3, 3, 0] == store.lengths(np.arange(3)).tolist()
     for row in range(3):
         np.testing.assert_array_equal(store[row], whole[row][:3])
+
+
+def test_texts_that_are_longer_than_what_is_kept_are_known(backbone):
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    store = TokenStore.of(tokenizer, TEXTS, 5)  # q has five tokens, d nine
+    assert store.cut.tolist() == [0, 1, 0] and store.cut_ids() == ["d"]
+    assert store.cut_ids(np.array([0, 2])) == [] and TokenStore.of(tokenizer, TEXTS, 4).cut_ids() == ["q", "d"]
+
+
+def test_queries_whose_ends_are_not_read_are_counted_once(caplog):
+    warn_of_cut_queries([], 3, 32, "sample")
+    warn_of_cut_queries(["q7", "q9"], 3, 32, "sample")
+    assert caplog.messages == [
+        "sample: 2 of 3 queries are longer than model.query_length=32 tokens: their ends are not read (first: q7)"
+    ]
 
 
 def test_rows_are_found_by_id_and_unknown_ids_are_minus_one(backbone):

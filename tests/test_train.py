@@ -63,7 +63,8 @@ def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, lo
 
 def test_without_validation_and_task_the_last_model_is_kept(file_overrides, tmp_path):
     results = run_train(tmp_path / "run", *file_overrides, "validation.run=null", "task.run=null")
-    assert set(results) == {"train/steps", "train/seconds"}
+    agreement = {f"agreement/{row}/tau" for row in ("student", "first_stage")}
+    assert set(results) == {"train/steps", "train/seconds"} | agreement
     weights = CrossEncoder.from_pretrained(str(tmp_path / "run" / "model")).state_dict()
     assert all(torch.equal(weights_of(tmp_path / "run")[name], value) for name, value in weights.items())
 

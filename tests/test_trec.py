@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import InputError
-from distill.trec import read_qrels, read_run, write_run
+from distill.trec import RankedList, read_qrels, read_run, write_run
 
 
 def write(path, text: str) -> str:
@@ -117,3 +117,28 @@ def test_bad_qrels_are_answered_with_file_line_and_reason(tmp_path, text, messag
 def test_a_name_that_is_neither_file_nor_id_is_refused():
     with pytest.raises(InputError, match="no-such-thing: no such file, and no ir_datasets id either"):
         read_run("no-such-thing")
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    one = RankedList.in_order(["a"], np.ones(1))
+    write_run({"q": one}, tmp_path / "a.run", tag="my model\u2028")
+    assert (tmp_path / "a.run").read_text() == "q Q0 a 1 1.0 my_model_\n"
+    for run in ({"q 1": one}, {"q": RankedList.in_order(["a\n"], np.ones(1))}):
+        with pytest.raises(InputError, match="b.run: .* holds a"):
+            write_run(run, tmp_path / "b.run", tag="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q 0 a 2147483647\n", "a.txt:1: grade '2147483647' is beyond ±1000"),
+        ("q 0 a 9223372036854775808\n", "a.txt:1: grade '9223372036854775808' is beyond"),
+        ("q 0 a 1_0\n", "a.txt:1: grade '1_0' is no whole number"),
+        ("q a 1.0\nq b 1\n", "a.txt:1: three columns without BEIR's header"),
+        ("q 0 a\xa0b 1\n", "a.txt:1: passage id 'a\\\\xa0b' holds the character U\\+00A0"),
+        ("query_id,doc_id,grade\nq,a,1\n", "a.txt:1: 1 columns: expected"),
+    ],
+)
+def test_odd_qrels_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_qrels(write(tmp_path / "a.txt", text))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.collection import Texts, check_passages, drop_empty
+from distill.collection import Texts, check_passages, drop_empty, log_left_out
 from distill.errors import InputError
 from distill.outputs import write_whole
 from distill.tasks import measure, parse_measures
@@ -15,18 +15,26 @@ from distill.trec import RankedList, Run, read_qrels, read_run, write_run
 
 
 def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
-    """Return the lists of two passages and more, without empty ones; raises InputError for unknown ids."""
+    """Return the lists of two passages and more, without empty passages; raises InputError for unknown ids.
+
+    Queries with fewer are left out and counted.
+    """
     check_passages(run, cfg.run, passages, cfg.passages)
-    kept = {query_id: ranked for query_id, ranked in drop_empty(run, passages, cfg.run).items() if len(ranked) > 1}
+    filled = drop_empty(run, passages, cfg.run)
+    kept = {query_id: ranked for query_id, ranked in filled.items() if len(ranked) > 1}
     if not kept:
         raise InputError(f"{cfg.run}: no query has two passages with a text: nothing to rank")
+    short = [query_id for query_id in filled if query_id not in kept]
+    log_left_out(cfg.run, "queries have fewer than two passages to rank", short, len(run))
     return kept
 
 
-def write_annotation(directory: Path, cfg, local, run: Run, found: dict, flagged: dict[str, bool], totals) -> dict:
+def write_annotation(
+    directory: Path, cfg, local, run: Run, found: dict, flagged: dict[str, bool], totals, notes: list[str]
+) -> dict:
     """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement that was asked for.
 
-    found: each query's order of places in the run, or its ranking.
+    found: each query's order of places in the run, or its ranking. notes: what else the card should say.
     """
     ranking: Run = {}
     for query_id, ranked in run.items():  # in the run's order, whatever was done first
@@ -38,7 +46,7 @@ def write_annotation(directory: Path, cfg, local, run: Run, found: dict, flagged
     results = agreement(run, ranking, local)
     write_whole(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))
     write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, run, ranking, flagged))
-    write_whole(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results)))
+    write_whole(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results, notes)))
     write_results(directory / "results.json", results)
     return results
 
@@ -87,7 +95,9 @@ def _tau(one: list[str], other: list[str]) -> float | None:
     return float(signs.mean())
 
 
-def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float]) -> str:
+def _card(
+    cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float], notes: list[str]
+) -> str:
     llm = cfg.teacher.llm
     lines = ["# Data card", "", f"- made: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by annotate.py"]
     lines += [f"- teacher: {llm.model} ({llm.engine})", f"- first stage: {cfg.run}, its top {cfg.depth}"]
@@ -103,6 +113,8 @@ def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: 
             f"- windows that kept their order for want of a usable answer: {totals.unanswered}, in "
             f"{sum(flagged.values())} lists"
         ]
+        if totals.tied:
+            lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
         failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
         lines += [f"- requests: {totals.requests + totals.journaled}"]
         lines += [f"- tried again in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
@@ -110,5 +122,6 @@ def _card(cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: 
             f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; {totals.seconds:.0f} seconds of answering"
         ]
         lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} a million tokens"] if cost else []
+    lines += [f"- {note}" for note in notes]
     lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
     return "\n".join(lines) + "\n"

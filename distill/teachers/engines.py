@@ -108,7 +108,7 @@ class HttpEngine:
                 reason = f"{kind}: {' '.join(response.text.split())[:150]}"
                 if response.status_code not in RETRIED:
                     raise InputError(f"{url} refuses the request with {reason}: check teacher.llm")
-                pause = _retry_after(response.headers.get("Retry-After"))
+                pause = _retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
             except httpx.TransportError as error:
                 kind = type(error).__name__
                 reason = f"{kind}: {error}"
@@ -166,14 +166,14 @@ def _read_answer(found: dict, messages: Messages, seconds: float) -> Answer:
     return Answer(text, usage.get("prompt_tokens", num_tokens(messages)), tokens_out, seconds)
 
 
-def _retry_after(header: str | None) -> float | None:
+def _retry_after(header: str | None, now: datetime) -> float | None:
     """Return the seconds that a Retry-After header asks for, as a number or as a date; None where there is none."""
     if header is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
         return float(header)
     try:
-        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0)
+        return max((parsedate_to_datetime(header) - now).total_seconds(), 0)
     except (TypeError, ValueError):
         return None
 

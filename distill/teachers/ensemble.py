@@ -1,37 +1,93 @@
 """Cross-encoders as teachers: one, or the mean of several whose scores were normalised for each query."""
 
+import logging
+
 import numpy as np
 from omegaconf import DictConfig
+from torch import nn
 
 from distill.collection import Texts
 from distill.device import choose_device, choose_precision
+from distill.errors import InputError
 from distill.model import CrossEncoder
 from distill.rerank import Reranker
 from distill.tasks import Task
+from distill.teachers.pointwise import mostly_tie
 from distill.trec import RankedList, Run
 
+log = logging.getLogger(__name__)
+
 MAX_TOKENS = 16384  # of one forward pass
+SATURATING = (nn.Sigmoid, nn.Tanh)  # keep the order in theory; in float32 all scores above some 17 become 1
 
 
-def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> Run:
-    """Return the run in the teachers' order, with their (mean) scores.
+def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> tuple[Run, list[str]]:
+    """Return the run in the teachers' order with their (mean) scores, and what a data card should say of them.
 
     Scores of several models are averaged after each query's were scaled to 0..1 (normalisation=min-max), or to mean 0
-    and deviation 1 (z-score). A model alone keeps its own.
+    and deviation 1 (z-score). A model alone keeps its own. Raises InputError for a model whose scores tell no passages
+    apart.
     """
     llm = cfg.teacher.llm
     device = choose_device(llm.device)
     task = Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None)
     names = [name.strip() for name in llm.model.split(",")]
     sums = {query_id: dict.fromkeys(ranked.doc_ids, 0.0) for query_id, ranked in run.items()}
+    notes = []
     for name in names:
         model = CrossEncoder.from_pretrained(name).to(device)
-        scored = Reranker(task, model).rerank(model, MAX_TOKENS, choose_precision("auto", device))
+        notes += take_logits(model, name)
+        reranker = Reranker(task, model)
+        scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", device))
+        notes += check_scores(scored, name)
+        if reranker.cut_queries:
+            cut, length = len(reranker.cut_queries), model.query_length
+            notes.append(
+                f"{name}: {cut} of {len(run)} queries are longer than its {length} tokens, their ends not read"
+            )
         for query_id, ranked in scored.items():
             scores = ranked.scores if len(names) == 1 else _normalise(ranked.scores, llm.normalisation) / len(names)
             for doc_id, score in zip(ranked.doc_ids, scores.tolist(), strict=True):
                 sums[query_id][doc_id] += score
-    return {query_id: _sort(scores) for query_id, scores in sums.items()}
+    return {query_id: _sort(scores) for query_id, scores in sums.items()}, notes
+
+
+def take_logits(model: CrossEncoder, name: str) -> list[str]:
+    """Leave out a last activation that rounds high scores to one value; return what was done, as a note."""
+    if not isinstance(model.activation, SATURATING):
+        return []
+    kind = type(model.activation).__name__.lower()
+    model.activation = nn.Identity()
+    note = f"{name}: the scores are those before its last {kind}, which would make high ones equal"
+    log.info(note)
+    return [note]
+
+
+def check_scores(scored: Run, name: str) -> list[str]:
+    """Count and warn of the lists in which more than half of the passages share their score; return that as a note.
+
+    They keep the first stage's order, which is not the teacher's. Raises InputError where every list is one tie, and
+    for a score that is no finite number.
+    """
+    for query_id, ranked in scored.items():
+        if not np.isfinite(ranked.scores).all():
+            raise InputError(f"{name}: gives a passage of query {query_id} a score that is no finite number")
+    whole = [query_id for query_id, ranked in scored.items() if len(np.unique(ranked.scores)) == 1]
+    if len(whole) == len(scored):
+        query_id, ranked = next(iter(scored.items()))
+        raise InputError(
+            f"{name}: gives all passages of every list one score (query {query_id}: {ranked.scores[0]:g}): it ranks "
+            "nothing: check that it is a re-ranker, and trained"
+        )
+    tied = [query_id for query_id, ranked in scored.items() if mostly_tie(ranked.scores.tolist())]
+    if not tied:
+        return []
+    note = (
+        f"{name}: in {len(tied)} of {len(scored)} lists more than half of the passages share their score with another "
+        f"(all of them one score in {len(whole)}): these keep the first stage's order (first: query {tied[0]})"
+    )
+    log.warning(note)
+    return [note]
 
 
 def _normalise(scores: np.ndarray, normalisation: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from distill.permutations import mend_permutation
 from distill.teachers.engines import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
-from distill.teachers.pointwise import order_by_score
+from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import Prompt
 
 
@@ -34,6 +34,7 @@ class Totals:
     tokens_out: int = 0
     seconds: float = 0.0
     unanswered: int = 0  # windows that kept their order for want of a usable answer
+    tied: int = 0  # lists of method=pointwise with more than half of their scores equal to another
     failures: Counter = field(default_factory=Counter)  # requests of this run that were tried again, by kind
     answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/permutations.py
 
@@ -213,7 +214,11 @@ class WindowRanker:
                 self.totals.windows += 1
                 self.totals.unanswered += "unusable" in faults
                 self.show(self.totals)
-        return order_by_score(scores) if self.windows.method == "pointwise" else order, flagged
+        if self.windows.method != "pointwise":
+            return order, flagged
+        with self.lock:
+            self.totals.tied += mostly_tie(scores)
+        return order_by_score(scores), flagged
 
     def _count(self, entry: dict, faults: set[str], is_new: bool) -> None:
         with self.lock:

@@ -3,7 +3,9 @@
 The score is log p(yes) - log p(no) of the first token that it would write, whatever it then writes.
 """
 
+import collections
 import math
+from collections.abc import Sequence
 
 YES, NO = "yes", "no"  # case and white space around a token do not count
 
@@ -31,3 +33,9 @@ def yes_no_score(logprobs: list[tuple[str, float]]) -> float | None:
 def order_by_score(scores: list[float | None]) -> list[int]:
     """Return the places, best score first; ties keep their order, and so do those without a score, at the end."""
     return sorted(range(len(scores)), key=lambda place: math.inf if scores[place] is None else -scores[place])
+
+
+def mostly_tie(scores: Sequence[float | None]) -> bool:
+    """Whether more than half of the passages share their score: they keep the first stage's order, no teacher's."""
+    counts = collections.Counter(scores).values()
+    return 2 * sum(count for count in counts if count > 1) > len(scores)

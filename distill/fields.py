@@ -1,0 +1,190 @@
+"""What a field of a file may hold, and which fields of a row are its id and its text.
+
+    doc_id = checked_id(value, "passages.jsonl:7")                # text or whole number; raises InputError
+    Fields("sku", ("title", "body")).read(row, "articles.csv:7")    # ("4711", "Bees Bees steer by the sun.")
+
+One rule for all formats and sizes. An id is written into white-space separated files later, so it has no white space; a
+number is written as C and JSON write numbers, in ASCII.
+"""
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+
+from distill.errors import InputError
+
+MAX_ID = 2048  # characters
+MAX_GRADE = 1000  # trec_eval keeps a counter for each grade up to the highest one
+# White space and control characters of all of Unicode, and the byte order mark, in the syntax of re and RE2 alike
+NOT_IN_ID = "[\\x00-\\x20\\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+_not_in_id = re.compile(NOT_IN_ID)
+_number = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_whole_number = re.compile(r"[+-]?\d+", re.ASCII)
+
+ID_NAMES = ("_id", "id", "docid", "doc_id", "docno", "pid", "passage_id", "qid", "query_id")
+TEXT_NAMES = {
+    "queries": ("text", "query", "question", "title"),
+    "passages": ("text", "contents", "passage", "body", "content", "abstract"),
+}
+
+
+def checked_id(value: object, place: str, name: str = "id") -> str:
+    """Return an id as text; whole numbers are taken as they are.
+
+    Raises InputError for anything else, and where it is empty, too long, or holds white space or control characters.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = _digits(value, place, name)
+    if not isinstance(value, str):
+        raise InputError(f"{place}: {name} is {_kind(value)}: an id must be text or a whole number")
+    if value.isascii() and value.isprintable() and " " not in value and 0 < len(value) <= MAX_ID:
+        return value  # nearly all are; the rest is looked at below
+    if not value:
+        raise InputError(f"{place}: {name} is empty: give it a value or remove the line")
+    if len(value) > MAX_ID:
+        raise InputError(f"{place}: {name} has {len(value)} characters: an id may have {MAX_ID}")
+    found = _not_in_id.search(value)
+    if found:
+        raise InputError(
+            f"{place}: {name} {value!r} holds {_named(found[0])}: ids are written between blanks, so they may have no "
+            "white space or control character: replace it"
+        )
+    _check_unicode(value, place, name)
+    return value
+
+
+def checked_text(value: object, place: str, name: str) -> str:
+    """Return a text; None is an empty one. Raises InputError for what is no text."""
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _digits(value, place, name)
+    if not isinstance(value, str):
+        raise InputError(f"{place}: `{name}` is {_kind(value)}: expected a text")
+    _check_unicode(value, place, name)
+    return value
+
+
+def read_number(value: object, column: str, place: str) -> float:
+    """Return the number that a column holds, as text, bytes or a number; raises InputError where it is not finite."""
+    try:
+        if isinstance(value, str | bytes):
+            text = value if isinstance(value, str) else value.decode("utf-8", "replace")
+            number = float(text) if _number.fullmatch(text) else None
+            if number is None and text.lstrip("+-").lower() in ("nan", "inf", "infinity"):
+                number = math.nan
+        else:
+            number = None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.inf
+    shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if number is None:
+        raise InputError(f"{place}: {column} {_shown(shown)} is no number")
+    if not math.isfinite(number):
+        raise InputError(f"{place}: {column} {_shown(shown)} is not finite: a ranking needs ordinary numbers")
+    return number
+
+
+def json_number(value: object, name: str, place: str) -> float:
+    """Return a number of a JSON object; raises InputError where it is not finite, and where it is text."""
+    if isinstance(value, str):
+        raise InputError(f"{place}: {name} {value!r} is no number: write it without quotes")
+    return read_number(value, name, place)
+
+
+def read_grade(value: object, place: str) -> int:
+    """Return a relevance grade; raises InputError for what is no whole number, or too large for trec_eval."""
+    if isinstance(value, str) and _whole_number.fullmatch(value):
+        grade = int(value) if len(value) < 20 else math.inf
+    elif isinstance(value, int) and not isinstance(value, bool):
+        grade = value
+    else:
+        raise InputError(f"{place}: grade {_shown(value)} is no whole number")
+    if abs(grade) > MAX_GRADE:
+        raise InputError(f"{place}: grade {_shown(value)} is beyond ±{MAX_GRADE}: use small grades, such as 0 to 3")
+    return grade
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a row hold its id and its text; None: those with a usual name (title before text)."""
+
+    id: str | None = None
+    texts: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, cfg, kind: str = "passages") -> "Fields":
+        """Take the keys of a configuration: id_field and text_fields, for queries query_id_field and …text_fields."""
+        prefix = "query_" if kind == "queries" else ""
+        texts = cfg[f"{prefix}text_fields"]
+        return cls(cfg[f"{prefix}id_field"], None if texts is None else tuple(texts))
+
+    def names(self, known: list[str], place: str, kind: str) -> tuple[str, tuple[str, ...]]:
+        """Return the fields of the id and of the text among those that a row or a header has.
+
+        Raises InputError where there are none of a usual name, or the id's own field is missing.
+        """
+        id_field, texts = _chosen(self, tuple(known), kind)
+        if id_field not in known or texts is None:
+            prefix = "query_" if kind == "queries" else ""
+            missing = (self.id or "an id") if id_field not in known else "a text"
+            keys = [f"{prefix}id_field=NAME"] if id_field not in known else []
+            keys += [f"{prefix}text_fields=[NAME,NAME]"] if texts is None else []
+            listed = ", ".join(map(str, known)) or "none"
+            raise InputError(f"{place}: lacks {missing}: its fields are {listed}: name yours by {' '.join(keys)}")
+        return id_field, texts
+
+    def read(self, row: dict, place: str, kind: str = "passages") -> tuple[str, str]:
+        """Return the id and the text of a row, its text fields joined by blanks; an absent text is empty.
+
+        Raises InputError for an id or a text that is none.
+        """
+        id_field, texts = self.names([*row], place, kind)
+        parts = [checked_text(row.get(name), place, name) for name in texts]
+        return checked_id(row[id_field], place, id_field), " ".join(part for part in parts if part)
+
+
+@functools.lru_cache(maxsize=1000)
+def _chosen(fields: Fields, known: tuple[str, ...], kind: str) -> tuple[str | None, tuple[str, ...] | None]:
+    """The fields of id and text among those that are known; None for what is not there."""
+    lower = {name.lower(): name for name in reversed(known) if isinstance(name, str)}
+    id_field = fields.id or next((lower[name] for name in ID_NAMES if name in lower), None)
+    if fields.texts is not None:
+        return id_field, fields.texts
+    found = next((lower[name] for name in TEXT_NAMES[kind] if name in lower), None)
+    if found is None:
+        return id_field, None
+    has_title = "title" in lower and lower["title"] != found
+    return id_field, (lower["title"], found) if has_title else (found,)
+
+
+def _digits(number: int, place: str, name: str) -> str:
+    if number.bit_length() > 1000:  # str() refuses 4301 digits, and takes long before that
+        raise InputError(f"{place}: {name} is a number of more than 300 digits: write it as text")
+    return str(number)
+
+
+def _check_unicode(text: str, place: str, name: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{place}: `{name}` holds half a character (a lone surrogate): write UTF-8") from None
+
+
+def _kind(value: object) -> str:
+    kinds = {type(None): "missing", bool: "true or false", float: "a number with a fraction", bytes: "bytes"}
+    kinds |= {list: "a list", dict: "an object", int: "a number"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _named(character: str) -> str:
+    names = {" ": "a blank", "\t": "a tab", "\n": "a line's end", "\r": "a carriage return", "\0": "a NUL character"}
+    return names.get(character, f"the character U+{ord(character):04X}")
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # a whole number of more than 4300 digits
+        return "of more than 4300 digits"

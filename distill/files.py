@@ -1,0 +1,239 @@
+"""Files as numbered lines, rows and columns: plain or gzipped text, JSON lines, CSV and parquet.
+
+    for place, line in numbered_lines("bm25.run.gz"): ...        # ("bm25.run.gz:7", b"q1 Q0 d7 1 2.5 bm25")
+    for place, row in numbered_rows("lines.jsonl"): ...          # ("lines.jsonl:7", {"query": …})
+    form_of("passages.json")                                     # "jsonl"
+
+Everything that lies on disk is opened here, so that all readers agree: a line ends with a line feed, or a carriage
+return and a line feed; a byte order mark at the beginning is skipped; blank lines do not count; text is UTF-8.
+Whatever is damaged raises InputError with the file and, where it has lines, the line.
+"""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from distill.errors import InputError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+DAMAGE = (OSError, EOFError, zlib.error)  # what reading a cut or damaged file raises; gzip.BadGzipFile is an OSError
+MAX_CELL = 2**31 - 1  # characters of a CSV cell; the csv module's own bound is 131 072
+
+
+def open_bytes(path: str) -> BinaryIO:
+    """Open a file for reading bytes, unpacked if its name ends with .gz or it begins as such files do."""
+    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    packed = file.read(2) == b"\x1f\x8b" or path.endswith(".gz")
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if packed else file
+
+
+def numbered_lines(path: str) -> Iterator[tuple[str, bytes]]:
+    """Yield ("path:number", line) of every line that is not blank, without its end; raises InputError for damage."""
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(BYTE_ORDER_MARK)
+                if line.strip():
+                    yield f"{path}:{number}", line.removesuffix(b"\n").removesuffix(b"\r")
+    except DAMAGE as error:
+        raise unreadable(f"{path}:{number + 1}", error) from None
+
+
+def text_lines(path: str) -> Iterator[tuple[str, str]]:
+    """Yield ("path:number", line) like `numbered_lines`, as text; raises InputError where it is no UTF-8."""
+    for place, line in numbered_lines(path):
+        yield place, as_text(line, place)
+
+
+def as_text(line: bytes, place: str) -> str:
+    """Return bytes as text; raises InputError where they are no UTF-8."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise unreadable(place, error) from None
+
+
+def unreadable(place: str, error: Exception) -> InputError:
+    """Return the error for a line whose bytes cannot be read."""
+    return InputError(f"{place}: cannot be read ({error}): expected UTF-8 text, plain or .gz")
+
+
+def form_of(path: str) -> str:
+    """Return how a file's content is laid out: "parquet", "jsonl", "csv" or "lines", by its content and its name.
+
+    Raises InputError for a JSON array: rows stand one a line.
+    """
+    with open(path, "rb") as file:
+        if path.endswith(".parquet") or file.read(4) == b"PAR1":
+            return "parquet"
+    name = path.removesuffix(".gz")
+    if name.endswith(".csv"):
+        return "csv"
+    place, first = next(numbered_lines(path), ("", b""))
+    first = first.strip()
+    named_json = name.endswith((".jsonl", ".ndjson", ".json"))
+    if first[:1] == b"[" and name.endswith(".json"):
+        raise InputError(f"{place}: is a JSON array: write one object a line, as `jq -c '.[]'` does")
+    if named_json or (first[:1] == b"{" and _is_json(first)):
+        return "jsonl"
+    return "lines"
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def numbered_rows(path: str, form: str | None = None) -> Iterator[tuple[str, dict]]:
+    """Yield (place, row) of every row of a JSONL, CSV or parquet file, or of tab-separated columns below a header.
+
+    Raises InputError for a row that is none.
+    """
+    form = form or form_of(path)
+    if form == "parquet":
+        yield from _parquet_rows(path)
+    elif form == "jsonl":
+        for place, line in numbered_lines(path):
+            yield place, parse_object(as_text(line, place), place)
+    elif form == "csv":
+        yield from _csv_rows(path)
+    else:
+        lines = text_lines(path)
+        place, header = next(lines, ("", ""))
+        names = unique_names(header.split("\t"), place)
+        for place, line in lines:
+            yield place, _row(names, line.split("\t"), place)
+
+
+def parse_object(line: str, place: str) -> dict:
+    """Return the JSON object of a line; raises InputError for anything else, and for a key that comes twice."""
+    try:
+        row = _decoder.decode(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: is no JSON object ({error.msg}): expected one a line") from None
+    except RecursionError:
+        raise InputError(f"{place}: is no JSON that can be read: it is nested too deep") from None
+    except ValueError as error:  # a key that comes twice, or a whole number of more than 4300 digits
+        raise InputError(f"{place}: is no JSON that can be read ({error})") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{place}: is no JSON object: expected one a line, in braces")
+    return row
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"`{next(key for key in keys if keys.count(key) > 1)}` comes twice")
+    return row
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)  # json.loads would build one for each line
+
+
+def unique_names(names: list[str], place: str) -> list[str]:
+    """Return the names of a header, stripped; raises InputError where one comes twice."""
+    names = [name.strip() for name in names]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise InputError(f"{place}: two columns are called {name!r}: rename one of them")
+    return names
+
+
+def _row(names: list[str], cells: list[str], place: str) -> dict[str, str]:
+    if len(cells) != len(names):
+        raise InputError(f"{place}: {len(cells)} columns, where the header has {len(names)}")
+    return dict(zip(names, cells, strict=True))
+
+
+def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
+    """Yield the rows of a CSV file with a header; between cells stand commas or, as the header tells, semicolons."""
+    first = next(text_lines(path), ("", ""))[1]
+    delimiter = ";" if ";" in first and "," not in first else ","
+    csv.field_size_limit(MAX_CELL)
+    reader = csv.reader(_csv_lines(path), delimiter=delimiter, strict=True)
+    names, number = None, 1
+    while True:
+        place = f"{path}:{number}"
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+        number = reader.line_num + 1
+        if cells is None:
+            return
+        if not any(cell.strip() for cell in cells):
+            continue
+        if names is None:
+            names = unique_names(cells, place)
+        else:
+            yield place, _row(names, cells, place)
+
+
+def _csv_lines(path: str) -> Iterator[str]:
+    """Yield all lines with their ends: a cell in quotes may go over several."""
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                yield as_text(line, f"{path}:{number}")
+    except DAMAGE as error:
+        raise unreadable(f"{path}:{number + 1}", error) from None
+
+
+def open_parquet(path: str):
+    """Open a parquet file; raises InputError where it is none, or has two columns of one name."""
+    import pyarrow  # here: other formats do without it
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: is no parquet file ({error}): download or write it again") from None
+    unique_names(file.schema_arrow.names, path)
+    return file
+
+
+def parquet_batches(path: str, columns: list[str] | None = None, size: int = 1000) -> Iterator[tuple[int, object]]:
+    """Yield (number of the first row, record batch) of a parquet file; raises InputError for damage."""
+    import pyarrow
+
+    first = 1
+    try:
+        for batch in open_parquet(path).iter_batches(size, columns=columns):
+            yield first, batch
+            first += len(batch)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read from row {first} on ({error}): download or write it again") from None
+
+
+def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
+    import pyarrow
+
+    for first, batch in parquet_batches(path):
+        try:
+            rows = batch.to_pylist()
+        except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates beyond Python's, for one
+            raise InputError(f"{path}:row {first}: holds a value that cannot be read ({error})") from None
+        for number, row in enumerate(rows, start=first):
+            yield f"{path}:row {number}", row
+
+
+def find_line(source: str, *values: str) -> str:
+    """Return "path:number" of the first line whose columns hold all values, for an error message; else the source."""
+    if Path(source).is_file() and form_of(source) == "lines":
+        wanted = {value.encode() for value in values}
+        for place, line in numbered_lines(source):
+            if wanted <= set(line.split()):
+                return place
+    return source

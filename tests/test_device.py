@@ -1,0 +1,60 @@
+"""The precision that a device is given, and what is said of a slow one."""
+
+import pytest
+import torch
+
+from distill import device
+from distill.device import choose_precision, cpu_flags
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cpu_info(tmp_path, monkeypatch):
+    """A /proc/cpuinfo of our own."""
+    device._warn_of_slow_bfloat16.cache_clear()
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    yield tmp_path / "cpuinfo"
+    device._warn_of_slow_bfloat16.cache_clear()
+
+
+def test_auto_is_bfloat16_on_cuda_alone():
+    assert choose_precision("auto", CPU) == choose_precision("float32", CPU) == torch.float32
+    assert choose_precision("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_bfloat16_without_instructions_for_it_is_warned_of_once(cpu_info, caplog):
+    cpu_info.write_text(
+        "processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2 fma f16c\n\nprocessor\t: 1\nflags\t\t: fpu avx2\n"
+    )
+    assert cpu_flags(cpu_info) == {"fpu", "sse4_2", "avx", "avx2", "fma", "f16c"}
+    assert choose_precision("bfloat16", CPU) == choose_precision("bfloat16", CPU) == torch.bfloat16
+    assert caplog.messages == [
+        "precision=bfloat16: this CPU has no instructions for it (none of amx_bf16, avx512_bf16, bf16): with AVX2 "
+        "alone it took eight times as long as float32: use float32 or auto"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flags\t\t: fpu avx2 avx512f avx512_bf16\n",
+        "flags\t\t: fpu avx2 amx_bf16 amx_tile\n",
+        "Features\t: fp asimd i8mm bf16\n",  # ARM
+        "Model\t: a board that lists nothing\n",
+        None,  # another system
+    ],
+)
+def test_nothing_is_said_where_it_is_fast_or_not_known(cpu_info, caplog, text):
+    if text is not None:
+        cpu_info.write_text(text)
+    choose_precision("bfloat16", CPU)
+    assert not caplog.messages
+
+
+def test_float32_and_gpus_are_never_warned_of(cpu_info, caplog):
+    cpu_info.write_text("flags\t\t: fpu avx2\n")
+    choose_precision("auto", CPU)
+    choose_precision("float32", CPU)
+    choose_precision("bfloat16", torch.device("cuda"))
+    assert not caplog.messages

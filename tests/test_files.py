@@ -1,0 +1,229 @@
+"""How files are laid out and cut into lines and rows, and how damaged ones are answered."""
+
+import gzip
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distill.collection import read_passages, read_queries
+from distill.errors import InputError
+from distill.fields import Fields
+from distill.files import find_line, form_of, numbered_lines, numbered_rows
+from distill.run_cache import open_run
+from distill.trec import read_qrels, read_run
+from tests import fuzz_readers
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+
+
+def write(path, content: bytes | str) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def test_a_byte_order_mark_is_skipped_everywhere(tmp_path):
+    run = write(tmp_path / "a.run", BOM + b"q1 Q0 d1 1 2 t\nq2 Q0 d1 1 2 t\n")
+    assert list(read_run(run)) == list(open_run(run)) == ["q1", "q2"]
+    assert read_qrels(write(tmp_path / "q.txt", BOM + b"q1 0 d1 1\n")) == {"q1": {"d1": 1}}
+    assert read_qrels(write(tmp_path / "b.txt", BOM + b"query-id\tcorpus-id\tscore\nq1\td1\t1\n")) == {"q1": {"d1": 1}}
+    assert read_queries(write(tmp_path / "q.tsv", BOM + b"q1\ta bee\n")) == {"q1": "a bee"}
+    assert read_queries(write(tmp_path / "q.csv", BOM + b"id,text\nq1,a bee\n")) == {"q1": "a bee"}
+    assert read_passages(write(tmp_path / "p.jsonl", BOM + b'{"_id": "d1", "text": "x"}\n'), {"d1"}) == {"d1": "x"}
+    assert read_queries(write(tmp_path / "q.tsv.gz", gzip.compress(BOM + b"q1\ta bee\n"))) == {"q1": "a bee"}
+
+
+def test_a_line_ends_with_a_line_feed_alone(tmp_path):
+    text = "d1\tone\rpart\u2028and\x85another\x0b\r\nd2\ttwo\r\n"
+    assert read_passages(write(tmp_path / "p.tsv", text), {"d1", "d2"}) == {"d1": "one part and another", "d2": "two"}
+    path = write(tmp_path / "a.txt", "a\n\n \t\r\nb\rc\r\n")
+    assert list(numbered_lines(path)) == [(f"{path}:1", b"a"), (f"{path}:4", b"b\rc")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("a.txt", b'{"a": 1}\n', "jsonl"),
+        ("a.json", b'{"a": 1}\n', "jsonl"),
+        ("a.csv.gz", gzip.compress(b"id,text\n"), "csv"),
+        ("a.run", gzip.compress(b"q Q0 d 1 1 t\n"), "lines"),  # packed, whatever its name
+        ("a.tsv", b"{x}\tbraces\n", "lines"),
+        ("a.jsonl", b"oops\n", "jsonl"),
+        ("a.txt", b"", "lines"),
+    ],
+)
+def test_the_form_of_a_file_is_found_by_its_content_and_name(tmp_path, name, content, form):
+    assert form_of(write(tmp_path / name, content)) == form
+
+
+def test_a_json_array_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(
+        InputError, match="a.json:1: is a JSON array: write one object a line, as `jq -c '.\\[\\]'` does"
+    ):
+        read_queries(write(tmp_path / "a.json", '[{"_id": "1", "text": "x"}]'))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"_id": "1", "_id": "2", "text": "x"}', "a.jsonl:1: .*`_id` comes twice"),
+        ('{"_id": "1", "text": "x", "n": ' + "1" * 5000 + "}", "a.jsonl:1: is no JSON that can be read"),
+        ("[" * 100_000, "a.jsonl:1: is no JSON that can be read: it is nested too deep"),
+        ('["_id"]', "a.jsonl:1: is no JSON object"),
+        ('{"_id": "1", "text": "\\ud800"}', "a.jsonl:1: `text` holds half a character"),
+        ('{"_id": 1.5, "text": "x"}', "a.jsonl:1: _id is a number with a fraction"),
+        ('{"_id": "1 2", "text": "x"}', "a.jsonl:1: _id '1 2' holds a blank"),
+    ],
+)
+def test_odd_json_is_answered_with_one_line(tmp_path, line, message):
+    with pytest.raises(InputError, match=message):
+        read_queries(write(tmp_path / "a.jsonl", line + "\n"))
+
+
+def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
+    path = write(tmp_path / "a.csv", 'sku,title,body\r\nx1,"Bees, ""honey""","fly\nhome"\r\nx2,,ants\r\n')
+    assert list(numbered_rows(path))[1][0] == f"{path}:4"  # of the record's first line
+    fields = Fields("sku", ("title", "body"))
+    assert read_passages(path, {"x1", "x2"}, fields) == {"x1": 'Bees, "honey" fly home', "x2": "ants"}
+    semicolons = write(tmp_path / "b.csv", "id;text\n1;a bee, say\n")
+    assert read_queries(semicolons) == {"1": "a bee, say"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "id,text\n1,a,b\n", "a.csv:2: 3 columns, where the header has 2"),
+        ("a.csv", "id,text,id\n1,a,b\n", "a.csv:1: two columns are called 'id'"),
+        ("a.csv", 'id,text\n1,"a"b\n', "a.csv:2: is no CSV"),
+        ("a.csv", b"id,text\n1,\xff\n", "a.csv:2: cannot be read"),
+        ("a.tsv", "1,a bee\n", "a.tsv:1: one column instead of two: expected `id<TAB>text`; of CSV, let the name end"),
+        ("a.tsv", "id\ttitle\ttext\n1\ta\n", "a.tsv:2: 2 columns, where the header has 3"),
+    ],
+)
+def test_bad_columns_are_answered_with_file_line_and_reason(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message):
+        read_queries(write(tmp_path / name, content))
+
+
+def test_a_header_of_usual_names_is_no_text(tmp_path):
+    assert read_queries(write(tmp_path / "a.tsv", "qid\tquery\nq1\ta bee\n")) == {"q1": "a bee"}
+    assert read_queries(write(tmp_path / "b.tsv", "id\ttitle\ttext\nq1\ta\tbee\n")) == {"q1": "a bee"}
+    assert read_queries(write(tmp_path / "c.tsv", "id\tof a bee\nq1\ta bee\n")) == {"id": "of a bee", "q1": "a bee"}
+
+
+def test_a_named_field_that_no_row_has_is_refused(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"id": "1", "body": "x"}\n')
+    with pytest.raises(InputError, match="a.jsonl: no row has a field 'titel': check text_fields"):
+        read_passages(path, {"1"}, Fields(None, ("titel", "body")))
+
+
+def test_passages_may_lie_in_parquet(tmp_path):
+    pq.write_table(pa.table({"docid": [1, 2], "title": ["a", None], "text": ["bee", "ant"]}), tmp_path / "p.parquet")
+    assert read_passages(str(tmp_path / "p.parquet"), {"1", "2"}) == {"1": "a bee", "2": "ant"}
+
+
+@pytest.mark.parametrize("reader", [read_run, open_run], ids=["small", "large"])
+def test_cut_and_damaged_files_are_answered_with_one_line(tmp_path, reader):
+    rng = random.Random(0)
+    lines = "".join(f"q{n} Q0 d{rng.random()} 1 {rng.random()} t\n" for n in range(500)).encode()
+    packed = gzip.compress(lines)
+    pq.write_table(
+        pa.table(
+            {
+                "query_id": [f"q{n}" for n in range(500)],
+                "doc_id": ["d"] * 500,
+                "score": [rng.random() for _ in range(500)],
+            }
+        ),
+        tmp_path / "whole.parquet",
+    )
+    columns = (tmp_path / "whole.parquet").read_bytes()
+    damaged = packed[: len(packed) // 2], packed[:2000] + b"\0\0\0\0" + packed[2004:], packed[:1]
+    for number, content in enumerate(damaged):
+        with pytest.raises(InputError, match=rf"{number}.run.gz:\d+: cannot be read"):
+            reader(write(tmp_path / f"{number}.run.gz", content))
+    for number, content in enumerate((columns[: len(columns) // 2], columns[:200] + b"\xff" * 50 + columns[250:], b"")):
+        with pytest.raises(InputError, match=rf"{number}.parquet: (is no parquet file|cannot be read)"):
+            reader(write(tmp_path / f"{number}.parquet", content))
+
+
+TWO = {"query_id": ["q", "q"], "doc_id": ["a", "b"], "score": [2.0, 1.0]}
+STAMPS = pa.array([1, 2], pa.timestamp("s"))
+
+
+@pytest.mark.parametrize("reader", [read_run, open_run], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("query_id", ["q", None], "row 2: query_id is missing"),
+        ("query_id", ["q", "q\nforged"], "row 2: query_id .* holds a line's end"),
+        ("doc_id", ["a", "a b"], "row 2: doc_id 'a b' holds a blank"),
+        ("doc_id", ["a", ""], "row 2: doc_id is empty"),
+        ("query_id", [1.0, 2.0], " column query_id holds double: ids must be text or whole numbers"),
+        ("query_id", [b"q", b"q"], " column query_id holds binary"),
+        ("query_id", [True, False], " column query_id holds bool"),
+        ("query_id", [["q"], ["q"]], " column query_id holds list"),
+        ("query_id", [None, None], " column query_id holds null"),
+        ("score", [1.0, None], "row 2: score None is no number"),
+        ("score", [1.0, float("nan")], "row 2: score nan is not finite"),
+        ("score", STAMPS, " column score holds timestamp"),
+        ("score", ["1", "2"], " column score holds string: expected numbers"),
+        ("score", [{"a": 1}] * 2, " column score holds struct"),
+    ],
+)
+def test_odd_parquet_columns_are_refused(tmp_path, reader, column, values, message):
+    pq.write_table(pa.table(TWO | {column: values}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=f"a.parquet:{message}"):
+        reader(str(tmp_path / "a.parquet"))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.Table.from_arrays(
+        [pa.array(["q"]), pa.array(["p"]), pa.array(["d"])], ["query_id", "query_id", "doc_id"]
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    for reader in (read_run, open_run):
+        with pytest.raises(InputError, match="a.parquet: two columns are called 'query_id'"):
+            reader(str(tmp_path / "a.parquet"))
+
+
+def test_whole_numbers_and_dictionaries_are_ids_in_parquet(tmp_path):
+    columns = {"qid": pa.array(["q", "q"]).dictionary_encode(), "docid": [1, 2], "rank": [2, 1]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    for reader in (read_run, open_run):
+        assert reader(str(tmp_path / "a.parquet"))["q"].doc_ids == ["2", "1"]
+
+
+def test_a_csv_run_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(InputError, match="a.run:1: 1 column instead of six: .*write parquet with query_id"):
+        read_run(write(tmp_path / "a.run", "query_id,doc_id,score\nq,d,1\n"))
+
+
+def test_an_id_of_ten_million_characters_is_refused_at_once(tmp_path):
+    path = write(tmp_path / "a.run", b"q Q0 " + b"d" * 10**7 + b" 1 2.0 t\n")
+    for reader in (read_run, open_run):
+        with pytest.raises(InputError, match="a.run:1: passage id has 10000000 characters: an id may have 2048"):
+            reader(path)
+
+
+def test_a_line_is_found_by_its_columns(tmp_path):
+    path = write(tmp_path / "a.run", "q1 Q0 d1 1 2 t\nq1 Q0 d2 1 2 t\n")
+    assert find_line(path, "q1", "d2") == f"{path}:2"
+    assert find_line("no-such-file", "q1") == "no-such-file"
+
+
+def test_small_and_large_readers_agree_on_whatever_comes(monkeypatch, tmp_path):
+    monkeypatch.setattr("distill.token_cache.portable", lambda _: "bytes")
+    monkeypatch.setattr("distill.token_cache.token_type", lambda _: fuzz_readers.np.dtype("uint16"))
+    monkeypatch.setattr("distill.token_cache._encode_in_processes", fuzz_readers._encode_here)
+    for name in ("BLOCK_BYTES", "BLOCK_ROWS"):
+        monkeypatch.setattr(f"distill.run_cache.{name}", 100)  # the fuzzer sets them, and they are set back
+    counts = fuzz_readers.main(num_cases=4000, seed=0)
+    assert sum(counts.values()) == 4000
+    assert all(counts[f"{kind}: {end}"] > 50 for kind in ("check_run", "check_texts") for end in ("read", "refused"))

@@ -1,0 +1,54 @@
+"""The learning rate over the steps: a warm-up in steps or as a share of them, and what takes up the whole run."""
+
+import pytest
+from conftest import compose_config
+
+from distill.config import check_train, refuse_renamed
+from distill.errors import InputError
+from distill.optim import lr_factor, warmup_steps, warn_of_warmup
+
+
+@pytest.mark.parametrize(
+    ("warmup", "num_steps", "steps"),
+    [(0.1, 15, 2), (0.1, 30, 3), (0.1, 4, 0), (0.5, 7, 4), (0, 80, 0), (1, 80, 1), (20, 80, 20), (100, 15, 100)],
+)
+def test_below_1_a_warmup_is_a_share_of_the_steps(warmup, num_steps, steps):
+    assert warmup_steps(warmup, num_steps) == steps
+
+
+def test_the_learning_rate_rises_over_the_warmup_and_then_falls_to_0():
+    factors = [lr_factor("linear", step, 2, 6) for step in range(6)]
+    assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "nan", "inf", "-0.1"])
+def test_a_warmup_that_is_neither_a_share_nor_a_number_of_steps_is_refused(value):
+    with pytest.raises(InputError, match=rf"optimizer.warmup={float(value)}: must be a share of the steps below 1"):
+        check_train(compose_config("train", f"optimizer.warmup={value}"))
+
+
+def test_own_corpus_warms_up_over_a_tenth_of_its_steps_and_the_sample_over_20():
+    own = ["data.passages=p", "data.queries=q", "teacher.path=t", "teacher.first_stage=f"]
+    assert compose_config("train", "experiment=own-corpus", *own).optimizer.warmup == 0.1
+    assert compose_config("train").optimizer.warmup == 20
+    assert compose_config("train", "experiment=comparison/ranknet").optimizer.warmup == 5000
+
+
+def test_a_warmup_that_reaches_the_steps_is_said_before_training(caplog):
+    cfg = compose_config("train", "optimizer.warmup=100", "optimizer.lr=1e-5").optimizer
+    warn_of_warmup(cfg, 101)
+    assert not caplog.messages
+    warn_of_warmup(cfg, 15)
+    assert caplog.messages == [
+        "optimizer.warmup=100 reaches this run's 15 steps: the learning rate only rises, to 1.5e-06 of 1e-05: "
+        "lower it, as in optimizer.warmup=0.1, or train for more steps"
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_the_old_name_of_the_warmup_is_answered_with_the_new_one(prefix):
+    with pytest.raises(
+        InputError, match="optimizer.warmup_steps=50: is optimizer.warmup now, .*: write optimizer.warmup=50"
+    ):
+        refuse_renamed(["loss=adrmse", f"{prefix}optimizer.warmup_steps=50"])
+    refuse_renamed(["loss=adrmse", "optimizer.warmup=50", "resume=outputs/warmup_steps"])
