@@ -237,17 +237,16 @@ def test_the_tasks_of_a_suite_are_kept_and_a_moved_file_of_one_can_be_named(coll
     assert refused(changes(cfg, without), command_of(cfg), resumed=True) == {"task.tasks.b.run": ("B.run", None)}
 
 
-def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaults(tmp_path, monkeypatch):
+def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaults(tmp_path):
     directory = tmp_path / "run"
-    started(directory, "optimizer.warmup_steps=7")
+    started(directory, "optimizer.warmup=7")
     path = directory / "config.yaml"
     saved = yaml.safe_load(path.read_text())
-    saved["optimizer"]["earlier_steps"] = saved["optimizer"].pop("warmup_steps")
+    saved["optimizer"]["warmup_steps"] = int(saved["optimizer"].pop("warmup"))
     del saved["licence"], saved["model"]["dropout"], saved["model"]["layout"]
     path.write_text(yaml.safe_dump(saved))
-    monkeypatch.setattr("distill.resuming.RENAMED", {"optimizer.earlier_steps": "optimizer.warmup_steps"})
     found = resumed(directory)
-    assert (found.optimizer.warmup_steps, found.model.dropout, found.model.layout) == (7, None, "auto")
+    assert (found.optimizer.warmup, found.model.dropout, found.model.layout) == (7, None, "auto")
     assert changes(OmegaConf.load(path), found) == {}
     path.write_text(path.read_text() + "surprise: 1\n")
     with pytest.raises(InputError, match="Key 'surprise' not in 'TrainConfig': see `--cfg job`"):
@@ -275,7 +274,7 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, name, message):
 
 def test_a_run_of_more_steps_goes_on_from_its_end_and_says_what_the_schedule_does(file_overrides, tmp_path, caplog):
     directory = tmp_path / "run"
-    overrides = [*file_overrides, "optimizer.schedule=linear", "optimizer.warmup_steps=2"]
+    overrides = [*file_overrides, "optimizer.schedule=linear", "optimizer.warmup=2"]
     first = train(compose_config("train", *overrides), directory)
     before = (directory / "results.json").read_bytes()
     with caplog.at_level("INFO"):
