@@ -4,7 +4,8 @@
     python report.py runs=[DIR1,DIR2] metrics=[test/*/nDCG@10] baseline=loss=ranknet compare=loss.name
 
 Each directory is searched for the runs of train.py and evaluate.py. Prints the table, and leaves index.html
-(everything, in one file), results.md, results.tex, results.csv, comparison.csv and figures/ in its output directory.
+(everything, in one file), report.yaml (its configuration), results.md, results.tex, results.csv, comparison.csv and
+figures/ in its output directory.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -19,7 +20,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from distill.config import check_report, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
@@ -39,6 +40,8 @@ def report(cfg: DictConfig, directory: Path) -> None:
     from distill.report.runs import read_runs
     from distill.report.table import choose_columns, make_table, mark_significance
 
+    if (directory / "config.yaml").exists():
+        raise InputError(f"output={directory}: holds a run: choose another directory for the report")
     runs, unfinished = read_runs([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
     log.info("%d runs, and %d unfinished", len(runs), len(unfinished))
     for path in unfinished:
@@ -70,6 +73,7 @@ def report(cfg: DictConfig, directory: Path) -> None:
     (directory / "results.tex").write_text(formats.to_latex(table), encoding="utf-8")
     (directory / "results.csv").write_text(formats.to_csv(table), encoding="utf-8")
     (directory / "index.html").write_text(to_html(page), encoding="utf-8")
+    OmegaConf.save(cfg, directory / "report.yaml")
     print(markdown)
     log.info("page: %s", directory / "index.html")
 
@@ -106,10 +110,7 @@ def main(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_report(cfg)
-        directory = run_directory()
-        if (directory / "config.yaml").is_file():
-            raise InputError(f"output={directory}: holds a run: choose another directory for the report")
-        report(cfg, directory)
+        report(cfg, run_directory())
 
 
 def quote_value(argument: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, compose_config
+from omegaconf import OmegaConf
 
 from distill.config import check_report
 from distill.errors import InputError
@@ -406,6 +407,13 @@ def test_a_wrong_option_is_answered_with_key_value_and_remedy(tmp_path, override
         report_on(runs, override)
 
 
+def test_a_report_is_not_written_into_the_directory_of_a_run(tmp_path):
+    runs = make_grid(tmp_path / "runs", {("lce", 1): [0.5]})
+    with pytest.raises(InputError, match="lce-1-0: holds a run: choose another directory for the report"):
+        report_on(runs, out=runs / "lce-1-0")
+    assert {path.name for path in (runs / "lce-1-0").iterdir()} <= {"config.yaml", "results.json"}
+
+
 def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_path):
     make_grid(tmp_path / "depth=1", {("lce", 1): [0.5]})
     (tmp_path / "empty").mkdir()
@@ -415,7 +423,8 @@ def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_p
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
     assert f"error: runs={tmp_path / 'empty'}: no run directory there or below" in done.stderr
-    assert (tmp_path / "out" / "index.html").is_file()
+    assert (tmp_path / "out" / "index.html").is_file() and not (tmp_path / "out" / ".hydra").exists()
+    assert OmegaConf.load(tmp_path / "out" / "report.yaml").runs == str(tmp_path / "depth=1")
 
 
 def test_a_value_with_an_equals_sign_is_quoted_for_hydra():
