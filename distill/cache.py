@@ -37,7 +37,7 @@ def file_state(path: str) -> dict:
 
 def source_state(source: str) -> dict:
     """Return what tells one version of a source from another: a file's state, or an `ir_datasets` id as it stands."""
-    return file_state(source) if Path(source).is_file() else {"ir_datasets": source}
+    return file_state(source) if os.path.isfile(source) else {"ir_datasets": source}
 
 
 def make_once(directory: Path, write: Callable[[Path], None]) -> Path:

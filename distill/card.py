@@ -7,6 +7,7 @@ The Hub reads the YAML at its head: https://huggingface.co/docs/hub/model-cards
 """
 
 import importlib.metadata
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,7 +119,7 @@ def _base_model(backbone: str) -> str | None:
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
-    if not Path(backbone).is_dir():
+    if not os.path.isdir(backbone):
         return backbone
     try:
         base = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8")).data.base_model

@@ -12,8 +12,8 @@ a collection give the same text.
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from distill.errors import InputError
 from distill.fields import ID_NAMES, TEXT_NAMES, Fields, checked_id
@@ -110,7 +110,7 @@ def drop_empty(run: Run, passages: Texts, name: str) -> Run:
 
 
 def _read_texts(source: str, kind: str, ids: set[str] | None, fields: Fields) -> Texts:
-    if ids is not None and not Path(source).is_file():
+    if ids is not None and not os.path.isfile(source):
         docs = ir_datasets_records(source, "docs", sorted(ids))
         return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in docs}
     texts: Texts = {}
@@ -135,7 +135,7 @@ def _unique_rows(source: str, kind: str, fields: Fields) -> Iterator[tuple[str, 
 
 def _rows(source: str, kind: str, fields: Fields) -> Iterator[tuple[str, str, str]]:
     """Yield (place, id, text) of the "queries" or "passages" of a file or an `ir_datasets` id."""
-    if Path(source).is_file():
+    if os.path.isfile(source):
         return _file_rows(source, kind, fields)
     if kind == "queries":
         records = ir_datasets_records(source, "queries")

@@ -572,7 +572,7 @@ def check_report(cfg: DictConfig) -> None:
 
 def check_resume(cfg: DictConfig, needs: str, noun: str) -> None:
     """Raise InputError where a directory is to be resumed that lacks the file which that needs."""
-    if cfg.resume is not None and not (Path(cfg.resume) / needs).is_file():
+    if cfg.resume is not None and not os.path.isfile(Path(cfg.resume) / needs):  # False for an impossible name, too
         article = "an" if noun[0] in "ae" else "a"
         raise InputError(f"resume={cfg.resume}: no {needs} there: give the output directory of {article} {noun}")
 
@@ -728,5 +728,6 @@ def _check_source(cfg: DictConfig, key: str, required: bool = False, prefix: str
         return
     if is_remote(value):
         return
-    if not Path(value).is_file() and (is_path(value) or Path(value).is_dir()):
+    # os.path answers False for a name that no file can have; Path.is_file raises OSError
+    if not os.path.isfile(value) and (is_path(value) or os.path.isdir(value)):
         raise InputError(f"{prefix}{key}={value}: no such file: check the path (it is read from {Path.cwd()})")

@@ -12,9 +12,9 @@ Whatever is damaged raises InputError with the file and, where it has lines, the
 import csv
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from distill.errors import InputError
@@ -231,7 +231,7 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
 
 def find_line(source: str, *values: str) -> str:
     """Return "path:number" of the first line whose columns hold all values, for an error message; else the source."""
-    if Path(source).is_file() and form_of(source) == "lines":
+    if os.path.isfile(source) and form_of(source) == "lines":
         wanted = {value.encode() for value in values}
         for place, line in numbered_lines(source):
             if wanted <= set(line.split()):

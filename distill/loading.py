@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
     from transformers import AutoTokenizer
 
     quiet_transformers()
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         check_tokenizer_files(Path(name))
     with explained(name):
         tokenizer = AutoTokenizer.from_pretrained(

@@ -285,7 +285,7 @@ class CrossEncoder(nn.Module):
 
         Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
         """
-        parts = open_directory(Path(name) if Path(name).is_dir() else _download(name), prompt)
+        parts = open_directory(Path(name) if os.path.isdir(name) else _download(name), prompt)
         # Without lengths of their own, query and passage may each take all of a pair
         query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
         template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
@@ -370,7 +370,7 @@ def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
 
 def _find_head(name: str, revision: str | None) -> Path | None:
     """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         file = Path(name) / HEAD_FILE
         return file if file.is_file() else None
     from huggingface_hub import hf_hub_download

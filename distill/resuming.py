@@ -6,6 +6,7 @@ changes(read_config(directory), cfg)        # {"seed": (0, 1)}
 
 import copy
 import dataclasses
+import os
 from dataclasses import dataclass, fields, is_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -145,7 +146,7 @@ def _is_allowed(key: str, old: Any, new: Any, command: Command, resumed: bool) -
     if key in command.steps:
         return new > old
     if key == "backbone.name":  # the checkpoint has the weights: a directory that was moved
-        return Path(new).is_dir()
+        return os.path.isdir(new)
     return any(fnmatchcase(key, pattern) for pattern in command.moved)
 
 

@@ -14,6 +14,7 @@ import contextlib
 import csv
 import importlib
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
 
     Raises InputError for a missing file, a header without `query_id` or measures, and a bad line.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such file: give the per-query CSV that evaluate.py writes")
     rows = ((place, _split(place, line)) for place, line in text_lines(str(path)))
     place, header = next(rows, (f"{path}:1", []))

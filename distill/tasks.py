@@ -12,6 +12,7 @@ A suite's means are taken over corpora; within a corpus, over all queries of all
 import csv
 import logging
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
         depth = (depth or BM25_DEPTH) + cfg.drop_identical
         run = bm25_run(cfg.passages, judged, depth, fields=Fields.of(cfg))
-    elif is_path(cfg.run) and not Path(cfg.run).is_file():
+    elif is_path(cfg.run) and not os.path.isfile(cfg.run):
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
         run = read_run(cfg.run)

@@ -8,6 +8,7 @@ with Tracker(cfg) as tracker:                       # an exception inside ends t
 
 import json
 import logging
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -117,7 +118,7 @@ def _logged_by(line: str, step: int) -> bool:
 def _source_artifact(backbone: str) -> str | None:
     """Return the artifact that a backbone is, where it is the model directory of a run that logged one."""
     path = Path(backbone).parent / ARTIFACT_FILE
-    return path.read_text().strip() if Path(backbone).is_dir() and path.is_file() else None
+    return path.read_text().strip() if os.path.isdir(backbone) and path.is_file() else None
 
 
 def _main_choices(cfg: DictConfig) -> dict[str, str | int | None]:

@@ -11,6 +11,7 @@ with file, line and reason. Large files are read into a cache on disk once (dist
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def read_run(source: str) -> Run:
 
     Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
     """
-    if Path(source).is_file():
+    if os.path.isfile(source):
         size = Path(source).stat().st_size * (PACKED if source.endswith((".gz", ".parquet")) else 1)
         if size > LARGE_FILE:
             from distill.run_cache import open_run  # here: small runs do without pyarrow
@@ -130,7 +131,7 @@ def read_qrels(source: str) -> Qrels:
 
     Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
     """
-    rows = _qrels_rows(source) if Path(source).is_file() else _ir_datasets_qrels_rows(source)
+    rows = _qrels_rows(source) if os.path.isfile(source) else _ir_datasets_qrels_rows(source)
     qrels: Qrels = {}
     for place, query_id, doc_id, grade in rows:
         grades = qrels.setdefault(query_id, {})

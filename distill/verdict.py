@@ -11,6 +11,7 @@ model. Where nothing is judged, it is Kendall's tau with the teacher over traini
 
 import json
 import logging
+import os
 from pathlib import Path
 from statistics import fmean
 
@@ -218,7 +219,7 @@ def _read_first_stage(cfg: DictConfig):
     source = cfg.teacher.first_stage
     if source is None:
         return None
-    if not needs_first_stage(cfg) and not (Path(source).is_file() and Path(source).stat().st_size <= LARGE_FILE):
+    if not needs_first_stage(cfg) and not (os.path.isfile(source) and Path(source).stat().st_size <= LARGE_FILE):
         return None
     try:
         return read_run(local_file(source) if is_remote(source) else source)

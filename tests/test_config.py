@@ -287,3 +287,11 @@ def test_help_and_the_composed_configuration_wait_for_nothing_large(entry_point,
     imported = {line.rsplit("|")[-1].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
     assert "hydra" in imported
     assert not {"torch", "transformers", "pyarrow", "pandas", "matplotlib", "wandb", "ir_datasets"} & imported
+
+
+@pytest.mark.parametrize("value", ["x" * 5000 + ".run", "'a\0b.run'"], ids=["long", "NUL"])
+def test_a_name_that_no_file_can_have_is_answered_with_one_line(value):
+    sources = [f"task.{name}=conf/train.yaml" for name in ("passages", "queries", "qrels")]
+    with pytest.raises(InputError, match="^task.run=.* no such file: check the path") as caught:
+        check_evaluate(compose_config("evaluate", "task=files", *sources, f"task.run={value}"))
+    assert len(str(caught.value)) < 500

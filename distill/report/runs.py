@@ -5,9 +5,9 @@ runs[0].config["loss.name"], runs[0].results["test/sample/nDCG@10"]
 """
 
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[Path]]:
     """
     found: dict[Path, Path] = {}  # resolved -> as it was given: one run may lie below two of the directories
     for directory in directories:
-        if not Path(directory).is_dir():
+        if not os.path.isdir(directory):
             raise InputError(f"runs={directory}: no such directory (it is looked up from {Path.cwd()})")
         for path in _find_runs(Path(directory)):
             found.setdefault(path.resolve(), path)
@@ -122,10 +122,13 @@ def read_results(path: Path) -> dict[str, float]:
         raise InputError(f"{path}:{error.lineno}: is no JSON ({error.msg}): restore the file, or remove it") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:1: is no UTF-8 text ({error.reason}): restore the file, or remove it") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or depth
+        raise InputError(f"{path}:1: is no JSON that can be read ({error}): restore the file, or remove it") from None
     if not isinstance(results, dict):
         raise InputError(f"{path}:1: holds no object: expected metric names and numbers")
     for name, value in results.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) <= sys.float_info.max:  # NaN and whole numbers beyond it, too
             line = text[: text.find(json.dumps(name))].count("\n") + 1
             raise InputError(f"{path}:{line}: {name} is {json.dumps(value)}: expected a finite number")
     return {name: float(value) for name, value in results.items()}
