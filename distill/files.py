@@ -34,14 +34,18 @@ def open_bytes(path: str) -> BinaryIO:
 
 def numbered_lines(path: str) -> Iterator[tuple[str, bytes]]:
     """Yield ("path:number", line) of every line that is not blank, without its end; raises InputError for damage."""
+    for number, line in _raw_lines(path):
+        if line.strip():
+            yield f"{path}:{number}", line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _raw_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of every line from 1, and the line with its end, without a byte order mark."""
     number = 0
     try:
         with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(BYTE_ORDER_MARK)
-                if line.strip():
-                    yield f"{path}:{number}", line.removesuffix(b"\n").removesuffix(b"\r")
+                yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
     except DAMAGE as error:
         raise unreadable(f"{path}:{number + 1}", error) from None
 
@@ -160,7 +164,8 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
     first = next(text_lines(path), ("", ""))[1]
     delimiter = ";" if ";" in first and "," not in first else ","
     csv.field_size_limit(MAX_CELL)
-    reader = csv.reader(_csv_lines(path), delimiter=delimiter, strict=True)
+    lines = (as_text(line, f"{path}:{number}") for number, line in _raw_lines(path))  # a cell may go over several
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names, number = None, 1
     while True:
         place = f"{path}:{number}"
@@ -177,18 +182,6 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
             names = unique_names(cells, place)
         else:
             yield place, _row(names, cells, place)
-
-
-def _csv_lines(path: str) -> Iterator[str]:
-    """Yield all lines with their ends: a cell in quotes may go over several."""
-    number = 0
-    try:
-        with open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
-                line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-                yield as_text(line, f"{path}:{number}")
-    except DAMAGE as error:
-        raise unreadable(f"{path}:{number + 1}", error) from None
 
 
 def open_parquet(path: str):

@@ -201,7 +201,7 @@ def run_rows(path: str) -> Iterator[RunRow]:
     """Yield (place, query_id, doc_id, score, rank) of every line of a run file; raises InputError for a bad one."""
     form = form_of(path)
     if form == "parquet" and not is_inline_file(path):
-        from distill.run_cache import parquet_run_rows  # here: small runs do without pyarrow
+        from distill.run_cache import parquet_run_rows  # here: other small runs do without pyarrow
 
         yield from parquet_run_rows(path)
     elif form == "lines":
