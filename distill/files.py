@@ -163,16 +163,18 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
     """Yield the rows of a CSV file with a header; between cells stand commas or, as the header tells, semicolons."""
     first = next(text_lines(path), ("", ""))[1]
     delimiter = ";" if ";" in first and "," not in first else ","
-    csv.field_size_limit(MAX_CELL)
     lines = (as_text(line, f"{path}:{number}") for number, line in _raw_lines(path))  # a cell may go over several
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names, number = None, 1
     while True:
         place = f"{path}:{number}"
+        others_limit = csv.field_size_limit(MAX_CELL)  # one for the whole process, which others rely on
         try:
             cells = next(reader, None)
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+        finally:
+            csv.field_size_limit(others_limit)
         number = reader.line_num + 1
         if cells is None:
             return

@@ -62,10 +62,10 @@ def test_the_command_writes_int8_and_it_is_evaluated(tmp_path):
     int8 = CrossEncoder.from_pretrained(str(tmp_path / "int8"))
     found = dict(zip(*int8.rank("how do bees find home", passages), strict=True))
     assert all(found[place] == pytest.approx(expected[place], abs=0.1) for place in expected)
-    options = [f"model={tmp_path / 'int8'}", f"hydra.run.dir={tmp_path / 'out'}", "task.depth=5"]
-    assert call("evaluate.py", *options).returncode == 0
+    options = [f"model={tmp_path / 'int8'}", "task.depth=5"]
+    assert call("evaluate.py", *options, f"hydra.run.dir={tmp_path / 'out'}").returncode == 0
     assert json.loads((tmp_path / "out" / "results.json").read_text())["test/sample/nDCG@10"] > 0
-    run = call("evaluate.py", *options, "precision=bfloat16")
+    run = call("evaluate.py", *options, "precision=bfloat16", f"hydra.run.dir={tmp_path / 'half'}")
     assert run.returncode == 2 and "is an ONNX graph, which has its own" in run.stderr
 
 
