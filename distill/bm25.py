@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.cache import cache_directory, key_of, make_once, source_state
+from distill.cache import entry, key_of, make_once, remove, source_state
 from distill.collection import USUAL, Texts, iterate_texts, refuse_twice
 from distill.errors import InputError
 from distill.fields import Fields
@@ -42,7 +42,13 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
     passage is left out, too, and counted. Raises InputError for whatever is wrong with the source, and where no query
     finds a passage.
     """
-    index = _Index(_open_index(source, k1, b, fields))
+    directory = _open_index(source, k1, b, fields)
+    try:
+        index = _Index(directory)
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("%s: cannot be read (%s): made anew", directory, error)
+        remove(directory)
+        index = _Index(_open_index(source, k1, b, fields))
     run: Run = {}
     query_ids = list(queries)
     bar = tqdm(total=len(queries), desc=f"BM25 on {source}", unit="query", disable=silent(len(queries) > AT_ONCE))
@@ -99,8 +105,7 @@ def _words_of(text: str) -> list[str]:
 
 def _open_index(source: str, k1: float, b: float, fields: Fields) -> Path:
     key = key_of(source=source_state(source), k1=k1, b=b, fields=[fields.id, fields.texts], format=FORMAT)
-    name = f"{Path(source).name}-{key}"
-    return make_once(cache_directory() / "bm25" / name, lambda path: _write_index(path, source, k1, b, fields))
+    return make_once(entry("bm25", source, key), lambda path: _write_index(path, source, k1, b, fields))
 
 
 def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fields) -> None:

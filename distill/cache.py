@@ -29,10 +29,19 @@ def key_of(**parts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def entry(kind: str, source: str, key: str) -> Path:
+    """Return where the cache keeps what was made of a source: the beginning of its name, and a key that is unique."""
+    return cache_directory() / kind / f"{Path(source).name[:50]}-{key}"
+
+
 def file_state(path: str) -> dict:
-    """Return what tells one version of a file from another without reading it: path, size and time of change."""
+    """Return what tells one version of a file from another without reading it: path, size and times of change.
+
+    Two times, since a copy may keep the first: st_ctime_ns cannot be set.
+    """
     status = os.stat(path)
-    return {"path": os.path.realpath(path), "size": status.st_size, "changed": status.st_mtime_ns}
+    times = {"changed": status.st_mtime_ns, "status_changed": status.st_ctime_ns}
+    return {"path": os.path.realpath(path), "size": status.st_size, **times}
 
 
 def source_state(source: str) -> dict:
@@ -48,7 +57,12 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
     """
     if directory.is_dir():
         return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory.parent}: cannot be made ({error.strerror}): set DISTILL_CACHE to a directory of yours"
+        ) from None
     with _lock(directory.with_name(directory.name + ".lock")):
         if not directory.is_dir():  # another process may have made it meanwhile
             aside = directory.with_name(directory.name + ".partial")

@@ -13,10 +13,11 @@ a collection give the same text.
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterator
 
 from distill.errors import InputError
-from distill.fields import ID_NAMES, TEXT_NAMES, Fields, checked_id
+from distill.fields import ID_NAMES, TEXT_NAMES, Fields, checked_id, usual_name
 from distill.files import find_line, form_of, numbered_rows, open_parquet, text_lines
 from distill.inline import inline_passages, inline_queries, inline_shape
 from distill.trec import Run, ir_datasets_records
@@ -163,10 +164,16 @@ def _is_inline(path: str, form: str) -> bool:
 
 
 def _has_header(path: str) -> bool:
-    """Whether a file's first line names its columns: an id's usual name, and then only those of texts."""
-    first = next(text_lines(path), ("", ""))[1].lower().split("\t")
+    """Whether a file's first line names its columns.
+
+    It does where an id's usual name is followed by single words, or a word by usual names of texts alone.
+    """
+    first, *rest = next(text_lines(path), ("", ""))[1].split("\t")
     texts = {"title", *(name for names in TEXT_NAMES.values() for name in names)}
-    return len(first) > 1 and first[0].strip() in ID_NAMES and all(name.strip() in texts for name in first[1:])
+    if not rest or not re.fullmatch(r"#?[A-Za-z_-]+", first.strip()):
+        return False
+    words = all(re.fullmatch(r"[A-Za-z_]+", name.strip()) for name in rest)
+    return (usual_name(first) in ID_NAMES and words) or all(usual_name(name) in texts for name in rest)
 
 
 def _tsv_rows(path: str) -> Iterator[tuple[str, str, str]]:

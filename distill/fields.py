@@ -16,13 +16,13 @@ from distill.errors import InputError
 
 MAX_ID = 2048  # characters
 MAX_GRADE = 1000  # trec_eval keeps a counter for each grade up to the highest one
-# White space and control characters of all of Unicode, and the byte order mark, in the syntax of re and RE2 alike
-NOT_IN_ID = "[\\x00-\\x20\\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+# White space, control characters and what changes the direction of text, in the syntax of re and RE2 alike
+NOT_IN_ID = "[\\x00-\\x20\\x7f-\xa0\u1680\u2000-\u200b\u2028-\u202f\u205f\u2066-\u2069\u3000\ufeff]"
 _not_in_id = re.compile(NOT_IN_ID)
 _number = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _whole_number = re.compile(r"[+-]?\d+", re.ASCII)
 
-ID_NAMES = ("_id", "id", "docid", "doc_id", "docno", "pid", "passage_id", "qid", "query_id")
+ID_NAMES = tuple("_id id docid doc_id docno pid passage_id corpus_id document_id qid query_id topic_id".split())
 TEXT_NAMES = {
     "queries": ("text", "query", "question", "title"),
     "passages": ("text", "contents", "passage", "body", "content", "abstract"),
@@ -145,10 +145,15 @@ class Fields:
         return checked_id(row[id_field], place, id_field), " ".join(part for part in parts if part)
 
 
+def usual_name(name: str) -> str:
+    """Return a field's name as it is looked up: doc-id, Doc_ID and #doc_id are one."""
+    return name.strip().lstrip("#").lower().replace("-", "_")
+
+
 @functools.lru_cache(maxsize=1000)
 def _chosen(fields: Fields, known: tuple[str, ...], kind: str) -> tuple[str | None, tuple[str, ...] | None]:
     """The fields of id and text among those that are known; None for what is not there."""
-    lower = {name.lower(): name for name in reversed(known) if isinstance(name, str)}
+    lower = {usual_name(name): name for name in reversed(known) if isinstance(name, str)}
     id_field = fields.id or next((lower[name] for name in ID_NAMES if name in lower), None)
     if fields.texts is not None:
         return id_field, fields.texts

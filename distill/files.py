@@ -26,10 +26,17 @@ MAX_CELL = 2**31 - 1  # characters of a CSV cell; the csv module's own bound is 
 
 def open_bytes(path: str) -> BinaryIO:
     """Open a file for reading bytes, unpacked if its name ends with .gz or it begins as such files do."""
-    file = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    file = _open(path)
     packed = file.read(2) == b"\x1f\x8b" or path.endswith(".gz")
     file.seek(0)
     return gzip.GzipFile(fileobj=file) if packed else file
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
 
 
 def numbered_lines(path: str) -> Iterator[tuple[str, bytes]]:
@@ -74,7 +81,7 @@ def form_of(path: str) -> str:
 
     Raises InputError for a JSON array: rows stand one a line.
     """
-    with open(path, "rb") as file:
+    with _open(path) as file:
         if path.endswith(".parquet") or file.read(4) == b"PAR1":
             return "parquet"
     name = path.removesuffix(".gz")
@@ -83,7 +90,7 @@ def form_of(path: str) -> str:
     place, first = next(numbered_lines(path), ("", b""))
     first = first.strip()
     named_json = name.endswith((".jsonl", ".ndjson", ".json"))
-    if first[:1] == b"[" and name.endswith(".json"):
+    if first[:2] == b"[{" or (first[:1] == b"[" and named_json):
         raise InputError(f"{place}: is a JSON array: write one object a line, as `jq -c '.[]'` does")
     if named_json or (first[:1] == b"{" and _is_json(first)):
         return "jsonl"
@@ -162,7 +169,7 @@ def _row(names: list[str], cells: list[str], place: str) -> dict[str, str]:
 def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
     """Yield the rows of a CSV file with a header; between cells stand commas or, as the header tells, semicolons."""
     first = next(text_lines(path), ("", ""))[1]
-    delimiter = ";" if ";" in first and "," not in first else ","
+    delimiter = max(",;", key=lambda one: _num_cells(first, one))
     lines = (as_text(line, f"{path}:{number}") for number, line in _raw_lines(path))  # a cell may go over several
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names, number = None, 1
@@ -184,6 +191,13 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
             names = unique_names(cells, place)
         else:
             yield place, _row(names, cells, place)
+
+
+def _num_cells(header: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([header], delimiter=delimiter, strict=True), []))
+    except csv.Error:
+        return 0
 
 
 def open_parquet(path: str):

@@ -11,9 +11,9 @@
     {"anchor": ..., "positive": ..., "negative": ..., "negative_2": ...}          sentence-transformers, tuples
 
 Rows come from JSONL, CSV (tuples) or parquet. Such a file stands for queries, passages, qrels (what is labelled as
-relevant) and run at once, wherever one of these is read. Tevatron's and rank_llm's ids are kept, as is the `query_id`
-of sentence-transformers' shapes. Otherwise line n is query "n"; its passages are "n+1", "n+2", … (relevant), "n-1",
-"n-2", … (not relevant), and "n.1", "n.2", … (without labels).
+relevant) and run at once, wherever one of these is read. Tevatron's and rank_llm's ids are kept, and a `query_id` or
+`qid` (but RankGPT's and TWOLAR's, which come more than once). Otherwise line n is query "n"; its passages are "n+1",
+"n+2", … (relevant), "n-1", "n-2", … (not relevant), and "n.1", "n.2", … (without labels).
 """
 
 import re
@@ -43,20 +43,22 @@ class InlineList:
     query: str
     passages: dict[str, str]  # id -> text, K
     scores: list[float]  # K: the teacher's; for ranked passages without scores the negated rank, else 0
-    grades: list[int]  # K: 0 for what is not labelled as relevant
+    grades: list[float]  # K: 0 for what is not labelled as relevant; fractions are no grades, but a teacher's scores
     ranks: list[float]  # K: the rank column of a run, which breaks ties of score; 0 where the order means nothing
     has_own_ids: bool = False  # of passages: several rows may then hold the same one
 
 
 def inline_shape(row: dict) -> str | None:
     """Return the name of the shape that a row has, None where it is none of these."""
+    if "_id" in row and "text" in row:
+        return None  # a text with an id, whatever else it has
     if "retrieved_passages" in row:
         return "ranked"
     if "positive_passages" in row:
         return "tevatron"
-    if "candidates" in row:
+    if isinstance(row.get("candidates"), list) and "query" in row:
         return "rank_llm"
-    if "docs" in row and "query" in row:
+    if isinstance(row.get("docs"), list) and "labels" in row and "query" in row:
         return "docs"
     if isinstance(row.get("pos"), list) or ("pos" in row and "neg" in row):
         return "labelled"
@@ -75,7 +77,7 @@ def inline_lists(rows: Rows) -> Iterator[InlineList]:
             listed = ", ".join(map(str, row)) or "none"
             raise InputError(
                 f"{place}: is no training line: its fields are {listed}: expected `query` with `pos` and `neg`, or one "
-                "of the other shapes in distill/inline.py"
+                "of the other shapes in the README; a run or qrels have columns, and no such fields"
             )
         number = place.rpartition(":")[2].removeprefix("row ")
         yield readers[shape](row, place, number)
@@ -99,7 +101,7 @@ def _labelled(row: dict, place: str, number: str) -> InlineList:
         for key in texts:
             scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(texts[key]), f"`{key}`", place)
     grades = [1] * len(texts["pos"]) + [0] * len(texts["neg"])
-    return _list({"query": row.get("query")}, place, number, passages, scores, grades)
+    return _list(row, place, number, passages, scores, grades)
 
 
 def _ranked(row: dict, place: str, number: str) -> InlineList:
@@ -158,10 +160,7 @@ def _docs(row: dict, place: str, number: str) -> InlineList:
         raise InputError(f"{place}: `docs` is no list of texts, or an empty one")
     labels = _numbers(row.get("labels"), "labels", len(texts), "`docs`", place)
     passages = {f"{number}.{index}": checked_text(text, place, "docs") for index, text in enumerate(texts, start=1)}
-    # Whole numbers are grades; fractions are a teacher's scores alone
-    whole = all(label == int(label) for label in labels)
-    grades = [read_grade(int(label), place) if whole else 0 for label in labels]
-    return _list(row, place, number, passages, labels, grades)
+    return _list(row, place, number, passages, labels, labels)
 
 
 def _tuple(row: dict, place: str, number: str) -> InlineList:
@@ -173,8 +172,8 @@ def _tuple(row: dict, place: str, number: str) -> InlineList:
         passages[f"{number}-{index}"] = checked_text(row[name], place, name)
     key = next((name for name in TUPLE_SCORES if isinstance(row.get(name), list)), None)
     scores = _numbers(row[key], key, len(names), "the tuple", place) if key else []
-    query = {"query": next(row[name] for name in ANCHORS if name in row), "query_id": row.get("query_id")}
-    return _list(query, place, number, passages, scores, [1] + [0] * len(negatives))
+    anchor = next(row[name] for name in ANCHORS if name in row)
+    return _list(row | {"query": anchor}, place, number, passages, scores, [1] + [0] * len(negatives))
 
 
 def _list(
@@ -183,7 +182,7 @@ def _list(
     number: str,
     passages: dict[str, str],
     scores: list[float] | None,
-    grades: list[int] | None,
+    grades: list[float] | None,
     has_own_ids: bool = False,
 ) -> InlineList:
     """Complete a list.
@@ -192,8 +191,8 @@ def _list(
     """
     if not isinstance(row.get("query"), str):
         raise InputError(f"{place}: lacks a `query`, or it is no text")
-    query_id = row.get("query_id")
-    query_id = number if query_id is None else checked_id(query_id, place, "query_id")
+    key = next((key for key in ("query_id", "qid") if row.get(key) is not None), None)
+    query_id = number if key is None else checked_id(row[key], place, key)
     ranks = [0.0] * len(passages) if grades is not None else [float(rank) for rank in range(1, len(passages) + 1)]
     scores = [-rank for rank in ranks] if scores is None else scores or [0.0] * len(passages)
     query = checked_text(row["query"], place, "query")
@@ -240,11 +239,22 @@ def inline_run_rows(rows: Rows) -> Iterator[tuple[str, str, str, float, float]]:
 
 
 def inline_qrels_rows(rows: Rows) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (place, query_id, doc_id, grade) of the relevant passages."""
+    """Yield (place, query_id, doc_id, grade) of the relevant passages; none of lists whose labels are fractions.
+
+    Raises InputError where the labels of some lines are whole numbers, and of others fractions.
+    """
+    whole = None  # whether the lines before have whole numbers
     for one in inline_lists(rows):
+        is_whole = all(grade == int(grade) for grade in one.grades)
+        if whole is not None and whole != is_whole:
+            raise InputError(
+                f"{one.place}: its labels are {'whole numbers' if is_whole else 'fractions'}, those of lines before "
+                "are not: scores are no grades: give whole numbers everywhere to learn from labels"
+            )
+        whole = is_whole
         for doc_id, grade in zip(one.passages, one.grades, strict=True):
-            if grade > 0:
-                yield one.place, one.query_id, doc_id, grade
+            if is_whole and grade > 0:
+                yield one.place, one.query_id, doc_id, read_grade(int(grade), one.place)
 
 
 def inline_queries(rows: Rows) -> Iterator[tuple[str, str, str]]:
@@ -261,7 +271,8 @@ def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
     seen: dict[str, int] = {}  # id -> checksum of its text
     for one in inline_lists(rows):
         for doc_id, text in one.passages.items():
-            checksum = zlib.crc32(text.encode()) if one.has_own_ids else None  # ids made from line numbers are unique
+            # Ids made from line numbers are unique; white space is made equal later
+            checksum = zlib.crc32(" ".join(text.split()).encode()) if one.has_own_ids else None
             if checksum is None or doc_id not in seen:
                 yield one.place, doc_id, text
                 if checksum is not None:

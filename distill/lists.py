@@ -11,6 +11,7 @@ into, lie in the cache on disk; then nothing is read again in a later run.
 
 import itertools
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from distill.cache import cache_directory, key_of, make_once, source_state
+from distill.cache import entry, key_of, make_once, source_state
 from distill.collection import log_left_out, read_passages, read_queries
 from distill.config import needs_first_stage
 from distill.errors import InputError
@@ -94,7 +95,7 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
             "options": source.options,
             "format": FORMAT,
         }
-        directory = cache_directory() / "lists" / f"{cfg.teacher.name}-{key_of(**made_from)}"
+        directory = entry("lists", cfg.teacher.name, key_of(**made_from))
         make_once(directory, lambda path: _write(path, _Join(cfg, source.path, *stores).blocks(source)))
         columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
         columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
@@ -168,7 +169,7 @@ class RankedLists:
                 else f"their own order in {self.path}"
             )
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
-        short, unlabelled, num_tied = [], [], 0
+        short, unlabelled, tied = [], [], []
         for query_id in self.query_ids:
             ranked = self._cut(query_id, self.run[query_id])
             if len(ranked) < 2:
@@ -180,15 +181,21 @@ class RankedLists:
                 else:
                     yield one
             else:
-                num_tied += self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]
+                if self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]:
+                    tied.append(query_id)
                 yield TeacherList(query_id, ranked.doc_ids, ranked.ranks if self.target == "rank" else ranked.scores)
         at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
         log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, len(self))
         log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, len(self))
-        if num_tied and num_tied == len(self) - len(short):
+        if tied and len(tied) == len(self) - len(short):
             raise InputError(
                 f"{self.path}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
                 "pos_scores and neg_scores), or learn from labels with loss=lce"
+            )
+        if tied:
+            log.warning(
+                "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
+                *(self.path, len(tied), len(self), tied[0]),
             )
 
     def _check_sizes(self) -> None:
@@ -238,7 +245,9 @@ class TripleLists:
         self.target = cfg.loss.target
         self.sources = [self.path]
         self.options = {"target": self.target} | {key: cfg.data[key] for key in ("num_queries", "subset_seed")}
-        self.is_large = Path(self.path).stat().st_size > LARGE_FILE
+        if not os.path.isfile(self.path):
+            raise InputError(f"teacher.path={self.path}: no such file: teacher.format=triples reads a file of them")
+        self.is_large = os.path.getsize(self.path) > LARGE_FILE
 
     def __iter__(self) -> Iterator[TeacherList]:
         """Yield one list for each line; raises InputError for a bad one."""
@@ -279,7 +288,7 @@ def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int,
     if num_queries is None:
         return query_ids
     if num_queries > len(query_ids):
-        raise InputError(f"data.num_queries={num_queries} exceeds the {len(query_ids)} queries of {source}: lower it")
+        raise InputError(f"num_queries={num_queries} exceeds the {len(query_ids)} queries of {source}: lower it")
     query_ids.sort()  # a subset must not depend on the order of the file
     chosen = np.random.default_rng(seed).permutation(len(query_ids))[:num_queries]
     return [query_ids[index] for index in sorted(chosen)]
@@ -337,7 +346,7 @@ class _Join:
                 "%s: lacks %d of the relevant passages that %s has missed: left out",
                 *(data.passages, self.num_missing, self.path),
             )
-        log_left_out(self.path, f"queries have no text in {data.queries}", self.no_query, self.num_lists)
+        log_left_out(self.path, f"lists are of queries without a text in {data.queries}", self.no_query, self.num_lists)
         if not any_list:
             raise InputError(f"{self.path}: no training list is left: see the counts in the log above")
 

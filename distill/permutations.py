@@ -78,16 +78,16 @@ def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> R
         if not isinstance(answer, str):
             raise InputError(f"{path}: answer {number} is no text: expected one such as `[3] > [1] > [2]`")
         ranked = first_stage[query_id]
-        order, is_whole = parse_permutation(answer, len(ranked))
-        num_repaired += not is_whole
-        if re.search(r"\d", answer):
+        order, faults = mend_permutation(answer, len(ranked))
+        num_repaired += bool(faults)
+        if "unusable" not in faults:
             scores = -np.arange(1.0, len(order) + 1)
             run[query_id] = RankedList.in_order([ranked.doc_ids[place] for place in order], scores)
     if not run:
         raise InputError(f"{path}: no answer names a passage: expected answers such as `[3] > [1] > [2]`")
     if num_repaired:
         log.warning(
-            "%s: %d of %d answers are no whole permutation: mended; %d without any number left out",
+            "%s: %d of %d answers are no whole permutation: mended; %d that name no passage left out",
             *(path, num_repaired, len(answers), len(answers) - len(run)),
         )
     return run

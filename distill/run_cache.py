@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from distill.cache import cache_directory, key_of, make_once, source_state
+from distill.cache import entry, key_of, make_once, source_state
 from distill.errors import InputError
 from distill.fields import MAX_ID, NOT_IN_ID, checked_id, read_number
 from distill.files import BYTE_ORDER_MARK, DAMAGE, form_of, open_bytes, open_parquet, parquet_batches, unreadable
@@ -100,9 +100,7 @@ def open_run(source: str) -> CachedRun:
     Raises InputError, with file, line and reason, for what `read_run` refuses.
     """
     key = key_of(source=source_state(source), format=FORMAT)
-    return CachedRun(
-        make_once(cache_directory() / "runs" / f"{Path(source).name}-{key}", lambda path: _write(path, source))
-    )
+    return CachedRun(make_once(entry("runs", source, key), lambda path: _write(path, source)))
 
 
 def _write(directory: Path, source: str) -> None:
@@ -307,6 +305,9 @@ def _parquet_tables(source: str) -> Iterator[tuple[int, pa.Table]]:
     """Yield (number of the first row, wanted columns) of a parquet run; raises InputError for a bad column or value."""
     known = open_parquet(source).schema_arrow.names
     spelled = {name: [other for other in others if other in known] for name, others in PARQUET_NAMES.items()}
+    for others in spelled.values():
+        if len(others) > 1:
+            raise InputError(f"{source}: has columns {' and '.join(others)}, which mean the same: drop one of them")
     names = {name: others[0] for name, others in spelled.items() if others}
     missing = {"query_id", "doc_id", "score" if "score" in names else "rank"} - set(names)
     if missing:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.cache import cache_directory, key_of, make_once, remove, source_state
+from distill.cache import entry, key_of, make_once, remove, source_state
 from distill.collection import USUAL, iterate_texts, refuse_twice
 from distill.errors import InputError
 from distill.fields import Fields
@@ -57,7 +57,7 @@ def open_token_store(
     """
     definition = portable(tokenizer)
     key = store_key(source, tokenizer, max_length, kind, fields)
-    directory = cache_directory() / "tokens" / f"{Path(source).name}-{key}"
+    directory = entry("tokens", source, key)
 
     def write(path: Path) -> None:
         try:

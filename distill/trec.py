@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.errors import InputError, Unavailable
-from distill.fields import NOT_IN_ID, checked_id, read_grade, read_number
+from distill.fields import NOT_IN_ID, checked_id, read_grade, read_number, usual_name
 from distill.files import as_text, form_of, numbered_lines, numbered_rows, open_parquet
 from distill.inline import inline_qrels_rows, inline_run_rows, inline_shape
 
@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 RUN_COLUMNS = "query_id iteration doc_id rank score tag"
 QRELS_COLUMNS = "query_id iteration doc_id grade"
-QRELS_HEADER = ("query-id", "query_id", "qid")  # the first name of BEIR's header, and how others spell it
+QRELS_HEADER = (  # BEIR's `query-id corpus-id score`, and how others spell it
+    ("query_id", "qid", "topic_id"),
+    ("corpus_id", "doc_id", "docid", "docno", "pid", "passage_id"),
+    ("score", "relevance", "rel", "label", "grade"),
+)
 LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
 PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 
@@ -255,7 +259,7 @@ def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
 def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
     form = form_of(path)
     if form != "lines":
-        if not is_inline_file(path) or form == "csv":
+        if not is_inline_file(path):
             raise InputError(f"{path}: is {form}, no qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three")
         yield from inline_qrels_rows(numbered_rows(path, form))
         return
@@ -268,7 +272,7 @@ def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
             if num_columns not in (3, 4):
                 raise InputError(f"{place}: {num_columns} columns: expected `{QRELS_COLUMNS}`, or BEIR's three")
             if num_columns == 3:  # BEIR: the first line is the header "query-id corpus-id score"
-                if columns[0].lower() not in QRELS_HEADER:
+                if not all(usual_name(name) in names for name, names in zip(columns, QRELS_HEADER, strict=True)):
                     raise InputError(f"{place}: three columns without BEIR's header line `query-id corpus-id score`")
                 continue
         if len(columns) != num_columns:

@@ -47,16 +47,18 @@ def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) 
 
     Raises AssertionError with the content on which readers disagree.
     """
-    logging.disable(logging.WARNING)
     rng, counts = random.Random(seed), collections.Counter()
     end = time.monotonic() + minutes * 60
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["DISTILL_CACHE"] = f"{folder}/cache"
-        while time.monotonic() < end and counts.total() < num_cases:
-            shutil.rmtree(f"{folder}/cache", ignore_errors=True)
-            kind = rng.choice([check_run, check_run, check_parquet_run, check_texts])
-            counts[f"{kind.__name__}: {kind(rng, Path(folder))}"] += 1
-    logging.disable(logging.NOTSET)
+    logging.disable(logging.WARNING)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["DISTILL_CACHE"] = f"{folder}/cache"
+            while time.monotonic() < end and counts.total() < num_cases:
+                shutil.rmtree(f"{folder}/cache", ignore_errors=True)
+                kind = rng.choice([check_run, check_run, check_parquet_run, check_texts])
+                counts[f"{kind.__name__}: {kind(rng, Path(folder))}"] += 1
+    finally:
+        logging.disable(logging.NOTSET)
     return counts
 
 

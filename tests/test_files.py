@@ -1,6 +1,7 @@
 """How files are laid out and cut into lines and rows, and how damaged ones are answered."""
 
 import gzip
+import os
 import random
 
 import pyarrow as pa
@@ -74,8 +75,8 @@ def test_a_json_array_is_refused_with_the_remedy(tmp_path):
     [
         ('{"_id": "1", "_id": "2", "text": "x"}', "a.jsonl:1: .*`_id` comes twice"),
         ('{"_id": "1", "text": "x", "n": ' + "1" * 5000 + "}", "a.jsonl:1: is no JSON that can be read"),
-        ("[" * 100_000, "a.jsonl:1: is no JSON that can be read: it is nested too deep"),
-        ('["_id"]', "a.jsonl:1: is no JSON object"),
+        ('{"_id":' + "[" * 100_000, "a.jsonl:1: is no JSON that can be read: it is nested too deep"),
+        ('"_id"', "a.jsonl:1: is no JSON object"),
         ('{"_id": "1", "text": "\\ud800"}', "a.jsonl:1: `text` holds half a character"),
         ('{"_id": 1.5, "text": "x"}', "a.jsonl:1: _id is a number with a fraction"),
         ('{"_id": "1 2", "text": "x"}', "a.jsonl:1: _id '1 2' holds a blank"),
@@ -115,6 +116,11 @@ def test_a_header_of_usual_names_is_no_text(tmp_path):
     assert read_queries(write(tmp_path / "a.tsv", "qid\tquery\nq1\ta bee\n")) == {"q1": "a bee"}
     assert read_queries(write(tmp_path / "b.tsv", "id\ttitle\ttext\nq1\ta\tbee\n")) == {"q1": "a bee"}
     assert read_queries(write(tmp_path / "c.tsv", "id\tof a bee\nq1\ta bee\n")) == {"id": "of a bee", "q1": "a bee"}
+    for header in ("doc-id\ttext", "#id\ttext", "Corpus_ID\ttext", "document_id\ttitle"):
+        assert read_queries(write(tmp_path / "d.tsv", f"{header}\nq1\ta bee\n")) == {"q1": "a bee"}
+    for header in ("sku\tbody", "id\tdocument", "qid\tdescription"):
+        with pytest.raises(InputError, match="d.tsv:2: lacks .*: name yours by"):
+            read_passages(write(tmp_path / "d.tsv", f"{header}\nq1\ta bee\n"), {"q1"})
 
 
 def test_a_named_field_that_no_row_has_is_refused(tmp_path):
@@ -227,3 +233,39 @@ def test_small_and_large_readers_agree_on_whatever_comes(monkeypatch, tmp_path):
     counts = fuzz_readers.main(num_cases=4000, seed=0)
     assert sum(counts.values()) == 4000
     assert all(counts[f"{kind}: {end}"] > 50 for kind in ("check_run", "check_texts") for end in ("read", "refused"))
+
+
+def test_a_file_that_cannot_be_opened_is_answered_with_one_line(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tsv", "q1\ta bee\n")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(InputError, match="a.tsv: cannot be opened \\(Permission denied\\): check the path"):
+        read_queries(path)
+
+
+def test_a_long_file_name_does_not_lengthen_the_caches(tmp_path):
+    path = write(tmp_path / ("a" * 240 + ".run"), "q Q0 d 1 1 t\n")
+    assert list(open_run(path)) == ["q"]
+
+
+def test_a_file_written_anew_with_its_old_time_is_read_anew(tmp_path):
+    path = write(tmp_path / "a.run", "q Q0 x 1 1 t\n")
+    times = os.stat(path)
+    assert open_run(path)["q"].doc_ids == ["x"]
+    write(tmp_path / "a.run", "q Q0 y 1 1 t\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert open_run(path)["q"].doc_ids == ["y"]
+
+
+def test_two_columns_of_one_meaning_are_refused(tmp_path):
+    pq.write_table(pa.table(TWO | {"qid": ["p", "p"]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet: has columns query_id and qid, which mean the same"):
+        read_run(str(tmp_path / "a.parquet"))
+
+
+def test_the_separator_of_csv_cells_is_the_headers(tmp_path):
+    path = write(tmp_path / "a.csv", '"id";"text, long"\nq1;"a bee"\n')
+    assert read_passages(path, {"q1"}, Fields(None, ("text, long",))) == {"q1": "a bee"}

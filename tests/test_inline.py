@@ -141,12 +141,18 @@ def test_rank_llm_lines_are_a_ranking(write):
 
 
 def test_labelled_documents_of_sentence_transformers_are_read(write):
-    path = write([DOCS, {**DOCS, "query_id": "s2", "labels": [0.25, 0.5, -1]}])
-    assert ranking(path) == {
+    scored = {**DOCS, "qid": "s2", "labels": [0.25, 0.5, -1]}
+    assert ranking(write([DOCS, scored])) == {
         "1": [("1.3", 2, 1), ("1.2", 1, 2), ("1.1", 0, 3)],
         "s2": [("2.2", 0.5, 1), ("2.1", 0.25, 2), ("2.3", -1, 3)],
     }
-    assert read_qrels(path) == {"1": {"1.2": 1, "1.3": 2}}  # fractions are scores, and no grades
+    assert read_qrels(write([DOCS])) == {"1": {"1.2": 1, "1.3": 2}}
+    with pytest.raises(InputError, match="lines.jsonl:2: its labels are fractions.*: scores are no grades"):
+        read_qrels(write([DOCS, scored]))
+    with pytest.raises(InputError, match="lines.jsonl: holds no judgment"):
+        read_qrels(write([scored]))
+    with pytest.raises(InputError, match="lines.jsonl:1: grade 2000 is beyond"):
+        read_qrels(write([DOCS | {"labels": [1, 0, 2000]}]))
 
 
 def test_tuples_of_sentence_transformers_are_read(write, tmp_path):
@@ -158,11 +164,39 @@ def test_tuples_of_sentence_transformers_are_read(write, tmp_path):
     assert read_passages(str(tmp_path / "a.csv"), {"2+1", "2-1"}) == {"2+1": "rain, and snow", "2-1": "ant"}
 
 
+def test_a_csv_of_tuples_serves_losses_that_learn_from_labels(tmp_path, backbone):
+    (tmp_path / "a.csv").write_text("anchor,positive,negative\nbee,a bee,ant\nsun,rain,snow\n")
+    cfg = compose(str(tmp_path / "a.csv"), backbone, "loss=lce")
+    assert as_tuples(decoded_lists(cfg)) == [("2", ["2+1", "2-1"], [1, 0]), ("3", ["3+1", "3-1"], [1, 0])]
+
+
 def test_questions_with_answers_and_ids_are_no_tuples(tmp_path):
     (tmp_path / "faq.jsonl").write_text('{"id": "f1", "question": "a bee?", "answer": "yes"}\n')
     fields = Fields(None, ("question", "answer"))
     assert read_passages(str(tmp_path / "faq.jsonl"), {"f1"}, fields) == {"f1": "a bee? yes"}
     assert read_queries(str(tmp_path / "faq.jsonl")) == {"f1": "a bee?"}
+
+
+@pytest.mark.parametrize("key", ["qid", "query_id"])
+def test_a_querys_own_id_is_kept_in_every_shape_but_ranked_ones(write, key):
+    for line in (LINES[0], DOCS, TUPLE, {k: v for k, v in TEVATRON.items() if k != "query_id"}):
+        assert list(read_queries(write([{**line, key: 4}]))) == ["4"]
+
+
+def test_a_text_with_an_id_is_no_training_line(write):
+    path = write([{"_id": "q1", "text": "a bee", "candidates": ["x"], "docs": ["y"], "query": "z", "labels": [1]}])
+    assert read_queries(path) == {"q1": "a bee"}
+
+
+def test_equal_texts_may_differ_in_white_space(write):
+    path = write([TEVATRON, TEVATRON | {"query_id": "t8", "negative_passages": [{"docid": "5", "text": " trains "}]}])
+    assert read_passages(path, {"5"}) == {"5": "trains"}
+
+
+def test_lists_in_which_all_passages_tie_are_counted(write, backbone, caplog):
+    line = {key: LINES[0][key] for key in ("query", "pos", "neg")}
+    assert len(decoded_lists(compose(write([LINES[1], line]), backbone, "loss=ranknet"))) == 2
+    assert "in 1 of 2 lists all passages tie, which teaches no order (first: 2)" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["lce", "bce", "hinge"])
@@ -193,7 +227,6 @@ def test_rank_llm_lines_teach(write, backbone):
         (RANK_LLM | {"candidates": [*RANK_LLM["candidates"], {"docid": "d9", "doc": "x"}]}, "3 of 4 candidates have a"),
         (RANK_LLM | {"query": {"qid": 1}}, "lines.jsonl:1: lacks a `query`"),
         (DOCS | {"labels": [1, 0]}, "lines.jsonl:1: 2 `labels` for 3 passages in `docs`"),
-        (DOCS | {"labels": [1, 0, 2000]}, "lines.jsonl:1: grade 2000 is beyond"),
         (TUPLE | {"scores": [1, 2]}, "lines.jsonl:1: 2 `scores` for 3 passages in the tuple"),
         (TUPLE | {"negative": ["ant"]}, "lines.jsonl:1: `negative` is a list: expected a text"),
     ],

@@ -130,7 +130,7 @@ def break_line(path, number: int, line: str) -> None:
             "teacher.txt:3: passage d77 of query q0 is not in the first-stage",
         ),
         ("teacher", "", "data.depth=11", "data.depth=11 exceeds the 10 passages of the longest list"),
-        ("teacher", "", "data.num_queries=7", "data.num_queries=7 exceeds the 6 queries"),
+        ("teacher", "", "data.num_queries=7", "num_queries=7 exceeds the 6 queries"),
     ],
 )
 def test_bad_input_is_answered_with_place_reason_and_remedy(file_overrides, collection, name, line, override, message):
@@ -159,7 +159,7 @@ def test_a_list_of_one_passage_is_left_out_and_counted(file_overrides, collectio
 def test_a_query_without_a_text_is_left_out_and_counted(file_overrides, collection, caplog, line):
     break_line(collection["queries"], 3, line)
     assert [one.query_id for one in read(file_overrides)] == ["q0", "q1", "q3", "q4", "q5"]
-    assert f"1 of 6 queries have no text in {collection['queries']}: left out (first: q2)" in caplog.text
+    assert f"1 of 6 lists are of queries without a text in {collection['queries']}: left out (first: q2)" in caplog.text
 
 
 @settings(max_examples=100, derandomize=True)

@@ -123,7 +123,7 @@ def test_rankgpt_permutes_lists_with_their_texts_inline(tmp_path, backbone, down
     (downloads / "marco-train-100k-gpt3.5.json").write_text(json.dumps(ANSWERS))
     expected = [("1", ["1.3", "1.2", "1.1"], [1, 2, 3]), ("2", ["2.2", "2.1", "2.3"], [1, 2, 3])]
     assert read(tmp_path, backbone, "rankgpt35-bm25") == expected
-    assert "1 of 2 answers are no whole permutation: mended; 0 without any number left out" in caplog.text
+    assert "1 of 2 answers are no whole permutation: mended; 0 that name no passage left out" in caplog.text
     cut = [("1", ["1.2", "1.1"], [1, 2]), ("2", ["2.2", "2.1"], [1, 2])]  # BM25's top 2 in GPT-3.5's order
     assert read(tmp_path, backbone, "rankgpt35-bm25", "data.depth=2") == cut
 
@@ -181,6 +181,7 @@ BAD_ANSWERS = [
     (json.dumps({"1": ANSWERS}), r"gpt3.5.json: is no JSON array"),
     ('["[1] > [2]"', r"gpt3.5.json: is no JSON \("),
     (json.dumps(["Sorry, I cannot", ""]), r"gpt3.5.json: no answer names a passage"),
+    (json.dumps(["[99]", "<think>[2] > [1]"]), r"gpt3.5.json: no answer names a passage"),
 ]
 BAD_INLINE = [
     ([INLINE[0], {"query": "a bee"}], r"twolar.jsonl:2: is no training line: its fields are query"),

@@ -135,6 +135,8 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path):
         ("q 0 a 9223372036854775808\n", "a.txt:1: grade '9223372036854775808' is beyond"),
         ("q 0 a 1_0\n", "a.txt:1: grade '1_0' is no whole number"),
         ("q a 1.0\nq b 1\n", "a.txt:1: three columns without BEIR's header"),
+        ("qid d7 1\nq b 1\n", "a.txt:1: three columns without BEIR's header"),
+        ("query-id score corpus-id\nq 1 b\n", "a.txt:1: three columns without BEIR's header"),
         ("q 0 a\xa0b 1\n", "a.txt:1: passage id 'a\\\\xa0b' holds the character U\\+00A0"),
         ("query_id,doc_id,grade\nq,a,1\n", "a.txt:1: 1 columns: expected"),
     ],
