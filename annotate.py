@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 
 from distill.config import check_annotate, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
-from distill.outputs import open_run
+from distill.outputs import open_run, removed_if_refused
 from distill.overrides import as_override
 from distill.resuming import resumed_config
 
@@ -155,7 +155,8 @@ def quote_models(arguments: list[str]) -> list[str]:
 @hydra.main(config_path="conf", config_name="annotate", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Annotate once; bad input is answered with one line and exit status 2."""
-    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    with exit_on_bad_input(sweep), removed_if_refused(run_directory()):
         if cfg.resume is not None:
             cfg = resumed_config(cfg)
         check_annotate(cfg)

@@ -100,31 +100,60 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
     """
     from distill.device import choose_precision
     from distill.rerank import Reranker
-    from distill.tasks import measure_rows, read_task, write_task
+    from distill.tasks import measure_rows, read_task, write_per_query, write_task
     from distill.trec import read_run
 
     done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
-    task = read_task(part, texts=model is not None and not done, reranked=model is not None)
+    # With its texts also where it is done: what has none is left out of the first stage
+    task = read_task(part, texts=model is not None)
     rows, latency = {"first_stage": task.run}, {}
     if task.teacher:
         rows["teacher"] = task.teacher
     if model is not None and done:
         log.info("%s: re-ranked before", part.name)
         rows["test"] = read_run(str(directory / "run.txt"))
+        check_same_passages(rows["test"], task.run, directory)
         if (directory / "latency.json").is_file():
             latency = json.loads((directory / "latency.json").read_text())
     elif model is not None:
         precision = choose_precision(cfg.precision, ranks.device)
         rows["test"] = Reranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+        warn_of_ties(rows["test"], part.name)
         latency = time_queries(task, model, cfg, precision)
     results, values = measure_rows(task, rows)
-    if ranks.is_first and not done:
+    if ranks.is_first and done:
+        write_per_query(
+            directory, values["test" if model is not None else "first_stage"]
+        )  # judgments may be others now
+    elif ranks.is_first:
         name, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
         directory.mkdir(parents=True, exist_ok=True)
         if latency:
             (directory / "latency.json").write_text(json.dumps(latency) + "\n")
         write_task(directory, rows[name], values[name], tag)
     return results | latency, values
+
+
+def warn_of_ties(run, name: str) -> None:
+    """Warn of lists in which most scores are equal, as those of a saturated sigmoid are: chance orders them."""
+    from distill.teachers.pointwise import mostly_tie
+
+    tied = [query_id for query_id, ranked in run.items() if len(ranked) > 1 and mostly_tie(ranked.scores.tolist())]
+    if tied:
+        log.warning(
+            "%s: in %d of %d lists more than half of the passages share their score: nothing ranks these (first: %s)",
+            *(name, len(tied), len(run), tied[0]),
+        )
+
+
+def check_same_passages(reranked, run, directory: Path) -> None:
+    """Raise InputError where the run is not the one that was re-ranked in this directory before."""
+    for query_id, ranked in reranked.items():
+        if query_id not in run or set(run[query_id].doc_ids) != set(ranked.doc_ids):
+            raise InputError(
+                f"{directory}/run.txt: re-ranks other passages of query {query_id} than task.run has: give the run "
+                "that it was made from, or take another directory"
+            )
 
 
 def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:

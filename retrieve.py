@@ -32,10 +32,11 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.collection import read_queries
     from distill.download import with_local_files
     from distill.fields import Fields
-    from distill.outputs import write_whole
+    from distill.outputs import check_output, write_whole
     from distill.trec import write_run
 
     output = Path(cfg.output)
+    check_output(output, cfg.passages, cfg.queries)
     cfg = with_local_files(cfg)
     queries, fields = read_queries(cfg.queries, Fields.of(cfg, "queries")), Fields.of(cfg)
     if cfg.method == "bm25":
@@ -46,7 +47,6 @@ def retrieve(cfg: DictConfig) -> None:
 
         device = choose_device(cfg.device)
         run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))
     num_passages = sum(map(len, run.values()))
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)

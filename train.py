@@ -93,8 +93,8 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
 
     # Data first: whatever is wrong with it shows before a model is built
     local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
+    validation, tasks = read_tasks(cfg.validation), read_tasks(cfg.task)  # small, before a collection is tokenised
     lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
-    validation, tasks = read_tasks(cfg.validation), read_tasks(cfg.task)
 
     torch.manual_seed(cfg.seed)
     model = CrossEncoder.from_backbone(
@@ -128,11 +128,16 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     first_bad = torch.full((), -1, device=device)  # first step with a loss or gradient that is not finite
     last, best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
     model_directory = directory / "model"
-    overrides = own_overrides()
+    overrides, size_of_lists = own_overrides(), [len(lists), len(lists.rows)]
     if cfg.resume:
         state = load_checkpoint(last)
         if ranks.is_first:
             mend_best(state, last, best, model, model_directory)
+        if state.get("lists", size_of_lists) != size_of_lists:
+            raise InputError(
+                f"resume={cfg.resume}: {size_of_lists} lists and passages to train on, and {state['lists']} before: "
+                "give the files that the run was started with"
+            )
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, best_step, best_value, results = state["step"], state["best_step"], state["best_value"], state["results"]
@@ -156,6 +161,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
         check_finite()
         state = {
             "step": step,
+            "lists": size_of_lists,
             "best_step": best_step,
             "best_value": best_value,
             "results": results,

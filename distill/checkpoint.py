@@ -5,6 +5,7 @@ state = load_checkpoint(directory / "last.pt")
 """
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 
 from distill.errors import InputError
 from distill.model import CrossEncoder
+
+# What damaged bytes make torch.load raise
+DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -35,8 +39,18 @@ def link_checkpoint(path: Path, link: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU; only tensors and plain values are unpickled."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint to the CPU; only tensors and plain values are unpickled.
+
+    Raises InputError for a file that is cut or damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        other = path.with_name("best.pt" if path.name == "last.pt" else "last.pt")
+        raise InputError(
+            f"{path}: is damaged ({reason}): put a copy there, such as {other.name}, or train anew"
+        ) from None
 
 
 def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder, directory: Path) -> None:

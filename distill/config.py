@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
+SOME_FIELD = ("name at least one field", bool)
 
 
 @dataclass
@@ -111,9 +112,9 @@ class Data:
     list_size: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     list_choice: str = choice("random", "stratified", "top")
     id_field: str | None = None
-    text_fields: list[str] | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
 
 
 @dataclass
@@ -146,9 +147,9 @@ class TaskPart:
     licence: str | None = None
     drop_identical: bool | None = None
     id_field: str | None = None
-    text_fields: list[str] | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
 
 
 @dataclass
@@ -173,9 +174,9 @@ class Task:
     )
     means: list[str] = each(choice("arithmetic", "geometric", "quadratic"))
     id_field: str | None = None
-    text_fields: list[str] | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
 
 
 @dataclass
@@ -289,9 +290,9 @@ class RetrieveConfig:
     batch_size: int = at_least(1)
     device: str = MISSING
     id_field: str | None = None
-    text_fields: list[str] | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
 
 
 @dataclass
@@ -334,9 +335,9 @@ class AnnotateConfig:
     queries: str = MISSING
     run: str = MISSING
     id_field: str | None = None
-    text_fields: list[str] | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     depth: int = at_least(2, why=TWO_PASSAGES)
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)

@@ -41,10 +41,13 @@ def exit_on_bad_input(sweep: bool) -> Iterator[None]:
 
     In a sweep it is passed on: Hydra goes on with the other jobs and reports this one.
     """
+    from omegaconf.errors import OmegaConfBaseException  # here: the library's users need no configuration
+
     try:
         yield
-    except InputError as error:
+    except (InputError, OmegaConfBaseException) as error:  # the latter: a value such as ${oc.env:NOT_THERE}
         if sweep:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        message = error if isinstance(error, InputError) else InputError(str(error).splitlines()[0])
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)

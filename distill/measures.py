@@ -89,7 +89,7 @@ def try_measures(measures: list, qrels: Qrels) -> None:
     Of several queries one lacks its ranking, and another has an unjudged passage alone. Raises InputError for a
     measure that cannot be computed here, has no value for such a query, or ends the process.
     """
-    some = {query_id: _some_of(grades) for query_id, grades in qrels.items()}
+    some = {query_id: _some_of(grades) for query_id, grades in _without_negatives(qrels).items()}
     ranked = {query_id: [*grades, "unjudged"] for query_id, grades in some.items()}
     if len(some) > 2:
         missing, alone, *_ = some
@@ -102,6 +102,11 @@ def try_measures(measures: list, qrels: Qrels) -> None:
         if trial.returncode:
             reason = trial.stderr.splitlines()[-1] if trial.returncode == 1 else "it ends the process"
             raise InputError(f"measure {one}: cannot be computed here ({reason}): choose another")
+
+
+def _without_negatives(qrels: Qrels) -> Qrels:
+    """Return judgments with 0 for grades below it, which mean the same: trec_eval's memory is damaged by those."""
+    return {query_id: {doc_id: max(grade, 0) for doc_id, grade in grades.items()} for query_id, grades in qrels.items()}
 
 
 def _some_of(grades: dict[str, int]) -> dict[str, int]:
@@ -121,6 +126,7 @@ def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], P
     judged = [query_id for query_id in run if query_id in qrels]
     order = judged + [query_id for query_id in qrels if query_id not in run]
     ranked = {query_id: _places(trec_order(run[query_id])) for query_id in judged if len(run[query_id])}
+    qrels = _without_negatives(qrels)
     means: dict[str, float] = {}
     found: dict[tuple[str, str], float] = {}
     for group in _groups(measures):

@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
+from io import IOBase
 from pathlib import Path
 
 import numpy as np
@@ -357,7 +358,8 @@ class CrossEncoder(nn.Module):
 
 def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
     """Return the passages as a list; raises TypeError for a lone text in their place, and for what is no text."""
-    if isinstance(passages, str | bytes | Mapping | Set) or not isinstance(passages, Iterable):
+    is_table = isinstance(passages, Mapping | Set | IOBase) or hasattr(passages, "columns")  # a DataFrame has columns
+    if isinstance(passages, str | bytes) or is_table or not isinstance(passages, Iterable):
         raise TypeError(
             f"passages is a {type(passages).__name__}: expected a list of texts, as in rank(query, [passage])"
         )

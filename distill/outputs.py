@@ -45,7 +45,7 @@ def run_job(
     """
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
     directory = run_directory()
-    with exit_on_bad_input(sweep), _removed_if_refused(directory):
+    with exit_on_bad_input(sweep), removed_if_refused(directory):
         results = take_up(cfg, directory) if sweep else None
         if results is None:
             if cfg.resume is not None and not sweep:
@@ -56,7 +56,7 @@ def run_job(
 
 
 @contextlib.contextmanager
-def _removed_if_refused(directory: Path) -> Iterator[None]:
+def removed_if_refused(directory: Path) -> Iterator[None]:
     """Where input is refused, remove the new directory that Hydra has made for it, if there is nothing in it."""
     try:
         yield
@@ -127,12 +127,32 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
                 state_of(cfg, directory)  # refused before anything is written there, the lock included
             directory.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(directory / "run.lock", "wait for it, or take another directory"))
+            stack.enter_context(_given_back_if_refused(cfg, directory))
             _take_over(cfg, directory)
             stack.enter_context(hint_on_stop(lambda: _resume_hint(cfg, directory)))
         if ranks is not None:
             resume = ranks.gather(cfg.resume)[0]
             cfg.resume = None if resume is None else as_literal(resume)
         yield directory
+
+
+@contextlib.contextmanager
+def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
+    """Where bad input ends a resumed run before it has saved anything, let its directory be as it was before."""
+    config, needed = directory / "config.yaml", directory / command_of(cfg).needs
+    if not config.is_file():
+        yield
+        return
+    before, results = config.read_bytes(), set(directory.glob("results-*.json"))
+    saved = needed.stat() if needed.is_file() and needed != config else None
+    try:
+        yield
+    except InputError:
+        if saved is None or (needed.is_file() and needed.stat().st_mtime_ns == saved.st_mtime_ns):
+            write_whole(config, lambda aside: aside.write_bytes(before))
+            for moved in set(directory.glob("results-*.json")) - results:
+                os.replace(moved, directory / RESULTS)
+        raise
 
 
 def _take_over(cfg: DictConfig, directory: Path) -> None:
@@ -190,14 +210,42 @@ def write_config(cfg: DictConfig, directory: Path) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file aside, and then give it its name: killed halfway, it leaves the old one."""
-    aside = path.with_name(f".{path.name}.new")
-    write(aside)
-    os.replace(aside, path)
+    aside = _aside(path)
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written before it has its name: each process by itself, so that the last one's stays whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def check_output(path: Path, *inputs: str) -> None:
+    """Make the folder of a file that is to be written; raises InputError where the file cannot be, or is an input."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"output={path}: is a directory: name a file in it, as in output=first.run")
+        if any(os.path.exists(one) and path.exists() and os.path.samefile(one, path) for one in inputs):
+            raise InputError(f"output={path}: is one of the inputs, which would be lost: choose another name")
+        aside = _aside(path)
+        aside.touch()
+        aside.unlink()
+    except OSError as error:
+        raise InputError(f"output={path}: cannot be written ({error.strerror}): choose another place or name") from None
 
 
 def read_results(directory: Path) -> dict[str, float]:
-    """Read results.json."""
-    return json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    """Read results.json; raises InputError where it is damaged."""
+    path = directory / RESULTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): remove it, and resume the run") from None
 
 
 def objective(results: dict[str, float]) -> float | None:

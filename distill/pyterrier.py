@@ -54,4 +54,4 @@ class Reranker(pt.Transformer):
 
 def _as_text(value) -> str:
     """Return a cell as a text; one without a value (None, NaN) is an empty text."""
-    return "" if pd.isna(value) else str(value)
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)

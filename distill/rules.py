@@ -114,7 +114,7 @@ def _ruled_values(node: Any, prefix: str) -> Iterator[tuple[str, Any, Rule]]:
     rules = {one.name: one.metadata.get("rule") for one in fields(schema)} if is_dataclass(schema) else {}
     for name in node:
         value = None if OmegaConf.is_missing(node, name) else node[name]
-        if OmegaConf.is_dict(value):
+        if OmegaConf.is_dict(value) and rules.get(name) is None:
             yield from _ruled_values(value, f"{prefix}{name}.")
         elif value is not None and rules.get(name) is not None:
             value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -100,9 +100,12 @@ def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None)
         )
     if unjudged:
         log.warning("%s: %d of %d queries of the run are not judged: not measured", cfg.name, len(unjudged), len(run))
+    log_unranked(cfg.run, run, qrels)
     teacher = None
     if cfg.teacher is not None:
         teacher = {query_id: ranked.cut(depth) for query_id, ranked in read_run(cfg.teacher).items()}
+        _check_teacher(cfg.teacher, teacher, cfg.run, run)
+        log_unranked(cfg.teacher, teacher, qrels)
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
     if texts:
@@ -111,6 +114,27 @@ def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None)
         check_passages(run, cfg.run, task.passages, cfg.passages)
         task.run = drop_empty(run, task.passages, cfg.name)
     return task
+
+
+def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
+    """Log how many judged queries a run lacks, and where none of its passages is judged: both bring the means down."""
+    lacking = [query_id for query_id in qrels if query_id not in run]
+    if lacking:
+        log.warning(
+            "%s: lacks %d of %d judged queries: they count as the measure defines, mostly 0 (first: %s)",
+            *(source, len(lacking), len(qrels), lacking[0]),
+        )
+    judged = (doc_id in qrels[query_id] for query_id in run if query_id in qrels for doc_id in run[query_id].doc_ids)
+    if not any(judged):
+        log.warning("%s: none of its passages is judged: check that the judgments belong to this collection", source)
+
+
+def _check_teacher(source: str, teacher: Run, run_source: str, run: Run) -> None:
+    """Raise InputError where a teacher's ranking is of other queries, or other passages, than the run."""
+    shared = [query_id for query_id in run if query_id in teacher]
+    if not any(set(run[query_id].doc_ids) & set(teacher[query_id].doc_ids) for query_id in shared):
+        what = "passage" if shared else "query"
+        raise InputError(f"{source}: shares no {what} with {run_source}: use the teacher's ranking of this run")
 
 
 def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int | None) -> Run:
@@ -141,9 +165,14 @@ def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], di
 
 
 def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
-    """Write run.txt (TREC) and then per_query.csv, one line a query: its id and its value of each measure."""
+    """Write run.txt (TREC) and then per_query.csv."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_run(run, directory / "run.txt", tag)
+    write_whole(directory / "run.txt", lambda aside: write_run(run, aside, tag))
+    write_per_query(directory, per_query)
+
+
+def write_per_query(directory: Path, per_query: PerQuery) -> None:
+    """Write per_query.csv, one line a query: its id and its value of each measure."""
     measures = list(next(iter(per_query.values())))
 
     def write(path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config import chosen_experiment
+from distill.errors import printable
 from distill.outputs import write_whole
 
 log = logging.getLogger(__name__)
@@ -111,8 +112,12 @@ class Tracker:
 
 
 def _logged_by(line: str, step: int) -> bool:
-    """Whether a line of metrics.jsonl is whole (a killed process may leave half a line) and not after the step."""
-    return line.endswith("\n") and json.loads(line)["step"] <= step
+    """Whether a line of metrics.jsonl is whole (a killed process may leave half a line), and not after the step."""
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        log.warning("metrics.jsonl: a damaged line is left out: %s", printable(line.strip())[:80])
+        return False
 
 
 def _source_artifact(backbone: str) -> str | None:

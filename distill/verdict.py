@@ -98,9 +98,11 @@ def judge_suite(cfg: DictConfig, measured: dict[str, dict]) -> tuple[str, bool]:
     found = [_first_measure(rows) for rows in measured.values()]
     words = [_compare(student, first, "queries")[0] for _, student, first in found]
     better, worse = words.count("better"), words.count("worse")
-    student, first = (fmean(fmean(one[place].values()) for one in found) for place in (1, 2))
+    alike = [one for one in found if one[0] == found[0][0]]  # a task may be measured by another first measure
+    student, first = (fmean(fmean(one[place].values()) for one in alike) for place in (1, 2))
     tasks = f"{better} of {len(words)} tasks of {cfg.name}, worse on {worse} (p < {ALPHA:g} each)"
-    means = f"mean {found[0][0]} {student:.4f} against {first:.4f}"
+    of = f" of {len(alike)}" if len(alike) < len(found) else ""
+    means = f"mean {found[0][0]}{of} {student:.4f} against {first:.4f}"
     return f"the student ranks better than the first stage on {tasks}: {means}", better > worse
 
 
@@ -109,7 +111,7 @@ def judge_validation(cfg: DictConfig, results: dict[str, float], tasks: list) ->
     from distill.tasks import measure_together
 
     name, first = next(iter(measure_together(tasks, [task.run for task in tasks]).items()))
-    student = results[f"val/{cfg.measures[0]}"]
+    student = results[f"val/{name}"]
     word = "better" if student > first else "no better"
     line = (
         f"the student ranks {word} than the first stage on the validation queries: {name} {student:.4f} against "

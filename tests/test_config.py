@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill import config
 from distill.config import check_annotate, check_evaluate, check_retrieve, check_train
-from distill.errors import InputError
+from distill.errors import InputError, exit_on_bad_input
 from distill.generative import PROMPTS
 from distill.losses import LOSSES
 
@@ -229,7 +229,7 @@ def test_compile_takes_true_false_and_auto(value):
 
 
 # What may be any number or text: names, paths, ids, and what is parsed where it is used
-FIELDS = "id_field text_fields query_id_field query_text_fields"
+FIELDS = "id_field query_id_field"
 FREE_OF_RULES = {
     "Backbone": "name revision",
     "Data": f"name passages queries {FIELDS}",
@@ -295,3 +295,24 @@ def test_a_name_that_no_file_can_have_is_answered_with_one_line(value):
     with pytest.raises(InputError, match="^task.run=.* no such file: check the path") as caught:
         check_evaluate(compose_config("evaluate", "task=files", *sources, f"task.run={value}"))
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("key", ["task.depth", "validation.depth"])
+def test_a_depth_that_is_no_number_is_refused(key):
+    with pytest.raises(InputError, match=rf"{key}=.'a': 1.: must be at least 1, auto, or null for all"):
+        check_train(compose_config("train", f"{key}={{a:1}}"))
+
+
+def test_a_variable_of_the_environment_that_is_not_there_is_one_line(capsys):
+    with pytest.raises(SystemExit) as exit_, exit_on_bad_input(sweep=False):
+        check_train(compose_config("train", "data.passages=${oc.env:NOT_THERE}"))
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("error: ") and "Environment variable 'NOT_THERE' not found" in error and error.count("\n") == 1
+    )
+
+
+def test_an_empty_list_of_fields_is_refused():
+    with pytest.raises(InputError, match="data.text_fields=.*: must name at least one field"):
+        check_train(compose_config("train", "data.text_fields=[]"))

@@ -251,3 +251,16 @@ def test_measuring_keeps_what_trec_eval_computes_of_tied_lists_by_hand():
     values = measure(run, {"q": {"a": 1}}, parse_measures(["RR", "RR@2", "RR@3", "nDCG@3", "Judged@1"]))[0]
     assert values == {"RR": pytest.approx(1 / 3), "RR@2": 0, "RR@3": pytest.approx(1 / 3),
                       "nDCG@3": pytest.approx(1 / math.log2(4)), "Judged@1": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize("grade", [-1, -2, -1000])
+def test_grades_below_zero_are_not_relevant_and_end_no_process(grade):
+    code = (
+        "from distill.measures import measure, parse_measures; from distill.trec import RankedList; import numpy as np;"
+        f"qrels = {{'q0': {{'d1': 1, 'd2': 0}}, 'q1': dict.fromkeys(['d1', 'd2', 'd3'], {grade}), 'q2': {{'d1': 1}}}};"
+        "one = RankedList.in_order(['d1'], np.ones(1)); run = {'q0': one, 'q1': one};"
+        "names = ['nDCG@10', 'AP', 'AP(rel=2)', 'R@5', 'Rprec', 'Bpref', 'Judged@3'];"
+        "print([v for v in measure(run, qrels, parse_measures(names))[1]['q1'].values()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]\n"), done.stderr

@@ -108,6 +108,7 @@ def test_passages_may_stand_in_any_sequence(tmp_path, kind):
         (QUERY, b"a bee", "^passages is a bytes: expected a list of texts"),
         (QUERY, {"d1": "a bee"}, "^passages is a dict: expected a list of texts"),
         (QUERY, None, "^passages is a NoneType: expected a list of texts"),
+        (QUERY, pd.DataFrame({"text": ["a bee"]}), "^passages is a DataFrame: expected a list of texts"),
         (QUERY, ["a bee", None], r"^passage 1 is a NoneType \(None\): expected a text$"),
         (QUERY, pd.Series(["a bee", float("nan")]), r"^passage 1 is a float \(nan\): expected a text$"),
         (QUERY, np.array([["a", "bee"]]), "^passage 0 is a ndarray"),

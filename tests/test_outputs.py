@@ -17,6 +17,7 @@ from annotate import annotate
 from distill.checkpoint import load_checkpoint
 from distill.config import make_directory
 from distill.errors import InputError
+from distill.model import CrossEncoder
 from distill.outputs import open_run, resume_command, state_of
 from distill.overrides import as_override
 from distill.resuming import changes, command_of, refused, resumed_config
@@ -285,6 +286,50 @@ def test_a_run_of_more_steps_goes_on_from_its_end_and_says_what_the_schedule_doe
     assert (first["train/steps"], results["train/steps"]) == (6, 10)
     assert (directory / "results-steps-6.json").read_bytes() == before
     assert state_of(compose_config("train", *overrides, "train.max_steps=10"), directory) == "finished"
+
+
+def test_a_resumed_run_that_is_refused_leaves_its_directory_as_it_was(file_overrides, collection, tmp_path):
+    directory = tmp_path / "run"
+    train(compose_config("train", *file_overrides), directory)
+    before = snapshot(directory)
+    bad = tmp_path / "bad.run"
+    bad.write_text("q0 Q0 d1 1\n")
+    with pytest.raises(InputError, match="bad.run:1: 4 columns instead of six"):
+        train(resumed(directory, "train.max_steps=10", f"teacher.path={bad}"), directory)
+    assert snapshot(directory) == before
+    bad.write_text("".join(collection["teacher"].read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(
+        InputError, match=r"\[2, 20\] lists and passages to train on, and \[6, 60\] before: give the files"
+    ):
+        train(resumed(directory, "train.max_steps=10", f"teacher.path={bad}"), directory)
+    assert snapshot(directory) == before
+    last = directory / "checkpoints" / "last.pt"
+    for content in (b"", last.read_bytes()[:5000], b"text"):
+        last.write_bytes(content)
+        with pytest.raises(InputError, match="last.pt: is damaged .*: put a copy there, such as best.pt"):
+            train(resumed(directory, "train.max_steps=10"), directory)
+
+
+def test_an_evaluation_is_resumed_with_the_run_that_it_re_ranked(collection, backbone, tmp_path):
+    model, directory = tmp_path / "model", tmp_path / "out"
+    CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(model)
+    passages = collection["passages"].read_text().splitlines()
+    collection["passages"].write_text(
+        "\n".join(line if n % 3 else line.split("\t")[0] + "\t" for n, line in enumerate(passages))
+    )
+    sources = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    overrides = [f"model={model}", "task=files", *sources, f"task.run={collection['first_stage']}"]
+    results = evaluate(compose_config("evaluate", *overrides), directory)
+    assert evaluate(resumed(directory, name="evaluate"), directory) == results  # without empty passages, as before
+    other = tmp_path / "other.qrels"
+    other.write_text("q0 0 d1 1\n")
+    found = evaluate(resumed(directory, f"task.qrels={other}", name="evaluate"), directory)
+    rows = (directory / "per_query.csv").read_text().splitlines()[1:]
+    assert rows == [f"q0,{found['test/files/nDCG@10']}"]
+    lines = collection["first_stage"].read_text().splitlines(keepends=True)
+    (tmp_path / "other.run").write_text("".join(lines[3:]))
+    with pytest.raises(InputError, match="run.txt: re-ranks other passages of query q0 than task.run has"):
+        evaluate(resumed(directory, f"task.run={tmp_path / 'other.run'}", name="evaluate"), directory)
 
 
 def test_the_model_card_names_the_overrides_that_a_run_was_started_and_resumed_with():

@@ -12,6 +12,7 @@ from distill.bm25 import bm25_run
 from distill.collection import read_passages, read_queries
 from distill.encoders import _keep, encoder_run
 from distill.errors import InputError
+from distill.outputs import check_output
 from distill.trec import read_run
 
 
@@ -109,6 +110,22 @@ def test_bad_input_is_one_line_and_exit_status_2(sources, tmp_path, overrides, m
     run = run_retrieve(*sources, *overrides, cwd=tmp_path)
     assert run.returncode == 2 and f"error: {message}" in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "f.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (".", "is a directory: name a file in it"),
+        ("passages.tsv", "is one of the inputs, which would be lost"),
+        ("passages.tsv/f.run", "cannot be written"),
+        ("f" * 250, "cannot be written"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(collection, tmp_path, output, message):
+    before = sorted(tmp_path.iterdir()), collection["passages"].read_bytes()
+    with pytest.raises(InputError, match=message):
+        check_output(tmp_path / output, str(collection["passages"]), str(collection["queries"]))
+    assert (sorted(tmp_path.iterdir()), collection["passages"].read_bytes()) == before
 
 
 def test_named_fields_of_csv_and_jsonl_are_retrieved(sources, collection, tmp_path):

@@ -165,6 +165,36 @@ def test_queries_without_a_text_are_left_out_of_a_task_and_counted(collection, c
         read_task(cfg)
 
 
+def small_task(collection, *more: str):
+    sources = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    return compose_config("evaluate", "task=files", *sources, f"task.run={collection['first_stage']}", *more).task
+
+
+def test_judged_queries_that_a_run_lacks_are_counted(collection, caplog):
+    lines = collection["first_stage"].read_text().splitlines(keepends=True)
+    collection["first_stage"].write_text("".join(lines[:30]))
+    task = read_task(small_task(collection))
+    message = "lacks 3 of 6 judged queries: they count as the measure defines, mostly 0 (first: q3)"
+    assert message in caplog.text and len(task.run) == 3
+    collection["qrels"].write_text("q0 0 elsewhere 1\n")
+    read_task(small_task(collection))
+    assert "none of its passages is judged: check that the judgments belong" in caplog.text
+
+
+def test_a_teacher_of_other_queries_or_passages_is_refused(collection, tmp_path, caplog):
+    teacher = tmp_path / "t.run"
+    teacher.write_text("Q0 Q0 d1 1 1 t\n")
+    with pytest.raises(InputError, match="t.run: shares no query with .*first_stage.txt: use the teacher's ranking of"):
+        read_task(small_task(collection, f"task.teacher={teacher}"))
+    teacher.write_text("q0 Q0 x1 1 1 t\n")
+    with pytest.raises(InputError, match="t.run: shares no passage with"):
+        read_task(small_task(collection, f"task.teacher={teacher}"))
+    first = collection["first_stage"].read_text().splitlines(keepends=True)[0]
+    teacher.write_text(first)
+    read_task(small_task(collection, f"task.teacher={teacher}"))
+    assert "t.run: lacks 5 of 6 judged queries" in caplog.text
+
+
 def test_texts_of_a_task_may_lie_in_named_fields(collection, tmp_path):
     for name, fields in (("passages", "sku,body"), ("queries", "nr,question")):
         rows = (line.replace("\t", ",") for line in collection[name].read_text().splitlines())

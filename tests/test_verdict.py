@@ -7,7 +7,15 @@ import pytest
 from conftest import compose_config
 from test_train import run_train
 
-from distill.verdict import describe_loss, judge_agreement, judge_suite, judge_task, kendall_tau
+from distill.tasks import read_tasks
+from distill.verdict import (
+    describe_loss,
+    judge_agreement,
+    judge_suite,
+    judge_task,
+    judge_validation,
+    kendall_tau,
+)
 
 FIRST = {"q1": 0.1, "q2": 0.2, "q3": 0.3, "q4": 0.4}
 
@@ -68,6 +76,21 @@ def test_of_a_suite_the_tasks_are_counted():
         "mean nDCG@10 0.4375 against 0.2500"
     )
     assert is_better
+
+
+def test_a_suites_mean_is_over_the_tasks_with_one_first_measure():
+    cfg = compose_config("train", "task=sample-suite").task
+    other = {row: {query: {"RR@10": 0.9} for query in FIRST} for row in ("first_stage", "test")}
+    line, _ = judge_suite(cfg, {"a": rows(raised(0.4, 0.5, 0.4, 0.5)), "b": other})
+    assert line.endswith("mean nDCG@10 of 1 0.7000 against 0.2500")
+
+
+def test_a_validations_measure_may_have_another_name(collection):
+    sources = [f"validation.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    run = f"validation.run={collection['first_stage']}"
+    cfg = compose_config("train", *sources, run, "validation.measures=[MRR@10]").validation
+    line, _ = judge_validation(cfg, {"val/RR@10": 1.0}, read_tasks(cfg))
+    assert "on the validation queries: RR@10 1.0000 against" in line
 
 
 def test_without_judgments_the_agreement_with_the_teacher_is_told():
