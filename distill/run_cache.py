@@ -11,6 +11,7 @@ its reader and ours cannot differ, else line by line. Lines of a query that do n
 in a second pass over the columns.
 """
 
+import collections
 import io
 import itertools
 import json
@@ -18,6 +19,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -219,13 +221,25 @@ def _blocks(source: str) -> Iterator[pa.Table]:
     if form == "parquet" and not is_inline_file(source):
         yield from (table for _, table in _parquet_tables(source))
     elif form == "lines":
-        for number, block in _byte_blocks(source):
-            table = _plain_table(block)
+        for number, block, table in _read_ahead(_byte_blocks(source)):
             yield _table(_parsed_lines(source, number, block)) if table is None else table
     else:
         rows = (row[1:] for row in run_rows(source))
         while chunk := list(itertools.islice(rows, BLOCK_ROWS)):
             yield _table(chunk)
+
+
+def _read_ahead(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, pa.Table | None]]:
+    """Yield blocks with their plain tables, which a thread parses while the block before is written."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = collections.deque()
+        for number, block in blocks:
+            waiting.append((number, block, thread.submit(_plain_table, block)))
+            if len(waiting) > 1:
+                number, block, table = waiting.popleft()
+                yield number, block, table.result()
+        for number, block, table in waiting:
+            yield number, block, table.result()
 
 
 def _byte_blocks(source: str) -> Iterator[tuple[int, bytes]]:
