@@ -192,13 +192,16 @@ def _tsv_rows(path: str) -> Iterator[tuple[str, str, str]]:
 
 def _named_rows(path: str, form: str, kind: str, fields: Fields) -> Iterator[tuple[str, str, str]]:
     """Yield the rows of a file with named fields; raises InputError where one that was named occurs in no row."""
-    absent, place = set(fields.texts or ()), path
+    absent, row = set(fields.texts or ()), {}
     for place, row in numbered_rows(path, form):
         text_id, text = fields.read(row, place, kind)
         absent.difference_update(row)
         yield place, text_id, text
     if absent:
-        raise InputError(f"{path}: no row has a field {sorted(absent)[0]!r}: check text_fields")
+        key = "query_text_fields" if kind == "queries" else "text_fields"
+        raise InputError(
+            f"{path}: no row has a field {sorted(absent)[0]!r}: its fields are {', '.join(row)}: check {key}"
+        )
 
 
 def _passage_text(doc) -> str:

@@ -128,11 +128,14 @@ class Fields:
         id_field, texts = _chosen(self, tuple(known), kind)
         if id_field not in known or texts is None:
             prefix = "query_" if kind == "queries" else ""
-            missing = (self.id or "an id") if id_field not in known else "a text"
-            keys = [f"{prefix}id_field=NAME"] if id_field not in known else []
-            keys += [f"{prefix}text_fields=[NAME,NAME]"] if texts is None else []
+            missing, key = (
+                (self.id or "an id", "id_field=NAME") if id_field not in known else ("a text", "text_fields=[NAME]")
+            )
             listed = ", ".join(map(str, known)) or "none"
-            raise InputError(f"{place}: lacks {missing}: its fields are {listed}: name yours by {' '.join(keys)}")
+            raise InputError(
+                f"{place}: lacks {missing}: its fields are {listed}: name yours by {prefix}{key} "
+                f"(data.{prefix}{key} in training, task.{prefix}{key} in evaluation)"
+            )
         return id_field, texts
 
     def read(self, row: dict, place: str, kind: str = "passages") -> tuple[str, str]:

@@ -87,9 +87,11 @@ class CrossEncoder(nn.Module):
             )
         longest = longest_input(backbone.config)
         if self.max_length > longest:
+            fits = longest - query_length - self.template.num_special
+            remedy = f"model.passage_length to {fits}" if fits > 0 else "model.query_length"
             raise InputError(
                 f"model.query_length={query_length} and model.passage_length={passage_length} make pairs of "
-                f"{self.max_length} tokens, but this backbone reads {longest}: lower model.passage_length"
+                f"{self.max_length} tokens with the special ones, but this backbone reads {longest}: lower {remedy}"
             )
 
     @property

@@ -128,9 +128,13 @@ def test_a_row_gives_id_and_text(row, fields, expected):
         (
             {"sku": "1", "body": "b"},
             Fields(),
-            "a:1: lacks an id: its fields are sku, body: name yours by id_field=NAME$",
+            r"a:1: lacks an id: its fields are sku, body: name yours by id_field=NAME \(data.id_field",
         ),
-        ({"id": "1", "html": "b"}, Fields(), r"a:1: lacks a text: .* name yours by text_fields=\[NAME,NAME\]$"),
+        (
+            {"id": "1", "html": "b"},
+            Fields(),
+            r"a:1: lacks a text: .* name yours by text_fields=\[NAME\] \(data.text_fields",
+        ),
         ({"id": "1", "text": "b"}, Fields("sku"), "a:1: lacks sku: its fields are id, text"),
         ({"id": "1", "title": ["a", "b"], "text": "c"}, Fields(), "a:1: `title` is a list: expected a text"),
         ({"id": "1", "text": 1.5}, Fields(), "a:1: `text` is a number with a fraction: expected a text"),

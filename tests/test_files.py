@@ -125,7 +125,9 @@ def test_a_header_of_usual_names_is_no_text(tmp_path):
 
 def test_a_named_field_that_no_row_has_is_refused(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"id": "1", "body": "x"}\n')
-    with pytest.raises(InputError, match="a.jsonl: no row has a field 'titel': check text_fields"):
+    with pytest.raises(
+        InputError, match="a.jsonl: no row has a field 'titel': its fields are id, body: check text_fields"
+    ):
         read_passages(path, {"1"}, Fields(None, ("titel", "body")))
 
 
