@@ -220,6 +220,7 @@ def parquet_batches(path: str, columns: list[str] | None = None, size: int = 100
     first = 1
     try:
         for batch in open_parquet(path).iter_batches(size, columns=columns):
+            batch.validate(full=True)  # text of a damaged file may be no UTF-8
             yield first, batch
             first += len(batch)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ import gzip
 import os
 import random
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -271,3 +272,15 @@ def test_two_columns_of_one_meaning_are_refused(tmp_path):
 def test_the_separator_of_csv_cells_is_the_headers(tmp_path):
     path = write(tmp_path / "a.csv", '"id";"text, long"\nq1;"a bee"\n')
     assert read_passages(path, {"q1"}, Fields(None, ("text, long",))) == {"q1": "a bee"}
+
+
+def test_parquet_text_that_is_no_utf8_is_refused(tmp_path):
+    ids = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"q\xff")]
+    )
+    pq.write_table(pa.table(TWO | {"query_id": ids}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"_id": ["1", "2"], "text": ids}), tmp_path / "p.parquet")
+    for reader in (read_run, open_run, read_queries):
+        path = tmp_path / ("p.parquet" if reader is read_queries else "a.parquet")
+        with pytest.raises(InputError, match="parquet: cannot be read from row 1 on .*UTF8"):
+            reader(str(path))
