@@ -207,9 +207,10 @@ def open_parquet(path: str):
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        names = file.schema_arrow.names
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is no parquet file ({error}): download or write it again") from None
-    unique_names(file.schema_arrow.names, path)
+    unique_names(names, path)
     return file
 
 

@@ -53,15 +53,20 @@ def test_a_line_ends_with_a_line_feed_alone(tmp_path):
     [
         ("a.txt", b'{"a": 1}\n', "jsonl"),
         ("a.json", b'{"a": 1}\n', "jsonl"),
-        ("a.csv.gz", gzip.compress(b"id,text\n"), "csv"),
-        ("a.run", gzip.compress(b"q Q0 d 1 1 t\n"), "lines"),  # packed, whatever its name
+        ("a.csv.gz", b"id,text\n", "csv"),
+        ("a.run.gz", b"q Q0 d 1 1 t\n", "lines"),
         ("a.tsv", b"{x}\tbraces\n", "lines"),
         ("a.jsonl", b"oops\n", "jsonl"),
         ("a.txt", b"", "lines"),
     ],
 )
 def test_the_form_of_a_file_is_found_by_its_content_and_name(tmp_path, name, content, form):
-    assert form_of(write(tmp_path / name, content)) == form
+    assert form_of(write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)) == form
+
+
+def test_a_packed_file_is_found_by_its_first_bytes(tmp_path):
+    path = write(tmp_path / "a.run", gzip.compress(b"q Q0 d 1 1 t\n"))
+    assert form_of(path) == "lines" and list(read_run(path)) == list(open_run(path)) == ["q"]
 
 
 def test_a_json_array_is_refused_with_the_remedy(tmp_path):
@@ -157,7 +162,9 @@ def test_cut_and_damaged_files_are_answered_with_one_line(tmp_path, reader):
     for number, content in enumerate(damaged):
         with pytest.raises(InputError, match=rf"{number}.run.gz:\d+: cannot be read"):
             reader(write(tmp_path / f"{number}.run.gz", content))
-    for number, content in enumerate((columns[: len(columns) // 2], columns[:200] + b"\xff" * 50 + columns[250:], b"")):
+    renamed = columns.replace(b"query_id", b"que\x85y_id")
+    halves = columns[: len(columns) // 2], columns[:200] + b"\xff" * 50 + columns[250:], b"", renamed
+    for number, content in enumerate(halves):
         with pytest.raises(InputError, match=rf"{number}.parquet: (is no parquet file|cannot be read)"):
             reader(write(tmp_path / f"{number}.parquet", content))
 
