@@ -165,7 +165,7 @@ def _take_over(cfg: DictConfig, directory: Path) -> None:
         if state == "finished":
             raise InputError(
                 f"{directory}: holds the finished {command.noun} of this configuration: take another directory, or "
-                f"look at it again with {as_override('resume', directory)}"
+                f"measure it again with {as_override('resume', directory)}"
             )
         if state == "stopped":
             log.info("%s: holds a stopped %s of this configuration, which is resumed", directory, command.noun)
