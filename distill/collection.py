@@ -18,9 +18,9 @@ from collections.abc import Iterator
 
 from distill.errors import InputError
 from distill.fields import ID_NAMES, TEXT_NAMES, Fields, checked_id, usual_name
-from distill.files import find_line, form_of, numbered_rows, open_parquet, text_lines
+from distill.files import find_line, form_of, numbered_rows, text_lines
 from distill.inline import inline_passages, inline_queries, inline_shape
-from distill.trec import Run, ir_datasets_records
+from distill.trec import Run, ir_datasets_records, is_inline_file
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _file_rows(path: str, kind: str, fields: Fields) -> Iterator[tuple[str, str,
 def _is_inline(path: str, form: str) -> bool:
     """Whether rows hold queries and passages together."""
     if form == "parquet":
-        return inline_shape({name: [] for name in open_parquet(path).schema_arrow.names}) is not None
+        return is_inline_file(path)
     return any(inline_shape(row) for _, row in itertools.islice(numbered_rows(path, form), 1))
 
 
