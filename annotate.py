@@ -25,11 +25,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config import check_annotate, register_schemas, run_directory
+from distill.config.checks import check_annotate, register_schemas, run_directory
+from distill.config.overrides import as_override
+from distill.config.resuming import resumed_config
 from distill.errors import InputError, exit_on_bad_input
-from distill.outputs import open_run, removed_if_refused
-from distill.overrides import as_override
-from distill.resuming import resumed_config
+from distill.jobs import open_run, removed_if_refused
 
 log = logging.getLogger("annotate")
 
@@ -43,12 +43,12 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
 def annotate_lists(cfg: DictConfig, directory: Path) -> None:
     """Do what `annotate` says, in a directory that is this annotation's own."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.collection import known_queries, read_passages, read_queries
-    from distill.download import with_local_files
-    from distill.fields import Fields
-    from distill.lists import choose_queries
+    from distill.data.lists import choose_queries
+    from distill.sources.download import with_local_files
+    from distill.sources.fields import Fields
+    from distill.sources.run_files import read_run
+    from distill.sources.texts import known_queries, read_passages, read_queries
     from distill.teachers.annotation import agreement, lists_to_rank, write_annotation
-    from distill.trec import read_run
 
     local = with_local_files(cfg)
     run = read_run(local.run)

@@ -26,9 +26,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config import check_evaluate, check_stride, register_schemas, split_suite
+from distill.config.checks import check_evaluate, check_stride, register_schemas, split_suite
 from distill.errors import InputError, Unavailable
-from distill.outputs import open_run, run_job
+from distill.jobs import open_run, run_job
 
 log = logging.getLogger("evaluate")
 
@@ -48,9 +48,9 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
     """Do what `evaluate` says, in a directory that is this evaluation's own."""
-    from distill.measures import parse_measures
-    from distill.tasks import suite_results, task_directory
-    from distill.tracking import format_results, write_results
+    from distill.evaluation.measures import parse_measures
+    from distill.evaluation.tasks import suite_results, task_directory
+    from distill.training.tracking import format_results, write_results
 
     model = load_model(cfg, ranks) if cfg.model is not None else None
     parts, results, missing = split_suite(cfg.task), {}, {}
@@ -80,8 +80,8 @@ def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
 
 def load_model(cfg: DictConfig, ranks):
     """Load the model onto its device."""
-    from distill.model import CrossEncoder
-    from distill.onnx import OnnxScorer
+    from distill.models.cross_encoder import CrossEncoder
+    from distill.models.onnx import OnnxScorer
 
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(ranks.device)
     check_stride(cfg.task, "task", model.passage_length)
@@ -99,9 +99,9 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
     What a stopped evaluation has re-ranked is not re-ranked again.
     """
     from distill.device import choose_precision
-    from distill.rerank import Reranker
-    from distill.tasks import measure_rows, read_task, write_per_query, write_task
-    from distill.trec import read_run
+    from distill.evaluation.rerank import Reranker
+    from distill.evaluation.tasks import measure_rows, read_task, write_per_query, write_task
+    from distill.sources.run_files import read_run
 
     done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
     # With its texts also where it is done: what has none is left out of the first stage

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config import check_export, register_schemas
+from distill.config.checks import check_export, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("export")
@@ -32,10 +32,10 @@ def main(cfg: DictConfig) -> None:
     """Export once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_export(cfg)
-        from distill.card import exported_card
-        from distill.exporting import export
-        from distill.hub import push_to_hub
-        from distill.model import CrossEncoder
+        from distill.export.formats import export
+        from distill.export.hub import push_to_hub
+        from distill.export.model_card import exported_card
+        from distill.models.cross_encoder import CrossEncoder
 
         directory = Path(cfg.output).absolute()
         card = exported_card(Path(cfg.model), cfg.format, cfg.hub)

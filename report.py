@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config import check_report, register_schemas, run_directory
+from distill.config.checks import check_report, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("report")
@@ -33,7 +33,7 @@ OVER = {"data.depth": "effectiveness-over-depth", "data.num_queries": "effective
 def report(cfg: DictConfig, directory: Path) -> None:
     """Write a report as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.report import comparison, formats
+    from distill.report import comparison, markup
     from distill.report.page import Report, to_html
     from distill.report.published import add_published
     from distill.report.rows import find_row, make_rows, name_rows
@@ -64,14 +64,14 @@ def report(cfg: DictConfig, directory: Path) -> None:
     page = Report(table, rows, unfinished, baseline.name if baseline else None, cfg.correction, compared)
     page.published = cfg.published
     page.figures = draw_figures(measured, rows, columns, directory / "figures")
-    markdown = formats.to_markdown(table)
+    markdown = markup.to_markdown(table)
     if compared:
         page.diagram = draw_diagram(compared, directory / "figures")
         markdown += "\n" + comparison.to_markdown(compared)
         (directory / "comparison.csv").write_text(comparison.to_csv(compared), encoding="utf-8")
     (directory / "results.md").write_text(markdown, encoding="utf-8")
-    (directory / "results.tex").write_text(formats.to_latex(table), encoding="utf-8")
-    (directory / "results.csv").write_text(formats.to_csv(table), encoding="utf-8")
+    (directory / "results.tex").write_text(markup.to_latex(table), encoding="utf-8")
+    (directory / "results.csv").write_text(markup.to_csv(table), encoding="utf-8")
     (directory / "index.html").write_text(to_html(page), encoding="utf-8")
     OmegaConf.save(cfg, directory / "report.yaml")
     print(markdown)
@@ -97,7 +97,7 @@ def draw_figures(measured: list, rows: list, columns: list[str], directory: Path
 
 def draw_diagram(compared, directory: Path) -> Path:
     """Write the critical-difference diagram and return the path of its PNG."""
-    from distill.significance import draw_critical_difference
+    from distill.evaluation.significance import draw_critical_difference
 
     for suffix in ("svg", "png"):
         path = directory / f"critical-difference.{suffix}"

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config import check_retrieve, register_schemas
+from distill.config.checks import check_retrieve, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("retrieve")
@@ -28,12 +28,12 @@ log = logging.getLogger("retrieve")
 def retrieve(cfg: DictConfig) -> None:
     """Retrieve as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.bm25 import bm25_run
-    from distill.collection import read_queries
-    from distill.download import with_local_files
-    from distill.fields import Fields
-    from distill.outputs import check_output, write_whole
-    from distill.trec import write_run
+    from distill.jobs import check_output, write_whole
+    from distill.retrieval.bm25 import bm25_run
+    from distill.sources.download import with_local_files
+    from distill.sources.fields import Fields
+    from distill.sources.run_files import write_run
+    from distill.sources.texts import read_queries
 
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries)
@@ -43,7 +43,7 @@ def retrieve(cfg: DictConfig) -> None:
         run = bm25_run(cfg.passages, queries, cfg.depth, cfg.k1, cfg.b, fields)
     else:
         from distill.device import choose_device
-        from distill.encoders import encoder_run
+        from distill.retrieval.encoders import encoder_run
 
         device = choose_device(cfg.device)
         run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields)

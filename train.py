@@ -27,10 +27,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill.config import check_train, command_overrides, needs_first_stage, refuse_renamed, register_schemas
+from distill.config.checks import check_train, command_overrides, needs_first_stage, refuse_renamed, register_schemas
 from distill.errors import InputError, exit_on_bad_input
-from distill.outputs import open_run, resume_command, run_job
-from distill.tracking import Tracker, format_results
+from distill.jobs import open_run, resume_command, run_job
+from distill.training.tracking import Tracker, format_results
 
 log = logging.getLogger("train")
 
@@ -58,10 +58,29 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     import torch
     from tqdm import tqdm
 
-    from distill.backward import backward
-    from distill.batch import split_lists
-    from distill.card import write_card
-    from distill.checkpoint import (
+    from distill.data.batch import split_lists
+    from distill.data.lists import read_lists
+    from distill.data.loader import BatchLoader
+    from distill.device import check_implementation, choose_precision
+    from distill.evaluation.measures import parse_measures
+    from distill.evaluation.rerank import Reranker
+    from distill.evaluation.tasks import (
+        measure_rows,
+        measure_together,
+        read_tasks,
+        suite_results,
+        task_directory,
+        write_task,
+    )
+    from distill.evaluation.verdict import agreement_results, log_verdict, measure_agreement
+    from distill.export.model_card import write_card
+    from distill.interrupt import StopRequest
+    from distill.losses import LOSSES, TERMS
+    from distill.models.cross_encoder import CrossEncoder
+    from distill.models.parts import load_tokenizer
+    from distill.sources.download import with_local_files
+    from distill.training.backward import backward
+    from distill.training.checkpoint import (
         link_checkpoint,
         load_checkpoint,
         mend_best,
@@ -70,20 +89,8 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
         save_checkpoint,
         seed_of_rank,
     )
-    from distill.data import BatchLoader
-    from distill.device import check_implementation, choose_precision
-    from distill.download import with_local_files
-    from distill.flops import FlopCounter, peak_flops
-    from distill.interrupt import StopRequest
-    from distill.lists import read_lists
-    from distill.loading import load_tokenizer
-    from distill.losses import LOSSES, TERMS
-    from distill.measures import parse_measures
-    from distill.model import CrossEncoder
-    from distill.optim import make_optimizer, set_lr, warn_of_warmup
-    from distill.rerank import Reranker
-    from distill.tasks import measure_rows, measure_together, read_tasks, suite_results, task_directory, write_task
-    from distill.verdict import agreement_results, log_verdict, measure_agreement
+    from distill.training.flops import FlopCounter, peak_flops
+    from distill.training.optim import make_optimizer, set_lr, warn_of_warmup
 
     started = time.perf_counter()
     device = ranks.device

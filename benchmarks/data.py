@@ -29,12 +29,12 @@ import torch
 
 from benchmarks.generate import passages, qrels_lines, queries, run_lines
 from benchmarks.report import RESULTS, ROOT, environment, save
-from distill.cache import cache_directory
-from distill.data import BatchLoader
-from distill.lists import read_lists
-from distill.run_cache import open_run
-from distill.token_cache import open_token_store
-from distill.tokens import PairTemplate
+from distill.data.lists import read_lists
+from distill.data.loader import BatchLoader
+from distill.data.token_store import open_token_store
+from distill.data.tokens import PairTemplate
+from distill.sources.runs import open_run
+from distill.storage.cache import cache_directory
 
 MSMARCO_PASSAGES = 8_841_823
 DEPTH = 200  # lines of a query in a generated run

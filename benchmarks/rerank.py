@@ -76,7 +76,7 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
 
 def open_model(model: str, layout: str):
     """Open a cross-encoder, or give an encoder a new linear layer, the same for all contenders."""
-    from distill.model import CrossEncoder
+    from distill.models.cross_encoder import CrossEncoder
 
     if is_cross_encoder(model):
         return CrossEncoder.from_pretrained(model, layout)

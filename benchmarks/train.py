@@ -9,7 +9,7 @@ Every contender takes the same step in rounds that alternate: `--lists` lists of
 RankNet, backward, AdamW. The other two tokenise texts in the step, ours has tokenised them beforehand, as each does it.
 "-all" (packed-all) lets the last layer compute the states of all tokens.
 sentence-transformers runs at its default mini_batch_size and, as "-batched", with all pairs at once. Peak memory is the
-process's (on CUDA, the allocator's). MFU by distill/flops.py, on real tokens.
+process's (on CUDA, the allocator's). MFU by distill/training/flops.py, on real tokens.
 """
 
 import argparse
@@ -76,11 +76,11 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
 def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens: int):
     from functools import partial
 
-    from distill.backward import backward
-    from distill.batch import make_batch, split_lists
-    from distill.flops import FlopCounter
+    from distill.data.batch import make_batch, split_lists
     from distill.losses import LOSSES, TERMS
-    from distill.model import CrossEncoder
+    from distill.models.cross_encoder import CrossEncoder
+    from distill.training.backward import backward
+    from distill.training.flops import FlopCounter
 
     layout, *options = name.split("-")
     ours = CrossEncoder.from_backbone(model, layout=layout).train().to(device)
@@ -163,7 +163,7 @@ def main() -> None:
     from benchmarks.report import RESULTS, environment, save
     from benchmarks.texts import file_lists, generated_lists
     from benchmarks.workers import race, spread
-    from distill.flops import peak_flops
+    from distill.training.flops import peak_flops
 
     rows = []
     for depth in map(int, (arguments.depths or str(arguments.passages)).split(",")):

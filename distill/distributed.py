@@ -5,7 +5,8 @@
 
 The gradients are those of one process: every rank divides its losses by the terms of the whole step, and the sums of
 all ranks' gradients are taken once a step, in large pieces. (PyTorch's DistributedDataParallel takes means, expects one
-backward pass a step from every rank, and so fits neither ragged shares nor the two passes of distill/backward.py.)
+backward pass a step from every rank, and so fits neither ragged shares nor the two passes of
+distill/training/backward.py.)
 """
 
 import os

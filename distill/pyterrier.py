@@ -12,7 +12,7 @@ import pyterrier as pt
 import torch
 
 from distill.device import choose_device
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
 
 
 class Reranker(pt.Transformer):

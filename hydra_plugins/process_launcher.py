@@ -31,10 +31,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
-from distill.locking import locked
-from distill.outputs import check_sweep, objective, read_results, state_of
-from distill.overrides import as_override
+from distill.jobs import check_sweep, objective, read_results, state_of
+from distill.storage.locking import locked
 
 log = logging.getLogger(__name__)
 

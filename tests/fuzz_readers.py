@@ -24,14 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import distill.run_cache
-import distill.token_cache
-from distill.collection import read_passages, read_queries
+import distill.data.token_store
+import distill.sources.runs
+from distill.data.tokens import Chunk, Encoder
 from distill.errors import InputError
-from distill.fields import Fields
-from distill.run_cache import open_run
-from distill.tokens import Chunk, Encoder
-from distill.trec import read_run, write_run
+from distill.sources.fields import Fields
+from distill.sources.run_files import read_run, write_run
+from distill.sources.runs import open_run
+from distill.sources.texts import read_passages, read_queries
 
 BLANKS = ["\xa0", "\u2028", "\x85", "\0", "\r", "\x1c", "\ufeff", "a" * 300, "", " ", "\t"]
 WORDS = [*"bee sun ant ü 日本".split(), *BLANKS]
@@ -64,8 +64,8 @@ def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) 
 
 def check_run(rng: random.Random, folder: Path) -> str:
     """Compare both readers of a TREC run over plain and packed bytes."""
-    distill.run_cache.BLOCK_BYTES = rng.choice([1, 7, 50, 200, 2**24])
-    distill.run_cache.BLOCK_ROWS = rng.choice([1, 3, 500_000])
+    distill.sources.runs.BLOCK_BYTES = rng.choice([1, 7, 50, 200, 2**24])
+    distill.sources.runs.BLOCK_ROWS = rng.choice([1, 3, 500_000])
     separator = rng.choice([" ", "\t", "  ", " \t", "\xa0"])
     lines = []
     good, odd = rng.random() < 0.5, rng.random() < 0.3
@@ -122,7 +122,7 @@ def outcome(read, path: Path) -> tuple:
 def check_parquet_run(rng: random.Random, folder: Path) -> str:
     """Compare both readers of a parquet run with columns of any type."""
     size = rng.randrange(1, 20)
-    distill.run_cache.BLOCK_ROWS = rng.choice([1, 3, 500_000])
+    distill.sources.runs.BLOCK_ROWS = rng.choice([1, 3, 500_000])
     columns: dict[str, pa.Array] = {}
     for name in rng.sample(["query_id", "qid", "doc_id", "docno", "score", "rank", "other"], rng.randrange(2, 7)):
         usual = IDS[:7] if "id" in name or name == "docno" else [1.5, 2.0, -3.0]
@@ -185,7 +185,7 @@ class Everything(set):
 
 def stored(source: str, kind: str, fields: Fields) -> dict[str, str]:
     """Read all texts through the store on disk; queries without text are not asked for."""
-    store = distill.token_cache.open_token_store(source, None, 0, kind, fields)
+    store = distill.data.token_store.open_token_store(source, None, 0, kind, fields)
     texts = {store.text_id(row): bytes(store[row].astype("uint8")).decode() for row in range(len(store))}
     if kind == "queries":
         texts = {text_id: text for text_id, text in texts.items() if text}
@@ -269,9 +269,9 @@ def _encode_here(texts, *_):
 
 def use_bytes_as_tokens() -> None:
     """Let stores be made in this process, of bytes: what is compared is what was read."""
-    distill.token_cache.portable = lambda _: "bytes"
-    distill.token_cache.token_type = lambda _: np.dtype("uint16")
-    distill.token_cache._encode_in_processes = _encode_here
+    distill.data.token_store.portable = lambda _: "bytes"
+    distill.data.token_store.token_type = lambda _: np.dtype("uint16")
+    distill.data.token_store._encode_in_processes = _encode_here
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import InputError
-from distill.model import CrossEncoder
-from distill.permutations import mend_permutation
+from distill.models.cross_encoder import CrossEncoder
+from distill.sources.permutations import mend_permutation
+from distill.sources.run_files import read_run
 from distill.teachers.engines import Answer, HttpEngine, LocalEngine, _retry_after
 from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.prompt import read_prompt
-from distill.trec import read_run
 
 GUARD = 300  # seconds: a test that waits for so long hangs
 PROMPT = ROOT / "distill" / "teachers" / "prompts" / "listwise.yaml"

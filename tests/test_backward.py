@@ -8,15 +8,15 @@ import torch
 from conftest import make_backbone
 from test_batch import random_batch
 
-import distill.model
-from distill.backward import backward
+import distill.models.cross_encoder
 from distill.losses import LOSSES
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
+from distill.training.backward import backward
 
 
 @pytest.fixture
 def model(tmp_path, monkeypatch, request):
-    monkeypatch.setattr(distill.model, "MAX_CPU_TOKENS", 60)  # chunks, in one pass as well
+    monkeypatch.setattr(distill.models.cross_encoder, "MAX_CPU_TOKENS", 60)  # chunks, in one pass as well
     directory = str(make_backbone(tmp_path, "electra"))
     model = CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, dropout=0.2, layout=request.param)
     return model.double().train()

@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import FAMILIES, make_backbone
 
-from distill.batch import PaddedChunk, make_batch, pad_chunks, split_lists
+from distill.data.batch import PaddedChunk, make_batch, pad_chunks, split_lists
 from distill.losses import LOSSES, TERMS
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
 
 
 def random_batch(sizes=(5, 2, 7, 3), longest: int = 20, seed: int = 0, vocabulary: int = 20):

@@ -66,7 +66,7 @@ def test_rerank_takes_models_of_several_kinds(tmp_path):
     pytest.importorskip("onnxruntime")
     from test_exporting import make_model
 
-    from distill.exporting import export
+    from distill.export.formats import export
 
     model = make_model(tmp_path / "backbone", "electra")
     model.save_pretrained(tmp_path / "ours")

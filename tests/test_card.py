@@ -4,7 +4,7 @@ import pytest
 from conftest import compose_config
 from huggingface_hub import ModelCard
 
-from distill.card import exported_card, make_card, write_card
+from distill.export.model_card import exported_card, make_card, write_card
 
 RESULTS = {
     "first_stage/mine/nDCG@10": 0.3,

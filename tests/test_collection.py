@@ -9,9 +9,9 @@ import pytest
 import requests
 from conftest import as_tuples, compose_config, decoded_lists
 
-from distill.collection import read_passages, read_queries
 from distill.errors import InputError
-from distill.trec import read_qrels, read_run
+from distill.sources.run_files import read_qrels, read_run
+from distill.sources.texts import read_passages, read_queries
 
 
 def test_tsv_and_beir_jsonl_give_the_same_texts(tmp_path):

@@ -12,11 +12,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill import config
-from distill.config import check_annotate, check_evaluate, check_retrieve, check_train
+from distill.config.checks import check_annotate, check_evaluate, check_retrieve, check_train
+from distill.config import checks as config
 from distill.errors import InputError, exit_on_bad_input
-from distill.generative import PROMPTS
 from distill.losses import LOSSES
+from distill.models.generative import PROMPTS
 
 GROUPS = ("backbone", "loss", "data", "teacher", "task", "optimizer", "logger", "experiment")
 OPTIONS = [

@@ -7,11 +7,11 @@ from conftest import compose_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distill.data import BatchLoader, choose_passages
-from distill.lists import read_lists
-from distill.loading import load_tokenizer
-from distill.tokens import PairTemplate
-from distill.trec import read_qrels, read_run
+from distill.data.lists import read_lists
+from distill.data.loader import BatchLoader, choose_passages
+from distill.data.tokens import PairTemplate
+from distill.models.parts import load_tokenizer
+from distill.sources.run_files import read_qrels, read_run
 
 
 def loader_of(file_overrides, *more, rank=0, num_ranks=1):

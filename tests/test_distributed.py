@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from distill.checkpoint import load_checkpoint
+from distill.training.checkpoint import load_checkpoint
 
 
 def command(directory, ranks: int, *overrides) -> list[str]:

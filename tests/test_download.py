@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import distill.download
-from distill.download import local_file
+import distill.sources.download
 from distill.errors import InputError
+from distill.sources.download import local_file
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB, several blocks
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -43,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(distill.download, "PAUSE", 0)
+    monkeypatch.setattr(distill.sources.download, "PAUSE", 0)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.script, server.ranges = [], []
     server.address = f"http://127.0.0.1:{server.server_port}/files/a.run?download=1"

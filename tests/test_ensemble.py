@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import compose_config
 
-from distill.collection import read_passages, read_queries
 from distill.errors import InputError
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
+from distill.sources.run_files import RankedList, read_run
+from distill.sources.texts import read_passages, read_queries
 from distill.teachers.annotation import lists_to_rank
 from distill.teachers.ensemble import check_scores, score_lists
 from distill.teachers.pointwise import mostly_tie
-from distill.trec import RankedList, read_run
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 

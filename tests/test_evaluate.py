@@ -8,8 +8,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from distill.model import CrossEncoder
-from distill.trec import read_run
+from distill.models.cross_encoder import CrossEncoder
+from distill.sources.run_files import read_run
 
 
 def run_evaluate(directory, *overrides, ranks: int = 1) -> subprocess.CompletedProcess:

@@ -11,8 +11,8 @@ from conftest import ROOT, WORDS, make_backbone
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.errors import InputError
-from distill.exporting import export
-from distill.model import CrossEncoder
+from distill.export.formats import export
+from distill.models.cross_encoder import CrossEncoder
 
 QUERY = " ".join(WORDS[:3])
 PASSAGES = [" ".join(WORDS[start : start + size]) for start, size in ((0, 4), (2, 9), (5, 1), (1, 12))]

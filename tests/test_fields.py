@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from distill.errors import InputError
-from distill.fields import Fields, _not_in_id, checked_id, checked_text, json_number, read_grade, read_number
+from distill.sources.fields import Fields, _not_in_id, checked_id, checked_text, json_number, read_grade, read_number
 
 
 @pytest.mark.parametrize("value", ["7", "d-1", "D:1/x?y=z#1", "é", "日本", "a" * 2048, "\u200d"])

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.collection import read_passages, read_queries
 from distill.errors import InputError
-from distill.fields import Fields
-from distill.files import find_line, form_of, numbered_lines, numbered_rows
-from distill.run_cache import open_run
-from distill.trec import read_qrels, read_run
+from distill.sources.fields import Fields
+from distill.sources.run_files import read_qrels, read_run
+from distill.sources.runs import open_run
+from distill.sources.texts import read_passages, read_queries
+from distill.storage.files import find_line, form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers
 
 BOM = b"\xef\xbb\xbf"
@@ -235,11 +235,11 @@ def test_a_line_is_found_by_its_columns(tmp_path):
 
 
 def test_small_and_large_readers_agree_on_whatever_comes(monkeypatch, tmp_path):
-    monkeypatch.setattr("distill.token_cache.portable", lambda _: "bytes")
-    monkeypatch.setattr("distill.token_cache.token_type", lambda _: fuzz_readers.np.dtype("uint16"))
-    monkeypatch.setattr("distill.token_cache._encode_in_processes", fuzz_readers._encode_here)
+    monkeypatch.setattr("distill.data.token_store.portable", lambda _: "bytes")
+    monkeypatch.setattr("distill.data.token_store.token_type", lambda _: fuzz_readers.np.dtype("uint16"))
+    monkeypatch.setattr("distill.data.token_store._encode_in_processes", fuzz_readers._encode_here)
     for name in ("BLOCK_BYTES", "BLOCK_ROWS"):
-        monkeypatch.setattr(f"distill.run_cache.{name}", 100)  # the fuzzer sets them, and they are set back
+        monkeypatch.setattr(f"distill.sources.runs.{name}", 100)  # the fuzzer sets them, and they are set back
     counts = fuzz_readers.main(num_cases=4000, seed=0)
     assert sum(counts.values()) == 4000
     assert all(counts[f"{kind}: {end}"] > 50 for kind in ("check_run", "check_texts") for end in ("read", "refused"))

@@ -6,8 +6,8 @@ from conftest import make_backbone
 from test_packing import positions, ragged_batch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.flops import FlopCounter
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
+from distill.training.flops import FlopCounter
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

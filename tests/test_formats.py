@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from distill.data.tokens import longest_first
 from distill.errors import InputError
-from distill.model import CrossEncoder
-from distill.tokens import longest_first
+from distill.models.cross_encoder import CrossEncoder
 
 FAMILIES = ["bert", "electra", "roberta", "modernbert", "deberta-v2", "distilbert", "xlm-roberta"]
 LONG = " ".join(WORDS[place % len(WORDS)] for place in range(100))

@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from distill.errors import InputError
-from distill.generative import PROMPTS, T5_PROMPTS
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
+from distill.models.generative import PROMPTS, T5_PROMPTS
 
 TEXT = [*(ROOT / "sample" / "passages.tsv").read_text(encoding="utf-8").splitlines()[:200], "yes no true false"] * 2
 PAIRS = [("who is it?", "It is 5."), (" ".join(WORDS[:3]), " ".join(WORDS[2:9])), ("10 mm", '"a" (b).\nc')]

@@ -6,10 +6,10 @@ from conftest import as_tuples, compose_config, decoded_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import distill.lists
+import distill.data.lists
+from distill.data.lists import choose_queries, ranks_among
 from distill.errors import InputError
-from distill.lists import choose_queries, ranks_among
-from distill.trec import read_run
+from distill.sources.run_files import read_run
 
 
 def read(file_overrides, *more):
@@ -196,10 +196,10 @@ def test_ranks_close_the_gap_of_an_empty_passage(file_overrides, collection):
 def test_lists_on_disk_are_those_in_memory_and_are_made_once(file_overrides, monkeypatch, tmp_path, overrides):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     expected = as_tuples(read(file_overrides, *overrides))
-    monkeypatch.setattr(distill.lists, "MAX_IN_MEMORY", 5)
-    monkeypatch.setattr(distill.lists, "BLOCK", 2)
+    monkeypatch.setattr(distill.data.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.data.lists, "BLOCK", 2)
     assert as_tuples(read(file_overrides, *overrides)) == expected
-    monkeypatch.setattr(distill.lists, "_write", None)  # not called again
+    monkeypatch.setattr(distill.data.lists, "_write", None)  # not called again
     assert as_tuples(read(file_overrides, *overrides)) == expected
     with pytest.raises(TypeError):
         read(file_overrides, *overrides, "data.num_queries=3")  # other lists

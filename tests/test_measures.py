@@ -13,11 +13,11 @@ from conftest import ROOT, compose_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.config import check_evaluate, check_train
+from distill.config.checks import check_evaluate, check_train
 from distill.errors import InputError
-from distill.measures import measure, parse_measures, trec_order, try_measures
-from distill.tasks import measure_rows, read_task
-from distill.trec import RankedList, read_qrels, read_run
+from distill.evaluation.measures import measure, parse_measures, trec_order, try_measures
+from distill.evaluation.tasks import measure_rows, read_task
+from distill.sources.run_files import RankedList, read_qrels, read_run
 
 QRELS = {"q1": {"d1": 1, "d2": 0, "d5": 2}, "q2": {"d1": 0, "d2": 0}, "q3": {"d3": 1}, "q4": {"d3": 3, "d4": -2}}
 BY_NUMBER = {query_id[1:]: grades for query_id, grades in QRELS.items()}  # gdeval.pl wants queries to be numbers
@@ -145,7 +145,7 @@ def test_every_name_of_ir_measures_is_measured_or_refused():
     code = f"""
 import math
 from distill.errors import InputError
-from distill.measures import measure, parse_measures, try_measures
+from distill.evaluation.measures import measure, parse_measures, try_measures
 from test_measures import QRELS, ranked
 run = {{"q1": ranked({{"d2": 2.0, "d1": 1.0}}), "other": ranked({{"d1": 1.0}})}}
 for name in {names!r}:
@@ -256,7 +256,8 @@ def test_measuring_keeps_what_trec_eval_computes_of_tied_lists_by_hand():
 @pytest.mark.parametrize("grade", [-1, -2, -1000])
 def test_grades_below_zero_are_not_relevant_and_end_no_process(grade):
     code = (
-        "from distill.measures import measure, parse_measures; from distill.trec import RankedList; import numpy as np;"
+        "from distill.evaluation.measures import measure, parse_measures;"
+        "from distill.sources.run_files import RankedList; import numpy as np;"
         f"qrels = {{'q0': {{'d1': 1, 'd2': 0}}, 'q1': dict.fromkeys(['d1', 'd2', 'd3'], {grade}), 'q2': {{'d1': 1}}}};"
         "one = RankedList.in_order(['d1'], np.ones(1)); run = {'q0': one, 'q1': one};"
         "names = ['nDCG@10', 'AP', 'AP(rel=2)', 'R@5', 'Rprec', 'Bpref', 'Judged@3'];"

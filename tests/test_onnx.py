@@ -11,8 +11,8 @@ from test_exporting import PASSAGES, QUERY, make_model, scores_of
 from test_formats import make_classifier
 
 from distill.errors import InputError
-from distill.exporting import export
-from distill.model import CrossEncoder
+from distill.export.formats import export
+from distill.models.cross_encoder import CrossEncoder
 
 onnxruntime = pytest.importorskip("onnxruntime", minversion="1.23")
 

@@ -3,9 +3,9 @@
 import pytest
 from conftest import compose_config
 
-from distill.config import check_train, refuse_renamed
+from distill.config.checks import check_train, refuse_renamed
 from distill.errors import InputError
-from distill.optim import lr_factor, warmup_steps, warn_of_warmup
+from distill.training.optim import lr_factor, warmup_steps, warn_of_warmup
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from annotate import annotate
-from distill.checkpoint import load_checkpoint
-from distill.config import make_directory
+from distill.config.checks import make_directory
+from distill.config.overrides import as_override
+from distill.config.resuming import changes, command_of, refused, resumed_config
 from distill.errors import InputError
-from distill.model import CrossEncoder
-from distill.outputs import open_run, resume_command, state_of
-from distill.overrides import as_override
-from distill.resuming import changes, command_of, refused, resumed_config
+from distill.jobs import open_run, resume_command, state_of
+from distill.models.cross_encoder import CrossEncoder
+from distill.training.checkpoint import load_checkpoint
 from evaluate import evaluate
 from train import joined_overrides, train
 
@@ -146,7 +146,7 @@ def test_a_directory_is_held_while_its_run_lives_and_free_when_it_is_killed(tmp_
     directory = tmp_path / "run"
     started(directory)
     code = (
-        "import sys, time, multiprocessing; from pathlib import Path; from distill.locking import locked\n"
+        "import sys, time, multiprocessing; from pathlib import Path; from distill.storage.locking import locked\n"
         "with locked(Path(sys.argv[1]), ''):\n"
         "    multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True).start()\n"
         "    print('held', flush=True); time.sleep(60)\n"
@@ -392,7 +392,7 @@ def test_a_run_killed_between_two_renames_is_mended_when_it_is_resumed(file_over
 
 
 def _save_model(state: dict, directory) -> None:
-    from distill.model import CrossEncoder
+    from distill.models.cross_encoder import CrossEncoder
 
     model = CrossEncoder.from_pretrained(str(directory))
     model.load_state_dict(state["model"])
@@ -415,9 +415,9 @@ def run_patched(patch: str, script: str, *arguments: str) -> subprocess.Complete
 
 
 KILLED_AT = {
-    "best.pt": "import distill.checkpoint\nlink = distill.checkpoint.link_checkpoint\n"
+    "best.pt": "import distill.training.checkpoint\nlink = distill.training.checkpoint.link_checkpoint\n"
     "def killed(last, best):\n    os.kill(os.getpid(), 9) if best.exists() else link(last, best)\n"
-    "distill.checkpoint.link_checkpoint = killed",
+    "distill.training.checkpoint.link_checkpoint = killed",
     "model": "rename = os.rename\n"
     "def killed(old, new):\n    rename(old, new)\n    str(new).endswith('.model.old') and os.kill(os.getpid(), 9)\n"
     "os.rename = killed",
@@ -440,8 +440,9 @@ def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_ov
 def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_overrides, tmp_path, number, name):
     directory = tmp_path / "lr=1e-3,seed=0"
     patch = (
-        f"import distill.tasks\ndef stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.tasks.measure_rows = stopped"
+        "import distill.evaluation.tasks\n"
+        f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
+        "distill.evaluation.tasks.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
     run = run_patched(patch, "train.py", *arguments)
@@ -456,7 +457,12 @@ def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_o
 
 @pytest.mark.parametrize("script", ["train.py", "retrieve.py"])
 def test_ctrl_c_while_it_starts_is_one_line(tmp_path, script):
-    for module in ("hydra.version", "omegaconf", "distill.config", "torch.nn"):  # what it imports then, early and late
+    for module in (
+        "hydra.version",
+        "omegaconf",
+        "distill.config.checks",
+        "torch.nn",
+    ):  # what it imports then, early and late
         command = [sys.executable, "-X", "importtime", str(ROOT / script)]
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for line in process.stderr:

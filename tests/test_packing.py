@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel
 
-from distill import packing
-from distill.batch import make_batch
+from distill.data.batch import make_batch
 from distill.errors import InputError
-from distill.model import CrossEncoder
-from distill.packing import BUCKETS, PAIR_BUCKET, pack_chunks
+from distill.models import packed as packing
+from distill.models.cross_encoder import CrossEncoder
+from distill.models.packed import BUCKETS, PAIR_BUCKET, pack_chunks
 
 FAMILIES = ["bert", "electra", "roberta", "modernbert"]
 

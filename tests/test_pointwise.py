@@ -9,14 +9,14 @@ import torch
 from conftest import ROOT, WORDS, compose_config, make_language_model
 from test_annotate import Server, overrides_of, run_annotate, serve  # noqa: F401 - serve is a fixture
 
-from distill.collection import read_passages, read_queries
 from distill.errors import InputError
+from distill.sources.run_files import read_run
+from distill.sources.texts import read_passages, read_queries
 from distill.teachers.engines import Answer, LocalEngine
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
 from distill.teachers.pointwise import order_by_score, yes_no_score
 from distill.teachers.prompt import read_prompt
-from distill.trec import read_run
 
 ABS = 1e-6
 PROMPT = str(ROOT / "distill" / "teachers" / "prompts" / "pointwise.yaml")

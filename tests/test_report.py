@@ -14,9 +14,9 @@ import yaml
 from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
-from distill.config import check_report
+from distill.config.checks import check_report
 from distill.errors import InputError
-from distill.report.formats import escape_latex, to_latex, to_markdown
+from distill.report.markup import escape_latex, to_latex, to_markdown
 from distill.report.published import read_published
 from distill.report.rows import make_rows
 from distill.report.runs import read_history, read_runs

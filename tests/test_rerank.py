@@ -8,11 +8,11 @@ import torch
 from conftest import compose_config
 
 from distill.errors import InputError
-from distill.model import CrossEncoder
-from distill.rerank import Reranker, window_starts
-from distill.tasks import measure, measure_rows, parse_measures, read_task
+from distill.evaluation.rerank import Reranker, window_starts
+from distill.evaluation.tasks import measure, measure_rows, parse_measures, read_task
+from distill.models.cross_encoder import CrossEncoder
+from distill.sources.run_files import RankedList, read_run
 from distill.teachers.ensemble import score_lists
-from distill.trec import RankedList, read_run
 
 
 def task_config(collection, *more):

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import ROOT, WORDS, make_backbone
 
-from distill.bm25 import bm25_run
-from distill.collection import read_passages, read_queries
-from distill.encoders import _keep, encoder_run
 from distill.errors import InputError
-from distill.outputs import check_output
-from distill.trec import read_run
+from distill.jobs import check_output
+from distill.retrieval.bm25 import bm25_run
+from distill.retrieval.encoders import _keep, encoder_run
+from distill.sources.run_files import read_run
+from distill.sources.texts import read_passages, read_queries
 
 
 def run_retrieve(*overrides, cwd) -> subprocess.CompletedProcess:
@@ -61,7 +61,7 @@ def encoder(tmp_path, kind: str):
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("distill.encoders.BLOCK", 7)  # of 30 passages: the best come from several blocks
+    monkeypatch.setattr("distill.retrieval.encoders.BLOCK", 7)  # of 30 passages: the best come from several blocks
     model = encoder(tmp_path, kind)
     queries = read_queries(str(collection["queries"]))
     passages = read_passages(str(collection["passages"]), {f"d{i}" for i in range(30)})

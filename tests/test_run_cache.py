@@ -8,12 +8,12 @@ import pyarrow.parquet
 import pytest
 from conftest import as_tuples, compose_config, decoded_lists
 
-import distill.run_cache
-import distill.trec
+import distill.sources.run_files
+import distill.sources.runs
 from benchmarks.generate import run_lines
 from distill.errors import InputError
-from distill.run_cache import open_run
-from distill.trec import read_run
+from distill.sources.run_files import read_run
+from distill.sources.runs import open_run
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,8 @@ def shuffled_lines(num_queries: int = 40, depth: int = 17, seed: int = 0) -> lis
 @pytest.mark.parametrize("separator", [" ", "\t", "  \t "], ids=["blank", "tab", "mixed"])
 @pytest.mark.parametrize("suffix", [".run", ".run.gz"])
 def test_a_cached_run_is_the_run_in_memory(tmp_path, monkeypatch, block, separator, suffix):
-    monkeypatch.setattr(distill.run_cache, "BLOCK_BYTES", block)
-    monkeypatch.setattr(distill.run_cache, "BLOCK_ROWS", block)
+    monkeypatch.setattr(distill.sources.runs, "BLOCK_BYTES", block)
+    monkeypatch.setattr(distill.sources.runs, "BLOCK_ROWS", block)
     path = tmp_path / f"a{suffix}"
     text = "".join(line.replace(" ", separator) for line in shuffled_lines())
     path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
@@ -59,7 +59,7 @@ def test_a_cached_run_is_the_run_in_memory(tmp_path, monkeypatch, block, separat
 
 @pytest.mark.parametrize("columns", [["score"], ["rank"], ["score", "rank"]])
 def test_a_parquet_run_is_cached_alike(tmp_path, monkeypatch, columns):
-    monkeypatch.setattr(distill.run_cache, "BLOCK_ROWS", 30)
+    monkeypatch.setattr(distill.sources.runs, "BLOCK_ROWS", 30)
     rows = [line.split() for line in shuffled_lines()]
     values = {"query_id": [row[0] for row in rows], "doc_id": [row[2] for row in rows]}
     values |= {"score": [float(row[4]) for row in rows], "rank": [int(row[3]) for row in rows]}
@@ -69,12 +69,12 @@ def test_a_parquet_run_is_cached_alike(tmp_path, monkeypatch, columns):
 
 
 def test_a_large_file_goes_through_the_cache_once(tmp_path, monkeypatch, cache):
-    monkeypatch.setattr(distill.trec, "LARGE_FILE", 1000)
+    monkeypatch.setattr(distill.sources.run_files, "LARGE_FILE", 1000)
     path = tmp_path / "a.run"
     path.write_text("".join(run_lines(20, 10, 1000)))
     run = read_run(str(path))
-    assert isinstance(run, distill.run_cache.CachedRun) and len(run) == 20
-    monkeypatch.setattr(distill.run_cache, "_write", None)  # not called again
+    assert isinstance(run, distill.sources.runs.CachedRun) and len(run) == 20
+    monkeypatch.setattr(distill.sources.runs, "_write", None)  # not called again
     check_equal(read_run(str(path)), run)
     assert len([one for one in cache.iterdir() if one.is_dir()]) == 1
 
@@ -108,8 +108,8 @@ def test_a_bad_run_is_answered_with_file_line_and_reason(tmp_path, cache, change
 
 @pytest.mark.parametrize("block", [100, 2**25], ids=["tiny blocks", "one block"])
 def test_lines_of_a_query_need_not_stand_together(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(distill.run_cache, "BLOCK_BYTES", block)
-    monkeypatch.setattr(distill.run_cache, "BLOCK_ROWS", block)
+    monkeypatch.setattr(distill.sources.runs, "BLOCK_BYTES", block)
+    monkeypatch.setattr(distill.sources.runs, "BLOCK_ROWS", block)
     lines = shuffled_lines()
     order = np.random.default_rng(1).permutation(len(lines))
     (tmp_path / "a.run").write_text("".join(lines[place] for place in order))
@@ -130,5 +130,5 @@ def test_a_contradicting_rank_column_is_counted(tmp_path, caplog):
 def test_training_from_a_cached_run_has_the_same_lists(file_overrides, monkeypatch):
     cfg = compose_config("train", *file_overrides, "data.depth=6")
     memory = decoded_lists(cfg)
-    monkeypatch.setattr(distill.trec, "LARGE_FILE", 100)
+    monkeypatch.setattr(distill.sources.run_files, "LARGE_FILE", 100)
     assert as_tuples(decoded_lists(cfg)) == as_tuples(memory) != []

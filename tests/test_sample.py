@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, compose_config
 
-from distill.collection import read_passages, read_queries
-from distill.tasks import measure, parse_measures
-from distill.trec import RankedList, read_qrels, read_run
+from distill.evaluation.tasks import measure, parse_measures
+from distill.sources.run_files import RankedList, read_qrels, read_run
+from distill.sources.texts import read_passages, read_queries
 from train import train
 
 SAMPLE = ROOT / "sample"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distill.errors import InputError
-from distill.significance import (
+from distill.evaluation.significance import (
     Comparison,
     bonferroni,
     compare,
@@ -21,8 +21,8 @@ from distill.significance import (
     nemenyi,
     read_per_query,
 )
-from distill.tasks import write_task
-from distill.trec import RankedList
+from distill.evaluation.tasks import write_task
+from distill.sources.run_files import RankedList
 
 ABS = 1e-9  # against formulas in plain Python
 # Demsar (2006), table 5(a): the critical values q_0.05 and q_0.10 of Nemenyi's test for k = 2..10 methods

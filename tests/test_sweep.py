@@ -16,10 +16,10 @@ from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
 from distill import interrupt
-from distill.checkpoint import load_checkpoint
 from distill.errors import InputError
 from distill.interrupt import StopRequest
-from distill.outputs import objective, state_of, take_up
+from distill.jobs import objective, state_of, take_up
+from distill.training.checkpoint import load_checkpoint
 from train import train
 
 

@@ -8,10 +8,10 @@ import pyarrow.parquet
 import pytest
 from conftest import ROOT, as_tuples, compose_config, decoded_lists
 
-from distill.config import check_train, needs_first_stage
-from distill.download import is_remote, with_local_files
+from distill.config.checks import check_train, needs_first_stage
 from distill.errors import InputError
-from distill.permutations import parse_permutation
+from distill.sources.download import is_remote, with_local_files
+from distill.sources.permutations import parse_permutation
 
 TEXTS = {
     "7187158": "a bee finds its home",

@@ -9,14 +9,14 @@ from conftest import ROOT, compose_config, decoded_lists, make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import distill.lists
-import distill.token_cache
-from distill.collection import iterate_texts
-from distill.data import BatchLoader
+import distill.data.lists
+import distill.data.token_store
+from distill.data.lists import read_lists
+from distill.data.loader import BatchLoader
+from distill.data.token_store import open_token_store
+from distill.data.tokens import FlatFile, PairTemplate, TokenStore, token_type
 from distill.errors import InputError
-from distill.lists import read_lists
-from distill.token_cache import open_token_store
-from distill.tokens import FlatFile, PairTemplate, TokenStore, token_type
+from distill.sources.texts import iterate_texts
 
 TEXTS = {f"d{n}": " ".join(["bee", "ant", "rails of iron", "snow"][: n % 5]) + f" number {n}" for n in range(60)}
 TEXTS |= {"empty": "", "wide": "Straße 東京 naïve\u00a0café 🐝 x₂"}
@@ -40,11 +40,11 @@ def in_process(monkeypatch):
     """Tokenise in this process, in chunks of ten: a process takes a second to start."""
 
     def encode(chunks, *arguments):
-        encoder = distill.token_cache.Encoder(*arguments)
+        encoder = distill.data.token_store.Encoder(*arguments)
         return (encoder(chunk) for chunk in chunks)
 
-    monkeypatch.setattr(distill.token_cache, "_encode_in_processes", encode)
-    monkeypatch.setattr("distill.tokens.CHUNK", 10)
+    monkeypatch.setattr(distill.data.token_store, "_encode_in_processes", encode)
+    monkeypatch.setattr("distill.data.tokens.CHUNK", 10)
 
 
 def all_tokens(store) -> np.ndarray:
@@ -108,7 +108,7 @@ def check_collection(path, kind: str) -> None:
 
 
 def test_several_processes_keep_the_order(passages, backbone, monkeypatch):
-    monkeypatch.setattr("distill.tokens.CHUNK", 7)
+    monkeypatch.setattr("distill.data.tokens.CHUNK", 7)
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     disk, memory = open_token_store(str(passages), tokenizer, 8), TokenStore.of(tokenizer, TEXTS, 8)
     np.testing.assert_array_equal(disk.offsets, memory.offsets)
@@ -129,7 +129,7 @@ def test_token_ids_have_the_smallest_type_that_holds_the_vocabulary():
 
 
 def test_a_stopped_run_goes_on_where_it_was(passages, backbone, in_process, monkeypatch, cache):
-    tokenizer, encode = AutoTokenizer.from_pretrained(backbone), distill.token_cache._encode_in_processes
+    tokenizer, encode = AutoTokenizer.from_pretrained(backbone), distill.data.token_store._encode_in_processes
     tokenised = []
 
     def stopping(chunks, *arguments):
@@ -143,13 +143,13 @@ def test_a_stopped_run_goes_on_where_it_was(passages, backbone, in_process, monk
             tokenised.append(len(chunk.lengths))
             yield chunk
 
-    monkeypatch.setattr(distill.token_cache, "_encode_in_processes", stopping)
+    monkeypatch.setattr(distill.data.token_store, "_encode_in_processes", stopping)
     with pytest.raises(KeyboardInterrupt):
         open_token_store(str(passages), tokenizer, 8)
     (partial,) = cache.glob("*.partial")
     with open(partial / "tokens", "ab") as file:
         file.write(b"half a chunk")  # written, but not yet in the journal
-    monkeypatch.setattr(distill.token_cache, "_encode_in_processes", counting)
+    monkeypatch.setattr(distill.data.token_store, "_encode_in_processes", counting)
     store = open_token_store(str(passages), tokenizer, 8)
     assert sum(tokenised) == len(TEXTS) - 30
     expected = TokenStore.of(tokenizer, TEXTS, 8)
@@ -211,7 +211,7 @@ def test_training_from_disk_and_from_memory_gives_the_same_batches(file_override
     tokenizer = AutoTokenizer.from_pretrained(cfg.backbone.name)
     template = PairTemplate.of(tokenizer)
     memory = BatchLoader(read_lists(cfg, tokenizer), template, cfg)
-    monkeypatch.setattr(distill.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.data.lists, "MAX_IN_MEMORY", 5)
     lists = read_lists(cfg, tokenizer)
     assert isinstance(lists.passages.tokens, FlatFile) and isinstance(lists.queries.tokens, FlatFile)
     disk = BatchLoader(lists, template, cfg)
@@ -226,7 +226,7 @@ def test_a_passage_that_the_store_lacks_is_named(file_overrides, collection, in_
     lines = collection["passages"].read_text().splitlines(keepends=True)
     unknown = json.dumps(lines.pop(3).split("\t")[0]).strip('"')
     collection["passages"].write_text("".join(lines))
-    monkeypatch.setattr(distill.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.data.lists, "MAX_IN_MEMORY", 5)
     cfg = compose_config("train", *file_overrides)
     with pytest.raises(InputError, match=rf"teacher.txt:\d+: passage {unknown} is not in .*passages.tsv"):
         decoded_lists(cfg)

@@ -6,7 +6,7 @@ import pytest
 from conftest import FAMILIES, make_backbone
 from transformers import AutoTokenizer
 
-from distill.tokens import PairTemplate, TokenStore, hash_strings, warn_of_cut_queries
+from distill.data.tokens import PairTemplate, TokenStore, hash_strings, warn_of_cut_queries
 
 TEXTS = {"q": "a bee finds its home", "d": "trains follow rails of iron through rain and snow", "e": ""}
 

@@ -14,7 +14,7 @@ from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
 from distill.errors import InputError
-from distill.tracking import ARTIFACT_FILE, ID_FILE
+from distill.training.tracking import ARTIFACT_FILE, ID_FILE
 from train import train
 
 OFFLINE = ["logger=wandb", "logger.mode=offline"]
@@ -165,7 +165,7 @@ class OnlineRun:
 def test_online_the_origin_is_declared_and_a_missing_one_stops_nothing(caplog):
     from wandb.errors import CommError
 
-    from distill.tracking import _declare_source
+    from distill.training.tracking import _declare_source
 
     run = OnlineRun()
     _declare_source(run, "me/distill/model-a:latest")
@@ -181,7 +181,7 @@ def test_a_failing_run_has_exit_code_1(file_overrides, tmp_path, monkeypatch, er
     def fail(*_):
         raise error("no")
 
-    monkeypatch.setattr("distill.rerank.Reranker.rerank", fail)  # at the first validation
+    monkeypatch.setattr("distill.evaluation.rerank.Reranker.rerank", fail)  # at the first validation
     with pytest.raises(error):
         run_train(tmp_path / "run", *file_overrides, *OFFLINE)
     records = read_finished(tmp_path / "run")

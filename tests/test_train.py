@@ -13,9 +13,9 @@ from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from distill.checkpoint import load_checkpoint
 from distill.errors import InputError
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
+from distill.training.checkpoint import load_checkpoint
 from train import train
 
 

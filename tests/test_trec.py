@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import InputError
-from distill.trec import RankedList, read_qrels, read_run, write_run
+from distill.sources.run_files import RankedList, read_qrels, read_run, write_run
 
 
 def write(path, text: str) -> str:

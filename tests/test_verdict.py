@@ -7,8 +7,8 @@ import pytest
 from conftest import compose_config
 from test_train import run_train
 
-from distill.tasks import read_tasks
-from distill.verdict import (
+from distill.evaluation.tasks import read_tasks
+from distill.evaluation.verdict import (
     describe_loss,
     judge_agreement,
     judge_suite,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.errors import InputError
-from distill.report.formats import markdown_line
+from distill.evaluation.significance import friedman, nemenyi
+from distill.report.markup import markdown_line
 from distill.report.rows import Row, describe, follows, option_key, varying_keys
 from distill.report.table import lower_is_better
-from distill.significance import friedman, nemenyi
 
 
 @dataclass

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from distill.report.comparison import KeyComparison, summary
-from distill.report.formats import number, seeds
+from distill.report.markup import number, seeds
 from distill.report.published import read_published
 from distill.report.rows import Row, describe, varying_keys
 from distill.report.table import Cell, Table, digits

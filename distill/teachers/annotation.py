@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.collection import Texts, check_passages, drop_empty, log_left_out
 from distill.errors import InputError
-from distill.outputs import write_whole
-from distill.tasks import measure, parse_measures
-from distill.tracking import write_results
-from distill.trec import RankedList, Run, read_qrels, read_run, write_run
+from distill.evaluation.tasks import measure, parse_measures
+from distill.jobs import write_whole
+from distill.sources.run_files import RankedList, Run, read_qrels, read_run, write_run
+from distill.sources.texts import Texts, check_passages, drop_empty, log_left_out
+from distill.training.tracking import write_results
 
 
 def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:

@@ -6,14 +6,14 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import nn
 
-from distill.collection import Texts
 from distill.device import choose_device, choose_precision
 from distill.errors import InputError
-from distill.model import CrossEncoder
-from distill.rerank import Reranker
-from distill.tasks import Task
+from distill.evaluation.rerank import Reranker
+from distill.evaluation.tasks import Task
+from distill.models.cross_encoder import CrossEncoder
+from distill.sources.run_files import RankedList, Run
+from distill.sources.texts import Texts
 from distill.teachers.pointwise import mostly_tie
-from distill.trec import RankedList, Run
 
 log = logging.getLogger(__name__)
 

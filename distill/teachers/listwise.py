@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from distill.permutations import mend_permutation
+from distill.sources.permutations import mend_permutation
 from distill.teachers.engines import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
@@ -36,7 +36,7 @@ class Totals:
     unanswered: int = 0  # windows that kept their order for want of a usable answer
     tied: int = 0  # lists of method=pointwise with more than half of their scores equal to another
     failures: Counter = field(default_factory=Counter)  # requests of this run that were tried again, by kind
-    answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/permutations.py
+    answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/sources/permutations.py
 
     def cost(self, price_in: float, price_out: float) -> float:
         """Return the cost of this run's and earlier runs' answers, at prices for a million tokens."""

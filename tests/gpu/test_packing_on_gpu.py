@@ -10,9 +10,9 @@ import torch
 from conftest import make_backbone
 from test_packing import FAMILIES, LENGTHS, SIZES, positions, ragged_batch
 
-from distill.backward import backward
 from distill.losses import LOSSES
-from distill.model import CrossEncoder
+from distill.models.cross_encoder import CrossEncoder
+from distill.training.backward import backward
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = torch.device("cuda")

@@ -1,0 +1,1 @@
+"""One file a command: from a configuration to the rooms."""

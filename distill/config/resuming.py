@@ -1,0 +1,289 @@
+"""What a directory's config.yaml says about the run there, and what a resumed run may change of it.
+
+cfg = resumed_config(cfg)                   # of `resume=DIR`: the configuration there, and what the command line says
+changes(read_config(directory), cfg)        # {"seed": (0, 1)}
+"""
+
+import copy
+import dataclasses
+import os
+from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill.config.checks import AnnotateConfig, EvaluateConfig, TrainConfig, check_resume, command_overrides, flatten
+from distill.config.overrides import as_literal
+from distill.errors import InputError
+
+NAMED = 5  # differences that a message names
+RENAMED = {"optimizer.warmup_steps": "optimizer.warmup"}  # keys of earlier versions
+CHOICE = ("name", "engine")  # keys that say which option of a group was chosen
+TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
+              for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
+TEXTS += ("validation.runs", "task.runs")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command whose runs can be resumed.
+
+    key: that its configuration alone has, at the top. needs: what there must be to resume. free: keys that change no
+    result, or rounding at most, as patterns. moved: keys of files, which `resume=` alone may name anew. steps: keys of
+    the length, which `resume=` alone may raise.
+    """
+
+    noun: str
+    script: str
+    schema: type
+    key: str
+    needs: str
+    stopped: tuple[str, ...]
+    free: tuple[str, ...]
+    moved: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+
+
+TRAINING = Command(
+    noun="training",
+    script="train.py",
+    schema=TrainConfig,
+    key="train",
+    needs="checkpoints/last.pt",
+    stopped=("checkpoints/last.pt",),
+    free=(
+        *("logger.*", "train.device", "train.num_workers", "train.max_tokens", "train.compile"),
+        *("train.log_every", "train.save_every"),
+    ),
+    moved=(
+        *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),
+        *("backbone.name", *TEXTS),
+    ),
+    steps=("train.max_steps", "train.max_epochs"),
+)
+EVALUATION = Command(
+    noun="evaluation",
+    script="evaluate.py",
+    schema=EvaluateConfig,
+    key="max_tokens",
+    needs="config.yaml",
+    stopped=("per_query.csv", "tasks/*/per_query.csv"),
+    free=("device", "max_tokens"),
+    moved=TEXTS,
+)
+ANNOTATION = Command(
+    noun="annotation",
+    script="annotate.py",
+    schema=AnnotateConfig,
+    key="window",
+    needs="config.yaml",
+    stopped=("journal.jsonl",),
+    free=(  # none of it changes which answer a request gets
+        *("dry_run", "qrels", "reference"),
+        *("teacher.llm.api_key_variable", "teacher.llm.base_url", "teacher.llm.batch_size", "teacher.llm.concurrency"),
+        *("teacher.llm.device", "teacher.llm.max_cost", "teacher.llm.price_in", "teacher.llm.price_out"),
+        *("teacher.llm.requests_per_minute", "teacher.llm.retries", "teacher.llm.timeout"),
+    ),
+    moved=("passages", "queries", "run", "journal"),
+)
+COMMANDS = (TRAINING, EVALUATION, ANNOTATION)
+
+
+def command_of(cfg: DictConfig) -> Command | None:
+    """Return the command that a configuration belongs to."""
+    return next((command for command in COMMANDS if command.key in cfg), None)
+
+
+def read_config(directory: Path) -> DictConfig:
+    """Read the config.yaml of a run; raises InputError where it is missing, or is none of ours."""
+    path = directory / "config.yaml"
+    try:
+        cfg = OmegaConf.load(path)
+        if isinstance(cfg, DictConfig) and command_of(cfg):
+            return cfg
+        reason = "belongs to no run"
+    except FileNotFoundError:
+        raise InputError(
+            f"{directory}: holds files of a run, but no config.yaml: move them away, or take another directory"
+        ) from None
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        reason = f"cannot be read ({str(error).splitlines()[0]})"
+    raise InputError(f"{path}: {reason}: restore it, or take another directory")
+
+
+def changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """Return {key: (old value, new value)} for every key that differs, `resume` apart.
+
+    A key that the version of the old one did not have is no difference.
+    """
+    try:
+        filled = OmegaConf.create(_fill(_renamed(_plain(old), new), new, lambda node, key: _plain(node)[key]))
+        before, after = flatten(filled), flatten(new)
+    except OmegaConfBaseException as error:
+        raise InputError(f"config.yaml: {str(error).splitlines()[0]}: restore it, or take another directory") from None
+    keys = [key for key in sorted(before.keys() | after.keys()) if key != "resume"]
+    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def refused(changed: dict[str, tuple[Any, Any]], command: Command, resumed: bool) -> dict[str, tuple[Any, Any]]:
+    """Return the changes that a run must not have; more of them are allowed where it is resumed by name."""
+    return {key: pair for key, pair in changed.items() if not _is_allowed(key, *pair, command, resumed)}
+
+
+def _is_allowed(key: str, old: Any, new: Any, command: Command, resumed: bool) -> bool:
+    if any(fnmatchcase(key, pattern) for pattern in command.free):
+        return True
+    if not resumed or old is None or new is None:
+        return False
+    if key in command.steps:
+        return new > old
+    if key == "backbone.name":  # the checkpoint has the weights: a directory that was moved
+        return os.path.isdir(new)
+    return any(fnmatchcase(key, pattern) for pattern in command.moved)
+
+
+def describe(changed: dict[str, tuple[Any, Any]], most: int = NAMED) -> str:
+    """Return the first changes as "key: old -> new; ...; and 3 more"."""
+    lines = [f"{key}: {old} -> {new}" for key, (old, new) in changed.items()]
+    more = f"; and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
+
+
+def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tuple[str, ...] = ()) -> DictConfig:
+    """Return the configuration of the run that cfg.resume names, with what the command line says in its place.
+
+    default: the composition of the chosen options without any other override; what differs from it, and the named keys
+    and groups, were said. Both are Hydra's where they are not given. Raises InputError for a directory without a run of
+    this command.
+    """
+    if default is None:
+        default, named = _what_was_named(cfg)
+    command, directory = command_of(cfg), Path(cfg.resume)
+    check_resume(cfg, command.needs, command.noun)
+    saved = read_config(directory)
+    check_command(saved, command, directory)
+    plain = _fill(_renamed(_plain(saved), default), default, _default_value)
+    given = _plain(cfg)
+    said = {key: _at(given, key) for key in named if _is_value(given, key) or _is_other_choice(given, plain, key)}
+    for path, value in (_said(cfg, default, named) | said).items():
+        _put(plain, path, copy.deepcopy(value))
+    plain["resume"] = as_literal(directory)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(command.schema), OmegaConf.create(plain))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"resume={directory}: {reason}: see `--cfg job` for the keys that there are") from None
+    OmegaConf.set_struct(merged, True)
+    return merged
+
+
+def _is_value(given: dict, key: str) -> bool:
+    return _has(given, key) and not isinstance(_at(given, key), dict)
+
+
+def _is_other_choice(given: dict, saved: dict, group: str) -> bool:
+    """Whether another option of a group was chosen than the saved one, which then gives all keys of the group."""
+    keys = [f"{group}.{name}" for name in CHOICE if _has(given, f"{group}.{name}")]
+    return any(_at(given, key) not in ("???", _at(saved, key)) for key in keys)
+
+
+def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
+    """Raise InputError for a directory of another command."""
+    other = command_of(saved)
+    if other is not command:
+        raise InputError(f"{directory}: holds an output of {other.script}, not of {command.script}: take another")
+
+
+def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
+    """Return the composition of the command line's options alone, and its keys and groups."""
+    loader, given = GlobalHydra.instance().config_loader(), _plain(cfg)
+    named, options = [], []
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(command_overrides("task")):
+        key = override.package or override.key_or_group
+        if key != "resume":
+            named.append(key)
+        if isinstance(_at(given, key), dict) and isinstance(override.value(), str):  # an experiment is no such option
+            options.append(override.input_line)
+    default = loader.load_configuration(HydraConfig.get().job.config_name, options, RunMode.RUN)
+    OmegaConf.set_struct(default, False)
+    del default["hydra"]
+    return default, tuple(named)
+
+
+def _said(node: DictConfig, default: DictConfig, named: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
+    """Return {path: value} of what differs from the default.
+
+    Dictionaries with other keys, a loss or a suite's tasks, are taken whole, unless all that they hold was named.
+    """
+    said, plain, plain_default = {}, _plain(node), _plain(default)
+    if prefix and plain.keys() != plain_default.keys():
+        return {} if set(flatten(plain, prefix)) <= set(named) else {prefix: plain}
+    for name, value in plain.items():
+        path = f"{prefix}.{name}".strip(".")
+        if isinstance(value, dict) and isinstance(plain_default.get(name), dict):
+            said |= _said(node[name], default[name], named, path)
+        elif value != plain_default.get(name) and value != "???" and path != "resume":
+            said[path] = value
+    return said
+
+
+def _fill(saved: dict, node: DictConfig, value_of) -> dict:
+    """Give a configuration the keys that its version did not have, where a schema has them."""
+    filled, plain = dict(saved), _plain(node)
+    if not is_dataclass(OmegaConf.get_type(node)):
+        return filled
+    for key in plain:
+        if key not in filled:
+            filled[key] = value_of(node, key)
+        elif isinstance(plain[key], dict) and isinstance(filled[key], dict):
+            same = key != "loss" or filled[key].get("name") == plain[key].get("name")  # each loss has its own keys
+            filled[key] = _fill(filled[key], node[key], value_of) if same else filled[key]
+    return filled
+
+
+def _default_value(node: DictConfig, key: str) -> Any:
+    """Return the schema's default of a key, or else the value that conf/ has for it."""
+    for part in fields(OmegaConf.get_type(node)) if is_dataclass(OmegaConf.get_type(node)) else ():
+        if part.name == key and part.default is not dataclasses.MISSING and part.default != "???":
+            return part.default
+    return _plain(node)[key]
+
+
+def _renamed(plain: dict, node: DictConfig) -> dict:
+    """Give keys of earlier versions their new names."""
+    for old, new in RENAMED.items():
+        if _has(plain, old) and not _has(_plain(node), old) and _has(_plain(node), new):
+            group, name = old.rsplit(".", 1)
+            _put(plain, new, _at(plain, group).pop(name))
+    return plain
+
+
+def _plain(node: DictConfig) -> dict:
+    return OmegaConf.to_container(node, resolve=False)
+
+
+def _at(plain: dict, path: str) -> Any:
+    for name in path.split("."):
+        plain = plain.get(name) if isinstance(plain, dict) else None
+    return plain
+
+
+def _has(plain: dict, path: str) -> bool:
+    *groups, name = path.split(".")
+    group = _at(plain, ".".join(groups)) if groups else plain
+    return isinstance(group, dict) and name in group
+
+
+def _put(plain: dict, path: str, value: Any) -> None:
+    *groups, name = path.split(".")
+    for group in groups:
+        plain = plain.setdefault(group, {})
+    plain[name] = value

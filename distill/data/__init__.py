@@ -1,0 +1,1 @@
+"""From queries, passages, runs and judgments to the `Batch` of a step."""

@@ -1,0 +1,132 @@
+"""The batch of every training step.
+
+    loader = BatchLoader(read_lists(cfg, tokenizer), PairTemplate.of(tokenizer), cfg)
+    loader[step]                                             # the Batch of that step, always the same
+    for batch in loader.batches(first, last, num_workers=2): ...
+
+A batch is a function of seed and step alone: a resumed run reads what the stopped one would have read, any number of
+workers prepares the same batches, and ranks share the lists of a step out among themselves.
+"""
+
+import signal
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from distill.data.batch import Batch, make_batch
+from distill.data.lists import TrainingLists, ranks_among
+from distill.data.tokens import PairTemplate
+
+BATCHES_AHEAD = 4  # that each worker prepares
+
+
+class BatchLoader:
+    """The batches of a training run: `loader[step]` is the Batch of that step.
+
+    Step n takes the lists n·B … n·B + B − 1 of an endless stream of shuffled epochs, so that every batch is full and
+    none of the lists is ever left out.
+    """
+
+    def __init__(
+        self, lists: TrainingLists, template: PairTemplate, cfg: DictConfig, rank: int = 0, num_ranks: int = 1
+    ):
+        """Take lists and configuration; process `rank` of num_ranks gets a share of each step."""
+        self.lists, self.template = lists, template
+        self.batch_size = cfg.train.batch_size
+        self.num_negatives = cfg.data.num_negatives
+        self.list_size, self.list_choice = cfg.data.list_size, cfg.data.list_choice
+        self.by_rank = cfg.loss.target == "rank"
+        self.seed = cfg.seed
+        self.rank, self.num_ranks = rank, num_ranks
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0."""
+        lists = self.lists
+        chosen = self._share([(index, *self._sample(epoch, index)) for epoch, index in self._places(step)])
+        query_ids, pairs, targets = [], [], []
+        for index, rows, target in chosen:
+            query = lists.queries[lists.query_rows[index]]
+            query_ids.append(lists.query_id(index))
+            pairs.append([self.template.join(query, lists.passages[row]) for row in rows])
+            targets.append(ranks_among(target) if self.by_rank and self.list_size is not None else target)
+        return make_batch(query_ids, pairs, targets)
+
+    def batches(self, first: int, last: int, num_workers: int) -> Iterator[Batch]:
+        """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,  # a step's lists are a whole batch already
+                sampler=range(first, last),
+                num_workers=num_workers,
+                prefetch_factor=BATCHES_AHEAD if num_workers else None,
+                worker_init_fn=_leave_signals_to_the_trainer,
+                generator=torch.Generator(),  # or it would draw from the stream that dropout draws from
+            )
+        )
+
+    def query_ids(self, step: int) -> list[str]:
+        """Return the query ids of a step, of all ranks."""
+        return [self.lists.query_id(index) for _, index in self._places(step)]
+
+    def _places(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, list index) of each list of a step."""
+        stream = range(step * self.batch_size, (step + 1) * self.batch_size)
+        places = [divmod(position, len(self.lists)) for position in stream]
+        return [(epoch, int(self._order(epoch)[offset])) for epoch, offset in places]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {old: order for old, order in self._orders.items() if old == epoch - 1}
+            everything = np.arange(len(self.lists), dtype=np.int32)
+            self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(everything)
+        return self._orders[epoch]
+
+    def _sample(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and targets that an epoch takes of a list, a function of seed, epoch and query."""
+        rows, targets = self.lists[index]
+        rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
+        if self.num_negatives is None:
+            chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng)
+        else:
+            relevant, others = np.flatnonzero(targets > 0), np.flatnonzero(targets <= 0)
+            negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
+            chosen = np.r_[rng.choice(relevant), negatives]
+        return rows[chosen], targets[chosen]
+
+    def _share(self, chosen: list[tuple[int, np.ndarray, np.ndarray]]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """The part of a step's lists that falls to this rank: the longest first to who has fewest tokens."""
+        if self.num_ranks == 1:
+            return chosen
+        num_tokens = [int(self.lists.passages.lengths(rows).sum()) for _, rows, _ in chosen]
+        loads, owners = np.zeros(self.num_ranks, np.int64), np.zeros(len(chosen), np.int64)
+        for place in np.argsort(num_tokens, kind="stable")[::-1]:
+            owners[place] = loads.argmin()
+            loads[owners[place]] += num_tokens[place]
+        return [chosen[place] for place in np.flatnonzero(owners == self.rank)]
+
+
+def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the places, ascending, of `list_size` passages of a list in the teacher's order; all where it has no more.
+
+    choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list.
+    """
+    if list_size is None or num_passages <= list_size:
+        return np.arange(num_passages)
+    if choice == "top":
+        return np.arange(list_size)
+    if choice == "random":
+        return np.sort(rng.choice(num_passages, list_size, replace=False))
+    bounds = np.arange(list_size + 1) * num_passages // list_size
+    return rng.integers(bounds[:-1], bounds[1:])
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """A stop request reaches the whole process group; the training process answers it and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,195 @@
+"""Token stores on disk: a collection is tokenised once, and memory-mapped ever after.
+
+    store = open_token_store("passages.tsv", tokenizer, max_length=256)       # made where it is not there yet
+
+A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
+`offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
+`hashed_rows` [N]; `cut` [N] marks the texts that were longer; beside them meta.json says what it was made from, with a
+checksum of each array. It is made by several processes, and goes on where a stopped run left it.
+"""
+
+import collections
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from distill.data.tokens import (
+    Chunk,
+    Encoder,
+    FlatFile,
+    TokenStore,
+    chunks_of,
+    look_up_table,
+    offsets_of,
+    portable,
+    token_type,
+)
+from distill.errors import InputError
+from distill.interrupt import kept_from_children
+from distill.sources.fields import Fields
+from distill.sources.texts import USUAL, iterate_texts, refuse_twice
+from distill.storage.cache import entry, key_of, make_once, remove, source_state
+
+log = logging.getLogger(__name__)
+
+FORMAT = 3  # of the files of a store: one of another format is made anew
+ARRAYS = {"offsets": np.int64, "ids": np.uint8, "id_offsets": np.int64, "hashes": np.uint64, "hashed_rows": np.int32}
+ARRAYS |= {"cut": np.uint8}
+
+
+def open_token_store(
+    source: str, tokenizer, max_length: int, kind: str = "passages", fields: Fields = USUAL
+) -> TokenStore:
+    """Open the token store of all "passages" or "queries" of a source; make it where there is none yet.
+
+    A store belongs to one source (path, size and time of change; or an `ir_datasets` id), one tokenizer and one length:
+    anything else has its own. A damaged store is noticed by its checksums, said, and made anew.
+    Raises InputError for whatever is wrong with the source.
+    """
+    definition = portable(tokenizer)
+    key = store_key(source, tokenizer, max_length, kind, fields)
+    directory = entry("tokens", source, key)
+
+    def write(path: Path) -> None:
+        try:
+            _write_store(path, source, kind, fields, definition, max_length, token_type(tokenizer))
+        except InputError:
+            refuse_twice(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
+            raise
+
+    for _ in range(2):
+        make_once(directory, write)
+        reason = _damage(directory)
+        if reason is None:
+            return TokenStore(**_map_arrays(directory))
+        log.warning("%s: %s: made anew", directory, reason)
+        remove(directory)
+    raise InputError(f"{directory}: {reason}, twice: check the disk, or set DISTILL_CACHE to another one")
+
+
+def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields = USUAL) -> str:
+    """Return what tells one token store from another, as 16 hexadecimal digits."""
+    made_from = {"source": source_state(source), "tokenizer": _digest(portable(tokenizer)), "max_length": max_length}
+    return key_of(**made_from, kind=kind, fields=[fields.id, fields.texts], format=FORMAT)
+
+
+def _write_store(
+    directory: Path, source: str, kind: str, fields: Fields, definition: str, max_length: int, dtype: np.dtype
+) -> None:
+    """Tokenise a source into the arrays of a store, going on from what an interrupted run has left."""
+    journal = directory / "journal.json"
+    done = {"texts": 0, "tokens": 0, "ids": 0}
+    if journal.is_file():
+        done = json.loads(journal.read_text())
+        log.info("%s: goes on after %d %s", directory, done["texts"], kind)
+    sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": done["texts"] * 8}
+    sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8, "cut": done["texts"]}
+    for name, size in sizes.items():
+        (directory / name).touch()
+        os.truncate(directory / name, size)  # what was written after the journal's last line does not count
+    texts = iterate_texts(source, kind, fields)
+    for _ in range(done["texts"]):
+        next(texts)
+    with tqdm(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"], disable=None) as bar:
+        for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
+            for name in sizes:
+                with open(directory / name, "ab") as file:
+                    file.write(getattr(chunk, name).tobytes())
+            done = {
+                "texts": done["texts"] + len(chunk.lengths),
+                "tokens": done["tokens"] + len(chunk.tokens),
+                "ids": done["ids"] + len(chunk.ids),
+            }
+            aside = journal.with_suffix(".new")
+            aside.write_text(json.dumps(done))
+            aside.rename(journal)
+            bar.update(len(chunk.lengths))
+    lengths, id_lengths = (np.fromfile(directory / name, np.int64) for name in ("lengths", "id_lengths"))
+    if not len(lengths):
+        raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
+    arrays = {"offsets": offsets_of(lengths), "id_offsets": offsets_of(id_lengths)}
+    ids = _map(directory / "ids", np.dtype(np.uint8))
+    arrays["hashes"], arrays["hashed_rows"] = look_up_table(ids, arrays["id_offsets"], source, kind)
+    for name, values in arrays.items():
+        values.tofile(directory / name)
+    journal.unlink()  # first: without it, a run that is stopped from here on begins anew
+    for name in ("lengths", "id_lengths"):
+        (directory / name).unlink()
+    checksums = {name: _checksum(directory / name) for name in ("tokens", *ARRAYS)}
+    meta = {"source": source, "max_length": max_length, "texts": len(lengths), "dtype": dtype.name, "crc32": checksums}
+    (directory / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def _encode_in_processes(
+    chunks: Iterator[list[tuple[str, str]]], definition: str, max_length: int, dtype: np.dtype
+) -> Iterator[Chunk]:
+    """Yield the chunks' tokens in order, from as many processes as there are cores; few chunks wait at any time."""
+    num_processes = os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")  # a forked process would inherit locks of threads that it has not
+    arguments = (definition, max_length, dtype)
+    first = next(chunks, None)
+    if first is None:
+        return
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_start_process, initargs=arguments)
+    try:
+        with kept_from_children():
+            waiting = collections.deque([pool.submit(_encode, first)])
+        for chunk in chunks:
+            waiting.append(pool.submit(_encode, chunk))
+            if len(waiting) > 3 * num_processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_process(*arguments) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are as many as the cores
+    global _encoder
+    _encoder = Encoder(*arguments)
+
+
+def _encode(chunk: list[tuple[str, str]]) -> Chunk:
+    return _encoder(chunk)
+
+
+def _map_arrays(directory: Path) -> dict:
+    meta = json.loads((directory / "meta.json").read_text())
+    tokens = FlatFile(directory / "tokens", np.dtype(meta["dtype"]))
+    return {"tokens": tokens} | {name: _map(directory / name, dtype) for name, dtype in ARRAYS.items()}
+
+
+def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.zeros(0, dtype)
+
+
+def _damage(directory: Path) -> str | None:
+    """Return what is wrong with a store, or None."""
+    try:
+        checksums = json.loads((directory / "meta.json").read_text())["crc32"]
+        changed = [name for name, checksum in checksums.items() if _checksum(directory / name) != checksum]
+    except (OSError, ValueError, KeyError) as error:
+        return f"cannot be read ({error})"
+    return f"{changed[0]} is damaged" if changed else None
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""From model and task to numbers and their files."""

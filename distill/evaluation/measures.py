@@ -1,0 +1,168 @@
+"""Measures of `ir_measures`: read by name, tried before they are needed, computed for a run.
+
+    measures = parse_measures(["nDCG@10", "RR(rel=2)@10"])
+    try_measures(measures, qrels)                       # raises InputError for what cannot be computed here
+    means, per_query = measure(run, qrels, measures)
+
+All of them see a ranking as trec_eval orders it: by score, taken as float32, and where scores are equal by passage id,
+descending. Left to themselves, the programs behind `ir_measures` break ties in several ways.
+"""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+
+from distill.errors import InputError
+from distill.sources.run_files import Qrels, RankedList, Run
+
+PerQuery = dict[str, dict[str, float]]  # query id -> measure -> value
+
+EXAMPLES = "write it as in nDCG@10, RR(rel=2)@10, R@100"
+TRIED = 3  # judged passages of each query that a measure is tried on
+# A process of its own: some programs behind `ir_measures` end theirs, or write to its standard error
+TRIAL = """
+import json, subprocess, sys
+import ir_measures
+given = json.load(sys.stdin)
+measure = ir_measures.parse_measure(given["measure"])
+if ir_measures.pyndeval.supports(measure):  # whether it is installed or not
+    sys.exit("it needs judgments of subtopics, which are not read")
+try:
+    found = ir_measures.calc([measure], given["qrels"], given["run"]).per_query
+except subprocess.CalledProcessError as error:
+    sys.exit(f"{error.cmd[0]} ends with status {error.returncode}: query ids must be numbers, grades 4 at most")
+except (ArithmeticError, AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
+values = {one.query_id: one.value for one in found}
+lacking = [query_id for query_id in given["qrels"] if not abs(values.get(query_id, float("nan"))) < float("inf")]
+if lacking:
+    sys.exit(f"it has no value for some queries, as for {lacking[0]} without a relevant passage in its ranking")
+"""
+
+
+def parse_measures(names: list[str]) -> list:
+    """Turn names such as nDCG@10 or RR(rel=2)@10 into `ir_measures`, each once.
+
+    Raises InputError for an unknown one, and for one whose parameters are missing, unknown or impossible.
+    """
+    import ir_measures
+
+    measures = []
+    for name in names:
+        try:
+            one = ir_measures.parse_measure(name)
+        except NameError:
+            known = ", ".join(sorted({one.NAME for one in ir_measures.measures.registry.values()}))
+            raise InputError(f"measure {name}: unknown to ir_measures: {EXAMPLES}; there are {known}") from None
+        except ValueError as error:
+            reason = "it holds a negative number" if "-" in name else str(error).split(";")[0]
+            raise InputError(f"measure {name}: cannot be read ({reason}): {EXAMPLES}") from None
+        _check_parameters(name, one)
+        if one not in measures:  # MRR@10 and RR@10 are one measure
+            measures.append(one)
+    return measures
+
+
+def _check_parameters(name: str, one) -> None:
+    known = one.SUPPORTED_PARAMS
+    for key, value in one.params.items():
+        if key not in known:
+            raise InputError(f"measure {name}: has no {key}: leave it out (it takes {', '.join(known) or 'nothing'})")
+        if not known[key].validate(value) or isinstance(value, bool) != (known[key].dtype is bool):
+            raise InputError(f"measure {name}: {key}={value!r} is impossible: {EXAMPLES}")
+        if key == "cutoff" and value < 1:
+            raise InputError(f"measure {name}: a cut-off must be 1 or more: {EXAMPLES}")
+        if key == "recall" and not (0 <= value <= 1 and round(value, 2) == value):  # trec_eval reads two digits
+            raise InputError(f"measure {name}: the recall must be 0 to 1 with two digits at most, as in IPrec@0.25")
+    for key, parameter in known.items():
+        if parameter.required and key not in one.params:
+            given = f"{name}@10" if key == one.AT_PARAM else f"{name.split('@')[0]}({key}=…)"
+            raise InputError(f"measure {name}: needs its {key}: give it as in {given}")
+
+
+def try_measures(measures: list, qrels: Qrels) -> None:
+    """Compute each measure once, on rankings made from the judgments: their ids and grades are the real ones.
+
+    Of several queries one lacks its ranking, and another has an unjudged passage alone. Raises InputError for a
+    measure that cannot be computed here, has no value for such a query, or ends the process.
+    """
+    some = {query_id: _some_of(grades) for query_id, grades in _without_negatives(qrels).items()}
+    ranked = {query_id: [*grades, "unjudged"] for query_id, grades in some.items()}
+    if len(some) > 2:
+        missing, alone, *_ = some
+        ranked[alone] = ["unjudged"]
+        del ranked[missing]
+    run = {query_id: _places(doc_ids) for query_id, doc_ids in ranked.items()}
+    for one in measures:
+        given = json.dumps({"measure": str(one), "qrels": some, "run": run})
+        trial = subprocess.run([sys.executable, "-P", "-c", TRIAL], input=given, capture_output=True, text=True)
+        if trial.returncode:
+            reason = trial.stderr.splitlines()[-1] if trial.returncode == 1 else "it ends the process"
+            raise InputError(f"measure {one}: cannot be computed here ({reason}): choose another")
+
+
+def _without_negatives(qrels: Qrels) -> Qrels:
+    """Return judgments with 0 for grades below it, which mean the same: trec_eval's memory is damaged by those."""
+    return {query_id: {doc_id: max(grade, 0) for doc_id, grade in grades.items()} for query_id, grades in qrels.items()}
+
+
+def _some_of(grades: dict[str, int]) -> dict[str, int]:
+    """Return a few of a query's judgments, the highest and lowest grade among them."""
+    by_grade = sorted(grades, key=grades.__getitem__, reverse=True)
+    return {doc_id: grades[doc_id] for doc_id in [*by_grade[: TRIED - 1], *by_grade[TRIED - 1 :][-1:]]}
+
+
+def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], PerQuery]:
+    """Measure a run: the means by measure name, and the values of each judged query, in the run's order.
+
+    trec_eval gives the same values on the file that `write_run` writes. Judged queries that the run lacks count as the
+    measure defines, mostly 0. Raises InputError where a value is not finite.
+    """
+    import ir_measures
+
+    judged = [query_id for query_id in run if query_id in qrels]
+    order = judged + [query_id for query_id in qrels if query_id not in run]
+    ranked = {query_id: _places(trec_order(run[query_id])) for query_id in judged if len(run[query_id])}
+    qrels = _without_negatives(qrels)
+    means: dict[str, float] = {}
+    found: dict[tuple[str, str], float] = {}
+    for group in _groups(measures):
+        aggregated, results = ir_measures.calc(group, qrels, ranked)
+        means |= {str(one): value for one, value in aggregated.items()}
+        found |= {(result.query_id, str(result.measure)): result.value for result in results}
+    names = [str(one) for one in measures]  # in the order asked for
+    per_query = {query_id: {name: found.get((query_id, name), math.nan) for name in names} for query_id in order}
+    for query_id, values in per_query.items():
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise InputError(f"measure {name}: has no value for query {query_id} ({value}): choose another")
+    return {name: means[name] for name in names}, per_query
+
+
+def trec_order(ranked: RankedList) -> list[str]:
+    """Return a query's passages as trec_eval orders them: by score as float32, ties by id, both descending."""
+    with np.errstate(over="ignore"):
+        scores = ranked.scores.astype(np.float32)
+    if np.all(scores[1:] < scores[:-1]):
+        return ranked.doc_ids
+    by_id = sorted(range(len(ranked)), key=ranked.doc_ids.__getitem__, reverse=True)  # as strcmp does on UTF-8
+    return [ranked.doc_ids[by_id[place]] for place in np.argsort(-scores[by_id], kind="stable")]
+
+
+def _places(doc_ids: list[str]) -> dict[str, float]:
+    """Return a score for each passage of a ranking: no ties, and whole numbers, which float32 holds exactly."""
+    return {doc_id: float(-place) for place, doc_id in enumerate(doc_ids)}
+
+
+def _groups(measures: list) -> list[list]:
+    """Return the measures that may be computed together.
+
+    `ir_measures` 0.4.3 computes nDCG and NumRet beside another measure with that one's gains and judged_only.
+    """
+    groups: dict[str, list] = {}
+    for one in measures:
+        groups.setdefault(repr([one.params.get(key) for key in ("gains", "judged_only")]), []).append(one)
+    return list(groups.values())

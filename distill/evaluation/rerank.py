@@ -1,0 +1,119 @@
+"""Re-rank a run with a cross-encoder.
+
+task = read_task(cfg.task)
+student_run = Reranker(task, model).rerank(model, max_tokens=16384)
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from distill.data.batch import make_batch
+from distill.data.tokens import TokenStore, silent, warn_of_cut_queries
+from distill.distributed import Ranks
+from distill.errors import InputError
+from distill.evaluation.tasks import Task
+from distill.models.cross_encoder import CrossEncoder
+from distill.sources.run_files import RankedList, Run
+
+PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory
+
+
+class Reranker:
+    """Re-ranks one task's run, any number of times; its texts are tokenised once."""
+
+    def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False, ranks: Ranks | None = None):
+        """Tokenise the task's texts the way the model reads them.
+
+        judged_only leaves out queries without judgments; of several ranks, each re-ranks its share of the queries.
+        """
+        self.ranks = ranks or Ranks(0, 1, model.device)
+        run = {q: ranked for q, ranked in task.run.items() if len(ranked) and (q in task.qrels or not judged_only)}
+        self.query_ids = list(run)  # of all ranks
+        self.run = {query_id: run[query_id] for query_id in self.query_ids[self.ranks.rank :: self.ranks.size]}
+        queries = {query_id: task.queries[query_id] for query_id in self.run}
+        self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries", model.template.query_text)
+        self.cut_queries = [query_id for part in self.ranks.gather(self.queries.cut_ids()) for query_id in part]
+        warn_of_cut_queries(self.cut_queries, len(self.query_ids), model.query_length, task.name)
+        # A long passage is cut into windows of the model's length, of which the best counts (MaxP, Dai & Callan 2019)
+        self.length, self.windows = model.passage_length, task.windows
+        self.stride = task.window_stride or max(self.length // 2, 1)
+        read = self.length + (self.windows - 1) * self.stride
+        self.passages = TokenStore.of(model.tokenizer, task.passages, read, "passages", model.template.passage_text)
+
+    @torch.inference_mode()
+    def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
+        """Score every pair with the model and return the new run of all ranks' queries.
+
+        Passages of equal score keep their old order. Raises InputError for a score that is not finite.
+        """
+        was_training = model.training
+        model.eval()
+        reranked: Run = {}
+        num_pairs = sum(map(len, self.run.values()))
+        with tqdm(
+            total=num_pairs,
+            desc="re-ranking",
+            unit="pair",
+            leave=False,
+            disable=silent(num_pairs > 2000 and self.ranks.is_first),
+        ) as bar:
+            for query_ids in self._groups():
+                found = [self._pairs(model, query_id) for query_id in query_ids]
+                lists = [pairs for pairs, _ in found]
+                batch = make_batch(query_ids, lists, [np.zeros(len(pairs)) for pairs in lists])
+                with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+                    scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
+                for query_id, row, (_, firsts) in zip(query_ids, scores, found, strict=True):
+                    self._check_finite(query_id, row[: len(firsts)], firsts)
+                    best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
+                    reranked[query_id] = _sort_by(self.run[query_id], best)
+                    bar.update(len(best))
+        model.train(was_training)
+        everything = {query_id: ranked for part in self.ranks.gather(reranked) for query_id, ranked in part.items()}
+        return {query_id: everything[query_id] for query_id in self.query_ids}
+
+    def _check_finite(self, query_id: str, scores: np.ndarray, firsts: list[bool]) -> None:
+        """Raise InputError for the first window's score that is no ordinary number: it would sort as if it were."""
+        bad = np.flatnonzero(~np.isfinite(scores))
+        if len(bad):
+            doc_id = self.run[query_id].doc_ids[sum(firsts[: bad[0] + 1]) - 1]
+            raise InputError(
+                f"query {query_id}, passage {doc_id}: the model's score is {scores[bad[0]]}, nothing to rank by: its "
+                "weights are damaged, or too large for the precision: use another checkpoint, or float32"
+            )
+
+    def _groups(self) -> Iterator[list[str]]:
+        group, size = [], 0
+        for query_id, ranked in self.run.items():
+            if group and size + len(ranked) > PAIRS_AT_ONCE:
+                yield group
+                group, size = [], 0
+            group.append(query_id)
+            size += len(ranked)
+        if group:
+            yield group
+
+    def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+        """Return the pairs of a query, one for each window, and which of them begin a passage."""
+        query = self.queries[self.queries.rows([query_id])[0]]
+        pairs, firsts = [], []
+        for row in self.passages.rows(self.run[query_id].doc_ids):
+            tokens = self.passages[row]
+            for start in window_starts(len(tokens), self.length, self.stride):
+                pairs.append(model.template.join(query, tokens[start : start + self.length]))
+                firsts.append(start == 0)
+        return pairs, firsts
+
+
+def window_starts(num_tokens: int, length: int, stride: int) -> range:
+    """Return where the windows of a passage begin: every `stride` tokens, until one reaches the passage's end."""
+    num_windows = 1 + -(-max(num_tokens - length, 0) // stride)
+    return range(0, num_windows * stride, stride)
+
+
+def _sort_by(ranked: RankedList, scores: np.ndarray) -> RankedList:
+    order = np.argsort(-scores, kind="stable")
+    return RankedList.in_order([ranked.doc_ids[i] for i in order], scores[order])

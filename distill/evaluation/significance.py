@@ -1,0 +1,223 @@
+"""Significance of differences in effectiveness, between two models per query and between several over many cells.
+
+    per_query = {name: read_per_query(path)["nDCG@10"] for name, path in files.items()}
+    rows = compare(per_query["bm25"], {"adr_mse": per_query["adr_mse"], "rank_net": per_query["rank_net"]})
+    statistic, p, ranks = friedman(values)                 # values [N, k], larger is better
+    draw_critical_difference(names, ranks, nemenyi(values), "objectives.svg")
+
+Two models are compared with a paired two-sided t-test over queries, several over many cells (a backbone on a data set,
+say) with Friedman's test and Nemenyi's post-hoc test: J. Demsar, Statistical Comparisons of Classifiers over Multiple
+Data Sets, JMLR 7 (2006), section 3.2. N cells, k methods. All but `compare` need requirements-report.txt.
+"""
+
+import contextlib
+import csv
+import importlib
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from types import ModuleType
+
+import numpy as np
+
+from distill.errors import InputError
+from distill.storage.files import text_lines
+
+ALPHA = 0.05  # methods whose p-value is above it are joined in the diagram
+FIGURES = (".png", ".svg")
+
+
+@dataclass
+class Comparison:
+    """One method against the baseline; the p-values are those of the two-sided test."""
+
+    name: str
+    mean: float
+    difference: float  # of the means, method less baseline; t has its sign
+    t: float
+    p: float
+    p_bonferroni: float
+    p_holm: float
+    num_queries: int
+
+
+def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
+    """Read the values per query that evaluate.py writes, into {measure: {query_id: value}}.
+
+    Raises InputError for a missing file, a header without `query_id` or measures, and a bad line.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such file: give the per-query CSV that evaluate.py writes")
+    rows = ((place, _split(place, line)) for place, line in text_lines(str(path)))
+    place, header = next(rows, (f"{path}:1", []))
+    values: dict[str, dict[str, float]] = {name: {} for name in header[1:]}
+    if header[:1] != ["query_id"] or not values or len(values) < len(header) - 1:
+        raise InputError(f"{place}: header `{','.join(header)}`: expected `query_id,<measure>,...`, each measure once")
+    for place, (query_id, *columns) in rows:
+        if len(columns) != len(values):
+            raise InputError(f"{place}: {len(columns)} values instead of {len(values)}: expected one for each measure")
+        for (name, by_query), column in zip(values.items(), columns, strict=True):
+            if query_id in by_query:
+                raise InputError(f"{place}: query {query_id} appears twice: keep one of the two lines")
+            by_query[query_id] = _number(place, name, column)
+    if not values[header[1]]:
+        raise InputError(f"{place}: no query below the header: run evaluate.py on a task that has judged queries")
+    return values
+
+
+def _split(place: str, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise InputError(f"{place}: cannot be read ({error}): expected a line of CSV") from None
+
+
+def _number(place: str, name: str, column: str) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(column)):
+            return value
+    raise InputError(f"{place}: {name} is {column!r}: expected a finite number")
+
+
+def compare(baseline: dict[str, float], others: dict[str, dict[str, float]]) -> list[Comparison]:
+    """Test each of the others against the baseline, query by query, corrected for the number of others.
+
+    Values that are those of the baseline give t = 0, p = 1; a constant difference, which has no variance, t = ±inf.
+    Raises InputError where the queries are not those of the baseline, and where there are fewer than two.
+    """
+    if len(baseline) < 2:
+        raise InputError(f"baseline: a paired t-test needs two queries or more, not {len(baseline)}: evaluate more")
+    tests = []
+    for name, values in others.items():
+        _check_queries(name, baseline, values)
+        tests.append(_paired_t_test([values[query_id] for query_id in baseline], list(baseline.values())))
+    p_values = [p for _, p in tests]
+    rows = zip(others.items(), tests, bonferroni(p_values), holm(p_values), strict=True)
+    comparisons = []
+    for (name, values), (t, p), p_bonferroni, p_holm in rows:
+        mean = fmean(values.values())
+        difference = mean - fmean(baseline.values())
+        comparisons.append(Comparison(name, mean, difference, t, p, p_bonferroni, p_holm, len(baseline)))
+    return comparisons
+
+
+def _check_queries(name: str, baseline: dict[str, float], values: dict[str, float]) -> None:
+    missing = [query_id for query_id in baseline if query_id not in values]
+    extra = [query_id for query_id in values if query_id not in baseline]
+    if missing or extra:
+        raise InputError(
+            f"{name}: lacks {len(missing)} of the baseline's {len(baseline)} queries and has {len(extra)} more "
+            f"(first: {(missing + extra)[0]}): evaluate both on the same queries"
+        )
+
+
+def _paired_t_test(values: list[float], baseline: list[float]) -> tuple[float, float]:
+    if values == baseline:
+        return 0.0, 1.0  # scipy divides 0 by 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a constant difference, whose variance is 0
+        result = _import("scipy.stats").ttest_rel(values, baseline)
+    return float(result.statistic), float(result.pvalue)
+
+
+def bonferroni(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values times their number, at most 1."""
+    return [min(1.0, len(p_values) * p) for p in p_values]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's step-down p-values: the i-th smallest of m times m - i + 1, at least the one before, at most 1."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def friedman(values: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Return Friedman's chi-square (corrected for ties), its p-value and the average ranks [k], 1 = best.
+
+    Larger values [N, k] are better; equal ones share their average rank. Raises InputError for fewer than two cells or
+    three methods, and for values that are not finite.
+    """
+    values = _check_values(values)
+    stats = _import("scipy.stats")
+    average_ranks = stats.rankdata(-values, axis=1).mean(axis=0)  # [k]
+    if (values == values[:, :1]).all():
+        return 0.0, 1.0, average_ranks  # scipy's correction for ties divides 0 by 0
+    result = stats.friedmanchisquare(*values.T)
+    return float(result.statistic), float(result.pvalue), average_ranks
+
+
+def nemenyi(values: np.ndarray) -> np.ndarray:
+    """Return the p-values [k, k] of Nemenyi's test on values [N, k]; raises InputError as `friedman` does."""
+    values = _check_values(values)
+    return _import("scikit_posthocs").posthoc_nemenyi_friedman(values).to_numpy()
+
+
+def critical_difference(k: int, N: int, alpha: float = ALPHA) -> float:
+    """Return the difference of average ranks from which on Nemenyi's test is significant: q sqrt(k (k + 1) / (6 N)).
+
+    q is the studentized range's upper quantile at infinite degrees of freedom, over sqrt(2). Raises InputError as
+    `friedman` does.
+    """
+    assert 0 < alpha < 1
+    _check_size(N, k)
+    q = _import("scipy.stats").studentized_range.ppf(1 - alpha, k, math.inf) / math.sqrt(2)
+    return float(q * math.sqrt(k * (k + 1) / (6 * N)))
+
+
+def _check_values(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)  # [N, k]
+    assert values.ndim == 2
+    _check_size(*values.shape)
+    cells, methods = np.nonzero(~np.isfinite(values))
+    if len(cells):
+        place = f"values[{cells[0]}, {methods[0]}]={values[cells[0], methods[0]]}"
+        raise InputError(f"{place}: not a finite number: give every cell a value of every method")
+    return values
+
+
+def _check_size(num_cells: int, num_methods: int) -> None:
+    if num_methods < 3:
+        raise InputError(f"{num_methods} methods: Friedman's and Nemenyi's tests need three or more: compare two alone")
+    if num_cells < 2:
+        raise InputError(f"{num_cells} cells: Friedman's and Nemenyi's tests need two or more: evaluate on more")
+
+
+def draw_critical_difference(
+    names: Sequence[str], average_ranks: np.ndarray, p_values: np.ndarray, path: str | Path
+) -> None:
+    """Draw the critical-difference diagram, as PNG or SVG by the path's suffix; bars join what is not significant.
+
+    Raises InputError for another suffix and for a name that appears twice.
+    """
+    if Path(path).suffix not in FIGURES:
+        raise InputError(f"{path}: no known kind of figure: let the name end in {' or '.join(FIGURES)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"names={list(names)}: a name appears twice: give each method its own")
+    matrix = _import("pandas").DataFrame(p_values, index=list(names), columns=list(names))
+    # Agg, and no pyplot: the figure needs no display and leaves the caller's backend alone
+    figure = _import("matplotlib.figure").Figure(figsize=(8, 1.5 + 0.25 * len(names)), layout="constrained")
+    _import("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    _import("scikit_posthocs").critical_difference_diagram(
+        dict(zip(names, average_ranks, strict=True)),
+        matrix,
+        alpha=ALPHA,
+        ax=figure.subplots(),
+        label_fmt_left="{label} ({rank:.2f})",
+        label_fmt_right="({rank:.2f}) {label}",
+    )
+    figure.savefig(path, dpi=200)
+
+
+def _import(name: str) -> ModuleType:
+    """Import what `import distill` shall not wait for, or a module of requirements-report.txt."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install -r requirements-report.txt") from None

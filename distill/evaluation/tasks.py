@@ -1,0 +1,244 @@
+"""What to evaluate on: tasks, each a run with judgments; suites of tasks; runs measured.
+
+    for part in split_suite(cfg.task):                              # a task that is no suite is its only part
+        task = read_task(part)
+        values, per_query = measure(task.run, task.qrels, task.measures)
+        measured[task.name] = {"first_stage": per_query}
+    suite_results(cfg.task, measured)
+
+A suite's means are taken over corpora; within a corpus, over all queries of all its tasks (the micro-average of TIREx).
+"""
+
+import csv
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from distill.config.checks import BM25_DEPTH, is_path, split_suite, task_depth
+from distill.errors import InputError, Unavailable
+from distill.evaluation.measures import PerQuery, measure, parse_measures, try_measures
+from distill.jobs import write_whole
+from distill.sources.download import with_local_files
+from distill.sources.fields import Fields
+from distill.sources.run_files import Qrels, Run, read_qrels, read_run, write_run
+from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Task:
+    """What to evaluate on: a run with judgments, and the texts to re-rank it."""
+
+    name: str
+    corpus: str  # tasks of one corpus are averaged together
+    run: Run  # the first stage, cut to the task's depth
+    qrels: Qrels
+    measures: list  # of ir_measures
+    teacher: Run | None
+    queries: Texts
+    passages: Texts  # empty where the run is only measured
+    windows: int  # parts of a long passage that are scored, the best of which counts; 1: its beginning
+    window_stride: int | None  # tokens from one window's beginning to the next one's; None: half of a window
+
+
+def read_tasks(cfg: DictConfig) -> list[Task]:
+    """Read all tasks of a suite, with their texts; there may be none.
+
+    What is not available here is left out of a suite, with a warning. Raises InputError like `read_task`, and
+    Unavailable where nothing is left.
+    """
+    tasks, missing = [], None
+    for part in split_suite(cfg):
+        try:
+            tasks.append(read_task(part))
+        except Unavailable as error:
+            if not cfg.tasks:
+                raise
+            log.warning("%s: left out of %s: %s", part.name, cfg.name, error)
+            missing = error
+    if missing and not tasks:
+        raise missing
+    return tasks
+
+
+def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None) -> Task:
+    """Read one task's files, with the texts that re-ranking needs or without them.
+
+    reranked: whether a model re-ranks the run, which decides about depth=auto; None: as texts says. Raises InputError
+    for bad files, measures that cannot be computed, and ids that queries or passages lack; Unavailable for what is not
+    on this machine and cannot be downloaded.
+    """
+    measures = parse_measures(cfg.measures)
+    depth = task_depth(cfg, texts if reranked is None else reranked)
+    for one in measures:
+        if depth is not None and one.params.get("cutoff", 0) > depth:
+            log.warning("%s: %s looks below task.depth=%d: no passage there counts", cfg.name, one, depth)
+    if cfg.licence and texts:
+        log.info("%s: its texts need a licence: %s", cfg.name, cfg.licence)
+    cfg = with_local_files(cfg)
+    queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
+    qrels = read_qrels(cfg.qrels)
+    try_measures(measures, qrels)
+    run = _read_first_stage(cfg, queries, qrels, depth)
+    if texts:
+        run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
+    foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
+    if foreign:
+        log.info(
+            "%s: judgments of %d queries that are not in %s: not of this task", cfg.name, len(foreign), cfg.queries
+        )
+        qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
+    unjudged = [query_id for query_id in run if query_id not in qrels]
+    if len(unjudged) == len(run):
+        raise InputError(
+            f"{cfg.qrels}: judges none of the {len(run)} queries of {cfg.run}: use qrels that belong to the run"
+        )
+    if unjudged:
+        log.warning("%s: %d of %d queries of the run are not judged: not measured", cfg.name, len(unjudged), len(run))
+    log_unranked(cfg.run, run, qrels)
+    teacher = None
+    if cfg.teacher is not None:
+        teacher = {query_id: ranked.cut(depth) for query_id, ranked in read_run(cfg.teacher).items()}
+        _check_teacher(cfg.teacher, teacher, cfg.run, run)
+        log_unranked(cfg.teacher, teacher, qrels)
+    corpus = cfg.corpus or cfg.name
+    task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
+    if texts:
+        doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
+        task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
+        check_passages(run, cfg.run, task.passages, cfg.passages)
+        task.run = drop_empty(run, task.passages, cfg.name)
+    return task
+
+
+def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
+    """Log how many judged queries a run lacks, and where none of its passages is judged: both bring the means down."""
+    lacking = [query_id for query_id in qrels if query_id not in run]
+    if lacking:
+        log.warning(
+            "%s: lacks %d of %d judged queries: they count as the measure defines, mostly 0 (first: %s)",
+            *(source, len(lacking), len(qrels), lacking[0]),
+        )
+    judged = (doc_id in qrels[query_id] for query_id in run if query_id in qrels for doc_id in run[query_id].doc_ids)
+    if not any(judged):
+        log.warning("%s: none of its passages is judged: check that the judgments belong to this collection", source)
+
+
+def _check_teacher(source: str, teacher: Run, run_source: str, run: Run) -> None:
+    """Raise InputError where a teacher's ranking is of other queries, or other passages, than the run."""
+    shared = [query_id for query_id in run if query_id in teacher]
+    if not any(set(run[query_id].doc_ids) & set(teacher[query_id].doc_ids) for query_id in shared):
+        what = "passage" if shared else "query"
+        raise InputError(f"{source}: shares no {what} with {run_source}: use the teacher's ranking of this run")
+
+
+def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int | None) -> Run:
+    if cfg.run == "bm25":
+        from distill.retrieval.bm25 import bm25_run  # here: most tasks have a run
+
+        judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
+        if not judged:
+            raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
+        depth = (depth or BM25_DEPTH) + cfg.drop_identical
+        run = bm25_run(cfg.passages, judged, depth, fields=Fields.of(cfg))
+    elif is_path(cfg.run) and not os.path.isfile(cfg.run):
+        raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
+    else:
+        run = read_run(cfg.run)
+    if cfg.drop_identical:
+        run = {q: ranked.keep([doc_id != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
+    return {query_id: ranked.cut(depth) for query_id, ranked in run.items()}
+
+
+def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:
+    """Return the means under `results.json`'s names, `<row>/<task>/<measure>`, and each row's values by query."""
+    results, per_query = {}, {}
+    for row, run in rows.items():
+        values, per_query[row] = measure(run, task.qrels, task.measures)
+        results |= {f"{row}/{task.name}/{name}": value for name, value in values.items()}
+    return results, per_query
+
+
+def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
+    """Write run.txt (TREC) and then per_query.csv."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_whole(directory / "run.txt", lambda aside: write_run(run, aside, tag))
+    write_per_query(directory, per_query)
+
+
+def write_per_query(directory: Path, per_query: PerQuery) -> None:
+    """Write per_query.csv, one line a query: its id and its value of each measure."""
+    measures = list(next(iter(per_query.values())))
+
+    def write(path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["query_id", *measures])
+            writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+
+    write_whole(directory / "per_query.csv", write)
+
+
+def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
+    """Return where the files of a task stand: of a suite's tasks, each has its own directory."""
+    return directory / "tasks" / name if cfg.tasks else directory
+
+
+def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> dict[str, float]:
+    """Return the averages of a suite for all rows of its tasks {task: {row: values}}; none of what is no suite."""
+    results = {}
+    for row in dict.fromkeys(row for rows in measured.values() for row in rows) if cfg.tasks else ():
+        results |= suite_metrics(row, cfg, {name: rows[row] for name, rows in measured.items() if row in rows})
+    return results
+
+
+def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -> dict[str, float]:
+    """Return a suite's averages under `results.json`'s names, from the values of each task's queries.
+
+    `<prefix>/<suite>-<corpus>/<measure>` for every corpus that tasks name, and for the suite's means over all corpora
+    `<prefix>/<suite>-arithmetic-mean/<measure>`. A corpus that lacks a task is left out; where corpora are left out,
+    the name says of how many the mean is: `<suite>-arithmetic-mean-of-3`.
+    """
+    corpora: dict[str, list[str]] = {}  # corpus -> its tasks
+    parts = split_suite(cfg)
+    for part in parts:
+        corpora.setdefault(part.corpus or part.name, []).append(part.name)
+    whole = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
+    named = {part.corpus for part in parts}
+    results = {}
+    for name in map(str, parse_measures(cfg.measures)):
+        values = {}
+        for corpus, names in whole.items():
+            found = [query.get(name) for task in names for query in measured[task].values()]
+            if None not in found:
+                values[corpus] = _mean("arithmetic", found)
+        results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}
+        suffix = "" if len(values) == len(corpora) else f"-of-{len(values)}"
+        for kind in cfg.means if values else ():
+            results[f"{prefix}/{cfg.name}-{kind}-mean{suffix}/{name}"] = _mean(kind, [*values.values()])
+    return results
+
+
+def _mean(kind: str, values: list[float]) -> float:
+    if kind == "arithmetic":
+        return math.fsum(values) / len(values)
+    if kind == "quadratic":
+        return math.sqrt(math.fsum(value**2 for value in values) / len(values))
+    return math.exp(math.fsum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0
+
+
+def measure_together(tasks: list[Task], runs: list[Run]) -> dict[str, float]:
+    """Return the arithmetic means over the tasks' corpora, by measure: what a suite is validated by."""
+    corpora: dict[str, list[dict[str, float]]] = {}
+    for task, run in zip(tasks, runs, strict=True):
+        _, per_query = measure(run, task.qrels, task.measures)
+        corpora.setdefault(task.corpus, []).extend(per_query.values())
+    return {
+        name: _mean("arithmetic", [_mean("arithmetic", [q[name] for q in queries]) for queries in corpora.values()])
+        for name in map(str, tasks[0].measures)
+    }

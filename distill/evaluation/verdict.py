@@ -1,0 +1,230 @@
+"""What a training run came to, in one line at its end, and whether its loss went anywhere.
+
+    taus = measure_agreement(cfg, lists, model, precision)          # where nothing is judged
+    log_verdict(cfg, directory, results, measured, validation, taus)
+
+Of a task, the student is compared with the first stage on the first measure, by a paired t-test over queries. Of a
+suite, every task by itself: the line says on how many the student is better and on how many worse, with the mean over
+the tasks. Where only validation queries are judged, their means are compared, without a test, since they chose the
+model. Where nothing is judged, it is Kendall's tau with the teacher over training lists, which the student has seen.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from omegaconf import DictConfig
+
+from distill.config.checks import needs_first_stage
+from distill.errors import InputError
+from distill.evaluation.significance import ALPHA, compare
+from distill.sources.download import is_remote, local_file
+from distill.training.optim import warmup_steps
+
+log = logging.getLogger(__name__)
+
+MAX_LISTS, MAX_PASSAGES = 50, 100  # of the training lists that the agreement is taken over
+SAME = 0.02  # a loss that changes by less than this share has ended where it began
+
+Values = dict[str, float]  # of each query, or of each list
+
+
+def log_verdict(
+    cfg: DictConfig,
+    directory: Path,
+    results: dict[str, float],
+    measured: dict[str, dict],
+    validation: list,
+    taus: dict[str, Values],
+) -> None:
+    """Log what became of the loss if that is amiss, and then the verdict: as a warning, unless the student is better.
+
+    measured: task -> row -> query id -> measure -> value. validation: the tasks that the model was chosen by.
+    """
+    amiss = describe_loss(cfg, directory / "metrics.jsonl")
+    if amiss is not None:
+        log.warning(amiss)
+    if measured and cfg.task.tasks:
+        line, is_better = judge_suite(cfg.task, measured)
+    elif measured:
+        line, is_better = judge_task(*next(iter(measured.items())))
+    elif validation:
+        line, is_better = judge_validation(cfg.validation, results, validation)
+    else:
+        line, is_better = judge_agreement(taus, "labels" if cfg.loss.target == "label" else "teacher")
+    log.log(logging.INFO if is_better else logging.WARNING, "verdict: %s", line)
+
+
+def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
+    """Return what is amiss with a run's loss and what may help; None where it fell, or was logged only once.
+
+    The first tenth of the logged lines is compared with the last one.
+    """
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    size = max(len(losses) // 10, 1)
+    first, last = fmean(losses[:size] or [0.0]), fmean(losses[-size:] or [0.0])
+    if len(losses) < 2 or last < (1 - SAME) * first:
+        return None
+    steps, lr = rows[-1]["step"], f"backbone.lr={cfg.optimizer.lr:g}"
+    if last > (1 + SAME) * first:
+        return f"the loss rose ({first:.4g} -> {last:.4g}): try a lower learning rate than {lr}, or a longer warm-up"
+    ended = f"the loss ended where it began ({first:.4g} -> {last:.4g})"
+    if warmup_steps(cfg.optimizer.warmup, steps) >= steps:
+        return f"{ended}: the learning rate was still rising: lower optimizer.warmup={cfg.optimizer.warmup:g}"
+    return f"{ended}: try more steps than {steps}, or a higher learning rate than {lr}"
+
+
+def judge_task(name: str, rows: dict[str, dict]) -> tuple[str, bool]:
+    """Return how the student ranks beside the first stage of a task, and whether that is better."""
+    measure, student, first = _first_measure(rows)
+    word, test = _compare(student, first, "queries")
+    line = f"the student ranks {word} than the first stage on {name}: {measure} {_beside(student, first)} ({test})"
+    if "teacher" in rows:
+        teacher = fmean(_values(rows["teacher"], measure).values())
+        gained, gain = fmean(student.values()) - fmean(first.values()), teacher - fmean(first.values())
+        if gain <= 0:
+            line += f"; the teacher does not rank better either: {teacher:.4f}"
+        else:
+            line += f"; {f'{gained / gain:.0%}' if gained > 0 else 'none'} of the teacher's gain ({teacher:.4f})"
+    return line, word == "better"
+
+
+def judge_suite(cfg: DictConfig, measured: dict[str, dict]) -> tuple[str, bool]:
+    """Return on how many tasks of a suite the student ranks better and worse, and whether on more of them better."""
+    found = [_first_measure(rows) for rows in measured.values()]
+    words = [_compare(student, first, "queries")[0] for _, student, first in found]
+    better, worse = words.count("better"), words.count("worse")
+    alike = [one for one in found if one[0] == found[0][0]]  # a task may be measured by another first measure
+    student, first = (fmean(fmean(one[place].values()) for one in alike) for place in (1, 2))
+    tasks = f"{better} of {len(words)} tasks of {cfg.name}, worse on {worse} (p < {ALPHA:g} each)"
+    of = f" of {len(alike)}" if len(alike) < len(found) else ""
+    means = f"mean {found[0][0]}{of} {student:.4f} against {first:.4f}"
+    return f"the student ranks better than the first stage on {tasks}: {means}", better > worse
+
+
+def judge_validation(cfg: DictConfig, results: dict[str, float], tasks: list) -> tuple[str, bool]:
+    """Return how the student ranks beside the first stage of the validation queries, and whether that is better."""
+    from distill.evaluation.tasks import measure_together
+
+    name, first = next(iter(measure_together(tasks, [task.run for task in tasks]).items()))
+    student = results[f"val/{name}"]
+    word = "better" if student > first else "no better"
+    line = (
+        f"the student ranks {word} than the first stage on the validation queries: {name} {student:.4f} against "
+        f"{first:.4f} (these queries chose the model: give task.run and task.qrels for others)"
+    )
+    return line, word == "better"
+
+
+def judge_agreement(taus: dict[str, Values], teacher: str) -> tuple[str, bool]:
+    """Return how the student's order agrees with the teacher's, or the labels, beside how the first stage's does."""
+    number = len(taus["student"])
+    where = f"on {number} of the lists that it was trained on, since no query is judged"
+    whose = "the teacher" if teacher == "teacher" else "the labels"
+    if not number:
+        return f"nothing to tell by: no query is judged, and {whose} has no list with an order", False
+    if "first_stage" not in taus:
+        tau = fmean(taus["student"].values())
+        return f"the student agrees with {whose} by Kendall's tau {tau:.4f}, {where}", tau > 0
+    word, test = _compare(taus["student"], taus["first_stage"], "lists")
+    word = {"better": "more", "worse": "less", "no better": "no more"}[word]
+    beside = _beside(taus["student"], taus["first_stage"])
+    line = f"the student agrees with {whose} {word} than the first stage does: Kendall's tau {beside} ({test}), {where}"
+    return line, word == "more"
+
+
+def _first_measure(rows: dict[str, dict]) -> tuple[str, Values, Values]:
+    """Return the first measure's name, and its values of the student and of the first stage."""
+    name = next(iter(next(iter(rows["test"].values()))))
+    student, first = _values(rows["test"], name), _values(rows["first_stage"], name)
+    shared = [query_id for query_id in first if query_id in student]
+    return name, {one: student[one] for one in shared}, {one: first[one] for one in shared}
+
+
+def _values(per_query: dict[str, dict[str, float]], measure: str) -> Values:
+    """Return the values of the queries for which the measure is defined."""
+    return {query_id: values[measure] for query_id, values in per_query.items() if values.get(measure) is not None}
+
+
+def _compare(student: Values, first: Values, unit: str) -> tuple[str, str]:
+    """Return "better", "worse" or "no better", and the paired t-test that says so."""
+    if len(student) < 2:
+        return "no better", f"fewer than two {unit}, too few to tell"
+    [result] = compare(first, {"student": student})
+    word = ("better" if result.difference > 0 else "worse") if result.p < ALPHA else "no better"
+    return word, f"{len(student)} {unit}, p {'< 0.001' if result.p < 0.001 else f'= {result.p:.2g}'}"
+
+
+def _beside(student: Values, first: Values) -> str:
+    return f"{fmean(student.values()):.4f} against {fmean(first.values()):.4f}"
+
+
+def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Values]:
+    """Return Kendall's tau with what the loss learns from, by row and list: student, and first_stage where it is known.
+
+    Over up to 50 training lists, chosen by cfg.seed, and up to 100 passages of each.
+    Pairs that the target does not tell apart do not count; pairs that a ranking does not tell apart count 0.
+    """
+    import torch
+
+    from distill.data.batch import make_batch
+
+    generator = np.random.default_rng(cfg.seed)
+    chosen = np.sort(generator.choice(len(lists), min(MAX_LISTS, len(lists)), replace=False))
+    first_stage = _read_first_stage(cfg)
+    taus: dict[str, Values] = {"student": {}} | ({"first_stage": {}} if first_stage is not None else {})
+    was_training = model.training
+    model.eval()
+    for index in chosen.tolist():
+        rows, targets = lists[index]
+        kept = np.sort(generator.permutation(len(rows))[:MAX_PASSAGES])
+        rows, targets = rows[kept], targets[kept]
+        values = -targets if cfg.loss.target == "rank" else targets  # the more, the better
+        if len(np.unique(values)) < 2:
+            continue
+        query, query_id = lists.queries[lists.query_rows[index]], lists.query_id(index)
+        if first_stage is not None:
+            if query_id not in first_stage:
+                continue
+            places = {doc_id: -place for place, doc_id in enumerate(first_stage[query_id].doc_ids)}
+            order = np.array([places.get(lists.passages.text_id(row), -np.inf) for row in rows])
+            taus["first_stage"][str(index)] = kendall_tau(order, values)
+        batch = make_batch([query_id], [[model.template.join(query, lists.passages[row]) for row in rows]], [targets])
+        half = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+        with torch.inference_mode(), half:
+            scores = model.score(batch, cfg.train.max_tokens)[0].cpu().numpy()
+        taus["student"][str(index)] = kendall_tau(scores, values)
+    model.train(was_training)
+    return taus
+
+
+def agreement_results(taus: dict[str, Values]) -> dict[str, float]:
+    """Return the means under `results.json`'s names."""
+    return {f"agreement/{row}/tau": fmean(values.values()) for row, values in taus.items() if values}
+
+
+def kendall_tau(scores: np.ndarray, target: np.ndarray) -> float:
+    """Return how much more of the pairs that the target tells apart are ordered like it than against it, -1 to 1."""
+    above, below = np.nonzero(target[:, None] > target[None, :])
+    agreeing, opposed = (scores[above] > scores[below]).mean(), (scores[above] < scores[below]).mean()
+    return float(agreeing - opposed)
+
+
+def _read_first_stage(cfg: DictConfig):
+    """Return the first stage's run if it is at hand, else None: a run that was not read so far may be anything."""
+    from distill.sources.run_files import LARGE_FILE, read_run
+
+    source = cfg.teacher.first_stage
+    if source is None:
+        return None
+    if not needs_first_stage(cfg) and not (os.path.isfile(source) and Path(source).stat().st_size <= LARGE_FILE):
+        return None
+    try:
+        return read_run(local_file(source) if is_remote(source) else source)
+    except InputError as error:  # the model is trained: nothing here may end the run
+        log.warning("teacher.first_stage cannot be compared with: %s", error)
+        return None

@@ -1,0 +1,148 @@
+"""A saved cross-encoder in the formats of other libraries, with the same scores.
+
+    export(CrossEncoder.from_pretrained("outputs/.../model"), Path("exported"), "lightning-ir")
+
+`model` directories are sentence-transformers' own: for it they are only put elsewhere, with their card.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from distill.errors import InputError
+from distill.models.cross_encoder import CrossEncoder
+from distill.models.onnx import quantise, write_onnx
+from distill.models.opening import LENGTHS_FILE, ONNX_FILE
+
+
+def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None) -> None:
+    """Write a model in one of FORMATS, beside the directory and then renamed.
+
+    card: what its README.md is to say. Raises InputError for a directory that is there already, and for a model that
+    the format cannot express exactly.
+    """
+    if directory.exists():
+        raise InputError(f"output={directory}: is there already: choose another, or remove it")
+    if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
+        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer, and no activation,"
+        raise InputError(f"{target}: only {what} can be exported")
+    aside = directory.with_name(f".{directory.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        FORMATS[target](model, aside)
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+    os.rename(aside, directory)
+
+
+def _write_onnx(model: CrossEncoder, directory: Path) -> None:
+    """Write graph, tokenizer and lengths; distill/models/onnx.py says which names the graph has."""
+    model.backbone.config.save_pretrained(directory)
+    model.tokenizer.model_max_length = model.max_length
+    model.tokenizer.save_pretrained(directory)
+    (directory / LENGTHS_FILE).write_text(json.dumps(model.lengths, indent=2) + "\n")
+    write_onnx(model, directory)
+
+
+def _write_int8(model: CrossEncoder, directory: Path) -> None:
+    _write_onnx(model, directory)
+    quantise(directory / ONNX_FILE)
+
+
+def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
+    """Write a `mono` checkpoint of lightning-ir 0.0.6; query and passage keep their lengths."""
+    if model.template.max_length is not None:
+        raise InputError("lightning-ir: cuts query and passage each by itself, and this model both together")
+    config = model.backbone.config
+    config.save_pretrained(directory)
+    model.tokenizer.save_pretrained(directory)
+    lengths = {"query_length": model.query_length, "doc_length": model.passage_length, "scoring_strategy": "rank"}
+    name = type(config).__name__.removesuffix("Config")
+    _change(
+        directory / "config.json",
+        **lengths,
+        architectures=[f"Mono{name}Model"],
+        model_type="mono",
+        backbone_model_type=config.model_type,
+        pooling_strategy="first" if model.pooling == "cls" else "mean",
+        linear_bias=True,
+        tokenizer_pattern=None,
+        _bert_pool=False,
+        use_adapter=False,
+    )
+    fast = f"{name}TokenizerFast" if config.model_type != "modernbert" else "PreTrainedTokenizerFast"
+    _change(
+        directory / "tokenizer_config.json",
+        **lengths,
+        tokenizer_class="CrossEncoderTokenizer",
+        backbone_tokenizer_class=fast,
+        model_input_names=model.tokenizer.model_input_names,
+        model_max_length=model.max_length,
+    )
+    weights = model.backbone.state_dict() | {f"linear.{name}": value for name, value in model.head.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+def _write_transformers(model: CrossEncoder, directory: Path) -> None:
+    """Write a model of AutoModelForSequenceClassification, whose head must have a GELU or ReLU between two layers.
+
+    With g such a function, g(s) - g(-s) = s: the first layer gives s and -s in its first two places, the second layer
+    their difference. A tanh between the layers (BERT, RoBERTa) or a normalisation (ModernBERT) bends every score.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = model.backbone.config
+    whole = AutoModelForSequenceClassification.from_config(_with_one_label(config), dtype=torch.float32)
+    kind = config.model_type
+    if model.pooling == "cls" and kind == "electra":
+        inner, last = whole.classifier.dense, whole.classifier.out_proj
+    elif model.pooling == "cls" and kind == "deberta-v2" and config.pooler_hidden_act in ("gelu", "relu"):
+        inner, last = whole.pooler.dense, whole.classifier
+    elif model.pooling == "cls" and kind == "distilbert":
+        inner, last = whole.pre_classifier, whole.classifier
+    else:
+        raise InputError(
+            f"transformers: the head that AutoModelForSequenceClassification puts on {kind} ({model.pooling} pooling) "
+            "cannot express one linear layer: export to lightning-ir, or let sentence-transformers open the model"
+        )
+    whole.base_model.load_state_dict(model.backbone.state_dict())
+    for tensor in (*inner.parameters(), *last.parameters()):
+        nn.init.zeros_(tensor)
+    with torch.no_grad():
+        inner.weight[:2] = torch.cat([model.head.weight, -model.head.weight])
+        inner.bias[:2] = torch.cat([model.head.bias, -model.head.bias])
+        last.weight[0, :2] = torch.tensor([1.0, -1.0])
+    whole.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # else it would add one
+    whole.save_pretrained(directory)
+    model.tokenizer.model_max_length = model.max_length
+    model.tokenizer.save_pretrained(directory)
+
+
+def _with_one_label(config):
+    config = type(config).from_dict(config.to_dict())
+    config.num_labels = 1
+    return config
+
+
+def _change(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes, indent=2) + "\n")
+
+
+FORMATS: dict[str, Callable[[CrossEncoder, Path], None]] = {
+    "sentence-transformers": CrossEncoder.save_pretrained,
+    "lightning-ir": _write_lightning_ir,
+    "transformers": _write_transformers,
+    "onnx": _write_onnx,
+    "onnx-int8": _write_int8,
+}

@@ -1,0 +1,203 @@
+"""The model card: what a model was trained on and by, how well it ranks, how it is used, made again, and cited.
+
+    write_card(directory, cfg, results, command)     # README.md of a trained model, from its run
+    card = exported_card(Path(model), "onnx")        # the same card, with the use of another format
+
+The Hub reads the YAML at its head: https://huggingface.co/docs/hub/model-cards
+"""
+
+import importlib.metadata
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from distill.config.checks import ROOT, is_path
+from distill.sources.download import is_remote
+
+CITED = """\
+- Schlatt et al., Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-Ranking,
+  ECIR 2025, https://arxiv.org/abs/2405.07920
+- Morand et al., Reproducing and Comparing Distillation Techniques for Cross-Encoders, 2026,
+  https://arxiv.org/abs/2603.03010"""
+SCORE = """\
+query, passages = "how do bees find home", ["Trains follow rails.", "Bees steer by the sun."]
+"""
+CUT = """\
+This cuts a pair that is too long as a whole. The model learned from queries and passages cut each by itself, to the
+lengths above: cut longer texts so before, for the scores that were measured."""
+USES = {
+    "sentence-transformers": f"""\
+from sentence_transformers import CrossEncoder      # 6.2 or newer
+
+model = CrossEncoder("MODEL")
+{SCORE}print(model.rank(query, passages))
+""",
+    "lightning-ir": f"""\
+from lightning_ir import CrossEncoderModule         # 0.0.6
+
+model = CrossEncoderModule(model_name_or_path="MODEL").eval()
+{SCORE}print(model.score(query, passages).scores)
+""",
+    "transformers": f"""\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("MODEL").eval()
+tokenizer = AutoTokenizer.from_pretrained("MODEL")
+{SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="pt")
+with torch.inference_mode():
+    print(model(**pairs).logits[:, 0])
+""",
+    "onnx": f"""\
+import numpy as np
+import onnxruntime                                  # 1.23 or newer
+from transformers import AutoTokenizer
+
+directory = "MODEL"
+session = onnxruntime.InferenceSession(f"{{directory}}/onnx/model.onnx")
+tokenizer = AutoTokenizer.from_pretrained(directory)
+{SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="np")
+inputs = {{given.name: pairs[given.name].astype(np.int64) for given in session.get_inputs()}}
+print(session.run(None, inputs)[0][:, 0])
+""",
+}
+USES["onnx-int8"] = USES["onnx"]
+
+
+def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None) -> None:
+    """Write README.md of a trained model.
+
+    cfg: of training. results: as in results.json; the tables show the rows test, teacher and first_stage. command: what
+    the model was trained by, None where no command was.
+    """
+    (directory / "README.md").write_text(make_card(cfg, results, command), encoding="utf-8")
+
+
+def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:
+    """Return the card of a trained model, in Markdown with YAML before it."""
+    base = _base_model(str(cfg.backbone.name))
+    encoder = base or Path(cfg.backbone.name).name  # of a directory here, its name alone
+    name = f"{encoder} taught by {cfg.teacher.name}"
+    trained = " as trained before" if base and base != cfg.backbone.name else ""
+    facts = {
+        "Encoder": f"{encoder}{trained}, {cfg.model.pooling} pooling, one linear layer",
+        "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage",
+        "Data": _named(cfg.data.name, cfg.data.passages)
+        + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
+        "Teacher": _named(cfg.teacher.name, cfg.teacher.path),
+        "Loss": f"{cfg.loss.name}, learning from {cfg.loss.target}",
+        "Depth": cfg.data.depth or "whole lists",
+        "Negatives": cfg.data.num_negatives,
+        "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.optimizer.lr:g}",
+        "Seed": cfg.seed,
+        "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
+        f"{importlib.metadata.version('transformers')}",
+    }
+    licence = [f"The teacher's rankings: {cfg.teacher.licence.strip()}." if cfg.teacher.licence else ""]
+    licence += [f"This model: {cfg.licence}." if cfg.licence else "Of this model itself, none was chosen."]
+    licence += ["The encoder that it began from has terms of its own."]
+    cited = CITED + (
+        f"\n- The teacher's rankings: {' '.join(cfg.teacher.citation.split())}" if cfg.teacher.citation else ""
+    )
+    learned = "from labels" if cfg.loss.target == "label" else f"a slower teacher's {cfg.loss.target}s"
+    again = f"## Train it again\n\n```\n{command}\n```\n\n" if command is not None else ""
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value is not None)
+    return (
+        f"---\n{_metadata(cfg, name, base, results)}\n---\n\n# {name}\n\n"
+        f"A cross-encoder that re-ranks passages for a query. It learned {learned}.\n\n"
+        f"| what | value |\n| --- | --- |\n{table}\n\n{_results_table(results)}"
+        f"## Use\n\n{_use('sentence-transformers')}\n{again}"
+        f"## Licence\n\n{' '.join(line for line in licence if line)}\n\n## Citation\n\n{cited}\n"
+    )
+
+
+def _base_model(backbone: str) -> str | None:
+    """Return the Hub's name of an encoder; of a model trained in an earlier stage, that of its own encoder."""
+    from huggingface_hub import ModelCard
+    from yaml import YAMLError
+
+    if not os.path.isdir(backbone):
+        return backbone
+    try:
+        base = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8")).data.base_model
+    except (OSError, ValueError, YAMLError):  # no card, or one that cannot be read
+        return None
+    return base if isinstance(base, str) else None
+
+
+def _named(name: str, source: str | None) -> str:
+    """Return a group's name with its source: an address or an id whole, of a local file its name alone."""
+    if source is None or source == name or Path(source).is_relative_to(ROOT / "sample"):
+        return name
+    return f"{name} ({source.split('#')[0] if is_remote(source) or not is_path(source) else Path(source).name})"
+
+
+def exported_card(model: Path, target: str, repo_id: str | None = None) -> str | None:
+    """Return the card of a model directory with the use of another format, None where it has no card.
+
+    repo_id: on the Hub, where the model will be loaded from; None: from a directory.
+    """
+    file = model / "README.md"
+    if not file.is_file():
+        return None
+    text = file.read_text(encoding="utf-8")
+    text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target, repo_id)}\n", text, count=1)
+    if target == "onnx-int8":
+        text = text.replace("## Measured\n", "## Measured\n\nIn float32, before the model was made int8:\n", 1)
+    library = {"lightning-ir": "lightning-ir", "transformers": "transformers"}.get(target, "sentence-transformers")
+    library = "onnx" if target.startswith("onnx") else library
+    return re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)
+
+
+def _use(target: str, repo_id: str | None = None) -> str:
+    code = USES[target]
+    if repo_id is not None and target.startswith("onnx"):
+        code = "import huggingface_hub\n" + code.replace('"MODEL"', 'huggingface_hub.snapshot_download("MODEL")')
+    cut = "" if target == "lightning-ir" else f"\n{CUT}\n"
+    return f"```python\n{code.replace('MODEL', repo_id or 'MODEL')}```\n{cut}"
+
+
+def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, float]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    measured = [
+        EvalResult("text-ranking", task, task, measure, value, metric_name=measure)
+        for row, task, measure, value in _measured(results)
+        if row == "test"
+    ]
+    return ModelCardData(
+        license=cfg.licence,
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking",
+        base_model=base,
+        tags=["cross-encoder", "reranker", "distillation", f"loss:{cfg.loss.name}", f"teacher:{cfg.teacher.name}"],
+        model_name=name if measured else None,
+        eval_results=measured or None,
+    ).to_yaml()
+
+
+def _measured(results: dict[str, float]) -> list[tuple[str, str, str, float]]:
+    """Return row, task, measure and value of what was measured on tasks."""
+    names = [(name.split("/", 2), value) for name, value in results.items() if name.count("/") == 2]
+    return [(*parts, value) for parts, value in names if parts[0] in ("first_stage", "teacher", "test")]
+
+
+def _results_table(results: dict[str, float]) -> str:
+    values = {(task, measure, row): value for row, task, measure, value in _measured(results)}
+    rows = [key[:2] for key in values if key[2] == "test"]
+    if not rows:
+        return ""
+    lines = [
+        "## Measured",
+        "",
+        "| task | measure | first stage | teacher | this model |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for task, measure in rows:
+        found = [values.get((task, measure, row)) for row in ("first_stage", "teacher", "test")]
+        cells = " | ".join("" if value is None else f"{value:.4f}" for value in found)
+        lines.append(f"| {task} | {measure} | {cells} |")
+    return "\n".join(lines) + "\n\n"

@@ -1,0 +1,263 @@
+"""What an output directory holds, so that one run has one directory: resumed or refused, never emptied or mixed.
+
+run_job(cfg, check_train, train)        # what an entry point does: once, or as a job of a sweep; returns the objective
+with open_run(cfg, directory, ranks) as directory: ...      # holds it while the run lives, and writes config.yaml
+state_of(cfg, directory)                # "new", "stopped" or "finished": a sweep runs only what is missing
+write_whole(path, write)                # a file is whole or absent
+
+It imports no torch: a sweep looks through its directories before it starts anything.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from distill.config.checks import command_overrides, run_directory
+from distill.config.overrides import as_literal, as_override
+from distill.config.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
+from distill.errors import InputError, exit_on_bad_input
+from distill.interrupt import hint_on_stop
+from distill.storage.locking import locked
+
+log = logging.getLogger(__name__)
+
+RESULTS = "results.json"  # a finished run has it
+LEFT = (  # what a run may leave beside config.yaml: a directory that has none of it is free
+    *(RESULTS, "metrics.jsonl", "checkpoints/*.pt", "model", "run.txt", "per_query.csv", "tasks/*/per_query.csv"),
+    *("journal.jsonl", "teacher.run", "teacher.parquet", "card.md"),
+)
+
+
+def run_job(
+    cfg: DictConfig, check: Callable[[DictConfig], None], run: Callable[[DictConfig, Path], dict[str, float]]
+) -> float | None:
+    """Check a configuration and run it in its directory, unless that is finished; return the objective.
+
+    Bad input is answered with one line and exit status 2.
+    """
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
+    directory = run_directory()
+    with exit_on_bad_input(sweep), removed_if_refused(directory):
+        results = take_up(cfg, directory) if sweep else None
+        if results is None:
+            if cfg.resume is not None and not sweep:
+                cfg = resumed_config(cfg)
+            check(cfg)
+            results = run(cfg, Path(cfg.resume or directory).absolute())
+    return objective(results)
+
+
+@contextlib.contextmanager
+def removed_if_refused(directory: Path) -> Iterator[None]:
+    """Where input is refused, remove the new directory that Hydra has made for it, if there is nothing in it."""
+    try:
+        yield
+    except InputError:
+        if not any(override.startswith("hydra.run.dir=") for override in command_overrides("hydra")):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        raise
+
+
+def state_of(cfg: DictConfig, directory: Path) -> str:
+    """Return whether the run of a directory is finished, was stopped on its way, or is new.
+
+    A run that has left nothing but its config.yaml is new, whatever that says; one that has left nothing to resume
+    starts anew. Raises InputError where there is something of another configuration, or of another command.
+    """
+    if not _present(directory, LEFT):
+        return "new"
+    command, saved = command_of(cfg), read_config(directory)
+    check_command(saved, command, directory)
+    changed = refused(changes(saved, cfg), command, resumed=False)
+    if changed:
+        raise InputError(
+            f"{directory}: belongs to another configuration ({describe(changed)}): take another directory, or repeat "
+            "the overrides that it was started with"
+        )
+    if _present(directory, (RESULTS,)):
+        return "finished"
+    return "stopped" if _present(directory, command.stopped) else "new"
+
+
+def take_up(cfg: DictConfig, directory: Path) -> dict[str, float] | None:
+    """Return the results of a sweep's job if it is finished; set cfg.resume if it was stopped.
+
+    Raises InputError like `state_of`, and for a sweep that is told to resume a single run.
+    """
+    check_sweep(cfg)
+    state = state_of(cfg, directory)
+    if state == "finished":
+        log.info("finished before: %s", directory)
+        return read_results(directory)
+    if state == "stopped":
+        cfg.resume = as_literal(directory)
+    return None
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Check what holds for the configuration of a sweep's job; raises InputError."""
+    if cfg.resume:
+        raise InputError(
+            f"resume={cfg.resume}: resumes one run, not a sweep: leave out -m, or resume a sweep by "
+            "hydra.sweep.dir=ITS_DIRECTORY"
+        )
+
+
+@contextlib.contextmanager
+def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
+    """Hold the directory of a run while it lives; yields it: of several ranks, the first one's.
+
+    Sets cfg.resume where a stopped run of this configuration is there, and writes config.yaml. Raises InputError where
+    another process holds the directory, and for any other run there; nothing is changed then.
+    """
+    if ranks is not None:
+        directory = ranks.gather(directory)[0]
+    with contextlib.ExitStack() as stack:
+        if ranks is None or ranks.is_first:
+            if cfg.resume is None:
+                state_of(cfg, directory)  # refused before anything is written there, the lock included
+            directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(directory / "run.lock", "wait for it, or take another directory"))
+            stack.enter_context(_given_back_if_refused(cfg, directory))
+            _take_over(cfg, directory)
+            stack.enter_context(hint_on_stop(lambda: _resume_hint(cfg, directory)))
+        if ranks is not None:
+            resume = ranks.gather(cfg.resume)[0]
+            cfg.resume = None if resume is None else as_literal(resume)
+        yield directory
+
+
+@contextlib.contextmanager
+def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
+    """Where bad input ends a resumed run before it has saved anything, let its directory be as it was before."""
+    config, needed = directory / "config.yaml", directory / command_of(cfg).needs
+    if not config.is_file():
+        yield
+        return
+    before, results = config.read_bytes(), set(directory.glob("results-*.json"))
+    saved = needed.stat() if needed.is_file() and needed != config else None
+    try:
+        yield
+    except InputError:
+        if saved is None or (needed.is_file() and needed.stat().st_mtime_ns == saved.st_mtime_ns):
+            write_whole(config, lambda aside: aside.write_bytes(before))
+            for moved in set(directory.glob("results-*.json")) - results:
+                os.replace(moved, directory / RESULTS)
+        raise
+
+
+def _take_over(cfg: DictConfig, directory: Path) -> None:
+    """Make sure that a directory is new or this run's own, and renew its config.yaml."""
+    command = command_of(cfg)
+    if cfg.resume is not None:
+        _check_resumed(cfg, directory)
+    else:
+        state = state_of(cfg, directory)
+        if state == "finished":
+            raise InputError(
+                f"{directory}: holds the finished {command.noun} of this configuration: take another directory, or "
+                f"measure it again with {as_override('resume', directory)}"
+            )
+        if state == "stopped":
+            log.info("%s: holds a stopped %s of this configuration, which is resumed", directory, command.noun)
+            cfg.resume = as_literal(directory)
+    write_config(cfg, directory)
+
+
+def _check_resumed(cfg: DictConfig, directory: Path) -> None:
+    command, saved = command_of(cfg), read_config(directory)
+    check_command(saved, command, directory)
+    changed = changes(saved, cfg)
+    wrong = refused(changed, command, resumed=True)
+    if wrong:
+        anew = f", or train anew from its model with backbone=hf backbone.name={directory / 'model'}"
+        raise InputError(
+            f"resume={cfg.resume}: the configuration differs from that of the stopped {command.noun} "
+            f"({describe(wrong)}): leave that out{anew if command.noun == 'training' else ''}"
+        )
+    if changed:
+        log.info("resumed with another %s", describe(changed, most=len(changed)))
+    longer = [key for key in changed if key in command.steps]
+    results = directory / RESULTS
+    if longer and results.is_file():  # of a finished run, which from here on is none
+        os.replace(results, directory / f"results-{longer[0].split('_')[1]}-{changed[longer[0]][0]}.json")
+
+
+def _resume_hint(cfg: DictConfig, directory: Path) -> str:
+    there = _present(directory, command_of(cfg).stopped)
+    return f"; resume with: {resume_command(cfg, directory)}" if there else ""
+
+
+def resume_command(cfg: DictConfig, directory: Path) -> str:
+    """Return the command that resumes a run."""
+    return shlex.join(["python", command_of(cfg).script, as_override("resume", directory)])
+
+
+def write_config(cfg: DictConfig, directory: Path) -> None:
+    """Write the composed configuration, whole, and without where it was resumed."""
+    started = OmegaConf.merge(cfg, {"resume": None})
+    write_whole(directory / "config.yaml", lambda aside: OmegaConf.save(started, aside))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file aside, and then give it its name: killed halfway, it leaves the old one."""
+    aside = _aside(path)
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written before it has its name: each process by itself, so that the last one's stays whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def check_output(path: Path, *inputs: str) -> None:
+    """Make the folder of a file that is to be written; raises InputError where the file cannot be, or is an input."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"output={path}: is a directory: name a file in it, as in output=first.run")
+        if any(os.path.exists(one) and path.exists() and os.path.samefile(one, path) for one in inputs):
+            raise InputError(f"output={path}: is one of the inputs, which would be lost: choose another name")
+        aside = _aside(path)
+        aside.touch()
+        aside.unlink()
+    except OSError as error:
+        raise InputError(f"output={path}: cannot be written ({error.strerror}): choose another place or name") from None
+
+
+def read_results(directory: Path) -> dict[str, float]:
+    """Read results.json; raises InputError where it is damaged."""
+    path = directory / RESULTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): remove it, and resume the run") from None
+
+
+def objective(results: dict[str, float]) -> float | None:
+    """Return the validation's number, else the test's first one; None where neither was measured."""
+    for row in ("val/", "test/"):
+        for name, value in results.items():
+            if name.startswith(row):
+                return value
+    return None
+
+
+def _present(directory: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The paths that a run has left; a file that it has merely opened does not count."""
+    found = [path for pattern in patterns for path in directory.glob(pattern)]
+    return [path for path in found if path.is_dir() or path.stat().st_size]

@@ -1,0 +1,1 @@
+"""From a `Batch` to scores; a model's directory, read and written."""

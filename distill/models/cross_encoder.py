@@ -1,0 +1,419 @@
+"""The cross-encoder: `[CLS] query [SEP] passage [SEP]` through a backbone, then one linear layer on the [CLS] state.
+
+    model = CrossEncoder.from_pretrained("outputs/.../model")
+    indices, scores = model.rank("how do bees find home", ["Bees ...", "Trains ..."])
+
+A saved model is a sentence-transformers v6 CrossEncoder directory; weights are safetensors, read and written.
+Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the longest pair, D hidden size.
+"""
+
+import contextlib
+import inspect
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import replace
+from io import IOBase
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from distill.data.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
+from distill.data.tokens import PairTemplate
+from distill.device import choose_precision
+from distill.errors import InputError
+from distill.models.opening import HEAD_FILE, LENGTHS_FILE, open_directory
+from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
+from distill.models.parts import explained, load_tokenizer, longest_input
+
+log = logging.getLogger(__name__)
+
+MAX_CPU_TOKENS = 2048  # of a forward pass: the states of more do not stay in a CPU's cache
+MODULES = [  # sentence-transformers reads these names and classes
+    ("", "sentence_transformers.base.modules.transformer.Transformer"),
+    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+    ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
+]
+
+
+class CrossEncoder(nn.Module):
+    """Scores query-passage pairs: s = W·e + b, with e the [CLS] state or the mean over the tokens.
+
+    Models of other libraries may have a layer more: s = activation(W·projection(e) + b).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tokenizer,
+        pooling: str,
+        query_length: int,
+        passage_length: int,
+        layout: str = "auto",
+        template: PairTemplate | None = None,
+    ):
+        """Put a new linear layer on a transformers encoder.
+
+        layout: "packed" or "padded" pairs; "auto" packs them where the backbone can (distill/models/packed.py).
+        template: what stands around query and passage; None: the tokenizer's special tokens.
+        Raises InputError when the backbone cannot read pairs of these lengths, or cannot pack them.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.config.hidden_size, 1)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.projection, self.activation = nn.Identity(), nn.Identity()
+        for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
+            parameter.requires_grad_(False)  # BERT's pooler takes no part in the score
+        self.tokenizer = tokenizer
+        self.takes_token_types = (
+            "token_type_ids" in tokenizer.model_input_names
+            and "token_type_ids" in inspect.signature(backbone.forward).parameters
+        )
+        self.template = template or PairTemplate.of(tokenizer)
+        self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        self.choose_layout(layout)
+        if self.max_length <= self.template.num_special:
+            raise InputError(
+                f"pairs of {self.max_length} tokens hold nothing but {self.template.num_special} special ones: raise "
+                "the max_length of the model's distill.json, or the model_max_length of its tokenizer_config.json"
+            )
+        longest = longest_input(backbone.config)
+        if self.max_length > longest:
+            fits = longest - query_length - self.template.num_special
+            remedy = f"model.passage_length to {fits}" if fits > 0 else "model.query_length"
+            raise InputError(
+                f"model.query_length={query_length} and model.passage_length={passage_length} make pairs of "
+                f"{self.max_length} tokens with the special ones, but this backbone reads {longest}: lower {remedy}"
+            )
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest pair that can occur."""
+        longest = self.query_length + self.passage_length + self.template.num_special
+        return min(longest, self.template.max_length or longest)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """What distill.json holds: tokens of a query, of a passage and, where both are cut together, of a pair."""
+        lengths = {"query_length": self.query_length, "passage_length": self.passage_length}
+        return lengths | ({"max_length": self.max_length} if self.template.max_length is not None else {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is of the kind trained here: an encoder, and one linear layer on its pooled state."""
+        plain = isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
+        return plain and self.is_encoder
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether an encoder of transformers makes the states: no language model, and no graph of onnxruntime."""
+        return isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
+
+    @property
+    def attention_dropout(self) -> float:
+        """Probability of dropping an attention weight, which the packed layout does not do."""
+        config = self.backbone.config
+        return getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)) or 0.0
+
+    def choose_layout(self, layout: str) -> None:
+        """Take the "packed" or "padded" layout, or by "auto" packed where that can be; raises InputError like __init__.
+
+        To be called before the backbone is compiled.
+        """
+        packable = can_pack(self.backbone)
+        if layout == "packed" and not packable:
+            raise InputError(
+                f"model.layout=packed: a {self.backbone.config.model_type} backbone builds its own attention and "
+                "cannot be packed: set model.layout=padded"
+            )
+        self.layout = "packed" if packable and layout != "padded" else "padded"
+        if packable:
+            self.backbone.set_attn_implementation(NAME if self.layout == "packed" else "sdpa")
+        if self.pooling == "cls":
+            score_only_first_states(self.backbone)
+        config = self.backbone.config
+        counts_from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
+        self.first_position = config.pad_token_id + 1 if counts_from_padding else 0
+
+    def chunks(self, batch: Batch, max_tokens: int) -> Iterator[PackedChunk | PaddedChunk]:
+        """Yield all pairs of a batch in the model's layout, at most max_tokens tokens at a time."""
+        pad_id, on_gpu = self.tokenizer.pad_token_id, self.device.type == "cuda"
+        if not on_gpu:
+            max_tokens = min(max_tokens, MAX_CPU_TOKENS)
+        if self.layout == "packed":
+            return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
+        return pad_chunks(batch, max_tokens, pad_id)
+
+    def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
+        """Return the float32 scores [p] of a chunk's pairs."""
+        states = self.backbone(**chunk.inputs(self.takes_token_types, self.first_position)).last_hidden_state
+        pooled = chunk.pool(states, self.pooling)  # [p, D]
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: near scores would tie
+            pooled = self.projection(pooled.to(self.head.weight.dtype))
+            return self.activation(self.head(pooled)).squeeze(-1)  # [P]
+
+    def score(self, batch: Batch, max_tokens: int) -> Tensor:
+        """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens."""
+        chunks = list(self.chunks(batch, max_tokens))
+        return self.arrange(batch, chunks, [self(chunk.to(self.device)) for chunk in chunks])
+
+    def arrange(self, batch: Batch, chunks: list[PackedChunk | PaddedChunk], scores: list[Tensor]) -> Tensor:
+        """Return the scores [B, K] of a batch, 0 where padded, from those of its chunks."""
+        flat = torch.cat(scores)  # [P], in the order of the chunks
+        slots = copy_to(batch.slots[torch.cat([chunk.pairs for chunk in chunks])], flat.device)
+        return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
+
+    @torch.inference_mode()
+    def rank(
+        self, query: str, passages: Iterable[str], max_tokens: int = 16384, precision: torch.dtype | None = None
+    ) -> tuple[list[int], list[float]]:
+        """Return the indices of the passages from best to worst, and their scores in that order.
+
+        passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array); an empty text has a score,
+        too. precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs, too, are
+        faster in torch.bfloat16. A caller's own autocast holds.
+
+        Raises TypeError for what is no text, and InputError where a score is no finite number.
+        """
+        passages = _as_texts(query, passages)
+        if not passages:
+            return [], []
+        was_training = self.training
+        self.eval()
+        try:
+            scores = self._score_texts(query, passages, max_tokens, precision)
+        finally:
+            self.train(was_training)
+        for index in torch.nonzero(~torch.isfinite(scores)).flatten().tolist():
+            raise InputError(
+                f"passage {index} has the score {scores[index]:g}, which is no finite number: the model's weights are "
+                "damaged, or too large for this precision: try precision=torch.float32"
+            )
+        order = torch.argsort(scores, descending=True, stable=True)
+        return order.tolist(), scores[order].tolist()
+
+    def _score_texts(self, query: str, passages: list[str], max_tokens: int, precision: torch.dtype | None) -> Tensor:
+        """Return the scores [K] of the passages."""
+        texts = [self.template.texts(query, passage) for passage in passages]
+        encoded_query = self._encode([texts[0][0]], self.query_length)[0]
+        encoded = self._encode([text for _, text in texts], self.passage_length)
+        pairs = [self.template.join(encoded_query, tokens) for tokens in encoded]
+        batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
+        precision = precision or choose_precision("auto", self.device)
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16)
+        with half if precision == torch.bfloat16 else contextlib.nullcontext():  # or in the caller's own context
+            return self.score(batch, max_tokens)[0].cpu()
+
+    def _encode(self, texts: list[str], max_length: int) -> list:
+        options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
+        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]  # of an empty text, too
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        pooling: str = "cls",
+        query_length: int = 32,
+        passage_length: int = 256,
+        weights: str = "pretrained",
+        dropout: float | None = None,
+        revision: str | None = None,
+        layout: str = "auto",
+        num_layers: int | None = None,
+    ) -> "CrossEncoder":
+        """Put a linear layer on an encoder of Hugging Face transformers, by directory or Hub id, in float32.
+
+        A saved cross-encoder brings its own linear layer along (the second stage of two-stage training); any other
+        encoder gets a new one.
+
+        Args:
+            name: directory or Hub id.
+            pooling: "cls" or "mean".
+            query_length, passage_length: tokens of each that are read.
+            weights: "pretrained", or "random" for the architecture alone.
+            dropout: probability in place of all the backbone's dropouts; None keeps them.
+            revision: commit or branch on the Hub.
+            layout: "packed", "padded", or "auto", which packs where the backbone can.
+            num_layers: keep so many of the first layers; None keeps all.
+
+        Raises InputError when the backbone or its tokenizer cannot be loaded.
+        """
+        from transformers import AutoConfig, AutoModel
+
+        tokenizer = load_tokenizer(name, revision)
+        with explained(name):
+            config = AutoConfig.from_pretrained(name, revision=revision)
+            if dropout is not None:
+                _set_dropout(config, dropout)
+            if num_layers is not None:
+                _keep_layers(config, num_layers, name)
+            if weights == "random":
+                backbone = AutoModel.from_config(config, dtype=torch.float32)
+            else:
+                backbone = AutoModel.from_pretrained(
+                    name, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
+                )
+        model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout)
+        head = _find_head(name, revision) if weights == "pretrained" else None
+        if head is not None:
+            model.head.load_state_dict(
+                {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
+            )
+        log.info("%s: %s weights, %s linear layer", name, weights, "its own" if head else "a new")
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str, layout: str = "auto", prompt: str | None = None) -> "CrossEncoder":
+        """Load a cross-encoder by directory or Hub id, in float32 and ready to score: ours, or what opening.py reads.
+
+        Args:
+            name: directory or Hub id.
+            layout: as in `from_backbone`.
+            prompt: of a language model (distill/models/generative.py), where its directory does not say:
+                "monot5", "rankt5" or "qwen3-reranker".
+
+        Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
+        """
+        parts = open_directory(Path(name) if os.path.isdir(name) else _download(name), prompt)
+        # Without lengths of their own, query and passage may each take all of a pair
+        query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
+        template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
+        model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
+        model.head = nn.Linear(parts.weight.shape[1], 1)
+        model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+        model.projection, model.activation = parts.projection, parts.activation
+        return model.eval()
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the model as a sentence-transformers v6 CrossEncoder directory.
+
+        It is written beside the target and then renamed: the directory is either the old model or the new one.
+        Raises InputError for a model with layers that this format does not have.
+        """
+        if not self.is_plain:
+            raise InputError(f"{directory}: only an encoder with one linear layer, and no activation, can be saved")
+        directory = Path(directory)
+        new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.backbone.save_pretrained(new)
+        self.tokenizer.model_max_length = self.max_length  # where sentence-transformers truncates a pair
+        self.tokenizer.save_pretrained(new)
+        _write_json(new / LENGTHS_FILE, self.lengths)
+        self._write_sentence_transformers_files(new)
+        if directory.exists():
+            os.rename(directory, old)
+        os.rename(new, directory)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _write_sentence_transformers_files(self, directory: Path) -> None:
+        hidden_size = self.head.in_features
+        identity = "torch.nn.modules.linear.Identity"
+        modules = [
+            {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
+        ]
+        _write_json(directory / "modules.json", modules)
+        _write_json(
+            directory / "config_sentence_transformers.json",
+            {"activation_fn": identity, "model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None},
+        )
+        _write_json(
+            directory / "sentence_bert_config.json",
+            {
+                "transformer_task": "feature-extraction",
+                "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+                "module_output_name": "token_embeddings",
+            },
+        )
+        _write_json(
+            directory / "1_Pooling" / "config.json",
+            {"embedding_dimension": hidden_size, "pooling_mode": self.pooling, "include_prompt": True},
+        )
+        _write_json(
+            directory / "2_Dense" / "config.json",
+            {
+                "in_features": hidden_size,
+                "out_features": 1,
+                "bias": True,
+                "activation_function": identity,
+                "module_input_name": "sentence_embedding",
+                "module_output_name": "scores",
+            },
+        )
+        head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
+        save_file(head, directory / HEAD_FILE)
+
+
+def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
+    """Return the passages as a list; raises TypeError for a lone text in their place, and for what is no text."""
+    is_table = isinstance(passages, Mapping | Set | IOBase) or hasattr(passages, "columns")  # a DataFrame has columns
+    if isinstance(passages, str | bytes) or is_table or not isinstance(passages, Iterable):
+        raise TypeError(
+            f"passages is a {type(passages).__name__}: expected a list of texts, as in rank(query, [passage])"
+        )
+    passages = list(passages)
+    for name, text in (("query", query), *((f"passage {index}", text) for index, text in enumerate(passages))):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is a {type(text).__name__} ({str(text)[:40]}): expected a text")
+    return passages
+
+
+def _find_head(name: str, revision: str | None) -> Path | None:
+    """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
+    if os.path.isdir(name):
+        file = Path(name) / HEAD_FILE
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, HEAD_FILE, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
+def _set_dropout(config, probability: float) -> None:
+    for name in config.to_dict():
+        if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
+            setattr(config, name, probability)
+
+
+def _keep_layers(config, number: int, name: str) -> None:
+    if number > config.num_hidden_layers:
+        raise InputError(f"backbone.num_layers={number}: {name} has {config.num_hidden_layers} layers: lower it")
+    config.num_hidden_layers = number
+    if getattr(config, "layer_types", None):  # ModernBERT: which layers see a window alone
+        config.layer_types = config.layer_types[:number]
+
+
+def _download(name: str) -> Path:
+    """Fetch a saved model from the Hub into its cache, safetensors and texts only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if name.startswith((".", "/", "~")):
+        raise InputError(f"{name}: no such directory")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise InputError(f"{name}: no such directory, and the Hub does not give it: {reason}") from error
+
+
+def _write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

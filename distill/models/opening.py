@@ -1,0 +1,346 @@
+"""Cross-encoders as other libraries save them, recognised by the files of their directory.
+
+    parts = open_directory(Path("cross-encoder/ms-marco-MiniLM-L6-v2"))     # backbone, tokenizer, layers, lengths
+
+- ours and sentence-transformers: modules.json names Transformer, Pooling and Dense;
+- sentence-transformers, classic: Transformer alone, or no modules.json; the head is that of transformers;
+- Hugging Face transformers: AutoModelForSequenceClassification with one label, or two (monoBERT);
+- lightning-ir: `model_type` cross-encoder, mono or mono-electra and `backbone_model_type` in config.json;
+- language models that answer with a score's token: monoT5, RankT5, Qwen3-Reranker (distill/models/generative.py);
+- onnx/model.onnx without safetensors, as export.py writes it (distill/models/onnx.py).
+
+Weights are read from safetensors alone, and no code of a directory is run. What cannot be read exactly is refused.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import InputError
+from distill.models.generative import is_generative, open_generative
+from distill.models.parts import (
+    COPY_ANEW,
+    Parts,
+    check_longest_text,
+    check_shapes,
+    check_tokenizer_files,
+    explained,
+    fill,
+    load_tokenizer,
+    load_whole,
+    longest_input,
+    quiet_transformers,
+    read_count,
+    read_json,
+    read_object,
+    read_weights,
+)
+
+LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
+HEAD_FILE = "2_Dense/model.safetensors"
+ONNX_FILE = "onnx/model.onnx"
+LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
+OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
+ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a name in a file
+    "Identity": nn.Identity,
+    "Sigmoid": nn.Sigmoid,
+    "Tanh": nn.Tanh,
+    "ReLU": nn.ReLU,
+    "GELU": nn.GELU,
+    "SiLU": nn.SiLU,
+}
+
+
+def open_directory(path: Path, prompt: str | None = None) -> Parts:
+    """Open a cross-encoder's directory; raises InputError, a line each, for what is none or cannot be read exactly.
+
+    prompt: of a language model, one of PROMPTS in distill/models/generative.py; None: as its directory says.
+    """
+    quiet_transformers()
+    config = read_object(path / "config.json")
+    model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
+    if "auto_map" in config:
+        raise InputError(f"{path}: config.json asks for code of its own (auto_map), which is never run here")
+    if prompt is not None and not is_generative(architecture):
+        raise InputError(f"{path}: prompt={prompt} is for language models, and this is a {architecture}: leave it out")
+    if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
+        return _open_onnx(path)
+    is_lightning_ir = "backbone_model_type" in config or model_type in (*LIGHTNING_IR, *OTHERS_OF_LIGHTNING_IR)
+    modules = _modules(path)
+    if is_lightning_ir and modules:
+        raise InputError(
+            f"{path}: config.json is lightning-ir's ({model_type}), modules.json is sentence-transformers': remove the "
+            "one that is not the model's"
+        )
+    if is_lightning_ir:
+        return _open_lightning_ir(path, config, model_type)
+    if modules[1:] == ["LogitScore"] and is_generative(architecture):
+        logit_score = read_object(path / read_json(path / "modules.json")[1]["path"] / "config.json")
+        parts = open_generative(path, config, prompt, logit_score)
+        parts.activation = _sentence_transformers_activation(path) or nn.Sigmoid()
+        return parts
+    if is_generative(architecture) and not modules:
+        return open_generative(path, config, prompt)
+    classifies = architecture.endswith("ForSequenceClassification")
+    if modules[:1] == ["Transformer"] and modules[1:2] == ["Pooling"]:
+        if classifies:
+            raise InputError(
+                f"{path}: config.json has a head of its own ({architecture}), and modules.json another: remove the one "
+                "that is not the model's"
+            )
+        return _open_modules(path, modules)
+    if modules not in ([], ["Transformer"]):
+        raise InputError(
+            f"{path}: modules.json names {', '.join(modules)}: only Transformer, Transformer and LogitScore, or "
+            "Transformer, Pooling and Dense can be loaded"
+        )
+    if classifies:
+        return _open_classifier(path, architecture)
+    raise InputError(
+        f"{path}: is no saved cross-encoder ({architecture or 'an encoder'} without a head): give the `model` "
+        "directory of a run, or one of sentence-transformers, lightning-ir or AutoModelForSequenceClassification"
+    )
+
+
+def _modules(path: Path) -> list[str]:
+    """Return the names of the classes in modules.json, none where it is absent."""
+    if not (path / "modules.json").is_file():
+        return []
+    found = read_json(path / "modules.json")
+    if not isinstance(found, list) or not all(isinstance(one, dict) and _is_inside(one.get("path")) for one in found):
+        raise InputError(f"{path}: modules.json must be a list of objects with a type and a path of this directory")
+    return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in found]
+
+
+def _is_inside(path: object) -> bool:
+    """Whether a module's path leads nowhere outside the model's directory."""
+    return isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def _open_modules(path: Path, names: list[str]) -> Parts:
+    """Open ours and sentence-transformers' directories of Transformer, Pooling and one Dense or more."""
+    from transformers import AutoModel
+
+    modules = read_json(path / "modules.json")
+    if len(names) < 3 or set(names[2:]) != {"Dense"}:
+        raise InputError(
+            f"{path}: modules.json names {', '.join(names)}: expected Dense, and nothing else, after Pooling"
+        )
+    pooling_file = path / modules[1]["path"] / "config.json"
+    pooled = read_object(pooling_file)
+    pooling = _pooling(path, pooled)
+    layers, linear = [], None
+    for module in modules[2:]:
+        linear, activation = _open_dense(path / module["path"])
+        layers += [linear, activation]
+    if linear.out_features != 1:
+        raise InputError(f"{path}: its last layer gives {linear.out_features} scores: expected one")
+    activation = layers.pop()
+    layers.pop()
+    of_model = _sentence_transformers_activation(path)
+    if not isinstance(activation, nn.Identity):
+        if of_model is not None and not isinstance(of_model, nn.Identity):
+            raise InputError(f"{path}: has an activation both in its last Dense and of the model: one can be loaded")
+        of_model = activation
+    with explained(path):
+        backbone = load_whole(AutoModel, path)
+    width = backbone.config.hidden_size
+    for key in ("embedding_dimension", "word_embedding_dimension"):  # as version 6 has it, and as older ones did
+        if read_count(pooled, key, pooling_file, optional=True) not in (None, width):
+            raise InputError(f"{pooling_file}: {key}={pooled[key]}, but the encoder's states have {width} numbers")
+    for layer in (one for one in [*layers, linear] if isinstance(one, nn.Linear)):
+        if layer.in_features != width:
+            raise InputError(f"{path}: a Dense takes {layer.in_features} numbers, but gets {width}: {COPY_ANEW}")
+        width = layer.out_features
+    parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
+    parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
+    parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
+    if (path / LENGTHS_FILE).is_file():
+        _read_lengths(path, parts)
+    else:
+        parts.max_length = _pair_length(path, parts)
+    return parts
+
+
+def _pooling(path: Path, config: dict) -> str:
+    mode = config.get("pooling_mode")
+    if mode is None:  # before version 6, one key for each mode
+        modes = [key.removeprefix("pooling_mode_") for key in config if key.startswith("pooling_mode_") and config[key]]
+        mode = {"cls_token": "cls", "mean_tokens": "mean"}.get(modes[0]) if len(modes) == 1 else None
+    if mode not in ("cls", "mean"):
+        raise InputError(f"{path}: pools by {mode or 'several modes'}: only cls or mean can be loaded")
+    return mode
+
+
+def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module]:
+    config = read_object(path / "config.json")
+    if config.get("use_residual"):
+        raise InputError(f"{path}: has a residual connection, which cannot be loaded")
+    sizes = {key: read_count(config, key, path / "config.json") for key in ("in_features", "out_features")}
+    with torch.device("meta"):  # takes no memory: the weights themselves say first whether the sizes are true
+        linear = nn.Linear(**sizes, bias=config.get("bias", True))
+    weights = read_weights(path / "model.safetensors")
+    check_shapes(linear, weights, path, "linear.")
+    linear = linear.to_empty(device="cpu")
+    fill(linear, weights, path, "linear.")
+    return linear, _activation(path, str(config.get("activation_function", "Tanh")))
+
+
+def _activation(path: Path, name: str) -> nn.Module:
+    short = name.rsplit(".", 1)[-1].removesuffix("()")
+    if short not in ACTIVATIONS or ("." in name and not name.startswith("torch.nn.")):
+        raise InputError(f"{path}: has the activation {name}: expected one of {', '.join(ACTIVATIONS)} of torch.nn")
+    return ACTIVATIONS[short]()
+
+
+def _sentence_transformers_activation(path: Path) -> nn.Module | None:
+    """Return the activation that sentence-transformers would put on the scores, None where no file names it."""
+    if (path / "config_sentence_transformers.json").is_file():
+        name = read_object(path / "config_sentence_transformers.json").get("activation_fn")
+        if name:
+            return _activation(path, str(name))
+    config = read_object(path / "config.json")
+    name = (config.get("sentence_transformers") or {}).get("activation_fn")
+    name = name or config.get("sbert_ce_default_activation_function")
+    return _activation(path, str(name)) if name else None
+
+
+def _open_classifier(path: Path, architecture: str) -> Parts:
+    """Open a model of AutoModelForSequenceClassification with one label, or two: the second's log-probability.
+
+    log softmax(z)_1 = log sigmoid(z_1 - z_0), one linear layer: the second's row without the first's.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with explained(path):
+        model = load_whole(AutoModelForSequenceClassification, path)
+    backbone = model.base_model
+    classifier = getattr(model, "classifier", None)
+    pooling = "cls"
+    if hasattr(classifier, "out_proj") and hasattr(classifier, "dense"):  # ELECTRA, RoBERTa and its kin
+        gelu = model.config.model_type == "electra"
+        projection = nn.Sequential(classifier.dense, nn.GELU() if gelu else nn.Tanh())
+        linear = classifier.out_proj
+    elif hasattr(model, "head") and isinstance(classifier, nn.Linear):  # ModernBERT
+        projection, linear, pooling = model.head, classifier, model.config.classifier_pooling
+    elif isinstance(getattr(model, "score", None), nn.Linear):  # Qwen, Llama and other decoders
+        projection, linear, pooling = nn.Identity(), model.score, "last"
+    elif hasattr(model, "pre_classifier"):  # DistilBERT
+        projection, linear = nn.Sequential(model.pre_classifier, nn.ReLU()), classifier
+    elif hasattr(model, "pooler") and isinstance(classifier, nn.Linear):  # DeBERTa
+        from transformers.activations import ACT2FN
+
+        projection = nn.Sequential(model.pooler.dense, ACT2FN[model.config.pooler_hidden_act])
+        linear = classifier
+    elif getattr(backbone, "pooler", None) is not None and isinstance(classifier, nn.Linear):  # BERT
+        projection, linear = nn.Sequential(backbone.pooler.dense, nn.Tanh()), classifier
+        backbone.pooler = None  # its place is the projection now
+    else:
+        raise InputError(f"{path}: the head of {architecture} is not known here: cannot be loaded")
+    parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling, projection)
+    if linear.out_features == 2:
+        parts.activation = nn.LogSigmoid()
+    elif (activation := _sentence_transformers_activation(path)) is not None:
+        parts.activation = activation
+    parts.max_length = _pair_length(path, parts)
+    return parts
+
+
+def _open_onnx(path: Path) -> Parts:
+    """Open what export.py has written for onnxruntime; its graph makes the score."""
+    from distill.models.onnx import OnnxScorer
+
+    parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
+    _read_lengths(path, parts)
+    return parts
+
+
+def _read_lengths(path: Path, parts: Parts) -> None:
+    """Read to how many tokens query and passage are cut, and whether both together."""
+    file = path / LENGTHS_FILE
+    lengths = read_object(file)
+    parts.lengths = tuple(read_count(lengths, key, file) for key in ("query_length", "passage_length"))
+    parts.max_length = read_count(lengths, "max_length", file, optional=True)
+
+
+def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
+    """Open a mono cross-encoder of lightning-ir, up to version 0.0.6."""
+    from transformers import AutoConfig, AutoModel
+
+    if model_type not in LIGHTNING_IR:
+        raise InputError(
+            f"{path}: is a {model_type} of lightning-ir, whose scores do not come from one pair at a time through a "
+            "plain encoder: only cross-encoder, mono and mono-electra can be loaded"
+        )
+    for key in ("use_adapter", "tokenizer_pattern"):
+        if config.get(key):
+            raise InputError(f"{path}: {key}={config[key]} cannot be loaded: merge or export it in lightning-ir")
+    pooling = {"first": "cls", "mean": "mean", "bert_pool": "cls"}.get(config.get("pooling_strategy", "first"))
+    if pooling is None:
+        raise InputError(f"{path}: pooling_strategy={config['pooling_strategy']}: only first and mean can be loaded")
+    backbone_type = config.get("backbone_model_type") or ("electra" if model_type == "mono-electra" else "bert")
+    with explained(path):
+        plain = AutoConfig.for_model(backbone_type, **{k: v for k, v in config.items() if k != "model_type"})
+        if plain.is_encoder_decoder:
+            raise InputError(f"{path}: has a {backbone_type} backbone: only encoders can be loaded")
+        backbone = AutoModel.from_config(plain)
+    weights = read_weights(path / "model.safetensors")
+    head = {key.removeprefix("linear."): weights.pop(key) for key in [*weights] if key.startswith("linear.")}
+    pool = {key.removeprefix("bert_pool."): weights.pop(key) for key in [*weights] if key.startswith("bert_pool.")}
+    prefix = f"{backbone.base_model_prefix}."
+    if any(key.startswith(prefix) for key in weights):  # the old layout
+        weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
+    fill(backbone, weights, path)
+    if "weight" not in head:
+        raise InputError(f"{path}: has no linear.weight: the checkpoint is not whole")
+    linear = nn.Linear(plain.hidden_size, len(head["weight"]), bias="bias" in head)
+    fill(linear, head, path)
+    parts = Parts(backbone, _lightning_ir_tokenizer(path, backbone_type), *_one_score(path, linear), pooling)
+    if config.get("_bert_pool") or pool:
+        parts.projection = nn.Sequential(nn.Linear(plain.hidden_size, plain.hidden_size), nn.Tanh())
+        fill(parts.projection, pool, path)
+    if linear.out_features == 2:
+        parts.activation = nn.LogSigmoid()
+    longest = longest_input(plain)
+    given = (read_count(config, key, path / "config.json", optional=True) for key in ("query_length", "doc_length"))
+    parts.lengths = tuple(longest if length is None else length for length in given)
+    parts.max_length = min(longest, getattr(parts.tokenizer, "model_max_length", longest))
+    return parts
+
+
+def _lightning_ir_tokenizer(path: Path, backbone_type: str):
+    """Load the tokenizer beneath lightning-ir's own class, which cuts the texts as ours are cut."""
+    from transformers import PreTrainedTokenizerFast
+
+    check_tokenizer_files(path)
+    if not (path / "tokenizer.json").is_file():
+        return load_tokenizer(path, model_type=backbone_type)
+    names = read_object(path / "tokenizer_config.json").get(
+        "model_input_names"
+    )  # else of BERT's class; by its template
+    with explained(path):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            path, model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"]
+        )
+    check_longest_text(path, tokenizer)
+    return tokenizer
+
+
+def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return weight [1, D] and bias [1] of one score; of two labels, of the second's lead over the first."""
+    weight = linear.weight.detach()
+    bias = linear.bias.detach() if linear.bias is not None else weight.new_zeros(len(weight))
+    if len(weight) == 2:
+        return weight[1:] - weight[:1], bias[1:] - bias[:1]
+    if len(weight) != 1:
+        raise InputError(f"{path}: its head gives {len(weight)} scores: only one or two labels can be loaded")
+    return weight, bias
+
+
+def _pair_length(path: Path, parts: Parts) -> int:
+    """Return to how many tokens the source library cuts a pair."""
+    given, file = None, path / "sentence_bert_config.json"
+    if file.is_file():
+        given = read_count(read_object(file), "max_seq_length", file, optional=True)
+    return min(given or parts.tokenizer.model_max_length, longest_input(parts.backbone.config))

@@ -1,0 +1,227 @@
+"""The packed layout: query-passage pairs one after the other in one row of tokens, with no padding between them.
+
+    for chunk in pack_chunks(batch, 16384, pad_id=0, max_length=291, buckets=False):
+        states = backbone(**chunk.inputs(takes_token_types=True)).last_hidden_state       # [1, T, D]
+
+It needs no change of a model: transformers calls the attention function registered here, which learns from `cu_seqlens`
+where each pair begins, and position ids begin anew with each pair. On CUDA that function is PyTorch's `varlen_attn`,
+elsewhere scaled_dot_product_attention over runs of pairs of equal length. It has no dropout.
+
+`score_only_first_states` spares the last layer what no score needs: there, only the [CLS] state of a pair goes on.
+Shapes: T tokens, S pairs, H heads, d their size, D hidden size.
+"""
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from distill.data.batch import Batch, copy_to
+
+NAME = "distill_packed"  # of the attention function, in transformers' registry
+BUCKETS = 8  # numbers of tokens that a full chunk is divided into, so that compiled code meets few shapes
+PAIR_BUCKET = 64  # pairs of a chunk are counted in multiples of this
+BERT_LIKE = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
+PACKABLE = (*BERT_LIKE, "modernbert")  # model types that hand their keyword arguments to the attention function
+
+
+@dataclass
+class PackedChunk:
+    """Some pairs of a batch in one row; what is added to fill a bucket forms pairs of its own at the end."""
+
+    pairs: Tensor  # [p] int64: which pairs of the batch
+    input_ids: Tensor  # [1, T]
+    token_type_ids: Tensor  # [1, T]
+    position_ids: Tensor  # [1, T], from 0 in each pair
+    cu_seqlens: Tensor  # [S + 1] int32: where each pair begins, and where the last one ends
+    lengths: tuple[int, ...] | None  # of the S pairs; None for CUDA, which reads cu_seqlens
+    max_length: int  # at least that of the longest pair
+
+    def to(self, device: torch.device) -> "PackedChunk":
+        """Return the chunk with what the model reads on the device."""
+        names = ("input_ids", "token_type_ids", "position_ids", "cu_seqlens")
+        moved = {name: copy_to(getattr(self, name), device) for name in names}
+        return replace(self, **moved, lengths=None if device.type == "cuda" else self.lengths)
+
+    def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
+        """Return the backbone's keyword arguments."""
+        inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids + first_position}
+        if takes_token_types:
+            inputs["token_type_ids"] = self.token_type_ids
+        return inputs | {"cu_seqlens": self.cu_seqlens, "lengths": self.lengths, "max_length": self.max_length}
+
+    def pool(self, states: Tensor, pooling: str) -> Tensor:
+        """Return one state a pair [p, D] of [1, T, D] states, or of the [1, S, D] that only the first tokens have."""
+        num_pairs, states = len(self.pairs), states[0]
+        if pooling == "mean":
+            lengths = self.cu_seqlens.diff()
+            index = torch.repeat_interleave(lengths, output_size=len(states))
+            sums = states.new_zeros(len(lengths), states.shape[1]).index_add(0, index, states)
+            return (sums / lengths.clamp(min=1)[:, None])[:num_pairs]
+        if len(states) == len(self.cu_seqlens) - 1:
+            return states[:num_pairs]
+        return states[self.cu_seqlens[:num_pairs]]
+
+
+def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, buckets: bool) -> Iterator[PackedChunk]:
+    """Yield all pairs in chunks of at most max_tokens tokens, longest pairs first.
+
+    A pair that is longer than the budget makes a chunk of its own. buckets: fill every chunk with padding up to one of
+    few numbers of tokens and pairs; max_length, of any pair, is then the same for all chunks.
+    """
+    order = torch.argsort(batch.lengths, descending=True, stable=True)
+    lengths = batch.lengths[order].tolist()
+    starts = F.pad(batch.lengths.cumsum(0), (1, 0))  # [P + 1]
+    first, size = 0, 0
+    for last in range(len(lengths) + 1):
+        if last == len(lengths) or (size and size + lengths[last] > max_tokens):
+            filled = _fill(lengths[first:last], max_tokens) if buckets else lengths[first:last]
+            yield _pack(batch, order[first:last], starts, filled, pad_id, max_length if buckets else lengths[first])
+            first, size = last, 0
+        if last < len(lengths):
+            size += lengths[last]
+
+
+def _fill(lengths: list[int], max_tokens: int) -> list[int]:
+    """Add pairs, some of them empty, until tokens and pairs are as many as a bucket has."""
+    bucket = max(max_tokens // BUCKETS, 1)
+    missing = -sum(lengths) % bucket
+    longest = max(lengths)
+    filled = lengths + [longest] * (missing // longest) + [missing % longest]
+    return filled + [0] * (-len(filled) % PAIR_BUCKET)
+
+
+def _pack(batch: Batch, pairs: Tensor, starts: Tensor, lengths: list[int], pad_id: int, max_length: int) -> PackedChunk:
+    sizes = torch.tensor(lengths)  # [S], with what fills the bucket
+    cu_seqlens = F.pad(sizes.cumsum(0), (1, 0))
+    position_ids = torch.arange(int(cu_seqlens[-1])) - torch.repeat_interleave(cu_seqlens[:-1], sizes)  # [T]
+    num_real = int(cu_seqlens[len(pairs)])
+    places = torch.repeat_interleave(starts[pairs], sizes[: len(pairs)]) + position_ids[:num_real]
+    padding = (0, len(position_ids) - num_real)
+    return PackedChunk(
+        pairs=pairs,
+        input_ids=F.pad(batch.tokens[places], padding, value=pad_id)[None],
+        token_type_ids=F.pad(batch.token_types[places], padding)[None],
+        position_ids=position_ids[None],
+        cu_seqlens=cu_seqlens.int(),
+        lengths=tuple(lengths),
+        max_length=max_length,
+    )
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    *,
+    cu_seqlens: Tensor,
+    lengths: tuple[int, ...] | None,
+    max_length: int,
+    first_only: bool = False,
+    **_,
+) -> tuple[Tensor, None]:
+    """Attend within each pair; what transformers calls in place of its own attention.
+
+    query: [1, H, T, d], or [1, H, S, d] of the first tokens alone where first_only is set.
+    key, value: [1, H, T, d].
+    sliding_window: tokens at this distance and further are not seen.
+    Returns ([1, T or S, H, d], None).
+    """
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, H, d]
+    window = None if sliding_window is None else sliding_window - 1
+    if _takes_varlen_attn(query):
+        from torch.nn.attention.varlen import varlen_attn
+
+        starts = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device) if first_only else cu_seqlens
+        options = {} if window is None else {"window_size": (window, window)}
+        longest = 1 if first_only else max_length
+        attended = varlen_attn(query, key, value, starts, cu_seqlens, longest, max_length, **options)
+    else:
+        lengths = lengths or tuple(cu_seqlens.diff().tolist())
+        attended = _attend(query, key, value, lengths, (1,) * len(lengths) if first_only else lengths, scaling, window)
+    return attended[None], None
+
+
+def _takes_varlen_attn(query: Tensor) -> bool:
+    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
+
+
+def _attend(query, key, value, lengths, query_lengths, scaling: float | None, window: int | None) -> Tensor:
+    """The same by scaled_dot_product_attention, over runs of pairs of equal length at once."""
+    parts, start, query_start = [], 0, 0
+    for (length, query_length), run in groupby(zip(lengths, query_lengths, strict=True)):
+        num_pairs = len(list(run))
+        end, query_end = start + num_pairs * length, query_start + num_pairs * query_length
+        shape = (num_pairs, length, *key.shape[1:])
+        keys, values = (states[start:end].view(shape).transpose(1, 2) for states in (key, value))  # [n, H, length, d]
+        queries = query[query_start:query_end].view(num_pairs, query_length, *key.shape[1:]).transpose(1, 2)
+        mask = None
+        if window is not None and window < length - 1:
+            places = torch.arange(length, device=query.device)
+            mask = (places[:query_length, None] - places).abs() <= window
+        if length:
+            attended = F.scaled_dot_product_attention(queries, keys, values, mask, scale=scaling)
+            parts.append(attended.transpose(1, 2).reshape(-1, *key.shape[1:]))
+        elif query_length:
+            parts.append(torch.zeros_like(query[query_start:query_end]))
+        start, query_start = end, query_end
+    return torch.cat(parts)
+
+
+AttentionInterface.register(NAME, packed_attention)
+
+
+def can_pack(backbone: nn.Module) -> bool:
+    """Whether a backbone's attention goes through transformers' registry, with all keyword arguments."""
+    return backbone.config.model_type in PACKABLE
+
+
+def score_only_first_states(backbone: nn.Module) -> bool:
+    """Let the last layer give the states of first tokens alone, where its parts are known; return whether it does.
+
+    In BERT and its kin the last layer needs keys and values of all tokens, but queries, output and feed-forward network
+    only of the first: with 6 layers an eighth of all arithmetic is spared, with 12 a sixteenth.
+    """
+    if backbone.config.model_type not in BERT_LIKE:
+        return False
+    layer = backbone.encoder.layer[-1]
+    layer.forward = types.MethodType(_forward_first_states, layer)  # of this instance; names of weights stay
+    return True
+
+
+def _forward_first_states(layer: nn.Module, hidden_states: Tensor, attention_mask: Tensor | None = None, *_, **kwargs):
+    """The forward pass of a BERT layer for the first token of each pair.
+
+    hidden_states: [1, T, D] packed, giving [1, S, D]; or [p, L, D] padded, giving [p, 1, D].
+    """
+    attention = layer.attention.self
+    if "cu_seqlens" in kwargs:
+        places = kwargs["cu_seqlens"][:-1].clamp(max=hidden_states.shape[1] - 1)  # empty pairs at the end begin at T
+        first = hidden_states[:, places]
+        kwargs["first_only"] = True
+    else:
+        first = hidden_states[:, :1]
+        attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
+    query, key, value = (
+        part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+        for part, states in (
+            (attention.query, first),
+            (attention.key, hidden_states),
+            (attention.value, hidden_states),
+        )
+    )
+    attend = AttentionInterface()[attention.config._attn_implementation]
+    dropout = attention.dropout.p if attention.training else 0.0
+    kwargs |= {"dropout": dropout, "scaling": attention.scaling}
+    attended, _ = attend(attention, query, key, value, attention_mask, **kwargs)
+    attended = layer.attention.output(attended.flatten(2), first)
+    return layer.feed_forward_chunk(attended)

@@ -1,0 +1,162 @@
+"""BM25 over any passage source: an index on disk, made once by bm25s and mapped ever after.
+
+    run = bm25_run("passages.tsv", {"q1": "what is ..."}, depth=100)
+
+Words are lower-cased runs of two or more word characters without English stop words, not stemmed; k1 and b are those of
+Anserini for MS MARCO. bm25s weighs each word of each passage; how these weights are added, and which of several
+passages of equal score comes first, is written here: every version of bm25s gives the same run. An index lies in the
+cache and belongs to one source, as it is now, and one k1 and b. N passages, k of them kept.
+"""
+
+import json
+import logging
+import os
+import sys
+from array import array
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from distill.data.tokens import look_up_table, offsets_of, silent
+from distill.errors import InputError
+from distill.sources.fields import Fields
+from distill.sources.run_files import RankedList, Run
+from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice
+from distill.storage.cache import entry, key_of, make_once, remove, source_state
+
+log = logging.getLogger(__name__)
+
+K1, B = 0.9, 0.4
+STOP_WORDS = "en"
+FORMAT = 2  # of the index's files: one of another format is made anew
+AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for no more
+
+
+def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float = B, fields: Fields = USUAL) -> Run:
+    """Return the `depth` best passages of a source for each query; those that share no word with it are left out.
+
+    Passages of equal score keep the order of the source, also where the depth cuts them. A query without any such
+    passage is left out, too, and counted. Raises InputError for whatever is wrong with the source, and where no query
+    finds a passage.
+    """
+    directory = _open_index(source, k1, b, fields)
+    try:
+        index = _Index(directory)
+    except (OSError, ValueError, EOFError) as error:
+        log.warning("%s: cannot be read (%s): made anew", directory, error)
+        remove(directory)
+        index = _Index(_open_index(source, k1, b, fields))
+    run: Run = {}
+    query_ids = list(queries)
+    bar = tqdm(total=len(queries), desc=f"BM25 on {source}", unit="query", disable=silent(len(queries) > AT_ONCE))
+    with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        for first in range(0, len(query_ids), AT_ONCE):
+            part = query_ids[first : first + AT_ONCE]
+            best = threads.map(lambda query_id: index.best(queries[query_id], depth), part)
+            for query_id, (rows, scores) in zip(part, best, strict=True):
+                if len(rows):
+                    run[query_id] = RankedList.in_order([index.doc_id(row) for row in rows], scores)
+            bar.update(len(part))
+    if not run:
+        raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
+    if len(run) < len(queries):
+        log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
+    return run
+
+
+class _Index:
+    """An index on disk: for each word, the rows of the passages that hold it, and what it weighs in each."""
+
+    def __init__(self, directory: Path):
+        self.words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
+        names = ("weights", "rows", "starts", "ids", "id_offsets")
+        self.weights, self.rows, self.starts, self.ids, self.id_offsets = (
+            np.load(directory / f"{name}.npy", mmap_mode="r") for name in names
+        )
+
+    def best(self, text: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows [k] of the passages with the best scores, best first, and their scores [k] float64."""
+        scores = np.zeros(len(self.id_offsets) - 1)  # [N] float64: sums of float32 weights in it are exact
+        for word in _words_of(text):
+            if word in self.words:
+                part = slice(*self.starts[self.words[word] :][:2])
+                scores[self.rows[part]] += self.weights[part]
+        rows = np.flatnonzero(scores)
+        if len(rows) > depth:
+            least = np.partition(scores[rows], -depth)[-depth]  # the score at the cut: all that have it take part
+            rows = rows[scores[rows] >= least]
+        rows = rows[np.argsort(-scores[rows], kind="stable")][:depth]
+        return rows, scores[rows]
+
+    def doc_id(self, row: int) -> str:
+        return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
+
+
+def _words_of(text: str) -> list[str]:
+    """Return a query's words, as often as they stand there."""
+    import bm25s
+
+    (words,) = bm25s.tokenize([text], stopwords=STOP_WORDS, return_ids=False, show_progress=False)
+    return [word for word in words if word]  # a query of stop words alone is the empty word, as an empty passage is
+
+
+def _open_index(source: str, k1: float, b: float, fields: Fields) -> Path:
+    key = key_of(source=source_state(source), k1=k1, b=b, fields=[fields.id, fields.texts], format=FORMAT)
+    return make_once(entry("bm25", source, key), lambda path: _write_index(path, source, k1, b, fields))
+
+
+def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fields) -> None:
+    import bm25s
+    from bm25s.tokenization import Tokenized, Tokenizer
+
+    tokenizer = Tokenizer(stopwords=STOP_WORDS)
+    lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
+    texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
+    stream = tokenizer.streaming_tokenize(texts)
+    for found in tqdm(stream, f"BM25: reading {source}", unit=" passages", disable=silent(True)):
+        words.extend(found)
+        lengths.append(len(found))
+    if not lengths:
+        raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
+    id_offsets = offsets_of(np.frombuffer(id_lengths, np.int64))
+    try:
+        look_up_table(np.frombuffer(ids, np.uint8), id_offsets, source, "passages")
+    except InputError:
+        refuse_twice(source, "passages", fields)  # with the line
+        raise
+    index = bm25s.BM25(k1=k1, b=b)
+    corpus = _Corpus(np.frombuffer(words, np.int32), offsets_of(np.frombuffer(lengths, np.int64)))
+    show = len(lengths) > 100_000 and sys.stderr.isatty()
+    index.index(Tokenized(corpus, tokenizer.get_vocab_dict()), show_progress=show)
+    # In files of our own: those of bm25s belong to its version
+    (directory / "words.json").write_text(json.dumps(tokenizer.get_vocab_dict()), encoding="utf-8")
+    np.save(directory / "weights.npy", np.asarray(index.scores["data"], np.float32))
+    np.save(directory / "rows.npy", np.asarray(index.scores["indices"], np.int32))
+    np.save(directory / "starts.npy", np.asarray(index.scores["indptr"], np.int64))
+    np.save(directory / "ids.npy", np.frombuffer(ids, np.uint8))
+    np.save(directory / "id_offsets.npy", id_offsets)
+
+
+def _remembered(texts: Iterator[tuple[str, str]], ids: bytearray, id_lengths: array) -> Iterator[str]:
+    for text_id, text in texts:
+        encoded = text_id.encode()
+        ids.extend(encoded)
+        id_lengths.append(len(encoded))
+        yield text
+
+
+class _Corpus:
+    """Passages as lists of word numbers, kept in one flat array: a tenth of the memory that lists of Python take."""
+
+    def __init__(self, words: np.ndarray, offsets: np.ndarray):
+        self.words, self.offsets = words, offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start, end in zip(self.offsets, self.offsets[1:], strict=False):
+            yield self.words[start:end].tolist()

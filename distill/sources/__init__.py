@@ -1,0 +1,1 @@
+"""From a path, address or id to queries, passages, runs and judgments."""

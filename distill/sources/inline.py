@@ -1,0 +1,281 @@
+"""Training lines with their texts inline: a query and its passages in one row, in the shapes that others write.
+
+    {"query": "how do bees find home", "pos": ["Bees steer ..."], "neg": ["Trains ..."],
+     "pos_scores": [9.1], "neg_scores": [0.3]}                                    FlagEmbedding; scores are optional
+    {"query": ..., "retrieved_passages": [{"text": "Bees steer ..."}, ...]}       RankGPT and TWOLAR, in ranked order
+    {"query_id": "7", "query": ..., "positive_passages": [{"docid": "3", "title": ..., "text": ...}],
+     "negative_passages": [...]}                                                  Tevatron
+    {"query": {"text": ..., "qid": 7}, "candidates": [{"docid": "3", "score": 9.1, "doc": {"contents": ...}}, ...]}
+                                                                                  rank_llm, in ranked order
+    {"query": ..., "docs": ["Bees steer ...", "Trains ..."], "labels": [1, 0]}    sentence-transformers, lists
+    {"anchor": ..., "positive": ..., "negative": ..., "negative_2": ...}          sentence-transformers, tuples
+
+Rows come from JSONL, CSV (tuples) or parquet. Such a file stands for queries, passages, qrels (what is labelled as
+relevant) and run at once, wherever one of these is read. Tevatron's and rank_llm's ids are kept, and a `query_id` or
+`qid` (but RankGPT's and TWOLAR's, which come more than once). Otherwise line n is query "n"; its passages are "n+1",
+"n+2", … (relevant), "n-1", "n-2", … (not relevant), and "n.1", "n.2", … (without labels).
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from distill.errors import InputError
+from distill.sources.fields import ID_NAMES, checked_id, checked_text, json_number, read_grade
+
+Rows = Iterator[tuple[str, dict]]  # ("path:number", a row)
+
+NEGATIVE = re.compile(r"negative(_\d+)?")
+ANCHORS = ("anchor", "query", "question")
+POSITIVES = ("positive", "answer", "pos")
+PASSAGE_IDS = [name for name in ID_NAMES if not name.startswith("q")]
+TUPLE_SCORES = ("scores", "score", "labels", "label")
+CONTENTS = ("text", "segment", "contents", "content", "body", "passage")  # of a rank_llm document, in its own order
+
+
+@dataclass
+class InlineList:
+    """One row: a query and its passages, the relevant or higher ranked ones first; K passages."""
+
+    place: str  # path:number
+    query_id: str
+    query: str
+    passages: dict[str, str]  # id -> text, K
+    scores: list[float]  # K: the teacher's; for ranked passages without scores the negated rank, else 0
+    grades: list[float]  # K: 0 for what is not labelled as relevant; fractions are no grades, but a teacher's scores
+    ranks: list[float]  # K: the rank column of a run, which breaks ties of score; 0 where the order means nothing
+    has_own_ids: bool = False  # of passages: several rows may then hold the same one
+
+
+def inline_shape(row: dict) -> str | None:
+    """Return the name of the shape that a row has, None where it is none of these."""
+    if "_id" in row and "text" in row:
+        return None  # a text with an id, whatever else it has
+    if "retrieved_passages" in row:
+        return "ranked"
+    if "positive_passages" in row:
+        return "tevatron"
+    if isinstance(row.get("candidates"), list) and "query" in row:
+        return "rank_llm"
+    if isinstance(row.get("docs"), list) and "labels" in row and "query" in row:
+        return "docs"
+    if isinstance(row.get("pos"), list) or ("pos" in row and "neg" in row):
+        return "labelled"
+    if any(name in row for name in ANCHORS) and any(name in row for name in POSITIVES):
+        return None if any(name in row for name in PASSAGE_IDS) else "tuple"  # a question and its answer are one text
+    return None
+
+
+def inline_lists(rows: Rows) -> Iterator[InlineList]:
+    """Parse rows; raises InputError with file, line and reason for a bad one."""
+    readers = {"ranked": _ranked, "tevatron": _tevatron, "rank_llm": _rank_llm}
+    readers |= {"docs": _docs, "labelled": _labelled, "tuple": _tuple}
+    for place, row in rows:
+        shape = inline_shape(row)
+        if shape is None:
+            listed = ", ".join(map(str, row)) or "none"
+            raise InputError(
+                f"{place}: is no training line: its fields are {listed}: expected `query` with `pos` and `neg`, or one "
+                "of the other shapes in the README; a run or qrels have columns, and no such fields"
+            )
+        number = place.rpartition(":")[2].removeprefix("row ")
+        yield readers[shape](row, place, number)
+
+
+def _labelled(row: dict, place: str, number: str) -> InlineList:
+    texts = {}
+    for key in ("pos", "neg"):
+        texts[key] = row.get(key)
+        if not isinstance(texts[key], list):
+            raise InputError(f'{place}: `{key}` is no list of texts: expected {{"query": …, "pos": […], "neg": […]}}')
+    if not texts["pos"]:
+        raise InputError(f"{place}: `pos` is empty: a list needs a relevant passage")
+    passages = {
+        f"{number}{sign}{index}": checked_text(text, place, key)
+        for key, sign in (("pos", "+"), ("neg", "-"))
+        for index, text in enumerate(texts[key], start=1)
+    }
+    scores = []
+    if row.get("pos_scores") is not None or row.get("neg_scores") is not None:
+        for key in texts:
+            scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(texts[key]), f"`{key}`", place)
+    grades = [1] * len(texts["pos"]) + [0] * len(texts["neg"])
+    return _list(row, place, number, passages, scores, grades)
+
+
+def _ranked(row: dict, place: str, number: str) -> InlineList:
+    ranked = _objects(row, "retrieved_passages", place)
+    if not ranked:
+        raise InputError(f"{place}: `retrieved_passages` is no list of passages, or an empty one")
+    passages = {
+        f"{number}.{index}": _titled(one, "text", f"passage {index} of `retrieved_passages`", place)
+        for index, one in enumerate(ranked, start=1)
+    }
+    return _list({"query": row.get("query")}, place, number, passages, None, None)
+
+
+def _tevatron(row: dict, place: str, number: str) -> InlineList:
+    parts = {key: _objects(row, key, place) for key in ("positive_passages", "negative_passages")}
+    if not parts["positive_passages"]:
+        raise InputError(f"{place}: `positive_passages` is empty: a list needs a relevant passage")
+    passages, grades = {}, []
+    for (key, objects), sign, grade in zip(parts.items(), "+-", (1, 0), strict=True):
+        for index, one in enumerate(objects, start=1):
+            doc_id = one.get("docid")
+            doc_id = f"{number}{sign}{index}" if doc_id is None else checked_id(doc_id, place, "docid")
+            _add(passages, doc_id, _titled(one, "text", f"passage {index} of `{key}`", place), place)
+            grades.append(grade)
+    return _list(row, place, number, passages, [], grades, has_own_ids=True)
+
+
+def _rank_llm(row: dict, place: str, number: str) -> InlineList:
+    candidates = _objects(row, "candidates", place)
+    query = row.get("query")
+    if isinstance(query, dict):
+        row = {"query": query.get("text"), "query_id": query.get("qid")}
+    if not candidates:
+        raise InputError(f"{place}: `candidates` is empty: a list needs passages")
+    passages, scores = {}, []
+    for index, one in enumerate(candidates, start=1):
+        doc = one.get("doc")
+        doc = {"text": doc} if isinstance(doc, str) else doc
+        name = next((name for name in CONTENTS if isinstance(doc, dict) and name in doc), None)
+        if name is None:
+            raise InputError(f"{place}: candidate {index} has no `doc` with a text, such as `contents`")
+        doc_id = one.get("docid")
+        doc_id = f"{number}.{index}" if doc_id is None else checked_id(doc_id, place, "docid")
+        _add(passages, doc_id, _titled(doc, name, f"candidate {index}", place), place)
+        scores.append(one.get("score"))
+    given = [score for score in scores if score is not None]
+    if given and len(given) < len(scores):
+        raise InputError(f"{place}: {len(given)} of {len(scores)} candidates have a `score`: give all one, or none")
+    scores = [json_number(score, "score", place) for score in given] or None
+    return _list(row, place, number, passages, scores, None, has_own_ids=True)
+
+
+def _docs(row: dict, place: str, number: str) -> InlineList:
+    texts = row["docs"]
+    if not isinstance(texts, list) or not texts:
+        raise InputError(f"{place}: `docs` is no list of texts, or an empty one")
+    labels = _numbers(row.get("labels"), "labels", len(texts), "`docs`", place)
+    passages = {f"{number}.{index}": checked_text(text, place, "docs") for index, text in enumerate(texts, start=1)}
+    return _list(row, place, number, passages, labels, labels)
+
+
+def _tuple(row: dict, place: str, number: str) -> InlineList:
+    positive = next(name for name in POSITIVES if name in row)
+    negatives = [name for name in row if NEGATIVE.fullmatch(str(name)) and row[name] is not None]
+    names = [positive, *negatives]
+    passages = {f"{number}+1": checked_text(row[positive], place, positive)}
+    for index, name in enumerate(negatives, start=1):
+        passages[f"{number}-{index}"] = checked_text(row[name], place, name)
+    key = next((name for name in TUPLE_SCORES if isinstance(row.get(name), list)), None)
+    scores = _numbers(row[key], key, len(names), "the tuple", place) if key else []
+    anchor = next(row[name] for name in ANCHORS if name in row)
+    return _list(row | {"query": anchor}, place, number, passages, scores, [1] + [0] * len(negatives))
+
+
+def _list(
+    row: dict,
+    place: str,
+    number: str,
+    passages: dict[str, str],
+    scores: list[float] | None,
+    grades: list[float] | None,
+    has_own_ids: bool = False,
+) -> InlineList:
+    """Complete a list.
+
+    scores: None for passages in ranked order, empty where there are none. grades: None for passages in ranked order.
+    """
+    if not isinstance(row.get("query"), str):
+        raise InputError(f"{place}: lacks a `query`, or it is no text")
+    key = next((key for key in ("query_id", "qid") if row.get(key) is not None), None)
+    query_id = number if key is None else checked_id(row[key], place, key)
+    ranks = [0.0] * len(passages) if grades is not None else [float(rank) for rank in range(1, len(passages) + 1)]
+    scores = [-rank for rank in ranks] if scores is None else scores or [0.0] * len(passages)
+    query = checked_text(row["query"], place, "query")
+    grades = grades or [0] * len(passages)
+    return InlineList(place, query_id, query, passages, scores, grades, ranks, has_own_ids)
+
+
+def _add(passages: dict[str, str], doc_id: str, text: str, place: str) -> None:
+    if doc_id in passages:
+        raise InputError(f"{place}: passage {doc_id} appears twice: keep one of the two")
+    passages[doc_id] = text
+
+
+def _objects(row: dict, key: str, place: str) -> list[dict]:
+    objects = row.get(key)
+    if objects is None:
+        objects = []
+    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+        raise InputError(f"{place}: `{key}` is no list of objects with a text each")
+    return objects
+
+
+def _titled(one: dict, name: str, what: str, place: str) -> str:
+    """Return title and text of an object, joined by a blank."""
+    if not isinstance(one.get(name), str):
+        raise InputError(f"{place}: {what} lacks a `{name}`, or it is no text")
+    title = checked_text(one.get("title"), place, f"title of {what}")
+    text = checked_text(one[name], place, f"{name} of {what}")
+    return f"{title} {text}" if title else text
+
+
+def _numbers(values: object, key: str, count: int, owner: str, place: str) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        found = len(values) if isinstance(values, list) else "no"
+        raise InputError(f"{place}: {found} `{key}` for {count} passages in {owner}: give one each")
+    return [json_number(value, f"`{key}`", place) for value in values]
+
+
+def inline_run_rows(rows: Rows) -> Iterator[tuple[str, str, str, float, float]]:
+    """Yield (place, query_id, doc_id, score, rank column); without scores or an order all passages of a list tie."""
+    for one in inline_lists(rows):
+        for doc_id, score, rank in zip(one.passages, one.scores, one.ranks, strict=True):
+            yield one.place, one.query_id, doc_id, score, rank
+
+
+def inline_qrels_rows(rows: Rows) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (place, query_id, doc_id, grade) of the relevant passages; none of lists whose labels are fractions.
+
+    Raises InputError where the labels of some lines are whole numbers, and of others fractions.
+    """
+    whole = None  # whether the lines before have whole numbers
+    for one in inline_lists(rows):
+        is_whole = all(grade == int(grade) for grade in one.grades)
+        if whole is not None and whole != is_whole:
+            raise InputError(
+                f"{one.place}: its labels are {'whole numbers' if is_whole else 'fractions'}, those of lines before "
+                "are not: scores are no grades: give whole numbers everywhere to learn from labels"
+            )
+        whole = is_whole
+        for doc_id, grade in zip(one.passages, one.grades, strict=True):
+            if is_whole and grade > 0:
+                yield one.place, one.query_id, doc_id, read_grade(int(grade), one.place)
+
+
+def inline_queries(rows: Rows) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, id, text) of the queries."""
+    for one in inline_lists(rows):
+        yield one.place, one.query_id, one.query
+
+
+def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, id, text) of the passages, each id once.
+
+    Raises InputError where two lines give one id different texts.
+    """
+    seen: dict[str, int] = {}  # id -> checksum of its text
+    for one in inline_lists(rows):
+        for doc_id, text in one.passages.items():
+            # Ids made from line numbers are unique; white space is made equal later
+            checksum = zlib.crc32(" ".join(text.split()).encode()) if one.has_own_ids else None
+            if checksum is None or doc_id not in seen:
+                yield one.place, doc_id, text
+                if checksum is not None:
+                    seen[doc_id] = checksum
+            elif seen[doc_id] != checksum:
+                raise InputError(f"{one.place}: passage {doc_id} has another text in a line before: ids must be unique")

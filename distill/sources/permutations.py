@@ -1,0 +1,93 @@
+"""Rankings given as permutations of a list, as listwise LLMs answer: `[3] > [1] > [2]`.
+
+    order, is_whole = parse_permutation("[3] > [1]", 3)                 # [2, 0, 1], False
+    run = read_permuted_run("gpt3.5.json", first_stage, "bm25.jsonl")    # the first stage in the teacher's order
+
+A file of permutations is a JSON array with one answer for each list of the first-stage run, in its order: the format in
+which Sun et al. (RankGPT, 2023) published ChatGPT's rankings.
+"""
+
+import json
+import logging
+import re
+
+import numpy as np
+
+from distill.errors import InputError
+from distill.sources.run_files import RankedList, Run
+from distill.storage.files import BYTE_ORDER_MARK, DAMAGE, open_bytes
+
+log = logging.getLogger(__name__)
+
+
+def parse_permutation(answer: str, num_passages: int) -> tuple[list[int], bool]:
+    """Return the order of passages that an answer gives, places from 0, and whether it was a whole permutation.
+
+    Of a number that comes twice the first counts, numbers out of range are left out, and passages that the answer does
+    not name follow in the order that they came in.
+    """
+    order, faults = mend_permutation(answer, num_passages)
+    return order, not faults
+
+
+def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str]]:
+    """Return the order that `parse_permutation` gives, and what was wrong with the answer.
+
+    Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
+    "repeated", "out of range", "missing", or "unusable" alone where no passage is named. What a reasoning model thinks
+    before it answers, `<think>...</think>`, names passages too, and is left out.
+    """
+    answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)
+    found = re.findall(r"\[\s*(\d+)\s*\]", answer) or re.findall(r"\d+", answer)
+    numbers = [int(digits) - 1 if len(digits) < 10 else num_passages for digits in found]  # int() refuses 4301 digits
+    valid = [number for number in numbers if 0 <= number < num_passages]
+    named = dict.fromkeys(valid)
+    order = [*named, *(place for place in range(num_passages) if place not in named)]
+    if not named:
+        return order, {"unusable"}
+    faults = {
+        "repeated": len(named) < len(valid),
+        "out of range": len(valid) < len(numbers),
+        "missing": len(named) < num_passages,
+    }
+    return order, {fault for fault, is_so in faults.items() if is_so}
+
+
+def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> Run:
+    """Return the first-stage run in the order of the answers; lists with an answer that names no passage are left out.
+
+    Raises InputError for a file that is not an array of as many texts as the run has lists.
+    """
+    try:
+        with open_bytes(path) as file:
+            answers = json.loads(file.read().removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+    except (*DAMAGE, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise InputError(
+            f"{path}: is no JSON ({reason}): expected an array of answers such as `[3] > [1] > [2]`"
+        ) from None
+    if not isinstance(answers, list):
+        raise InputError(f"{path}: is no JSON array: expected one of answers such as `[3] > [1] > [2]`")
+    if len(answers) != len(first_stage):
+        raise InputError(
+            f"{path}: {len(answers)} answers for the {len(first_stage)} lists of {first_stage_source}: use the file "
+            "that these answers belong to"
+        )
+    run, num_repaired = {}, 0
+    for number, (query_id, answer) in enumerate(zip(first_stage, answers, strict=True), start=1):
+        if not isinstance(answer, str):
+            raise InputError(f"{path}: answer {number} is no text: expected one such as `[3] > [1] > [2]`")
+        ranked = first_stage[query_id]
+        order, faults = mend_permutation(answer, len(ranked))
+        num_repaired += bool(faults)
+        if "unusable" not in faults:
+            scores = -np.arange(1.0, len(order) + 1)
+            run[query_id] = RankedList.in_order([ranked.doc_ids[place] for place in order], scores)
+    if not run:
+        raise InputError(f"{path}: no answer names a passage: expected answers such as `[3] > [1] > [2]`")
+    if num_repaired:
+        log.warning(
+            "%s: %d of %d answers are no whole permutation: mended; %d that name no passage left out",
+            *(path, num_repaired, len(answers), len(answers) - len(run)),
+        )
+    return run

@@ -1,0 +1,68 @@
+"""How much arithmetic a training step is, and how much of the device it uses.
+
+Counted are the matrix products on real tokens, 2 operations for each multiplication and addition: with N weights in the
+matrices of the layers, T tokens, S pairs of lengths l, D the width of attention,
+
+    forward = 2·N·T + 4·D·Σ l²  summed over layers (a sliding window counts min(l, window) in place of one l)
+
+less what the last layer does not compute for tokens after the first (distill/models/packed.py); backward is twice that.
+Embeddings, normalisation, activations and the loss are not counted. MFU = operations a second / the device's peak.
+"""
+
+import torch
+from torch import Tensor, nn
+
+PEAK = {  # dense bfloat16 operations a second of one device, from the makers' data sheets
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+class FlopCounter:
+    """Counts the operations of training on pairs of given lengths with one model."""
+
+    def __init__(self, model):
+        """Read the shapes off a CrossEncoder."""
+        config, backbone = model.backbone.config, model.backbone
+        layers = backbone.layers if hasattr(backbone, "layers") else backbone.encoder.layer  # ModernBERT; BERT's kin
+        self.weights = [_matrix_weights(layer) for layer in layers]  # of each layer
+        width = config.hidden_size
+        first_only = "forward" in vars(layers[-1])
+        self.every_token = sum(self.weights)
+        self.first_token = 0
+        if first_only:  # keys and values of all tokens, the rest of the first
+            self.first_token = self.weights[-1] - 2 * width * width
+            self.every_token -= self.first_token
+        windows = [getattr(getattr(layer, "attn", None), "sliding_window", None) for layer in layers]
+        self.windows = [None if window is None else 2 * window - 1 for window in windows]
+        self.width, self.first_only = width, first_only
+
+    def __call__(self, lengths: Tensor) -> float:
+        """Return the operations of forward and backward pass over pairs of these lengths [S]."""
+        lengths = lengths.double()
+        forward = 2 * self.every_token * lengths.sum() + 2 * self.first_token * len(lengths)
+        for number, window in enumerate(self.windows):
+            seen = lengths if window is None else lengths.clamp(max=window)
+            last = self.first_only and number == len(self.windows) - 1
+            forward += 4 * self.width * (lengths.sum() if last else (lengths * seen).sum())
+        return 3 * forward.item()
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Return the device's bfloat16 operations a second, or None where they are not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK.items() if part in name), None)
+
+
+def _matrix_weights(layer: nn.Module) -> int:
+    return sum(module.weight.numel() for module in layer.modules() if isinstance(module, nn.Linear))

@@ -1,0 +1,229 @@
+"""Where numbers go: files always, Weights & Biases on request, a table at the end.
+
+with Tracker(cfg) as tracker:                       # an exception inside ends the W&B run as failed
+    tracker.start(directory, step)
+    tracker.log(step, {"train/loss": 0.4})
+    tracker.finish({"test/sample/nDCG@10": 0.9}, directory / "model", {"sample": {"q1": {"nDCG@10": 0.9}}})
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from distill.config.checks import chosen_experiment
+from distill.errors import printable
+from distill.jobs import write_whole
+
+log = logging.getLogger(__name__)
+
+WANDB_SECONDS = 30  # to wait for W&B's servers before the run is kept on disk instead
+FLUSH_SECONDS = 0.5  # between writes of W&B's file; its own 15 would lose the configuration of a job killed early
+ID_FILE = "wandb_id.txt"
+ARTIFACT_FILE = "wandb_artifact.txt"  # beside model/: what W&B calls that model
+ROWS = {  # prefix of a metric's name -> row of the table
+    "first_stage": "first stage",
+    "teacher": "teacher",
+    "untrained": "student before training",
+    "test": "student",
+}
+
+
+class Tracker:
+    """Writes the metrics of one run; files first, so that nothing lives in W&B alone."""
+
+    def __init__(self, cfg: DictConfig):
+        """Open nothing yet: a run whose input is refused leaves no W&B run behind."""
+        self.cfg = cfg
+        self.file = self.wandb = None
+
+    def start(self, directory: Path, step: int = 0) -> None:
+        """Open the run's files; where a run is resumed at a step, drop what was logged after it.
+
+        Of several ranks only the first starts its tracker; the others' do nothing.
+        """
+        self.directory = directory
+        metrics = directory / "metrics.jsonl"
+        if metrics.is_file():
+            kept = [line for line in metrics.read_text().splitlines(keepends=True) if _logged_by(line, step)]
+            write_whole(metrics, lambda aside: aside.write_text("".join(kept)))
+        self.file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+        self.source = _source_artifact(self.cfg.backbone.name)
+        if self.cfg.logger.mode != "disabled":
+            self.wandb = _start_wandb(directory, self.cfg, self.source)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
+        self.close(exit_code=0 if kind is None else 1)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Append the metrics of a step to metrics.jsonl and to W&B."""
+        if not self.file:
+            return
+        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self.file.flush()
+        if self.wandb:
+            self.wandb.log(metrics, step=step)
+
+    def finish(self, results: dict[str, float], model: Path, per_query: dict[str, dict[str, dict[str, float]]]) -> None:
+        """Write results.json, and give W&B the same, a table a task and, where that was asked for, the model.
+
+        per_query: task -> query id -> measure -> value, which per_query.csv holds as well.
+        """
+        if not self.file:
+            return
+        write_results(self.directory / "results.json", results)
+        if self.wandb:
+            self._finish_wandb(results, model, per_query)
+
+    def _finish_wandb(self, results: dict[str, float], model: Path, per_query: dict) -> None:
+        import wandb
+
+        tables = {}
+        for task, values in per_query.items():
+            measures = list(next(iter(values.values())))
+            rows = [[query_id, *(row[name] for name in measures)] for query_id, row in values.items()]
+            tables[f"per_query/{task}"] = wandb.Table(columns=["query_id", *measures], data=rows)
+        self.wandb.log(tables)  # ends the last step, too, which would otherwise write over the summary below
+        # In the shape of define_metric's, but of the whole run: a resumed one has seen only its last part
+        self.wandb.summary.update(
+            {name: {"max": value} if name.startswith("val/") else value for name, value in results.items()}
+        )
+        if self.cfg.logger.log_model:
+            name = f"model-{self.wandb.id}"
+            metadata = {"results": results, **_main_choices(self.cfg), "trained_from": self.source}
+            artifact = wandb.Artifact(name, type="model", metadata=metadata)
+            artifact.add_dir(str(model))
+            self.wandb.log_artifact(artifact)
+            # The run's own collection, so that its latest version is this one; offline, no entity is known yet
+            known = [part for part in (self.wandb.entity, self.wandb.project) if part]
+            (self.directory / ARTIFACT_FILE).write_text("/".join([*known, f"{name}:latest"]) + "\n")
+
+    def close(self, exit_code: int = 0) -> None:
+        """Close the files and the W&B run; an exit code other than 0 marks the run as failed."""
+        if self.file:
+            self.file.close()
+        if self.wandb:
+            self.wandb.finish(exit_code=exit_code)
+
+
+def _logged_by(line: str, step: int) -> bool:
+    """Whether a line of metrics.jsonl is whole (a killed process may leave half a line), and not after the step."""
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        log.warning("metrics.jsonl: a damaged line is left out: %s", printable(line.strip())[:80])
+        return False
+
+
+def _source_artifact(backbone: str) -> str | None:
+    """Return the artifact that a backbone is, where it is the model directory of a run that logged one."""
+    path = Path(backbone).parent / ARTIFACT_FILE
+    return path.read_text().strip() if os.path.isdir(backbone) and path.is_file() else None
+
+
+def _main_choices(cfg: DictConfig) -> dict[str, str | int | None]:
+    """What tells one run of an ablation from another."""
+    names = {group: cfg[group].name for group in ("backbone", "loss", "teacher", "data")}
+    return {**names, "depth": cfg.data.depth, "num_queries": cfg.data.num_queries, "seed": cfg.seed}
+
+
+def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
+    """Start or resume the W&B run; what W&B lacks (key, network) must never stop training."""
+    import wandb
+
+    settings = cfg.logger
+    experiment = chosen_experiment()
+    run_id = directory / ID_FILE
+    options = {
+        "project": settings.project,
+        "entity": settings.entity,
+        "group": settings.group,
+        "job_type": settings.job_type or "train",
+        "name": settings.run_name,
+        "tags": list(dict.fromkeys([*settings.tags, *([experiment] if experiment else [])])),
+        "dir": str(directory),
+        "id": run_id.read_text() if run_id.is_file() else None,
+        "resume": "allow",
+        "config": OmegaConf.to_container(cfg, resolve=True) | ({"trained_from": source} if source else {}),
+        "settings": wandb.Settings(init_timeout=WANDB_SECONDS, x_transaction_log_flush_interval=FLUSH_SECONDS),
+    }
+    unreachable = (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError)
+    mode = settings.mode
+    try:
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
+            log.warning("wandb: no API key: logging offline (`wandb login` once, `wandb sync` to send this run)")
+            mode = "offline"
+        run = wandb.init(mode=mode, **options)
+    except unreachable as error:
+        log.warning("wandb: cannot log online (%s): logging offline", " ".join(str(error).split()))
+        run = wandb.init(mode="offline", **options)
+    run_id.write_text(run.id)
+    # Over W&B's own step, which is the step of training
+    run.define_metric("train/*")
+    run.define_metric("train/loss", summary="min,last")
+    run.define_metric("val/*", summary="max")
+    if source:
+        _declare_source(run, source)
+    return run
+
+
+def _declare_source(run, source: str) -> None:
+    """Make the model that this run starts from its input, so that W&B draws stage 1 -> stage 2 -> ..."""
+    from wandb.errors import Error
+
+    if run.offline:
+        log.info("wandb: trained from %s: offline, a lineage cannot be declared: noted in the configuration", source)
+        return
+    try:
+        run.use_artifact(source, type="model")
+    except (Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        log.warning("wandb: trained from %s, which is not there (%s): noted in the configuration", source, reason)
+
+
+def write_results(path: Path, results: dict[str, float]) -> None:
+    """Write a flat JSON object, metric name to number; whole or not at all."""
+    text = json.dumps(results, indent=2) + "\n"
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def format_results(
+    results: dict[str, float], name: str, num_queries: dict[str, int], measures: list, missing: dict[str, str]
+) -> str:
+    """Return the values of a task as a table, or one table a measure for the tasks and averages of a suite.
+
+    num_queries: of each task. missing: the tasks that a suite lacks, with the reason.
+    """
+    measures = [str(one) for one in measures]
+    if [*num_queries] == [name]:
+        rows = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
+        cells = [[label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in rows.items()]
+        return _table([f"{name}: {num_queries[name]} queries", *measures], cells)
+    averages = dict.fromkeys(metric.split("/")[1] for metric in results if metric.split("/")[1].startswith(f"{name}-"))
+    tables = []
+    for one in measures:
+        rows = [row for row in ROWS if any(key.startswith(f"{row}/") and key.endswith(f"/{one}") for key in results)]
+        cells = []
+        for task in [*num_queries, *(average for average in averages if average not in num_queries)]:
+            values = [results.get(f"{row}/{task}/{one}") for row in rows]
+            size = str(num_queries.get(task, ""))
+            cells.append([task, size, *("" if value is None else f"{value:.4f}" for value in values)])
+        cells += [[task, "", *["missing"] * len(rows)] for task in missing]
+        tables.append(_table([f"{name}: {one}", "queries", *(ROWS[row] for row in rows)], cells))
+    reasons = [f"missing: {task}: {reason}" for task, reason in missing.items()]
+    return "\n\n".join(["\n\n".join(tables), *(["\n".join(reasons)] if reasons else [])])
+
+
+def _table(header: list[str], cells: list[list[str]]) -> str:
+    """Align the first column to the left and the rest to the right, under a line below the header."""
+    widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(row))
+        for row in (list(zip(row, widths, strict=True)) for row in [header, *cells])
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
