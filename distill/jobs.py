@@ -199,7 +199,12 @@ def _resume_hint(cfg: DictConfig, directory: Path) -> str:
 
 def resume_command(cfg: DictConfig, directory: Path) -> str:
     """Return the command that resumes a run."""
-    return shlex.join(["python", command_of(cfg).script, as_override("resume", directory)])
+    return shlex.join([*invocation(command_of(cfg).name), as_override("resume", directory)])
+
+
+def invocation(name: str) -> list[str]:
+    """Return the words that a command begins with."""
+    return ["python", f"{name}.py"] if name in ("train", "evaluate") else ["python", "-m", "distill", name]
 
 
 def write_config(cfg: DictConfig, directory: Path) -> None:

@@ -77,7 +77,7 @@ class ProcessLauncher(Launcher, Callback):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra gives every launcher."""
         self.config, self.config_loader = config, hydra_context.config_loader
-        self.script = os.path.abspath(inspect.getfile(inspect.unwrap(task_function)))
+        self.program = _program(Path(inspect.getfile(inspect.unwrap(task_function))).absolute())
         self.sweep_dir = Path(config.hydra.sweep.dir)
         hydra_context.callbacks.callbacks.append(self)
 
@@ -194,7 +194,7 @@ class ProcessLauncher(Launcher, Callback):
         given = OmegaConf.to_container(job.hydra_cfg.hydra.overrides, resolve=False)["hydra"]
         overrides = [*given, *job.overrides, as_override("hydra.run.dir", job.directory)]
         overrides += ["hydra.mode=RUN", f"hydra.job.num={job.number}", f"hydra.job.id={job.number}"]
-        return [sys.executable, self.script, *options, *overrides]
+        return [sys.executable, *self.program, *options, *overrides]
 
     def _report_failures(self) -> bool:
         """Log one line for each job that failed; return whether there are any."""
@@ -209,6 +209,11 @@ class ProcessLauncher(Launcher, Callback):
         """Return the command that runs what is missing."""
         arguments = [argument for argument in sys.argv if not argument.startswith("hydra.sweep.dir=")]
         return shlex.join(["python", *arguments, as_override("hydra.sweep.dir", self.sweep_dir)])
+
+
+def _program(file: Path) -> list[str]:
+    """Return how Python runs a script, or a command of distill/commands/."""
+    return ["-m", "distill", file.stem] if file.parent.name == "commands" else [str(file)]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Tiny tensors: a second thread costs more than it brings, and much more on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `python -m distill ...` in other directories
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""annotate.py and its parts, against servers that behave and servers that do not."""
+"""`distill annotate` and its parts, against servers that behave and servers that do not."""
 
 import contextlib
 import itertools
@@ -224,7 +224,7 @@ def overrides_of(collection, server, *more) -> list[str]:
 
 
 def command_of(directory, *overrides) -> list[str]:
-    return [sys.executable, str(ROOT / "annotate.py"), *overrides, f"hydra.run.dir={directory}"]
+    return [sys.executable, "-m", "distill", "annotate", *overrides, f"hydra.run.dir={directory}"]
 
 
 def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
@@ -301,7 +301,7 @@ def test_ctrl_c_ends_an_annotation_with_one_line_that_resumes_it(collection, tmp
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
-    line = f"stopped by Ctrl-C; resume with: python annotate.py resume={tmp_path / 'out'}"
+    line = f"stopped by Ctrl-C; resume with: python -m distill annotate resume={tmp_path / 'out'}"
     assert process.returncode == 130 and "Traceback" not in errors and errors.count(line) == 1, errors
     again = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'out'}")
     assert again.returncode == 0 and (tmp_path / "out" / "teacher.run").is_file()

@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config.checks import check_annotate, check_evaluate, check_retrieve, check_train
 from distill.config import checks as config
+from distill.config.checks import check_annotate, check_evaluate, check_retrieve, check_train
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.generative import PROMPTS
@@ -279,11 +279,11 @@ def test_an_evaluation_without_a_run_is_refused():
         check_evaluate(compose_config("evaluate", "task=files"))
 
 
-@pytest.mark.parametrize("entry_point", ["train.py", "evaluate.py", "report.py", "dashboards.py"])
+@pytest.mark.parametrize("entry_point", [["train.py"], ["evaluate.py"], ["-m", "distill", "report"]], ids=" ".join)
 @pytest.mark.parametrize("option", [["--help"], ["--cfg", "job"]])
 def test_help_and_the_composed_configuration_wait_for_nothing_large(entry_point, option):
-    command = [sys.executable, "-X", "importtime", ROOT / entry_point, *option]
-    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-X", "importtime", *entry_point, *option]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     imported = {line.rsplit("|")[-1].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
     assert "hydra" in imported
     assert not {"torch", "transformers", "pyarrow", "pandas", "matplotlib", "wandb", "ir_datasets"} & imported

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, compose_config
+from conftest import compose_config
 
 from distill.errors import InputError
 
@@ -19,7 +19,7 @@ def panels(workspace: dict) -> dict[str, dict]:
 
 
 def dashboards(*overrides, env=None) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, str(ROOT / "dashboards.py"), *overrides]
+    arguments = [sys.executable, "-m", "distill", "dashboards", *overrides]
     return subprocess.run(arguments, capture_output=True, text=True, env=env)
 
 
@@ -61,7 +61,7 @@ def test_without_a_network_the_workspace_is_refused_with_the_reason(monkeypatch)
     pytest.importorskip("wandb_workspaces")
     from wandb.errors import CommError
 
-    from dashboards import build_workspace, save_workspace
+    from distill.commands.dashboards import build_workspace, save_workspace
 
     def fail(*_):
         raise CommError("connection\nrefused")
@@ -73,7 +73,7 @@ def test_without_a_network_the_workspace_is_refused_with_the_reason(monkeypatch)
 
 
 def test_without_wandb_workspaces_the_remedy_is_named(monkeypatch):
-    from dashboards import build_workspace
+    from distill.commands.dashboards import build_workspace
 
     for name in ("wandb_workspaces", "wandb_workspaces.reports.v2"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -32,7 +32,7 @@ def save_model(directory, backbone, activation: str = IDENTITY, bias: float = 0.
 
 
 def rank(collection, *models):
-    """Rank the small collection's lists with models, as annotate.py does."""
+    """Rank the small collection's lists with models, as `distill annotate` does."""
     run = read_run(str(collection["first_stage"]))
     passages = read_passages(str(collection["passages"]), {d for ranked in run.values() for d in ranked.doc_ids})
     overrides = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=cross-encoder"]

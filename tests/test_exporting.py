@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, WORDS, make_backbone
+from conftest import WORDS, make_backbone
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.errors import InputError
@@ -90,7 +90,7 @@ def test_a_head_that_bends_scores_is_refused_and_leaves_nothing(tmp_path, family
 
 def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
     make_model(tmp_path / "backbone", "bert").save_pretrained(tmp_path / "model")
-    command = [sys.executable, str(ROOT / "export.py"), f"model={tmp_path / 'model'}", f"output={tmp_path / 'out'}"]
+    command = [sys.executable, "-m", "distill", "export", f"model={tmp_path / 'model'}", f"output={tmp_path / 'out'}"]
     for chosen, status, message in (
         ("lightning-ir", 0, "lightning-ir: "),
         ("lightning-ir", 2, "is there already"),

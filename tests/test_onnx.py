@@ -51,7 +51,9 @@ def test_the_command_writes_int8_and_it_is_evaluated(tmp_path):
     model = CrossEncoder.from_backbone(str(ROOT / "sample" / "backbone"), passage_length=64).eval()
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("# Mine\n\n## Use\n\nsomehow\n\n## Licence\n\nfree\n")
-    run = call("export.py", f"model={tmp_path / 'model'}", "format=onnx-int8", f"output={tmp_path / 'int8'}")
+    run = call(
+        "-m", "distill", "export", f"model={tmp_path / 'model'}", "format=onnx-int8", f"output={tmp_path / 'int8'}"
+    )
     assert run.returncode == 0 and run.stderr.strip() == f"onnx-int8: {tmp_path / 'int8'}", run.stderr
     assert "onnxruntime.InferenceSession" in (tmp_path / "int8" / "README.md").read_text()
     export(model, tmp_path / "onnx", "onnx")

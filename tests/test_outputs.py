@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from annotate import annotate
+from distill.commands.annotate import annotate
 from distill.config.checks import make_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import changes, command_of, refused, resumed_config
@@ -114,11 +114,11 @@ def test_a_used_directory_is_refused_and_left_as_it_is(file_overrides, collectio
         assert "\n" not in str(caught.value) and str(caught.value).count("->") <= 5
     files = [f"task.{name}={collection[name]}" for name in ("qrels", "passages", "queries")]
     files += ["task=files", f"task.run={collection['first_stage']}"]
-    with pytest.raises(InputError, match="holds an output of train.py, not of evaluate.py: take another"):
+    with pytest.raises(InputError, match="holds an output of train, not of evaluate: take another"):
         evaluate(compose_config("evaluate", *files), directory)
     names = ("passages", "queries")
     files = [f"run={collection['first_stage']}", *(f"{name}={collection[name]}" for name in names)]
-    with pytest.raises(InputError, match="holds an output of train.py, not of annotate.py: take another"):
+    with pytest.raises(InputError, match="holds an output of train, not of annotate: take another"):
         annotate(compose_config("annotate", *files, "teacher.llm.model=x"), directory)
     (directory / "config.yaml").rename(tmp_path / "away.yaml")
     with pytest.raises(InputError, match="holds files of a run, but no config.yaml: move them away"):
@@ -269,7 +269,7 @@ def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, name, message):
     with pytest.raises(InputError, match=message):
         resumed(tmp_path, name=name)
     started(tmp_path, name="evaluate" if name == "train" else "train")
-    with pytest.raises(InputError, match=f"holds an output of .*, not of {name}.py"):
+    with pytest.raises(InputError, match=f"holds an output of .*, not of {name}:"):
         resumed(tmp_path, name=name)
 
 
@@ -455,7 +455,7 @@ def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_o
         assert resumed.returncode == 0 and (directory / "results.json").is_file()
 
 
-@pytest.mark.parametrize("script", ["train.py", "retrieve.py"])
+@pytest.mark.parametrize("script", [[str(ROOT / "train.py")], ["-m", "distill", "retrieve"]], ids=["train", "retrieve"])
 def test_ctrl_c_while_it_starts_is_one_line(tmp_path, script):
     for module in (
         "hydra.version",
@@ -463,14 +463,14 @@ def test_ctrl_c_while_it_starts_is_one_line(tmp_path, script):
         "distill.config.checks",
         "torch.nn",
     ):  # what it imports then, early and late
-        command = [sys.executable, "-X", "importtime", str(ROOT / script)]
+        command = [sys.executable, "-X", "importtime", *script]
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for line in process.stderr:
             if line.rsplit("|")[-1].strip() == module:
                 process.send_signal(2)
                 break
         _, errors = process.communicate()
-        if process.returncode == 2:  # retrieve.py has ended before, for want of arguments
+        if process.returncode == 2:  # retrieve has ended before, for want of arguments
             continue
         said = [line for line in errors.splitlines() if not line.startswith("import time:")]
         assert process.returncode == 130 and said[-1:] == ["stopped by Ctrl-C"], (module, said)

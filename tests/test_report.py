@@ -1,4 +1,4 @@
-"""report.py on small runs whose numbers are worked out by hand."""
+"""`distill report` on small runs whose numbers are worked out by hand."""
 
 import csv
 import json
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, compose_config
+from conftest import compose_config
 from omegaconf import OmegaConf
 
+from distill.commands.report import quote_value, report
 from distill.config.checks import check_report
 from distill.errors import InputError
 from distill.report.markup import escape_latex, to_latex, to_markdown
@@ -21,7 +22,6 @@ from distill.report.published import read_published
 from distill.report.rows import make_rows
 from distill.report.runs import read_history, read_runs
 from distill.report.table import choose_columns, make_table, per_query
-from report import quote_value, report
 
 DL19 = "test/trec-dl-2019-bm25/nDCG@10"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -418,7 +418,7 @@ def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_p
     make_grid(tmp_path / "depth=1", {("lce", 1): [0.5]})
     (tmp_path / "empty").mkdir()
     for runs, status in (("depth=1", 0), ("empty", 2)):
-        command = [sys.executable, str(ROOT / "report.py"), f"runs={tmp_path / runs}", f"output={tmp_path / 'out'}"]
+        command = [sys.executable, "-m", "distill", "report", f"runs={tmp_path / runs}", f"output={tmp_path / 'out'}"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr

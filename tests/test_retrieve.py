@@ -1,4 +1,4 @@
-"""retrieve.py as its user types it: BM25's run, and encoders against every pair compared one by one."""
+"""`distill retrieve` as its user types it: BM25's run, and encoders against every pair compared one by one."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, WORDS, make_backbone
+from conftest import WORDS, make_backbone
 
 from distill.errors import InputError
 from distill.jobs import check_output
@@ -18,7 +18,7 @@ from distill.sources.texts import read_passages, read_queries
 
 def run_retrieve(*overrides, cwd) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(ROOT / "retrieve.py"), *overrides], capture_output=True, text=True, cwd=cwd
+        [sys.executable, "-m", "distill", "retrieve", *overrides], capture_output=True, text=True, cwd=cwd
     )
 
 

@@ -42,7 +42,7 @@ class Command:
     """
 
     noun: str
-    script: str
+    name: str
     schema: type
     key: str
     needs: str
@@ -54,7 +54,7 @@ class Command:
 
 TRAINING = Command(
     noun="training",
-    script="train.py",
+    name="train",
     schema=TrainConfig,
     key="train",
     needs="checkpoints/last.pt",
@@ -71,7 +71,7 @@ TRAINING = Command(
 )
 EVALUATION = Command(
     noun="evaluation",
-    script="evaluate.py",
+    name="evaluate",
     schema=EvaluateConfig,
     key="max_tokens",
     needs="config.yaml",
@@ -81,7 +81,7 @@ EVALUATION = Command(
 )
 ANNOTATION = Command(
     noun="annotation",
-    script="annotate.py",
+    name="annotate",
     schema=AnnotateConfig,
     key="window",
     needs="config.yaml",
@@ -199,7 +199,7 @@ def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
     """Raise InputError for a directory of another command."""
     other = command_of(saved)
     if other is not command:
-        raise InputError(f"{directory}: holds an output of {other.script}, not of {command.script}: take another")
+        raise InputError(f"{directory}: holds an output of {other.name}, not of {command.name}: take another")
 
 
 def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:

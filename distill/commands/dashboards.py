@@ -1,16 +1,11 @@
 """Make a Weights & Biases workspace with the panels that an ablation needs.
 
-    python dashboards.py project=distill test_metric=test/trec-dl-2019/nDCG@10
-    python dashboards.py group_by=loss.name             curves averaged over the runs of each loss
-    python dashboards.py dry_run=true                   print it as JSON, without a key or network
+    python -m distill dashboards project=distill test_metric=test/trec-dl-2019/nDCG@10
+    python -m distill dashboards group_by=loss.name             curves averaged over the runs of each loss
+    python -m distill dashboards dry_run=true                   print it as JSON, without a key or network
 
 Needs `pip install wandb-workspaces`. The runs come from `python train.py logger=wandb ...`.
 """
-
-if __name__ == "__main__":  # before the slow imports
-    from distill.interrupt import answer_stops
-
-    answer_stops()
 
 import json
 import sys
@@ -18,7 +13,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import register_schemas
+from distill.config.checks import ROOT, register_schemas
 from distill.errors import InputError, exit_on_bad_input
 
 CHOICES = ("loss.name", "data.depth", "data.num_queries", "seed")  # what an ablation varies
@@ -85,8 +80,8 @@ def save_workspace(workspace) -> str:
         raise InputError(f"W&B does not take the workspace ({reason}): check key, network and project") from None
 
 
-@hydra.main(config_path="conf", config_name="dashboards", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+@hydra.main(config_path=str(ROOT / "conf"), config_name="dashboards", version_base="1.3")
+def run(cfg: DictConfig) -> None:
     """Build the workspace as configured; what is missing is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=False):
         workspace = build_workspace(cfg)
@@ -97,6 +92,7 @@ def main(cfg: DictConfig) -> None:
             print(save_workspace(workspace))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command with the arguments of the command line."""
     register_schemas()
-    main()
+    run()

@@ -1,17 +1,12 @@
 """Gather runs into tables, tests, figures and one page.
 
-    python report.py runs=outputs/multirun/DATE/TIME
-    python report.py runs=[DIR1,DIR2] metrics=[test/*/nDCG@10] baseline=loss=ranknet compare=loss.name
+    python -m distill report runs=outputs/multirun/DATE/TIME
+    python -m distill report runs=[DIR1,DIR2] metrics=[test/*/nDCG@10] baseline=loss=ranknet compare=loss.name
 
 Each directory is searched for the runs of train.py and evaluate.py. Prints the table, and leaves index.html
 (everything, in one file), report.yaml (its configuration), results.md, results.tex, results.csv, comparison.csv and
 figures/ in its output directory.
 """
-
-if __name__ == "__main__":  # before the slow imports
-    from distill.interrupt import answer_stops
-
-    answer_stops()
 
 import logging
 import sys
@@ -22,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import check_report, register_schemas, run_directory
+from distill.config.checks import ROOT, check_report, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("report")
@@ -105,8 +100,8 @@ def draw_diagram(compared, directory: Path) -> Path:
     return path
 
 
-@hydra.main(config_path="conf", config_name="report", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+@hydra.main(config_path=str(ROOT / "conf"), config_name="report", version_base="1.3")
+def run(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_report(cfg)
@@ -119,7 +114,8 @@ def quote_value(argument: str) -> str:
     return f"{key}='{value}'" if sign and "=" in value and value[0] not in "'\"[{" and "'" not in value else argument
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command with the arguments of the command line."""
     sys.argv[1:] = map(quote_value, sys.argv[1:])
     register_schemas()
-    main()
+    run()

@@ -1,15 +1,10 @@
 """Retrieve the best passages of a collection for each query: the first stage, whose passages a teacher ranks.
 
-    python retrieve.py passages=P.tsv queries=Q.tsv output=F.run                    BM25's top 100
-    python retrieve.py passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
+    python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run                    BM25's top 100
+    python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
 
 Writes a TREC run, whole or not at all. BM25's index is kept in the cache, for the next queries.
 """
-
-if __name__ == "__main__":  # before the slow imports
-    from distill.interrupt import answer_stops
-
-    answer_stops()
 
 import logging
 from pathlib import Path
@@ -19,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import check_retrieve, register_schemas
+from distill.config.checks import ROOT, check_retrieve, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("retrieve")
@@ -52,14 +47,15 @@ def retrieve(cfg: DictConfig) -> None:
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
 
 
-@hydra.main(config_path="conf", config_name="retrieve", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+@hydra.main(config_path=str(ROOT / "conf"), config_name="retrieve", version_base="1.3")
+def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_retrieve(cfg)
         retrieve(cfg)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command with the arguments of the command line."""
     register_schemas()
-    main()
+    run()

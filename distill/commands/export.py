@@ -1,17 +1,12 @@
 """Write a trained model in another library's format, with the same scores, and upload it.
 
-    python export.py model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
-    python export.py model=outputs/DATE/TIME/model format=lightning-ir output=DIR
-    python export.py model=outputs/DATE/TIME/model format=transformers output=DIR      ELECTRA, DeBERTa, DistilBERT
-    python export.py model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
+    distill export model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
+    distill export model=outputs/DATE/TIME/model format=lightning-ir output=DIR
+    distill export model=outputs/DATE/TIME/model format=transformers output=DIR      ELECTRA, DeBERTa, DistilBERT
+    distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
 
 The model's card goes along; its section on use is the format's.
 """
-
-if __name__ == "__main__":  # before the slow imports
-    from distill.interrupt import answer_stops
-
-    answer_stops()
 
 import logging
 from pathlib import Path
@@ -21,14 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import check_export, register_schemas
+from distill.config.checks import ROOT, check_export, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("export")
 
 
-@hydra.main(config_path="conf", config_name="export", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+@hydra.main(config_path=str(ROOT / "conf"), config_name="export", version_base="1.3")
+def run(cfg: DictConfig) -> None:
     """Export once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
         check_export(cfg)
@@ -45,6 +40,7 @@ def main(cfg: DictConfig) -> None:
             log.info("uploaded: %s", push_to_hub(directory, cfg.hub, cfg.private))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command with the arguments of the command line."""
     register_schemas()
-    main()
+    run()

@@ -1,20 +1,15 @@
 """Let a teacher rank the passages of a first-stage run: an LLM, listwise or pointwise, or cross-encoders.
 
-    python annotate.py passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
-    python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
-    python annotate.py passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
-    python annotate.py passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
-    python annotate.py resume=outputs/annotate/DATE/TIME            the stopped annotation there, with its configuration
+    distill annotate passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
+    distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
+    distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
+    distill annotate passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
+    distill annotate resume=outputs/annotate/DATE/TIME            the stopped annotation there, with its configuration
 
 Leaves teacher.run (TREC), teacher.parquet, card.md and results.json in its output directory, and meanwhile
 journal.jsonl, from which it is resumed. What learns from it:
 `python train.py teacher=run teacher.path=OUT/teacher.run teacher.first_stage=F.run ...`
 """
-
-if __name__ == "__main__":  # before the slow imports
-    from distill.interrupt import answer_stops
-
-    answer_stops()
 
 import logging
 import sys
@@ -25,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import check_annotate, register_schemas, run_directory
+from distill.config.checks import ROOT, check_annotate, register_schemas, run_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import resumed_config
 from distill.errors import InputError, exit_on_bad_input
@@ -152,8 +147,8 @@ def quote_models(arguments: list[str]) -> list[str]:
     return [f'{key}"{a[len(key) :]}"' if a.startswith(key) and "," in a and '"' not in a else a for a in arguments]
 
 
-@hydra.main(config_path="conf", config_name="annotate", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+@hydra.main(config_path=str(ROOT / "conf"), config_name="annotate", version_base="1.3")
+def run(cfg: DictConfig) -> None:
     """Annotate once; bad input is answered with one line and exit status 2."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     with exit_on_bad_input(sweep), removed_if_refused(run_directory()):
@@ -163,7 +158,8 @@ def main(cfg: DictConfig) -> None:
         annotate(cfg, Path(cfg.resume or run_directory()).absolute())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command with the arguments of the command line."""
     register_schemas()
     sys.argv[1:] = quote_models(sys.argv[1:])
-    main()
+    run()

@@ -1,0 +1,57 @@
+"""Run a command of the project.
+
+python -m distill                       the commands, a line each
+python -m distill annotate ...          one of distill/commands/
+python -m distill train ...             train.py and evaluate.py of the checkout, as `python train.py ...`
+"""
+
+import sys
+
+from distill.interrupt import answer_stops
+
+COMMANDS = {
+    "train": "train a cross-encoder on a teacher's rankings",
+    "evaluate": "re-rank runs with a model and measure them, or measure runs as they are",
+    "retrieve": "write a first-stage run: the best passages of a collection for each query",
+    "annotate": "let a teacher rank the passages of a first-stage run",
+    "export": "write a trained model in another library's format, and upload it",
+    "report": "gather runs into tables, tests, figures and one page",
+    "dashboards": "make a Weights & Biases workspace for an ablation",
+}
+SCRIPTS = ("train", "evaluate")
+
+
+def main() -> None:
+    """Run the command that the first argument names; without one, list them."""
+    answer_stops()  # before the slow imports
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(overview())
+        return
+    if name not in COMMANDS:
+        print(f"error: {name}: no such command: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    arguments = sys.argv[2:]
+    if name in SCRIPTS:
+        import runpy
+
+        from distill.config.checks import ROOT
+
+        script = str(ROOT / f"{name}.py")
+        sys.argv = [script, *arguments]
+        runpy.run_path(script, run_name="__main__")
+        return
+    import importlib
+
+    sys.argv = [f"distill {name}", *arguments]
+    importlib.import_module(f"distill.commands.{name}").main()
+
+
+def overview() -> str:
+    """Return the commands with what each does."""
+    lines = [f"  {name:11} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(["Commands (add --help for the keys of one):", *lines])
+
+
+if __name__ == "__main__":
+    main()
