@@ -27,7 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from distill.data.tokens import FlatFile, hash_strings, offsets_of
 from distill.errors import InputError
 from distill.sources.fields import MAX_ID, NOT_IN_ID, checked_id, read_number
 from distill.sources.run_files import (
@@ -40,6 +39,7 @@ from distill.sources.run_files import (
     run_rows,
     unique_rows,
 )
+from distill.storage.arrays import FlatFile, hash_strings, offsets_of
 from distill.storage.cache import entry, key_of, make_once, source_state
 from distill.storage.files import (
     BYTE_ORDER_MARK,
