@@ -25,6 +25,7 @@ from distill.config.overrides import as_literal, as_override
 from distill.config.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
 from distill.errors import InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
+from distill.storage.files import aside_of, write_whole
 from distill.storage.locking import locked
 
 log = logging.getLogger(__name__)
@@ -213,22 +214,6 @@ def write_config(cfg: DictConfig, directory: Path) -> None:
     write_whole(directory / "config.yaml", lambda aside: OmegaConf.save(started, aside))
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file aside, and then give it its name: killed halfway, it leaves the old one."""
-    aside = _aside(path)
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def _aside(path: Path) -> Path:
-    """Where a file is written before it has its name: each process by itself, so that the last one's stays whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.new")
-
-
 def check_output(path: Path, *inputs: str) -> None:
     """Make the folder of a file that is to be written; raises InputError where the file cannot be, or is an input."""
     try:
@@ -237,7 +222,7 @@ def check_output(path: Path, *inputs: str) -> None:
             raise InputError(f"output={path}: is a directory: name a file in it, as in output=first.run")
         if any(os.path.exists(one) and path.exists() and os.path.samefile(one, path) for one in inputs):
             raise InputError(f"output={path}: is one of the inputs, which would be lost: choose another name")
-        aside = _aside(path)
+        aside = aside_of(path)
         aside.touch()
         aside.unlink()
     except OSError as error:

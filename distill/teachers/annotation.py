@@ -8,9 +8,9 @@ from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.evaluation.tasks import measure, parse_measures
-from distill.jobs import write_whole
 from distill.sources.run_files import RankedList, Run, read_qrels, read_run, write_run
 from distill.sources.texts import Texts, check_passages, drop_empty, log_left_out
+from distill.storage.files import write_whole
 from distill.training.tracking import write_results
 
 

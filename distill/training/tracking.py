@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.config.checks import chosen_experiment
 from distill.errors import printable
-from distill.jobs import write_whole
+from distill.storage.files import write_whole
 
 log = logging.getLogger(__name__)
 
