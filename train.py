@@ -78,7 +78,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     from distill.losses import LOSSES, TERMS
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.parts import load_tokenizer
-    from distill.sources.download import with_local_files
+    from distill.sources.locate import with_local_files
     from distill.training.backward import backward
     from distill.training.checkpoint import (
         link_checkpoint,

@@ -39,8 +39,8 @@ def annotate_lists(cfg: DictConfig, directory: Path) -> None:
     """Do what `annotate` says, in a directory that is this annotation's own."""
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.data.lists import choose_queries
-    from distill.sources.download import with_local_files
     from distill.sources.fields import Fields
+    from distill.sources.locate import with_local_files
     from distill.sources.run_files import read_run
     from distill.sources.texts import known_queries, read_passages, read_queries
     from distill.teachers.annotation import agreement, lists_to_rank, write_annotation

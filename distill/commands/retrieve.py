@@ -25,8 +25,8 @@ def retrieve(cfg: DictConfig) -> None:
     # Imported here, so that --help and a printed configuration need not wait for them
     from distill.jobs import check_output
     from distill.retrieval.bm25 import bm25_run
-    from distill.sources.download import with_local_files
     from distill.sources.fields import Fields
+    from distill.sources.locate import with_local_files
     from distill.sources.run_files import write_run
     from distill.sources.texts import read_queries
     from distill.storage.files import write_whole

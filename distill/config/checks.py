@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.rules import above, at_least, auto_or_at_least, between, check_rules, choice, each, must
 from distill.errors import InputError, exit_on_bad_input
-from distill.sources.download import is_remote
+from distill.sources.locate import is_path, is_remote
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAYOUTS = ("auto", "packed", "padded")
@@ -365,7 +365,6 @@ LOSS_SCHEMAS = {
 }
 
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
-FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
 BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
 
@@ -713,11 +712,6 @@ def _check_target(target: str, teacher: DictConfig) -> None:
             f"the loss needs a {target} for every passage, but teacher={teacher.name} gives {able}: add {remedy}, or "
             "choose another loss"
         )
-
-
-def is_path(source: str) -> bool:
-    """Whether a source looks like a path, and not like an `ir_datasets` id."""
-    return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
 
 
 def _check_source(cfg: DictConfig, key: str, required: bool = False, prefix: str = "") -> None:

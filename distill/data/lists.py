@@ -25,12 +25,13 @@ from distill.data.token_store import open_token_store, store_key
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.errors import InputError
 from distill.sources.fields import Fields, checked_id, read_number
+from distill.sources.locate import source_state
 from distill.sources.permutations import read_permuted_run
 from distill.sources.run_files import LARGE_FILE, RankedList, read_qrels, read_run
 from distill.sources.runs import CachedRun
 from distill.sources.texts import log_left_out, read_passages, read_queries
 from distill.storage.arrays import FlatFile, offsets_of
-from distill.storage.cache import entry, key_of, make_once, source_state
+from distill.storage.cache import entry, key_of, make_once
 from distill.storage.files import as_text, find_line, numbered_lines
 
 log = logging.getLogger(__name__)

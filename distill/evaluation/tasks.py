@@ -18,11 +18,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.config.checks import BM25_DEPTH, is_path, split_suite, task_depth
+from distill.config.checks import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
 from distill.evaluation.measures import PerQuery, measure, parse_measures, try_measures
-from distill.sources.download import with_local_files
 from distill.sources.fields import Fields
+from distill.sources.locate import is_path, with_local_files
 from distill.sources.run_files import Qrels, Run, read_qrels, read_run, write_run
 from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
 from distill.storage.files import write_whole

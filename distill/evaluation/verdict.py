@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from distill.config.checks import needs_first_stage
 from distill.errors import InputError
 from distill.evaluation.significance import ALPHA, compare
-from distill.sources.download import is_remote, local_file
+from distill.sources.download import local_file
+from distill.sources.locate import is_remote
 from distill.training.optim import warmup_steps
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ InputError with file, line and reason. Large files are read into a cache on disk
 looked up there.
 """
 
-import json
 import logging
 import os
 import re
@@ -20,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.errors import InputError, Unavailable
+from distill.errors import InputError
 from distill.sources.fields import NOT_IN_ID, checked_id, read_grade, read_number, usual_name
 from distill.sources.inline import inline_qrels_rows, inline_run_rows, inline_shape
+from distill.sources.locate import ir_datasets_records
 from distill.storage.files import as_text, form_of, numbered_lines, numbered_rows, open_parquet
 
 log = logging.getLogger(__name__)
@@ -159,47 +159,6 @@ def write_run(run: Run, path: Path, tag: str) -> None:
             checked_id(query_id, str(path), "query")
             for rank, (doc_id, score) in enumerate(zip(ranked.doc_ids, ranked.scores, strict=True), start=1):
                 file.write(f"{query_id} Q0 {checked_id(doc_id, str(path))} {rank} {float(score)!r} {tag}\n")
-
-
-def ir_datasets_records(source: str, kind: str, doc_ids: list[str] | None = None) -> Iterator:
-    """Yield the "docs", "queries", "qrels" or "scoreddocs" of an `ir_datasets` id; of its docs, all or these.
-
-    Raises InputError when the source is neither a file nor such an id, when the id has no such records, and when they
-    cannot be downloaded.
-    """
-    import ir_datasets
-
-    try:
-        dataset = ir_datasets.load(source)
-    except KeyError:
-        raise InputError(f"{source}: no such file, and no ir_datasets id either: check the path or id") from None
-    if not getattr(dataset, f"has_{kind}")():
-        raise InputError(f"{source}: this ir_datasets id has no {kind}: choose an id that has, or give a file")
-    try:
-        if doc_ids is None:
-            yield from getattr(dataset, f"{kind}_iter")()
-        else:
-            yield from dataset.docs_store().get_many_iter(doc_ids)
-    except (OSError, RuntimeError) as error:
-        url = getattr(getattr(error, "request", None), "url", None)
-        place = ir_datasets.util.home_path() / "downloads"
-        raise Unavailable(
-            f"{source}: ir_datasets cannot download its {kind} ({' '.join(str(error).split())[:150]}): "
-            + (f"get {url} and put it at {place / _md5_of(url)}" if url else f"see its messages above, and {place}")
-        ) from None
-
-
-def _md5_of(url: str) -> str:
-    """The name that `ir_datasets` gives a downloaded file."""
-    import pkgutil
-
-    known = json.loads(pkgutil.get_data("ir_datasets", "etc/downloads.json"))
-    while known:
-        name, entry = known.popitem()
-        if entry.get("url") == url:
-            return entry.get("expected_md5", name)
-        known |= {f"{name}/{key}": value for key, value in entry.items() if isinstance(value, dict)}
-    return ""
 
 
 def run_rows(path: str) -> Iterator[RunRow]:

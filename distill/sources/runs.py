@@ -29,6 +29,7 @@ import pyarrow.csv
 
 from distill.errors import InputError
 from distill.sources.fields import MAX_ID, NOT_IN_ID, checked_id, read_number
+from distill.sources.locate import source_state
 from distill.sources.run_files import (
     RUN_COLUMNS,
     RankedList,
@@ -40,7 +41,7 @@ from distill.sources.run_files import (
     unique_rows,
 )
 from distill.storage.arrays import FlatFile, hash_strings, offsets_of
-from distill.storage.cache import entry, key_of, make_once, source_state
+from distill.storage.cache import entry, key_of, make_once
 from distill.storage.files import (
     BYTE_ORDER_MARK,
     DAMAGE,
