@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader, choose_passages
-from distill.data.tokens import PairTemplate
+from distill.data.pairs import PairTemplate
 from distill.models.parts import load_tokenizer
 from distill.sources.run_files import read_qrels, read_run
 

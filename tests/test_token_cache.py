@@ -13,8 +13,9 @@ import distill.data.lists
 import distill.data.token_store
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
+from distill.data.pairs import PairTemplate
 from distill.data.token_store import open_token_store
-from distill.data.tokens import PairTemplate, TokenStore, token_type
+from distill.data.tokens import TokenStore, token_type
 from distill.errors import InputError
 from distill.sources.texts import iterate_texts
 from distill.storage.arrays import FlatFile

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from distill.data.batch import Batch, make_batch
 from distill.data.lists import TrainingLists, ranks_among
-from distill.data.tokens import PairTemplate
+from distill.data.pairs import PairTemplate
 
 BATCHES_AHEAD = 4  # that each worker prepares
 

@@ -24,12 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.data.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
-from distill.data.tokens import PairTemplate
+from distill.data.batch import Batch, copy_to, make_batch
+from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models.opening import HEAD_FILE, LENGTHS_FILE, open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
+from distill.models.padded import PaddedChunk, pad_chunks
 from distill.models.parts import explained, load_tokenizer, longest_input
 
 log = logging.getLogger(__name__)

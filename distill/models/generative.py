@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.data.tokens import PairTemplate
+from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.parts import (
     COPY_ANEW,

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.data.batch import PaddedChunk
 from distill.errors import InputError
 from distill.models.opening import ONNX_FILE
+from distill.models.padded import PaddedChunk
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OPSET = 23
