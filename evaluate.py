@@ -26,7 +26,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_evaluate, check_stride, register_schemas, split_suite
+from distill.config.checks import check_evaluate, check_stride
+from distill.config.composition import register_schemas
+from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
 from distill.jobs import open_run, run_job
 

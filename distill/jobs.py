@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import command_overrides, run_directory
+from distill.config.composition import command_overrides, run_directory
 from distill.config.overrides import as_literal, as_override
 from distill.config.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
 from distill.errors import InputError, exit_on_bad_input

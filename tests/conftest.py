@@ -42,7 +42,7 @@ def compose_config(name: str, *overrides: str):
     """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
     from hydra import compose, initialize_config_dir  # here: tests/gpu runs where there is no Hydra
 
-    from distill.config.checks import register_schemas
+    from distill.config.composition import register_schemas
 
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from distill.commands.annotate import annotate
-from distill.config.checks import make_directory
+from distill.config.composition import make_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import changes, command_of, refused, resumed_config
 from distill.errors import InputError

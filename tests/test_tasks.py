@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from test_evaluate import run_evaluate
 from test_train import run_train
 
-from distill.config.checks import split_suite
+from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
 from distill.evaluation.rerank import Reranker, window_starts
 from distill.evaluation.tasks import measure, measure_together, read_task, read_tasks, suite_metrics

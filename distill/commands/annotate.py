@@ -20,7 +20,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT, check_annotate, register_schemas, run_directory
+from distill.config.checks import check_annotate
+from distill.config.composition import ROOT, register_schemas, run_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import resumed_config
 from distill.errors import InputError, exit_on_bad_input

@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT, check_retrieve, register_schemas
+from distill.config.checks import check_retrieve
+from distill.config.composition import ROOT, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("retrieve")

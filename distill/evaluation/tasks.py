@@ -18,7 +18,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.config.checks import BM25_DEPTH, split_suite, task_depth
+from distill.config.suites import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
 from distill.evaluation.measures import PerQuery, measure, parse_measures, try_measures
 from distill.sources.fields import Fields

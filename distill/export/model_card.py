@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT
+from distill.config.composition import ROOT
 from distill.sources.locate import is_path, is_remote
 
 CITED = """\

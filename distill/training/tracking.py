@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import chosen_experiment
+from distill.config.composition import chosen_experiment
 from distill.errors import printable
 from distill.storage.files import write_whole
 
