@@ -50,7 +50,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
     """Do what `evaluate` says, in a directory that is this evaluation's own."""
-    from distill.evaluation.measures import parse_measures
+    from distill.config.measures import parse_measures
     from distill.evaluation.tasks import suite_results, task_directory
     from distill.training.tracking import format_results, write_results
 

@@ -59,11 +59,11 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     import torch
     from tqdm import tqdm
 
+    from distill.config.measures import parse_measures
     from distill.data.batch import split_lists
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
     from distill.device import check_implementation, choose_precision
-    from distill.evaluation.measures import parse_measures
     from distill.evaluation.rerank import Reranker
     from distill.evaluation.tasks import (
         measure_rows,

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.config.checks import check_evaluate, check_train
+from distill.config.measures import parse_measures
 from distill.errors import InputError
-from distill.evaluation.measures import measure, parse_measures, trec_order, try_measures
+from distill.evaluation.measures import measure, trec_order, try_measures
 from distill.evaluation.tasks import measure_rows, read_task
 from distill.sources.run_files import RankedList, read_qrels, read_run
 

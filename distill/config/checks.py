@@ -163,7 +163,7 @@ def check_stride(task: DictConfig, key: str, passage_length: int) -> None:
 
 def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
     """Check the depth, the measures' names, and that none looks below a depth that nobody chose; raises InputError."""
-    from distill.evaluation.measures import parse_measures  # here: what has no task does without it
+    from distill.config.measures import parse_measures  # here: what has no task does without it
 
     depth = task.depth
     if not task.measures:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from distill.config.measures import parse_measures
 from distill.config.suites import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
-from distill.evaluation.measures import PerQuery, measure, parse_measures, try_measures
+from distill.evaluation.measures import PerQuery, measure, try_measures
 from distill.sources.fields import Fields
 from distill.sources.locate import is_path, with_local_files
 from distill.sources.run_files import Qrels, Run, read_qrels, read_run, write_run
