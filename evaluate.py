@@ -103,7 +103,7 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
     from distill.device import choose_precision
     from distill.evaluation.rerank import Reranker
     from distill.evaluation.tasks import measure_rows, read_task, write_per_query, write_task
-    from distill.sources.run_files import read_run
+    from distill.sources.runs import read_run
 
     done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
     # With its texts also where it is done: what has none is left out of the first stage

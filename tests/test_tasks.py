@@ -19,7 +19,8 @@ from distill.evaluation.rerank import Reranker, window_starts
 from distill.evaluation.tasks import measure, measure_together, read_task, read_tasks, suite_metrics
 from distill.models.cross_encoder import CrossEncoder
 from distill.retrieval.bm25 import K1, B, bm25_run
-from distill.sources.run_files import read_qrels, read_run
+from distill.sources.qrels import read_qrels
+from distill.sources.runs import read_run
 
 
 def suite_config(tasks: dict, **more):

@@ -42,7 +42,7 @@ def annotate_lists(cfg: DictConfig, directory: Path) -> None:
     from distill.data.lists import choose_queries
     from distill.sources.fields import Fields
     from distill.sources.locate import with_local_files
-    from distill.sources.run_files import read_run
+    from distill.sources.runs import read_run
     from distill.sources.texts import known_queries, read_passages, read_queries
     from distill.teachers.annotation import agreement, lists_to_rank, write_annotation
 

@@ -27,8 +27,9 @@ from distill.errors import InputError
 from distill.sources.fields import Fields, checked_id, read_number
 from distill.sources.locate import source_state
 from distill.sources.permutations import read_permuted_run
-from distill.sources.run_files import LARGE_FILE, RankedList, read_qrels, read_run
-from distill.sources.runs import CachedRun
+from distill.sources.qrels import read_qrels
+from distill.sources.run_files import RankedList
+from distill.sources.runs import LARGE_FILE, CachedRun, read_run
 from distill.sources.texts import log_left_out, read_passages, read_queries
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once

@@ -16,7 +16,8 @@ import sys
 import numpy as np
 
 from distill.errors import InputError
-from distill.sources.run_files import Qrels, RankedList, Run
+from distill.sources.qrels import Qrels
+from distill.sources.run_files import RankedList, Run
 
 PerQuery = dict[str, dict[str, float]]  # query id -> measure -> value
 

@@ -24,7 +24,9 @@ from distill.errors import InputError, Unavailable
 from distill.evaluation.measures import PerQuery, measure, try_measures
 from distill.sources.fields import Fields
 from distill.sources.locate import is_path, with_local_files
-from distill.sources.run_files import Qrels, Run, read_qrels, read_run, write_run
+from distill.sources.qrels import Qrels, read_qrels
+from distill.sources.run_files import Run, write_run
+from distill.sources.runs import read_run
 from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
 from distill.storage.files import write_whole
 
