@@ -27,8 +27,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill.config.checks import check_train, needs_first_stage
+from distill.config.checks import check_train
 from distill.config.composition import command_overrides, refuse_renamed, register_schemas
+from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError, exit_on_bad_input
 from distill.jobs import open_run, resume_command, run_job
 from distill.training.tracking import Tracker, format_results

@@ -51,7 +51,8 @@ def compose_config(name: str, *overrides: str):
 
 def decoded_lists(cfg) -> list:
     """Read the training lists, with the ids of their queries and passages back in place of the rows."""
-    from distill.data.lists import TeacherList, read_lists
+    from distill.data.lists import read_lists
+    from distill.data.teacher_lists import TeacherList
     from distill.models.parts import load_tokenizer
 
     lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distill.data.lists
-from distill.data.lists import choose_queries, ranks_among
+from distill.data.teacher_lists import choose_queries, ranks_among
 from distill.errors import InputError
 from distill.sources.runs import read_run
 

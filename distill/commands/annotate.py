@@ -39,7 +39,7 @@ def annotate(cfg: DictConfig, directory: Path) -> None:
 def annotate_lists(cfg: DictConfig, directory: Path) -> None:
     """Do what `annotate` says, in a directory that is this annotation's own."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.data.lists import choose_queries
+    from distill.data.teacher_lists import choose_queries
     from distill.sources.fields import Fields
     from distill.sources.locate import with_local_files
     from distill.sources.runs import read_run

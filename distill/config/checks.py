@@ -177,14 +177,6 @@ def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> 
             )
 
 
-def needs_first_stage(cfg: DictConfig) -> bool:
-    """Whether the training lists depend on teacher.first_stage: it is large, and need not be read for nothing."""
-    depth, teacher = cfg.data.depth, cfg.teacher
-    if cfg.loss.target == "label" or teacher.format == "permutations":
-        return True
-    return depth is not None and (teacher.depth is None or depth < teacher.depth)
-
-
 def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
     """Keys that no schema has; Hydra lets `+key=value` add them, but nothing would read them."""
     schema = OmegaConf.get_type(node)

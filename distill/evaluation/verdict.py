@@ -18,7 +18,7 @@ from statistics import fmean
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.config.checks import needs_first_stage
+from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.evaluation.significance import ALPHA, compare
 from distill.sources.download import local_file
