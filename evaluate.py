@@ -51,8 +51,8 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
     """Do what `evaluate` says, in a directory that is this evaluation's own."""
     from distill.config.measures import parse_measures
-    from distill.evaluation.tasks import suite_results, task_directory
-    from distill.training.tracking import format_results, write_results
+    from distill.evaluation.averages import suite_results
+    from distill.evaluation.results import format_results, task_directory, write_results
 
     model = load_model(cfg, ranks) if cfg.model is not None else None
     parts, results, missing = split_suite(cfg.task), {}, {}
@@ -101,8 +101,10 @@ def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ran
     What a stopped evaluation has re-ranked is not re-ranked again.
     """
     from distill.device import choose_precision
+    from distill.evaluation.averages import measure_rows
     from distill.evaluation.rerank import Reranker
-    from distill.evaluation.tasks import measure_rows, read_task, write_per_query, write_task
+    from distill.evaluation.results import write_per_query, write_task
+    from distill.evaluation.tasks import read_task
     from distill.sources.runs import read_run
 
     done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]

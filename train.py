@@ -31,8 +31,9 @@ from distill.config.checks import check_train
 from distill.config.composition import command_overrides, refuse_renamed, register_schemas
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError, exit_on_bad_input
+from distill.evaluation.results import format_results
 from distill.jobs import open_run, resume_command, run_job
-from distill.training.tracking import Tracker, format_results
+from distill.training.tracking import Tracker
 
 log = logging.getLogger("train")
 
@@ -65,16 +66,10 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
     from distill.device import check_implementation, choose_precision
+    from distill.evaluation.averages import measure_rows, measure_together, suite_results
     from distill.evaluation.rerank import Reranker
-    from distill.evaluation.tasks import (
-        measure_rows,
-        measure_together,
-        read_tasks,
-        suite_results,
-        task_directory,
-        write_task,
-    )
-    from distill.evaluation.verdict import agreement_results, log_verdict, measure_agreement
+    from distill.evaluation.results import task_directory, write_task
+    from distill.evaluation.tasks import read_tasks
     from distill.export.model_card import write_card
     from distill.interrupt import StopRequest
     from distill.losses import LOSSES, TERMS
@@ -93,6 +88,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     )
     from distill.training.flops import FlopCounter, peak_flops
     from distill.training.optim import make_optimizer, set_lr, warn_of_warmup
+    from distill.training.verdict import agreement_results, log_verdict, measure_agreement
 
     started = time.perf_counter()
     device = ranks.device

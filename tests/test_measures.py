@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from distill.config.checks import check_evaluate, check_train
 from distill.config.measures import parse_measures
 from distill.errors import InputError
+from distill.evaluation.averages import measure_rows
 from distill.evaluation.measures import measure, trec_order, try_measures
-from distill.evaluation.tasks import measure_rows, read_task
+from distill.evaluation.tasks import read_task
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run

@@ -442,7 +442,7 @@ def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_o
     patch = (
         "import distill.evaluation.tasks\n"
         f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.evaluation.tasks.measure_rows = stopped"
+        "distill.evaluation.averages.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
     run = run_patched(patch, "train.py", *arguments)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distill.errors import InputError
+from distill.evaluation.results import write_task
 from distill.evaluation.significance import (
     Comparison,
     bonferroni,
@@ -21,7 +22,6 @@ from distill.evaluation.significance import (
     nemenyi,
     read_per_query,
 )
-from distill.evaluation.tasks import write_task
 from distill.sources.run_files import RankedList
 
 ABS = 1e-9  # against formulas in plain Python

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distill.errors import InputError
+from distill.evaluation.results import ROWS
 from distill.evaluation.significance import Comparison, compare, read_per_query
 from distill.report.rows import Row
 from distill.report.runs import Run
-from distill.training.tracking import ROWS
 
 REFERENCES = ("first_stage", "teacher")  # measured beside the model, on top of the table
 

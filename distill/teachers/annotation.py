@@ -7,13 +7,13 @@ import numpy as np
 from omegaconf import DictConfig
 
 from distill.errors import InputError
+from distill.evaluation.results import write_results
 from distill.evaluation.tasks import measure, parse_measures
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList, Run, write_run
 from distill.sources.runs import read_run
 from distill.sources.texts import Texts, check_passages, drop_empty, log_left_out
 from distill.storage.files import write_whole
-from distill.training.tracking import write_results
 
 
 def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:

@@ -109,7 +109,7 @@ def judge_suite(cfg: DictConfig, measured: dict[str, dict]) -> tuple[str, bool]:
 
 def judge_validation(cfg: DictConfig, results: dict[str, float], tasks: list) -> tuple[str, bool]:
     """Return how the student ranks beside the first stage of the validation queries, and whether that is better."""
-    from distill.evaluation.tasks import measure_together
+    from distill.evaluation.averages import measure_together
 
     name, first = next(iter(measure_together(tasks, [task.run for task in tasks]).items()))
     student = results[f"val/{name}"]
