@@ -31,8 +31,6 @@ from distill.config.schema import (
 from distill.errors import InputError, exit_on_bad_input
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 
 

@@ -12,14 +12,8 @@ from omegaconf import MISSING
 from distill.config.rules import above, at_least, auto_or_at_least, between, choice, each, must
 
 LAYOUTS = ("auto", "packed", "padded")
-
-
 PRECISIONS = ("float32", "bfloat16", "auto")
-
-
 TWO_PASSAGES = "a list needs two passages to be ranked"
-
-
 SOME_FIELD = ("name at least one field", bool)
 
 

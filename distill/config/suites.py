@@ -7,8 +7,6 @@ for task in split_suite(cfg.task):                # a task that is no suite is i
 from omegaconf import DictConfig, OmegaConf
 
 RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
-
-
 BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
 
 

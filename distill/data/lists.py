@@ -33,7 +33,6 @@ from distill.storage.files import find_line
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the files of cached lists: those of another format are made anew
-MAX_IN_MEMORY = 250_000  # lines of all lists: of more, the whole collection is tokenised on disk, once
 BLOCK = 1_000  # lists that are joined to the token stores at once
 ARRAYS = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32, "targets": np.float32}
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.data.lists import MAX_IN_MEMORY
 from distill.errors import InputError
 from distill.sources.fields import checked_id, read_number
 from distill.sources.permutations import read_permuted_run
@@ -24,8 +23,8 @@ from distill.storage.files import as_text, find_line, numbered_lines
 
 log = logging.getLogger(__name__)
 
-
 TRIPLE = "score+ score− query_id doc_id+ doc_id−"
+MAX_IN_MEMORY = 250_000  # lines of all lists: of more, the whole collection is tokenised on disk, once
 
 
 @dataclass

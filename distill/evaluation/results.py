@@ -15,6 +15,13 @@ from distill.evaluation.measures import PerQuery
 from distill.sources.run_files import Run, write_run
 from distill.storage.files import write_whole
 
+ROWS = {  # prefix of a metric's name -> row of the table
+    "first_stage": "first stage",
+    "teacher": "teacher",
+    "untrained": "student before training",
+    "test": "student",
+}
+
 
 def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
     """Write run.txt (TREC) and then per_query.csv."""
@@ -39,14 +46,6 @@ def write_per_query(directory: Path, per_query: PerQuery) -> None:
 def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
     """Return where the files of a task stand: of a suite's tasks, each has its own directory."""
     return directory / "tasks" / name if cfg.tasks else directory
-
-
-ROWS = {  # prefix of a metric's name -> row of the table
-    "first_stage": "first stage",
-    "teacher": "teacher",
-    "untrained": "student before training",
-    "test": "student",
-}
 
 
 def write_results(path: Path, results: dict[str, float]) -> None:

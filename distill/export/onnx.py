@@ -26,14 +26,8 @@ from distill.models.padded import PaddedChunk
 from distill.models.saved import ONNX_FILE
 
 OPSET = 23
-
-
 OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
-
-
 QUANTISED = ["MatMul", "Gather"]  # not Attention, whose queries, keys and values stay float32
-
-
 TOLERANCE = 1e-4  # between the scores of the graph and of the model, relative and absolute
 
 

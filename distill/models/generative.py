@@ -32,6 +32,10 @@ from distill.models.parts import (
     read_object,
 )
 
+T5_PROMPTS = ("monot5", "rankt5")
+T5_LENGTH = 512  # tokens of a pair, where its tokenizer does not say
+PROBES = [("who is it?", "It is 5."), ("10 mm", '"quoted" words'), ("bees find home", "(bees) steer")]
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -56,9 +60,6 @@ PROMPTS = {
         "no",
     ),
 }
-T5_PROMPTS = ("monot5", "rankt5")
-T5_LENGTH = 512  # tokens of a pair, where its tokenizer does not say
-PROBES = [("who is it?", "It is 5."), ("10 mm", '"quoted" words'), ("bees find home", "(bees) steer")]
 
 
 def is_generative(architecture: str) -> bool:

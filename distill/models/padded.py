@@ -13,8 +13,6 @@ from torch import Tensor
 from distill.data.batch import Batch, copy_to
 
 MIN_CHUNK_TOKENS = 2048  # smaller chunks no longer fill the machine, so padding is the lesser waste
-
-
 MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair: at most 20% padding
 
 

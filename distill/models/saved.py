@@ -7,14 +7,8 @@ from pathlib import Path
 from distill.errors import InputError
 
 LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
-
-
 HEAD_FILE = "2_Dense/model.safetensors"
-
-
 ONNX_FILE = "onnx/model.onnx"
-
-
 MODULES = [  # sentence-transformers reads these names and classes
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),

@@ -15,6 +15,7 @@ from distill.sources.download import local_file
 from distill.storage.cache import file_state
 
 SCHEMES = ("https://", "http://", "hf://")
+FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 
 
 def is_remote(source: str | None) -> bool:
@@ -35,9 +36,6 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfi
             if isinstance(value, str) and is_remote(value):
                 node[key] = local_file(value)
     return cfg
-
-
-FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 
 
 def is_path(source: str) -> bool:

@@ -13,15 +13,11 @@ from distill.sources.locate import ir_datasets_records
 from distill.storage.files import as_text, form_of, numbered_lines, numbered_rows
 
 QRELS_COLUMNS = "query_id iteration doc_id grade"
-
-
 QRELS_HEADER = (  # BEIR's `query-id corpus-id score`, and how others spell it
     ("query_id", "qid", "topic_id"),
     ("corpus_id", "doc_id", "docid", "docno", "pid", "passage_id"),
     ("score", "relevance", "rel", "label", "grade"),
 )
-
-
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> grade; a grade below 1 means not relevant
 
 

@@ -1,6 +1,6 @@
 """The lines of a run as tables, a block at a time, so that memory does not grow with the file.
 
-A block of a TREC file is read by pyarrow where it is so plain that its reader and ours cannot differ, else line by line.
+A block of a TREC file is read by pyarrow where it is so plain that the two readers cannot differ, else line by line.
 """
 
 import collections
@@ -16,13 +16,13 @@ import pyarrow.csv
 
 from distill.errors import InputError
 from distill.sources.fields import MAX_ID, NOT_IN_ID, checked_id, read_number
-from distill.sources.inline import is_inline_file
+from distill.sources.inline import inline_run_rows, is_inline_file
 from distill.sources.run_files import RUN_COLUMNS, RunRow, parse_run_line
-from distill.sources.runs import run_rows
 from distill.storage.files import (
     BYTE_ORDER_MARK,
     DAMAGE,
     form_of,
+    numbered_rows,
     open_bytes,
     open_parquet,
     parquet_batches,
@@ -30,32 +30,20 @@ from distill.storage.files import (
 )
 
 BLOCK_BYTES = 2**24  # of text that is parsed at once
-
-
 CSV_BYTES = 2**22  # of a block that one thread parses
-
-
 BLOCK_ROWS = 500_000
-
-
 COLUMNS = RUN_COLUMNS.split()
-
-
 WANTED = {"query_id": pa.large_string(), "doc_id": pa.large_string(), "score": pa.float64(), "rank": pa.float64()}
-
-
 PARQUET_NAMES = {  # of columns, and what else they are called
     "query_id": ("query_id", "query-id", "qid"),
     "doc_id": ("doc_id", "corpus-id", "docno", "pid", "docid"),
     "rank": ("rank",),
     "score": ("score",),
 }
-
-
 PLAIN = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)) + b"\n"  # what a plain block holds beside its delimiter
 
 
-def _blocks(source: str) -> Iterator[pa.Table]:
+def run_blocks(source: str) -> Iterator[pa.Table]:
     """Yield the wanted columns of a run file, a block at a time; raises InputError for a bad line."""
     form = form_of(source)
     if form == "parquet" and not is_inline_file(source):
@@ -64,7 +52,7 @@ def _blocks(source: str) -> Iterator[pa.Table]:
         for number, block, table in _read_ahead(_byte_blocks(source)):
             yield _table(_parsed_lines(source, number, block)) if table is None else table
     else:
-        rows = (row[1:] for row in run_rows(source))
+        rows = (row[1:] for row in inline_run_rows(numbered_rows(source, form)))
         while chunk := list(itertools.islice(rows, BLOCK_ROWS)):
             yield _table(chunk)
 

@@ -30,7 +30,7 @@ from distill.sources.fields import checked_id, read_number
 from distill.sources.inline import inline_run_rows, is_inline_file
 from distill.sources.locate import ir_datasets_records, source_state
 from distill.sources.run_files import RUN_COLUMNS, RankedList, Run, RunRow, average_ranks, parse_run_line, unique_rows
-from distill.sources.run_tables import BLOCK_ROWS, WANTED, _blocks
+from distill.sources.run_tables import BLOCK_ROWS, WANTED, run_blocks
 from distill.storage.arrays import FlatFile, hash_strings, offsets_of
 from distill.storage.cache import entry, key_of, make_once
 from distill.storage.files import (
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the files: a cached run of another format is made anew
 ARRAYS = {"scores": np.float64, "ranks": np.float64, "ids": np.uint8, "id_offsets": np.int64, "starts": np.int64}
+LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
+PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 
 
 class CachedRun(Mapping[str, RankedList]):
@@ -92,7 +94,7 @@ def open_run(source: str) -> CachedRun:
 def _write(directory: Path, source: str) -> None:
     log.info("%s: is read into %s, once", source, directory.parent)
     try:
-        query_ids, num_reordered = _write_columns(directory, _blocks(source), source)
+        query_ids, num_reordered = _write_columns(directory, run_blocks(source), source)
         if len(set(query_ids)) < len(query_ids):
             apart = directory / "apart"
             shutil.rmtree(apart, ignore_errors=True)
@@ -197,12 +199,6 @@ def _append(table: pa.Table, starts: np.ndarray, files: dict, query_ids: list, c
     counts += sizes.tolist()
     falls = np.flatnonzero((np.diff(ranks) < 0) & (np.diff(query) == 0))
     return len(np.unique(query[falls]))
-
-
-LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
-
-
-PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 
 
 def read_run(source: str) -> Run:
