@@ -11,7 +11,6 @@ import contextlib
 import inspect
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from io import IOBase
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -32,7 +31,7 @@ from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
 from distill.models.parts import explained, load_tokenizer, longest_input
-from distill.models.saved import HEAD_FILE, LENGTHS_FILE, MODULES, download, find_head, write_json
+from distill.models.saved import download, find_head, write_model
 
 log = logging.getLogger(__name__)
 
@@ -301,58 +300,7 @@ class CrossEncoder(nn.Module):
         It is written beside the target and then renamed: the directory is either the old model or the new one.
         Raises InputError for a model with layers that this format does not have.
         """
-        if not self.is_plain:
-            raise InputError(f"{directory}: only an encoder with one linear layer, and no activation, can be saved")
-        directory = Path(directory)
-        new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.backbone.save_pretrained(new)
-        self.tokenizer.model_max_length = self.max_length  # where sentence-transformers truncates a pair
-        self.tokenizer.save_pretrained(new)
-        write_json(new / LENGTHS_FILE, self.lengths)
-        self._write_sentence_transformers_files(new)
-        if directory.exists():
-            os.rename(directory, old)
-        os.rename(new, directory)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _write_sentence_transformers_files(self, directory: Path) -> None:
-        hidden_size = self.head.in_features
-        identity = "torch.nn.modules.linear.Identity"
-        modules = [
-            {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
-        ]
-        write_json(directory / "modules.json", modules)
-        write_json(
-            directory / "config_sentence_transformers.json",
-            {"activation_fn": identity, "model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None},
-        )
-        write_json(
-            directory / "sentence_bert_config.json",
-            {
-                "transformer_task": "feature-extraction",
-                "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-                "module_output_name": "token_embeddings",
-            },
-        )
-        write_json(
-            directory / "1_Pooling" / "config.json",
-            {"embedding_dimension": hidden_size, "pooling_mode": self.pooling, "include_prompt": True},
-        )
-        write_json(
-            directory / "2_Dense" / "config.json",
-            {
-                "in_features": hidden_size,
-                "out_features": 1,
-                "bias": True,
-                "activation_function": identity,
-                "module_input_name": "sentence_embedding",
-                "module_output_name": "scores",
-            },
-        )
-        head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
-        save_file(head, directory / HEAD_FILE)
+        write_model(self, Path(directory))
 
 
 def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
