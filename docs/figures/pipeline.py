@@ -69,10 +69,14 @@ def draw(theme: Theme) -> str:
         parts.append(arrow(f"M{start + 5} {y} H{start + GAP - 7}", theme.muted, "head"))
     parts += draw_serving(theme)
     heads = "".join(arrow_head(name, colour) for name, colour in (("head", theme.muted), ("served", theme.accent)))
-    label = "Corpus, first stage, teacher and student: the student learns the teacher's order of the first stage's passages"
+    label = (
+        "Corpus, first stage, teacher and student: the student learns the teacher's order of the first stage's passages"
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" aria-label="{label}" font-family="{FONT}">\n<defs>{heads}</defs>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'role="img" aria-label="{label}" font-family="{FONT}">\n<defs>{heads}</defs>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
 
 
