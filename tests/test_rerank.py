@@ -7,10 +7,12 @@ import pytest
 import torch
 from conftest import compose_config
 
+from distill.config.measures import parse_measures
 from distill.errors import InputError
 from distill.evaluation.averages import measure_rows
+from distill.evaluation.measures import measure
 from distill.evaluation.rerank import Reranker, window_starts
-from distill.evaluation.tasks import measure, parse_measures, read_task
+from distill.evaluation.tasks import read_task
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run

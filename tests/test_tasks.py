@@ -16,8 +16,9 @@ from test_train import run_train
 from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
 from distill.evaluation.averages import measure_together, suite_metrics
+from distill.evaluation.measures import measure
 from distill.evaluation.rerank import Reranker, window_starts
-from distill.evaluation.tasks import measure, read_task, read_tasks
+from distill.evaluation.tasks import read_task, read_tasks
 from distill.models.cross_encoder import CrossEncoder
 from distill.retrieval.bm25 import K1, B, bm25_run
 from distill.sources.qrels import read_qrels
