@@ -53,7 +53,7 @@ def test_a_difference_that_chance_explains_is_no_better():
     # Differences of mean 0.05 and deviation 0.1915: t = 0.522 with 3 degrees of freedom
     assert line == (
         "the student ranks no better than the first stage on files: nDCG@10 0.3000 against 0.2500 (4 queries, "
-        "p = 0.64); the teacher does not rank better either: 0.2250"
+        "not significant: p = 0.64); the teacher does not rank better either: 0.2250"
     )
     assert not better
 
