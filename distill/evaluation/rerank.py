@@ -1,7 +1,7 @@
 """Re-rank a run with a cross-encoder.
 
 task = read_task(cfg.task)
-student_run = Reranker(task, model).rerank(model, max_tokens=16384)
+student_run = TaskReranker(task, model).rerank(model, max_tokens=16384)
 """
 
 import math
@@ -23,7 +23,7 @@ FEW_PAIRS = 2000  # are re-ranked without a word
 PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory
 
 
-class Reranker:
+class TaskReranker:
     """Re-ranks one task's run, any number of times; its texts are tokenised once."""
 
     def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False, ranks: Ranks | None = None):
