@@ -60,7 +60,7 @@ def test_own_corpus_says_what_is_missing(own_corpus):
 
 
 def test_the_sample_goes_all_the_way(tmp_path):
-    few = "task.untrained=false train.validate_every=1000 task.depth=10"
+    few = "task.untrained=false validation.depth=10 task.depth=10"
     settings = {"LOSSES": "ranknet,adrmse", "SEEDS": "0", "STEPS": "2", "TRAIN": few, "OUT": str(tmp_path / "out")}
     run_recipe("sample.sh", **settings, DISTILL_CACHE=str(tmp_path / "cache"))
     page = (tmp_path / "out" / "report" / "index.html").read_text()
