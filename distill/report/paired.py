@@ -1,0 +1,128 @@
+"""Paired tests of rows over queries, and whether seeds vary more than rows differ.
+
+mark_significance(table, rows, baseline=rows[0], correction="holm", alpha=0.05)
+table.notes += note_seeds(table, "loss=ranknet")
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+from distill.errors import InputError
+from distill.evaluation.significance import compare, read_per_query
+from distill.report.rows import Row
+from distill.report.runs import RunRecord
+from distill.report.table import Table, TableRow, digits, lower_is_better
+
+MAX_NAMED = 4  # rows that a note names
+
+
+def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correction: str, alpha: float) -> None:
+    """Test each row against the baseline, column by column; the correction is for the rows of one column.
+
+    A query's value is its mean over the row's seeds. Raises InputError where the baseline has no values per query.
+    """
+    by_name = {row.name: row for row in rows}
+    untested: dict[str, None] = {}
+    without: list[str] = []
+    if not any(per_query(baseline, column) for column in table.columns):
+        raise InputError(
+            f"baseline={baseline.name}: no per_query.csv with these metrics in {baseline.runs[0].directory}: a paired "
+            "test needs the values per query: evaluate it again"
+        )
+    for column in table.columns:
+        reference = per_query(baseline, column)
+        if not reference:  # a mean over tasks, say
+            without.append(column)
+            continue
+        others = {}
+        for line in table.kind("ours"):
+            values = per_query(by_name[line.name], column)
+            if line.name == baseline.name or column not in line.cells:
+                continue
+            if values.keys() == reference.keys():
+                others[line.name] = values
+            else:
+                untested[line.name] = None
+        for test in compare(reference, others) if others else []:
+            cell = next(line.cells[column] for line in table.kind("ours") if line.name == test.name)
+            cell.test = test
+            cell.significant = (test.p_holm if correction == "holm" else test.p_bonferroni) < alpha
+    table.notes.append(
+        f"† p < {alpha:g} against {baseline.name}: paired two-sided t-test over queries (a query's values averaged "
+        f"over seeds), {correction.capitalize()}'s correction for the other rows of a column."
+    )
+    if without:
+        table.notes.append(f"Not tested, for want of the baseline's values per query: {'; '.join(without)}.")
+    if untested:
+        table.notes.append(
+            f"Not tested in every column, for want of values on the same queries: {'; '.join(untested)}."
+        )
+
+
+def per_query(row: Row, column: str) -> dict[str, float]:
+    """Return a metric's value for each query, averaged over the row's runs; empty where a seed has none."""
+    kind, _, rest = column.partition("/")
+    task, _, measure = rest.rpartition("/")
+    runs = [run for run in row.runs if column in run.results]
+    found = [(run, _per_query_file(run, task).get(measure, {})) for run in runs] if kind == "test" else []
+    values = [one for _, one in found if one]
+    seeds = {run.config.get("seed") for run, one in found if one}
+    if not values or seeds != set(row.by_seed(column)) or any(one.keys() != values[0].keys() for one in values):
+        return {}
+    return {query_id: math.fsum(one[query_id] for one in values) / len(values) for query_id in values[0]}
+
+
+def _per_query_file(run: RunRecord, task: str) -> dict[str, dict[str, float]]:
+    """Values per query of one task: in the task's own folder, or in the run's where it has one task."""
+    path = run.directory / "tasks" / task / "per_query.csv"
+    tasks = {name.split("/", 1)[1].rpartition("/")[0] for name in run.results if name.startswith("test/")}
+    if not path.is_file() and len(tasks) == 1:
+        path = run.directory / "per_query.csv"
+    return _read_once(str(path)) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=512)
+def _read_once(path: str) -> dict[str, dict[str, float]]:
+    return read_per_query(path)
+
+
+def note_seeds(table: Table, baseline: str | None) -> list[str]:
+    """Return a note for each column in which seeds vary more than rows differ from the baseline, or from the best.
+
+    Seeds vary more where the larger of the two rows' standard deviations exceeds the difference of their means.
+    """
+    notes = []
+    for column, header in zip(table.columns, table.headers(), strict=True):
+        rows = [row for row in table.kind("ours") if column in row.cells]
+        compared = next((row for row in rows if row.name == baseline), None) if baseline else _best(rows, column)
+        if compared is None:
+            continue
+        close = [row for row in rows if row is not compared and _within_seeds(row, compared, column)]
+        if close:
+            named = [_beside(row, compared, column, digits(table, column)) for row in close[:MAX_NAMED]]
+            more = f"; and {len(close) - MAX_NAMED} more" if len(close) > MAX_NAMED else ""
+            whose = "the baseline" if baseline else "the best row"
+            notes.append(
+                f"{header}: seeds vary more than these rows differ from {whose}, {compared.name}: "
+                f"{'; '.join(named)}{more}. Take more seeds before you rank them."
+            )
+    return notes
+
+
+def _best(rows: Sequence[TableRow], column: str) -> TableRow | None:
+    choose = min if lower_is_better(column) else max
+    return choose(rows, key=lambda row: row.cells[column].mean, default=None)
+
+
+def _within_seeds(row: TableRow, compared: TableRow, column: str) -> bool:
+    return abs(row.cells[column].mean - compared.cells[column].mean) < _deviation(row, compared, column)
+
+
+def _deviation(row: TableRow, compared: TableRow, column: str) -> float:
+    return max(one.cells[column].std or 0.0 for one in (row, compared))
+
+
+def _beside(row: TableRow, compared: TableRow, column: str, num_digits: int) -> str:
+    difference, deviation = row.cells[column].mean - compared.cells[column].mean, _deviation(row, compared, column)
+    return f"{row.name} ({difference:+.{num_digits}f}, standard deviation {deviation:.{num_digits}f})"
