@@ -21,7 +21,8 @@ from distill.report.markup import escape_latex, to_latex, to_markdown
 from distill.report.published import read_published
 from distill.report.rows import make_rows
 from distill.report.runs import read_history, read_runs
-from distill.report.table import choose_columns, make_table, per_query
+from distill.report.paired import per_query
+from distill.report.table import choose_columns, make_table
 
 DL19 = "test/trec-dl-2019-bm25/nDCG@10"
 VOID = {"meta", "br", "hr", "img", "input", "link"}

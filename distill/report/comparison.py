@@ -14,7 +14,7 @@ import numpy as np
 
 from distill.errors import InputError
 from distill.evaluation.significance import MIN_CELLS, PairedTest, adjust, compare, friedman, nemenyi, wilcoxon
-from distill.report.labels import Labels, option_key
+from distill.report.labels import Labels, option_key, shown_key
 from distill.report.markup import markdown_line
 from distill.report.paired import per_query
 from distill.report.rows import Row, follows, varying_keys
@@ -67,7 +67,7 @@ def find_key(key: str, rows: Sequence[Row]) -> str:
 
 def _known(rows: Sequence[Row]) -> str:
     varying = varying_keys([row.config for row in rows])
-    return f"those that vary: {', '.join(varying)}" if varying else "no key varies between them"
+    return f"those that vary: {', '.join(map(shown_key, varying))}" if varying else "no key varies between them"
 
 
 def compare_key(
@@ -80,12 +80,12 @@ def compare_key(
     rows = [row for row in rows if key in row.config and any(row.by_seed(column) for column in columns)]
     treatments = list(dict.fromkeys(labels.treatment(row.config, key) for row in rows))
     if len(treatments) < 2:
-        raise InputError(f"compare={key}: does not vary between these rows; {_known(rows)}")
+        raise InputError(f"compare={shown_key(key)}: does not vary between these rows; {_known(rows)}")
     cells = _cells(key, rows, columns, labels)
     complete = [cell for cell in cells if len(cell.rows) == len(treatments)]
     left_out = len(cells) - len(complete)
     compare_values = _compare_two if len(treatments) == 2 else _compare_many
-    return compare_values(key, treatments, complete, left_out, correction)
+    return compare_values(shown_key(key), treatments, complete, left_out, correction)
 
 
 def _cells(key: str, rows: Sequence[Row], columns: Sequence[str], labels: Labels) -> list[Cell]:
@@ -102,7 +102,7 @@ def _cells(key: str, rows: Sequence[Row], columns: Sequence[str], labels: Labels
         place = labels.describe(row.config, kept[1:])
         for column in columns:
             if row.by_seed(column):
-                name = ", ".join(filter(None, [place, column]))
+                name = ", ".join(filter(None, [place, column.removeprefix("test/")]))
                 cells.setdefault(name, Cell(name, column, {})).rows[labels.treatment(row.config, key)] = row
     return list(cells.values())
 
@@ -128,9 +128,11 @@ def _compare_two(key: str, treatments: list[str], cells: list[Cell], left_out: i
         f"t-tests over queries (a query's values averaged over seeds), {correction.capitalize()}'s correction for the "
         "cells."
     ]
-    if len(cells) >= MIN_CELLS:
-        p = wilcoxon([line[3] for line in lines])
-        parts.append(f"Wilcoxon's signed-rank test over the cells: p = {p:.3g}.")
+    # A mean over tasks has no values per query, and is no cell beside those tasks
+    differences = [line[3] for line, test in zip(lines, tests, strict=True) if test or not any(tests)]
+    if len(differences) >= MIN_CELLS:
+        which = f"the {len(differences)} cells with values per query" if any(tests) else "the cells"
+        parts.append(f"Wilcoxon's signed-rank test over {which}: p = {wilcoxon(differences):.3g}.")
     heads = ["cell", first, second, "difference", "queries", "t", "p", f"p, {correction.capitalize()}"]
     formats = ["", ".4f", ".4f", "+.4f", "d", ".2f", ".3g", ".3g"]
     return KeyComparison(key, " ".join(parts), heads, formats, lines)
@@ -149,7 +151,7 @@ def _compare_many(key: str, treatments: list[str], cells: list[Cell], left_out: 
         raise InputError(
             f"compare={key}: {len(treatments)} values ({', '.join(treatments)}) in "
             f"{_count(len(cells), 'complete cell')} of {len(cells) + left_out}: Friedman's test needs two cells that "
-            "have them all: add metrics or runs, or test two rows by baseline="
+            f"have them all: add runs or tasks, or test rows against one, as in baseline={key}={treatments[0]}"
         )
     signs = [-1 if lower_is_better(cell.column) else 1 for cell in cells]
     means = [[sign * cell.mean(name) for name in treatments] for sign, cell in zip(signs, cells, strict=True)]

@@ -7,6 +7,7 @@ phone each row becomes a block of lines, so that no number leaves the screen.
 """
 
 import base64
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,7 +111,7 @@ def to_html(report: Report) -> str:
 
 def breakable(text: str) -> Markup:
     """Let a name break after its punctuation, rather than within a word."""
-    return Markup(re.sub(r"([/=_.,:](?!$))", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"([/=_](?!$))", r"\1<wbr>", str(escape(text))))
 
 
 def results_tables(table: Table) -> list[PageTable]:
@@ -118,17 +119,22 @@ def results_tables(table: Table) -> list[PageTable]:
     heads = table.headers()
     has_seeds = bool(table.kind("ours"))
     tables = []
-    for first in range(0, len(heads), MAX_COLUMNS):
-        columns = table.columns[first : first + MAX_COLUMNS]
+    for part in _parts(len(heads), MAX_COLUMNS):
         lines: list[PageLine] = []
         source = ""
         for row in table.rows:
-            if row.cells.keys() & {*columns}:
+            if row.cells.keys() & {*table.columns[part]}:
                 heading = f"Published: {row.source}" if row.source != source else ""
-                lines.append(_result_line(table, row, columns, has_seeds, heading))
+                lines.append(_result_line(table, row, table.columns[part], has_seeds, heading))
                 source = row.source
-        tables.append(PageTable(["", *heads[first : first + MAX_COLUMNS], *["seeds"] * has_seeds], lines))
+        tables.append(PageTable(["", *heads[part], *["seeds"] * has_seeds], lines))
     return tables
+
+
+def _parts(number: int, most: int) -> list[slice]:
+    """Cut columns into as few parts as fit, all about as wide."""
+    size = math.ceil(number / math.ceil(number / most))
+    return [slice(first, first + size) for first in range(0, number, size)]
 
 
 def _result_line(table: Table, row: TableRow, columns: Sequence[str], has_seeds: bool, heading: str) -> PageLine:
@@ -177,11 +183,11 @@ def _tests(table: Table, correction: str) -> PageTable | None:
 
 
 def _compared(comparison: KeyComparison) -> list[PageTable]:
-    most = MAX_COLUMNS + 2  # its numbers have no deviations
+    heads, printed = comparison.heads, comparison.printed()
     tables = []
-    for first in range(1, len(comparison.heads), most):
-        lines = [PageLine(line[0], [*map(PageCell, line[first : first + most])]) for line in comparison.printed()]
-        tables.append(PageTable([comparison.heads[0], *comparison.heads[first : first + most]], lines))
+    for part in _parts(len(heads) - 1, MAX_COLUMNS + 2):  # its numbers have no deviations
+        lines = [PageLine(line[0], [*map(PageCell, line[1:][part])]) for line in printed]
+        tables.append(PageTable([heads[0], *heads[1:][part]], lines))
     return tables
 
 

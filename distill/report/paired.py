@@ -1,7 +1,7 @@
 """Paired tests of rows over queries, and whether seeds vary more than rows differ.
 
 mark_significance(table, rows, baseline=rows[0], correction="holm", alpha=0.05)
-table.notes += note_seeds(table, "loss=ranknet")
+table.notes += note_seeds(table, baseline="loss=ranknet")
 """
 
 import functools
@@ -88,41 +88,33 @@ def _read_once(path: str) -> dict[str, dict[str, float]]:
 
 
 def note_seeds(table: Table, baseline: str | None) -> list[str]:
-    """Return a note for each column in which seeds vary more than rows differ from the baseline, or from the best.
+    """Return a note that names the rows which differ from the baseline, or from the best row, by less than seeds vary.
 
     Seeds vary more where the larger of the two rows' standard deviations exceeds the difference of their means.
     """
-    notes = []
+    close: dict[tuple[str, str], list[str]] = {}  # row and the one beside it -> columns
     for column, header in zip(table.columns, table.headers(), strict=True):
         rows = [row for row in table.kind("ours") if column in row.cells]
         compared = next((row for row in rows if row.name == baseline), None) if baseline else _best(rows, column)
-        if compared is None:
-            continue
-        close = [row for row in rows if row is not compared and _within_seeds(row, compared, column)]
-        if close:
-            named = [_beside(row, compared, column, digits(table, column)) for row in close[:MAX_NAMED]]
-            more = f"; and {len(close) - MAX_NAMED} more" if len(close) > MAX_NAMED else ""
-            whose = "the baseline" if baseline else "the best row"
-            notes.append(
-                f"{header}: seeds vary more than these rows differ from {whose}, {compared.name}: "
-                f"{'; '.join(named)}{more}. Take more seeds before you rank them."
-            )
-    return notes
+        for row in rows if compared else []:
+            difference = row.cells[column].mean - compared.cells[column].mean
+            deviation = max(one.cells[column].std or 0.0 for one in (row, compared))
+            if row is not compared and abs(difference) < deviation:
+                form = f".{digits(table, column)}f"
+                detail = f"{header}: difference {difference:+{form}}, standard deviation {deviation:{form}}"
+                close.setdefault((row.name, compared.name), []).append(detail)
+    if not close:
+        return []
+    pairs = [f"{row} and {other} ({_first(columns)})" for (row, other), columns in close.items()]
+    more = f"; and {len(pairs) - MAX_NAMED} more pairs" if len(pairs) > MAX_NAMED else ""
+    named = "; ".join(pairs[:MAX_NAMED])
+    return [f"Seeds vary more than these rows differ, so take more seeds before you rank them: {named}{more}."]
+
+
+def _first(details: list[str]) -> str:
+    return details[0] + (f"; and in {len(details) - 1} more columns" if len(details) > 1 else "")
 
 
 def _best(rows: Sequence[TableRow], column: str) -> TableRow | None:
     choose = min if lower_is_better(column) else max
     return choose(rows, key=lambda row: row.cells[column].mean, default=None)
-
-
-def _within_seeds(row: TableRow, compared: TableRow, column: str) -> bool:
-    return abs(row.cells[column].mean - compared.cells[column].mean) < _deviation(row, compared, column)
-
-
-def _deviation(row: TableRow, compared: TableRow, column: str) -> float:
-    return max(one.cells[column].std or 0.0 for one in (row, compared))
-
-
-def _beside(row: TableRow, compared: TableRow, column: str, num_digits: int) -> str:
-    difference, deviation = row.cells[column].mean - compared.cells[column].mean, _deviation(row, compared, column)
-    return f"{row.name} ({difference:+.{num_digits}f}, standard deviation {deviation:.{num_digits}f})"

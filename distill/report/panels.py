@@ -8,11 +8,12 @@ svg = to_inline_svg(draw(panels, narrow=True), "depth-narrow")
 import io
 import math
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
 
 from distill.evaluation.significance import require
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 12
 NARROW = 4.2  # inches: a phone's screen, with text of the page's size
-NAME = 20  # characters of a row's name in a line of the axis
+NAME = 24  # characters of a row's name in a line of the axis
 INK, PAPER = "#333333", "#ffffff"  # in the page they become the colours of its text and ground
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, without yellow, black
 MARKERS, DASHES = "osD^vP", ("-", "--", ":", "-.")
@@ -95,7 +96,7 @@ def _draw_lines(panels: Panels, narrow: bool) -> "Figure":
     num_rows = math.ceil(len(shown) / num_columns)
     names = list(dict.fromkeys(name for _, lines in shown for name in lines))
     width = NARROW if narrow else {1: 6.0, 2: 7.6}.get(num_columns, 3.2 * num_columns)
-    legend = {name: textwrap.fill(name, 44 if narrow else 80) for name in names if name} if len(names) > 1 else {}
+    legend = {name: wrap(name, 44 if narrow else 80) for name in names if name} if len(names) > 1 else {}
     longest = max((len(line) for text in legend.values() for line in text.split("\n")), default=1)
     legend_columns = max(1, min(len(legend), int(width / (0.075 * longest + 0.6))))
     legend_lines = sum(text.count("\n") + 1 for text in legend.values()) / legend_columns
@@ -140,7 +141,7 @@ def _draw_dots(panels: DotPanels, narrow: bool) -> "Figure":
     num_columns = 1 if narrow else min(len(shown), 3)
     num_rows = math.ceil(len(shown) / num_columns)
     names = list(dict.fromkeys(dot.name for _, dots in shown for dot in dots))
-    labels = [textwrap.fill(name, NAME) for name in names]
+    labels = [wrap(name, NAME) for name in names]
     lines = sum(max(1.5, label.count("\n") + 1.3) for label in labels)
     width = NARROW if narrow else {1: 6.0, 2: 8.0}.get(num_columns, 3.2 * num_columns)
     size = (width, (0.16 * lines + 0.8) * num_rows)
@@ -168,6 +169,16 @@ def _draw_dot(axes: "Axes", dot: Dot, y: int) -> None:
         axes.plot(dot.seeds, [y] * len(dot.seeds), linestyle="none", marker="|", color=colour, markersize=7)
     filled = "none" if dot.is_reference else colour
     axes.plot([dot.value], [y], linestyle="none", marker="o", color=colour, markerfacecolor=filled, markersize=6)
+
+
+def wrap(name: str, width: int) -> str:
+    """Break a name into lines of about that width, after spaces, slashes, equals signs and underscores."""
+    lines = [""]
+    for part in re.findall(r"[^ /=_]+[ /=_]*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def line_style(index: int) -> dict[str, Any]:
@@ -209,7 +220,7 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(path.with_name(f"{path.name}.svg"), facecolor=PAPER, metadata=METADATA)
 
 
-def to_inline_svg(figure: "Figure", prefix: str) -> str:
+def to_inline_svg(figure: "Figure", prefix: str) -> Markup:
     """Return a figure as an <svg> element that takes its ink from the page; the prefix keeps its ids its own."""
     file = io.StringIO()
     with _matplotlib().rc_context(STYLE):
@@ -219,4 +230,4 @@ def to_inline_svg(figure: "Figure", prefix: str) -> str:
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="max-width:\2pt"', text, count=1)
-    return text.replace(INK, "currentColor").strip()
+    return Markup(text.replace(INK, "currentColor").strip())
