@@ -92,7 +92,7 @@ def _matplotlib():
 
 def _draw_lines(panels: Panels, narrow: bool) -> "Figure":
     shown = list(panels.points.items())[:MAX_PANELS]
-    num_columns = 1 if narrow else min(len(shown), 3)
+    num_columns = 1 if narrow else num_columns_of(len(shown))
     num_rows = math.ceil(len(shown) / num_columns)
     names = list(dict.fromkeys(name for _, lines in shown for name in lines))
     width = NARROW if narrow else {1: 6.0, 2: 7.6}.get(num_columns, 3.2 * num_columns)
@@ -118,6 +118,11 @@ def _draw_lines(panels: Panels, narrow: bool) -> "Figure":
     return figure
 
 
+def num_columns_of(num_panels: int) -> int:
+    """Return how many panels stand side by side: three, unless two leave no gap."""
+    return 2 if num_panels == 4 else min(num_panels, 3)
+
+
 def _finish_axes(axes: "Axes", title: str, panels: Panels) -> None:
     axes.set_title(title, loc="left", color=INK)
     axes.set_xlabel(panels.x_label)
@@ -138,7 +143,7 @@ def _say_what_is_left_out(figure: "Figure", panels: dict) -> None:
 
 def _draw_dots(panels: DotPanels, narrow: bool) -> "Figure":
     shown = list(panels.dots.items())[:MAX_PANELS]
-    num_columns = 1 if narrow else min(len(shown), 3)
+    num_columns = 1 if narrow else num_columns_of(len(shown))
     num_rows = math.ceil(len(shown) / num_columns)
     names = list(dict.fromkeys(dot.name for _, dots in shown for dot in dots))
     labels = [wrap(name, NAME) for name in names]
