@@ -31,8 +31,8 @@ from benchmarks.generate import passages, qrels_lines, queries, run_lines
 from benchmarks.report import RESULTS, ROOT, environment, save
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
+from distill.data.pairs import PairTemplate
 from distill.data.token_store import open_token_store
-from distill.data.tokens import PairTemplate
 from distill.sources.runs import open_run
 from distill.storage.cache import cache_directory
 

@@ -35,7 +35,7 @@ def main() -> None:
     if name in SCRIPTS:
         import runpy
 
-        from distill.config.checks import ROOT
+        from distill.config.composition import ROOT
 
         script = str(ROOT / f"{name}.py")
         sys.argv = [script, *arguments]

@@ -42,7 +42,7 @@ def compose_config(name: str, *overrides: str):
     """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
     from hydra import compose, initialize_config_dir  # here: tests/gpu runs where there is no Hydra
 
-    from distill.config.checks import register_schemas
+    from distill.config.composition import register_schemas
 
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -51,7 +51,8 @@ def compose_config(name: str, *overrides: str):
 
 def decoded_lists(cfg) -> list:
     """Read the training lists, with the ids of their queries and passages back in place of the rows."""
-    from distill.data.lists import TeacherList, read_lists
+    from distill.data.lists import read_lists
+    from distill.data.teacher_lists import TeacherList
     from distill.models.parts import load_tokenizer
 
     lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))

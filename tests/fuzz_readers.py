@@ -29,8 +29,8 @@ import distill.sources.runs
 from distill.data.tokens import Chunk, Encoder
 from distill.errors import InputError
 from distill.sources.fields import Fields
-from distill.sources.run_files import read_run, write_run
-from distill.sources.runs import open_run
+from distill.sources.run_files import write_run
+from distill.sources.runs import open_run, read_run
 from distill.sources.texts import read_passages, read_queries
 
 BLANKS = ["\xa0", "\u2028", "\x85", "\0", "\r", "\x1c", "\ufeff", "a" * 300, "", " ", "\t"]
@@ -64,8 +64,8 @@ def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) 
 
 def check_run(rng: random.Random, folder: Path) -> str:
     """Compare both readers of a TREC run over plain and packed bytes."""
-    distill.sources.runs.BLOCK_BYTES = rng.choice([1, 7, 50, 200, 2**24])
-    distill.sources.runs.BLOCK_ROWS = rng.choice([1, 3, 500_000])
+    distill.sources.run_tables.BLOCK_BYTES = rng.choice([1, 7, 50, 200, 2**24])
+    distill.sources.run_tables.BLOCK_ROWS = rng.choice([1, 3, 500_000])
     separator = rng.choice([" ", "\t", "  ", " \t", "\xa0"])
     lines = []
     good, odd = rng.random() < 0.5, rng.random() < 0.3
@@ -122,7 +122,7 @@ def outcome(read, path: Path) -> tuple:
 def check_parquet_run(rng: random.Random, folder: Path) -> str:
     """Compare both readers of a parquet run with columns of any type."""
     size = rng.randrange(1, 20)
-    distill.sources.runs.BLOCK_ROWS = rng.choice([1, 3, 500_000])
+    distill.sources.run_tables.BLOCK_ROWS = rng.choice([1, 3, 500_000])
     columns: dict[str, pa.Array] = {}
     for name in rng.sample(["query_id", "qid", "doc_id", "docno", "score", "rank", "other"], rng.randrange(2, 7)):
         usual = IDS[:7] if "id" in name or name == "docno" else [1.5, 2.0, -3.0]

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.permutations import mend_permutation
-from distill.sources.run_files import read_run
+from distill.sources.runs import read_run
 from distill.teachers.engines import Answer, HttpEngine, LocalEngine, _retry_after
 from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal

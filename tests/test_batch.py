@@ -5,9 +5,10 @@ import pytest
 import torch
 from conftest import FAMILIES, make_backbone
 
-from distill.data.batch import PaddedChunk, make_batch, pad_chunks, split_lists
+from distill.data.batch import make_batch, split_lists
 from distill.losses import LOSSES, TERMS
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.padded import PaddedChunk, pad_chunks
 
 
 def random_batch(sizes=(5, 2, 7, 3), longest: int = 20, seed: int = 0, vocabulary: int = 20):

@@ -10,7 +10,8 @@ import requests
 from conftest import as_tuples, compose_config, decoded_lists
 
 from distill.errors import InputError
-from distill.sources.run_files import read_qrels, read_run
+from distill.sources.qrels import read_qrels
+from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 
 

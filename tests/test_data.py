@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader, choose_passages
-from distill.data.tokens import PairTemplate
+from distill.data.pairs import PairTemplate
 from distill.models.parts import load_tokenizer
-from distill.sources.run_files import read_qrels, read_run
+from distill.sources.qrels import read_qrels
+from distill.sources.runs import read_run
 
 
 def loader_of(file_overrides, *more, rank=0, num_ranks=1):

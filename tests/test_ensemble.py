@@ -9,7 +9,8 @@ from conftest import compose_config
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
-from distill.sources.run_files import RankedList, read_run
+from distill.sources.run_files import RankedList
+from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.teachers.annotation import lists_to_rank
 from distill.teachers.ensemble import check_scores, score_lists

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from distill.models.cross_encoder import CrossEncoder
-from distill.sources.run_files import read_run
+from distill.sources.runs import read_run
 
 
 def run_evaluate(directory, *overrides, ranks: int = 1) -> subprocess.CompletedProcess:

@@ -11,8 +11,8 @@ import pytest
 
 from distill.errors import InputError
 from distill.sources.fields import Fields
-from distill.sources.run_files import read_qrels, read_run
-from distill.sources.runs import open_run
+from distill.sources.qrels import read_qrels
+from distill.sources.runs import open_run, read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.storage.files import find_line, form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from distill.data.tokens import longest_first
+from distill.data.pairs import longest_first
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 

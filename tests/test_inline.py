@@ -9,7 +9,8 @@ import distill.sources.run_files
 from distill.config.checks import check_train
 from distill.errors import InputError
 from distill.sources.fields import Fields
-from distill.sources.run_files import read_qrels, read_run
+from distill.sources.qrels import read_qrels
+from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 
 LINES = [

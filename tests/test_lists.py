@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distill.data.lists
-from distill.data.lists import choose_queries, ranks_among
+from distill.data.teacher_lists import choose_queries, ranks_among
 from distill.errors import InputError
-from distill.sources.run_files import read_run
+from distill.sources.runs import read_run
 
 
 def read(file_overrides, *more):

@@ -14,10 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.config.checks import check_evaluate, check_train
+from distill.config.measures import parse_measures
 from distill.errors import InputError
-from distill.evaluation.measures import measure, parse_measures, trec_order, try_measures
-from distill.evaluation.tasks import measure_rows, read_task
-from distill.sources.run_files import RankedList, read_qrels, read_run
+from distill.evaluation.averages import measure_rows
+from distill.evaluation.measures import measure, trec_order, try_measures
+from distill.evaluation.tasks import read_task
+from distill.sources.qrels import read_qrels
+from distill.sources.run_files import RankedList
+from distill.sources.runs import read_run
 
 QRELS = {"q1": {"d1": 1, "d2": 0, "d5": 2}, "q2": {"d1": 0, "d2": 0}, "q3": {"d3": 1}, "q4": {"d3": 3, "d4": -2}}
 BY_NUMBER = {query_id[1:]: grades for query_id, grades in QRELS.items()}  # gdeval.pl wants queries to be numbers

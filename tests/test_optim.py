@@ -3,7 +3,8 @@
 import pytest
 from conftest import compose_config
 
-from distill.config.checks import check_train, refuse_renamed
+from distill.config.checks import check_train
+from distill.config.composition import refuse_renamed
 from distill.errors import InputError
 from distill.training.optim import lr_factor, warmup_steps, warn_of_warmup
 

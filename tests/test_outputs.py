@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from distill.commands.annotate import annotate
-from distill.config.checks import make_directory
+from distill.config.composition import make_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import changes, command_of, refused, resumed_config
 from distill.errors import InputError
 from distill.jobs import open_run, resume_command, state_of
 from distill.models.cross_encoder import CrossEncoder
-from distill.training.checkpoint import load_checkpoint
+from distill.training.checkpoint import joined_overrides, load_checkpoint
 from evaluate import evaluate
-from train import joined_overrides, train
+from train import train
 
 MARKS = st.text(alphabet="ab1e5-/.,=:'\"\\ ${}[]()\n\t~+@%é中?", max_size=12)
 OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")
@@ -442,7 +442,7 @@ def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_o
     patch = (
         "import distill.evaluation.tasks\n"
         f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.evaluation.tasks.measure_rows = stopped"
+        "distill.evaluation.averages.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
     run = run_patched(patch, "train.py", *arguments)

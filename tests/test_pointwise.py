@@ -10,7 +10,7 @@ from conftest import ROOT, WORDS, compose_config, make_language_model
 from test_annotate import Server, overrides_of, run_annotate, serve  # noqa: F401 - serve is a fixture
 
 from distill.errors import InputError
-from distill.sources.run_files import read_run
+from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.teachers.engines import Answer, LocalEngine
 from distill.teachers.journal import Journal

@@ -8,10 +8,12 @@ import torch
 from conftest import compose_config
 
 from distill.errors import InputError
+from distill.evaluation.averages import measure_rows
 from distill.evaluation.rerank import Reranker, window_starts
-from distill.evaluation.tasks import measure, measure_rows, parse_measures, read_task
+from distill.evaluation.tasks import measure, parse_measures, read_task
 from distill.models.cross_encoder import CrossEncoder
-from distill.sources.run_files import RankedList, read_run
+from distill.sources.run_files import RankedList
+from distill.sources.runs import read_run
 from distill.teachers.ensemble import score_lists
 
 

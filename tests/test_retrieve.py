@@ -12,7 +12,7 @@ from distill.errors import InputError
 from distill.jobs import check_output
 from distill.retrieval.bm25 import bm25_run
 from distill.retrieval.encoders import _keep, encoder_run
-from distill.sources.run_files import read_run
+from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 
 

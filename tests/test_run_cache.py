@@ -12,8 +12,7 @@ import distill.sources.run_files
 import distill.sources.runs
 from benchmarks.generate import run_lines
 from distill.errors import InputError
-from distill.sources.run_files import read_run
-from distill.sources.runs import open_run
+from distill.sources.runs import open_run, read_run
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,9 @@ import pytest
 from conftest import ROOT, compose_config
 
 from distill.evaluation.tasks import measure, parse_measures
-from distill.sources.run_files import RankedList, read_qrels, read_run
+from distill.sources.qrels import read_qrels
+from distill.sources.run_files import RankedList
+from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from train import train
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from distill.errors import InputError
+from distill.evaluation.results import write_task
 from distill.evaluation.significance import (
     MIN_CELLS,
     PairedTest,
@@ -22,7 +23,6 @@ from distill.evaluation.significance import (
     read_per_query,
     wilcoxon,
 )
-from distill.evaluation.tasks import write_task
 from distill.report.diagram import draw_critical_difference
 from distill.sources.run_files import RankedList
 

@@ -13,13 +13,15 @@ from omegaconf import OmegaConf
 from test_evaluate import run_evaluate
 from test_train import run_train
 
-from distill.config.checks import split_suite
+from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
+from distill.evaluation.averages import measure_together, suite_metrics
 from distill.evaluation.rerank import Reranker, window_starts
-from distill.evaluation.tasks import measure, measure_together, read_task, read_tasks, suite_metrics
+from distill.evaluation.tasks import measure, read_task, read_tasks
 from distill.models.cross_encoder import CrossEncoder
 from distill.retrieval.bm25 import K1, B, bm25_run
-from distill.sources.run_files import read_qrels, read_run
+from distill.sources.qrels import read_qrels
+from distill.sources.runs import read_run
 
 
 def suite_config(tasks: dict, **more):

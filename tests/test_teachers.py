@@ -8,9 +8,10 @@ import pyarrow.parquet
 import pytest
 from conftest import ROOT, as_tuples, compose_config, decoded_lists
 
-from distill.config.checks import check_train, needs_first_stage
+from distill.config.checks import check_train
+from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
-from distill.sources.download import is_remote, with_local_files
+from distill.sources.locate import is_remote, with_local_files
 from distill.sources.permutations import parse_permutation
 
 TEXTS = {

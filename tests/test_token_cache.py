@@ -13,10 +13,12 @@ import distill.data.lists
 import distill.data.token_store
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
+from distill.data.pairs import PairTemplate
 from distill.data.token_store import open_token_store
-from distill.data.tokens import FlatFile, PairTemplate, TokenStore, token_type
+from distill.data.tokens import TokenStore, token_type
 from distill.errors import InputError
 from distill.sources.texts import iterate_texts
+from distill.storage.arrays import FlatFile
 
 TEXTS = {f"d{n}": " ".join(["bee", "ant", "rails of iron", "snow"][: n % 5]) + f" number {n}" for n in range(60)}
 TEXTS |= {"empty": "", "wide": "Straße 東京 naïve\u00a0café 🐝 x₂"}

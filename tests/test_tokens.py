@@ -6,7 +6,9 @@ import pytest
 from conftest import FAMILIES, make_backbone
 from transformers import AutoTokenizer
 
-from distill.data.tokens import PairTemplate, TokenStore, hash_strings, warn_of_cut_queries
+from distill.data.pairs import PairTemplate
+from distill.data.tokens import TokenStore, warn_of_cut_queries
+from distill.storage.arrays import hash_strings
 
 TEXTS = {"q": "a bee finds its home", "d": "trains follow rails of iron through rain and snow", "e": ""}
 

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import InputError
-from distill.sources.run_files import RankedList, read_qrels, read_run, write_run
+from distill.sources.qrels import read_qrels
+from distill.sources.run_files import RankedList, write_run
+from distill.sources.runs import read_run
 
 
 def write(path, text: str) -> str:

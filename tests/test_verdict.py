@@ -8,7 +8,7 @@ from conftest import compose_config
 from test_train import run_train
 
 from distill.evaluation.tasks import read_tasks
-from distill.evaluation.verdict import (
+from distill.training.verdict import (
     describe_loss,
     judge_agreement,
     judge_suite,

@@ -13,7 +13,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT, register_schemas
+from distill.config.composition import ROOT, register_schemas
 from distill.errors import InputError, exit_on_bad_input
 
 CHOICES = ("loss.name", "data.depth", "data.num_queries", "seed")  # what an ablation varies

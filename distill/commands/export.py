@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT, check_export, register_schemas
+from distill.config.checks import check_export
+from distill.config.composition import ROOT, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("export")

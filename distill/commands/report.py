@@ -21,7 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import ROOT, check_report, command_overrides, register_schemas, run_directory
+from distill.config.checks import check_report
+from distill.config.composition import ROOT, command_overrides, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
 
 if TYPE_CHECKING:

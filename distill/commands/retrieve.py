@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT, check_retrieve, register_schemas
+from distill.config.checks import check_retrieve
+from distill.config.composition import ROOT, register_schemas
 from distill.errors import exit_on_bad_input
 
 log = logging.getLogger("retrieve")
@@ -23,12 +24,13 @@ log = logging.getLogger("retrieve")
 def retrieve(cfg: DictConfig) -> None:
     """Retrieve as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.jobs import check_output, write_whole
+    from distill.jobs import check_output
     from distill.retrieval.bm25 import bm25_run
-    from distill.sources.download import with_local_files
     from distill.sources.fields import Fields
+    from distill.sources.locate import with_local_files
     from distill.sources.run_files import write_run
     from distill.sources.texts import read_queries
+    from distill.storage.files import write_whole
 
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries)

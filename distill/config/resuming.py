@@ -20,8 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config.checks import AnnotateConfig, EvaluateConfig, TrainConfig, check_resume, command_overrides, flatten
+from distill.config.checks import check_resume
+from distill.config.composition import command_overrides, flatten
 from distill.config.overrides import as_literal
+from distill.config.schema import AnnotateConfig, EvaluateConfig, TrainConfig
 from distill.errors import InputError
 
 NAMED = 5  # differences that a message names

@@ -18,8 +18,9 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from distill.data.batch import Batch, make_batch
-from distill.data.lists import TrainingLists, ranks_among
-from distill.data.tokens import PairTemplate
+from distill.data.lists import TrainingLists
+from distill.data.pairs import PairTemplate
+from distill.data.teacher_lists import ranks_among
 
 BATCHES_AHEAD = 4  # that each worker prepares
 

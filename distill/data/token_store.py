@@ -22,22 +22,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.data.tokens import (
-    Chunk,
-    Encoder,
-    FlatFile,
-    TokenStore,
-    chunks_of,
-    look_up_table,
-    offsets_of,
-    portable,
-    token_type,
-)
+from distill.data.tokens import Chunk, Encoder, TokenStore, chunks_of, portable, token_type
 from distill.errors import InputError
 from distill.interrupt import kept_from_children
 from distill.sources.fields import Fields
+from distill.sources.locate import source_state
 from distill.sources.texts import USUAL, iterate_texts, refuse_twice
-from distill.storage.cache import entry, key_of, make_once, remove, source_state
+from distill.storage.arrays import FlatFile, look_up_table, offsets_of
+from distill.storage.cache import entry, key_of, make_once, remove
 
 log = logging.getLogger(__name__)
 

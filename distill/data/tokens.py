@@ -10,20 +10,18 @@ Query and passage are truncated separately, before they are joined. Nothing is t
 
 import itertools
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from distill.errors import InputError
+from distill.progress import silent
 from distill.sources.texts import Texts
+from distill.storage.arrays import hash_strings, look_up_table, offsets_of
 
 log = logging.getLogger(__name__)
 
-HASHED_AT_ONCE = 1_000_000  # ids: bounds the memory that hashing takes
 CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show progress
 
 
@@ -85,32 +83,6 @@ class TokenStore:
         return [self.text_id(row) for row in rows[self.cut[rows] > 0].tolist()]
 
 
-class FlatFile:
-    """A flat array in a file of which slices are read: what was read does not stay in this process's memory."""
-
-    def __init__(self, path: Path, dtype: np.dtype):
-        """Open the file; other processes open it anew."""
-        self.path, self.dtype = path, dtype
-        self.file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self.length = path.stat().st_size // dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        """Return the values from part.start to part.stop."""
-        size = self.dtype.itemsize
-        start, stop = int(part.start), int(part.stop)
-        return np.frombuffer(os.pread(self.file.fileno(), (stop - start) * size, start * size), self.dtype)
-
-    def read(self) -> np.ndarray:
-        """Return all values."""
-        return np.fromfile(self.path, self.dtype)
-
-    def __reduce__(self) -> tuple:
-        return FlatFile, (self.path, self.dtype)
-
-
 class Encoder:
     """Tokenises chunks of texts: the part of a tokenizer that a process of its own needs."""
 
@@ -169,55 +141,6 @@ def chunks_of(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]
         yield chunk
 
 
-def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-
-
-def hash_strings(strings) -> np.ndarray:
-    """Return 64-bit FNV-1a hashes, [n] uint64, of a pyarrow array of large strings.
-
-    One vector operation for each byte of the longest string.
-    """
-    if strings.offset:
-        import pyarrow as pa
-
-        strings = pa.concat_arrays([strings])  # a slice shares the buffers of the whole
-    _, offsets, data = strings.buffers()
-    offsets = np.frombuffer(offsets, np.int64)[: len(strings) + 1] if len(strings) else np.zeros(1, np.int64)
-    return _hash(np.frombuffer(data or b"", np.uint8), offsets)
-
-
-def _hash(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    starts, lengths = offsets[:-1], np.diff(offsets)
-    hashes = np.full(len(starts), 0xCBF29CE484222325, np.uint64)
-    for place in range(int(lengths.max(initial=0))):
-        longer = np.flatnonzero(lengths > place)
-        hashes[longer] = (hashes[longer] ^ data[starts[longer] + place]) * np.uint64(0x100000001B3)
-    return hashes
-
-
-def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of all ids, sorted, and their rows as int32.
-
-    Raises InputError where an id of the source's "queries" or "passages" stands twice.
-    """
-    hashes = np.concatenate(
-        [np.zeros(0, np.uint64)]
-        + [
-            _hash(ids, id_offsets[first : first + HASHED_AT_ONCE + 1])
-            for first in range(0, len(id_offsets) - 1, HASHED_AT_ONCE)
-        ]
-    )
-    rows = np.argsort(hashes, kind="stable").astype(np.int32)
-    hashes = hashes[rows]
-    for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
-        one, other = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
-        if one == other:
-            raise InputError(f"{source}: id {one} appears twice: ids must be unique")
-        raise InputError(f"{source}: ids {one} and {other} have the same 64-bit hash: rename one of them")
-    return hashes, rows
-
-
 def warn_of_cut_queries(cut: list[str], total: int, length: int, where: str) -> None:
     """Warn of the queries, given by their ids, whose ends no score depends on."""
     if cut:
@@ -225,73 +148,3 @@ def warn_of_cut_queries(cut: list[str], total: int, length: int, where: str) -> 
             "%s: %d of %d queries are longer than model.query_length=%d tokens: their ends are not read (first: %s)",
             *(where, len(cut), total, length, cut[0]),
         )
-
-
-@dataclass
-class PairTemplate:
-    """The special tokens that a tokeniser puts around a pair: `prefix query middle passage suffix`."""
-
-    prefix: np.ndarray  # [CLS] or <s>
-    middle: np.ndarray  # [SEP] or </s></s>
-    suffix: np.ndarray  # [SEP] or </s>
-    second_type: int  # token type of the passage and suffix; the rest has 0
-    max_length: int | None = None  # tokens of a pair, of which the longer text is cut; None: as long as they come
-    query_text: str = "{}"  # what is tokenised of a query, where a prompt's spaces belong to the words beside them
-    passage_text: str = "{}"
-
-    @classmethod
-    def of(cls, tokenizer) -> "PairTemplate":
-        """Read the template off an encoded pair, so that every tokeniser keeps its own separators."""
-        query, passage = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("query", "passage"))
-        encoded = tokenizer("query", "passage", return_token_type_ids=True)
-        pair, types = encoded["input_ids"], encoded["token_type_ids"]
-        start = _find(pair, query, 0)
-        end = start + len(query)
-        second = _find(pair, passage, end)
-        parts = pair[:start], pair[end:second], pair[second + len(passage) :]
-        return cls(*(np.asarray(part, dtype=np.int32) for part in parts), second_type=types[second])
-
-    @property
-    def num_special(self) -> int:
-        """Number of special tokens in a pair."""
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
-
-    def texts(self, query: str, passage: str) -> tuple[str, str]:
-        """Return query and passage as they are tokenised."""
-        return self.query_text.replace("{}", query), self.passage_text.replace("{}", passage)
-
-    def join(self, query: np.ndarray, passage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the token ids and token types of one pair, both int32."""
-        if self.max_length is not None:
-            query_length, passage_length = longest_first(len(query), len(passage), self.max_length - self.num_special)
-            query, passage = query[:query_length], passage[:passage_length]
-        tokens = np.concatenate([self.prefix, query, self.middle, passage, self.suffix])
-        types = np.zeros(len(tokens), dtype=np.int32)
-        types[len(tokens) - len(passage) - len(self.suffix) :] = self.second_type
-        return tokens, types
-
-
-def longest_first(one: int, other: int, limit: int) -> tuple[int, int]:
-    """Return how many tokens of two texts are kept where both together may have `limit`, the longer being cut.
-
-    The same numbers as truncation="longest_first" of Hugging Face tokenizers gives.
-    """
-    if one + other <= limit:
-        return one, other
-    least, most = sorted((one, other))
-    most = max(least, limit - least)
-    if least + most > limit:
-        least, most = limit // 2, limit - limit // 2
-    return (least, most) if one <= other else (most, least)
-
-
-def silent(long: bool) -> bool | None:
-    """Value for tqdm's `disable`: True for short work; None (tqdm's word for "unless a terminal") for long work."""
-    return None if long else True
-
-
-def _find(sequence: list[int], part: list[int], start: int) -> int:
-    for index in range(start, len(sequence) - len(part) + 1):
-        if sequence[index : index + len(part)] == part:
-            return index
-    raise ValueError(f"the tokenizer joins a pair in an unknown way: {part} is not in {sequence}")

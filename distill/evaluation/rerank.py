@@ -11,11 +11,12 @@ import torch
 from tqdm import tqdm
 
 from distill.data.batch import make_batch
-from distill.data.tokens import TokenStore, silent, warn_of_cut_queries
+from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.tasks import Task
 from distill.models.cross_encoder import CrossEncoder
+from distill.progress import silent
 from distill.sources.run_files import RankedList, Run
 
 PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory

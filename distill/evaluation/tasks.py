@@ -9,22 +9,21 @@
 A suite's means are taken over corpora; within a corpus, over all queries of all its tasks (the micro-average of TIREx).
 """
 
-import csv
 import logging
-import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.config.checks import BM25_DEPTH, is_path, split_suite, task_depth
+from distill.config.measures import parse_measures
+from distill.config.suites import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
-from distill.evaluation.measures import PerQuery, measure, parse_measures, try_measures
-from distill.jobs import write_whole
-from distill.sources.download import with_local_files
+from distill.evaluation.measures import try_measures
 from distill.sources.fields import Fields
-from distill.sources.run_files import Qrels, Run, read_qrels, read_run, write_run
+from distill.sources.locate import is_path, with_local_files
+from distill.sources.qrels import Qrels, read_qrels
+from distill.sources.run_files import Run
+from distill.sources.runs import read_run
 from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
 
 log = logging.getLogger(__name__)
@@ -44,6 +43,11 @@ class Task:
     passages: Texts  # empty where the run is only measured
     windows: int  # parts of a long passage that are scored, the best of which counts; 1: its beginning
     window_stride: int | None  # tokens from one window's beginning to the next one's; None: half of a window
+
+    @property
+    def rows(self) -> dict[str, Run]:
+        """The rankings that are measured beside the student's: the first stage's and, if known, the teacher's."""
+        return {"first_stage": self.run} | ({"teacher": self.teacher} if self.teacher else {})
 
 
 def read_tasks(cfg: DictConfig) -> list[Task]:
@@ -153,92 +157,3 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
     if cfg.drop_identical:
         run = {q: ranked.keep([doc_id != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
     return {query_id: ranked.cut(depth) for query_id, ranked in run.items()}
-
-
-def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:
-    """Return the means under `results.json`'s names, `<row>/<task>/<measure>`, and each row's values by query."""
-    results, per_query = {}, {}
-    for row, run in rows.items():
-        values, per_query[row] = measure(run, task.qrels, task.measures)
-        results |= {f"{row}/{task.name}/{name}": value for name, value in values.items()}
-    return results, per_query
-
-
-def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
-    """Write run.txt (TREC) and then per_query.csv."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "run.txt", lambda aside: write_run(run, aside, tag))
-    write_per_query(directory, per_query)
-
-
-def write_per_query(directory: Path, per_query: PerQuery) -> None:
-    """Write per_query.csv, one line a query: its id and its value of each measure."""
-    measures = list(next(iter(per_query.values())))
-
-    def write(path: Path) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["query_id", *measures])
-            writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
-
-    write_whole(directory / "per_query.csv", write)
-
-
-def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
-    """Return where the files of a task stand: of a suite's tasks, each has its own directory."""
-    return directory / "tasks" / name if cfg.tasks else directory
-
-
-def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> dict[str, float]:
-    """Return the averages of a suite for all rows of its tasks {task: {row: values}}; none of what is no suite."""
-    results = {}
-    for row in dict.fromkeys(row for rows in measured.values() for row in rows) if cfg.tasks else ():
-        results |= suite_metrics(row, cfg, {name: rows[row] for name, rows in measured.items() if row in rows})
-    return results
-
-
-def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -> dict[str, float]:
-    """Return a suite's averages under `results.json`'s names, from the values of each task's queries.
-
-    `<prefix>/<suite>-<corpus>/<measure>` for every corpus that tasks name, and for the suite's means over all corpora
-    `<prefix>/<suite>-arithmetic-mean/<measure>`. A corpus that lacks a task is left out; where corpora are left out,
-    the name says of how many the mean is: `<suite>-arithmetic-mean-of-3`.
-    """
-    corpora: dict[str, list[str]] = {}  # corpus -> its tasks
-    parts = split_suite(cfg)
-    for part in parts:
-        corpora.setdefault(part.corpus or part.name, []).append(part.name)
-    whole = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
-    named = {part.corpus for part in parts}
-    results = {}
-    for name in map(str, parse_measures(cfg.measures)):
-        values = {}
-        for corpus, names in whole.items():
-            found = [query.get(name) for task in names for query in measured[task].values()]
-            if None not in found:
-                values[corpus] = _mean("arithmetic", found)
-        results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}
-        suffix = "" if len(values) == len(corpora) else f"-of-{len(values)}"
-        for kind in cfg.means if values else ():
-            results[f"{prefix}/{cfg.name}-{kind}-mean{suffix}/{name}"] = _mean(kind, [*values.values()])
-    return results
-
-
-def _mean(kind: str, values: list[float]) -> float:
-    if kind == "arithmetic":
-        return math.fsum(values) / len(values)
-    if kind == "quadratic":
-        return math.sqrt(math.fsum(value**2 for value in values) / len(values))
-    return math.exp(math.fsum(map(math.log, values)) / len(values)) if min(values) > 0 else 0.0
-
-
-def measure_together(tasks: list[Task], runs: list[Run]) -> dict[str, float]:
-    """Return the arithmetic means over the tasks' corpora, by measure: what a suite is validated by."""
-    corpora: dict[str, list[dict[str, float]]] = {}
-    for task, run in zip(tasks, runs, strict=True):
-        _, per_query = measure(run, task.qrels, task.measures)
-        corpora.setdefault(task.corpus, []).extend(per_query.values())
-    return {
-        name: _mean("arithmetic", [_mean("arithmetic", [q[name] for q in queries]) for queries in corpora.values()])
-        for name in map(str, tasks[0].measures)
-    }

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from distill.errors import InputError
+from distill.export.onnx import quantise, write_onnx
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.onnx import quantise, write_onnx
-from distill.models.opening import LENGTHS_FILE, ONNX_FILE
+from distill.models.saved import LENGTHS_FILE, ONNX_FILE
 
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from distill.config.checks import ROOT, is_path
-from distill.sources.download import is_remote
+from distill.config.composition import ROOT
+from distill.sources.locate import is_path, is_remote
 
 CITED = """\
 - Schlatt et al., Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-Ranking,

@@ -9,10 +9,8 @@ Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the lon
 
 import contextlib
 import inspect
-import json
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from io import IOBase
@@ -20,26 +18,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill.data.batch import Batch, PaddedChunk, copy_to, make_batch, pad_chunks
-from distill.data.tokens import PairTemplate
+from distill.data.batch import Batch, copy_to, make_batch
+from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
-from distill.models.opening import HEAD_FILE, LENGTHS_FILE, open_directory
-from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, score_only_first_states
+from distill.models.first_states import score_only_first_states
+from distill.models.opening import open_directory
+from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
+from distill.models.padded import PaddedChunk, pad_chunks
 from distill.models.parts import explained, load_tokenizer, longest_input
+from distill.models.saved import download, find_head, write_model
 
 log = logging.getLogger(__name__)
 
 MAX_CPU_TOKENS = 2048  # of a forward pass: the states of more do not stay in a CPU's cache
-MODULES = [  # sentence-transformers reads these names and classes
-    ("", "sentence_transformers.base.modules.transformer.Transformer"),
-    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
-    ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
-]
 
 
 class CrossEncoder(nn.Module):
@@ -127,6 +123,12 @@ class CrossEncoder(nn.Module):
         """Probability of dropping an attention weight, which the packed layout does not do."""
         config = self.backbone.config
         return getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)) or 0.0
+
+    def describe(self) -> str:
+        """Return its size and layout in words."""
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
+        return f"{num_parameters / 1e6:.2f} million parameters, {self.layout} layout{without}"
 
     def choose_layout(self, layout: str) -> None:
         """Take the "packed" or "padded" layout, or by "auto" packed where that can be; raises InputError like __init__.
@@ -268,7 +270,7 @@ class CrossEncoder(nn.Module):
                     name, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
                 )
         model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout)
-        head = _find_head(name, revision) if weights == "pretrained" else None
+        head = find_head(name, revision) if weights == "pretrained" else None
         if head is not None:
             model.head.load_state_dict(
                 {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
@@ -288,7 +290,7 @@ class CrossEncoder(nn.Module):
 
         Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
         """
-        parts = open_directory(Path(name) if os.path.isdir(name) else _download(name), prompt)
+        parts = open_directory(Path(name) if os.path.isdir(name) else download(name), prompt)
         # Without lengths of their own, query and passage may each take all of a pair
         query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
         template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
@@ -304,58 +306,7 @@ class CrossEncoder(nn.Module):
         It is written beside the target and then renamed: the directory is either the old model or the new one.
         Raises InputError for a model with layers that this format does not have.
         """
-        if not self.is_plain:
-            raise InputError(f"{directory}: only an encoder with one linear layer, and no activation, can be saved")
-        directory = Path(directory)
-        new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.backbone.save_pretrained(new)
-        self.tokenizer.model_max_length = self.max_length  # where sentence-transformers truncates a pair
-        self.tokenizer.save_pretrained(new)
-        _write_json(new / LENGTHS_FILE, self.lengths)
-        self._write_sentence_transformers_files(new)
-        if directory.exists():
-            os.rename(directory, old)
-        os.rename(new, directory)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _write_sentence_transformers_files(self, directory: Path) -> None:
-        hidden_size = self.head.in_features
-        identity = "torch.nn.modules.linear.Identity"
-        modules = [
-            {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
-        ]
-        _write_json(directory / "modules.json", modules)
-        _write_json(
-            directory / "config_sentence_transformers.json",
-            {"activation_fn": identity, "model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None},
-        )
-        _write_json(
-            directory / "sentence_bert_config.json",
-            {
-                "transformer_task": "feature-extraction",
-                "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-                "module_output_name": "token_embeddings",
-            },
-        )
-        _write_json(
-            directory / "1_Pooling" / "config.json",
-            {"embedding_dimension": hidden_size, "pooling_mode": self.pooling, "include_prompt": True},
-        )
-        _write_json(
-            directory / "2_Dense" / "config.json",
-            {
-                "in_features": hidden_size,
-                "out_features": 1,
-                "bias": True,
-                "activation_function": identity,
-                "module_input_name": "sentence_embedding",
-                "module_output_name": "scores",
-            },
-        )
-        head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.head.state_dict().items()}
-        save_file(head, directory / HEAD_FILE)
+        write_model(self, Path(directory))
 
 
 def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
@@ -372,20 +323,6 @@ def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
     return passages
 
 
-def _find_head(name: str, revision: str | None) -> Path | None:
-    """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
-    if os.path.isdir(name):
-        file = Path(name) / HEAD_FILE
-        return file if file.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(name, HEAD_FILE, revision=revision))
-    except EntryNotFoundError:
-        return None
-
-
 def _set_dropout(config, probability: float) -> None:
     for name in config.to_dict():
         if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
@@ -398,22 +335,3 @@ def _keep_layers(config, number: int, name: str) -> None:
     config.num_hidden_layers = number
     if getattr(config, "layer_types", None):  # ModernBERT: which layers see a window alone
         config.layer_types = config.layer_types[:number]
-
-
-def _download(name: str) -> Path:
-    """Fetch a saved model from the Hub into its cache, safetensors and texts only."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    if name.startswith((".", "/", "~")):
-        raise InputError(f"{name}: no such directory")
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise InputError(f"{name}: no such directory, and the Hub does not give it: {reason}") from error
-
-
-def _write_json(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

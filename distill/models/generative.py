@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.data.tokens import PairTemplate
+from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.parts import (
     COPY_ANEW,
@@ -31,6 +31,10 @@ from distill.models.parts import (
     read_json,
     read_object,
 )
+
+T5_PROMPTS = ("monot5", "rankt5")
+T5_LENGTH = 512  # tokens of a pair, where its tokenizer does not say
+PROBES = [("who is it?", "It is 5."), ("10 mm", '"quoted" words'), ("bees find home", "(bees) steer")]
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,6 @@ PROMPTS = {
         "no",
     ),
 }
-T5_PROMPTS = ("monot5", "rankt5")
-T5_LENGTH = 512  # tokens of a pair, where its tokenizer does not say
-PROBES = [("who is it?", "It is 5."), ("10 mm", '"quoted" words'), ("bees find home", "(bees) steer")]
 
 
 def is_generative(architecture: str) -> bool:

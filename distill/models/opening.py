@@ -36,10 +36,8 @@ from distill.models.parts import (
     read_object,
     read_weights,
 )
+from distill.models.saved import LENGTHS_FILE, ONNX_FILE
 
-LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
-HEAD_FILE = "2_Dense/model.safetensors"
-ONNX_FILE = "onnx/model.onnx"
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
 OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
 ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a name in a file

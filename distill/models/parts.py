@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from distill.data.tokens import PairTemplate
+from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 
 LARGEST = 2**31 - 1  # of the whole numbers in a model's JSON files

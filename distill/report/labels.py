@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.config.checks import is_path
 from distill.errors import InputError
 from distill.report.runs import loss_name
-from distill.sources.download import is_remote
+from distill.sources.locate import is_path, is_remote
 
 SECTIONS = ("loss", "backbone", "teacher", "data", "validation", "task", "optimizer")  # groups whose option has a name
 

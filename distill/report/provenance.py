@@ -12,7 +12,7 @@ from datetime import datetime
 
 import yaml
 
-from distill.config.checks import ROOT
+from distill.config.composition import ROOT
 from distill.report.runs import RunRecord
 
 SWEEP_FILE = "multirun.yaml"  # what Hydra writes into the directory of a sweep

@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config.checks import flatten
+from distill.config.composition import flatten
 from distill.errors import InputError
 
 OLD_LOSS_NAMES = {"adr_mse": "adrmse", "margin_mse": "marginmse"}  # as older runs wrote them

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distill.errors import InputError
+from distill.evaluation.results import ROWS
 from distill.evaluation.significance import PairedTest
 from distill.report.labels import Labels
 from distill.report.rows import Row
 from distill.report.runs import RunRecord
 
-# Measured beside the model, on top of the table: prefix of a metric's name -> name of the row
-REFERENCES = {"first_stage": "first stage", "teacher": "teacher"}
+REFERENCES = ("first_stage", "teacher")  # measured beside the model, on top of the table
 
 
 @dataclass
@@ -123,7 +123,7 @@ def _reference_rows(runs: Sequence[RunRecord], columns: list[str]) -> list[Table
                 values[column] = list(found.values())
         for number in range(max(map(len, values.values()), default=0)):
             cells = {column: Cell(ones[number]) for column, ones in values.items() if number < len(ones)}
-            rows.append(TableRow(REFERENCES[kind] + (f" ({number + 1})" if number else ""), "reference", cells))
+            rows.append(TableRow(ROWS[kind] + (f" ({number + 1})" if number else ""), "reference", cells))
     return rows
 
 

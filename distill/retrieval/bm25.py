@@ -20,12 +20,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from distill.data.tokens import look_up_table, offsets_of, silent
 from distill.errors import InputError
+from distill.progress import silent
 from distill.sources.fields import Fields
+from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
 from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice
-from distill.storage.cache import entry, key_of, make_once, remove, source_state
+from distill.storage.arrays import look_up_table, offsets_of
+from distill.storage.cache import entry, key_of, make_once, remove
 
 log = logging.getLogger(__name__)
 

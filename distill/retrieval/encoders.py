@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.data.tokens import silent
 from distill.errors import InputError
+from distill.progress import silent
 from distill.sources.fields import Fields
 from distill.sources.run_files import RankedList, Run
 from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice

@@ -20,7 +20,6 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
-from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from distill.errors import InputError, Unavailable
@@ -28,31 +27,10 @@ from distill.storage.cache import cache_directory, file_state
 
 log = logging.getLogger(__name__)
 
-SCHEMES = ("https://", "http://", "hf://")
 HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
 TRIES = 5  # of a connection that breaks off
 PAUSE = 0.3  # seconds before the second try; doubled after each
 BLOCK = 2**20
-
-
-def is_remote(source: str | None) -> bool:
-    """Whether a source is an address that `local_file` fetches."""
-    return source is not None and source.startswith(SCHEMES)
-
-
-def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfig:
-    """Return a copy of the configuration that names a local file wherever this one names an address.
-
-    unused: keys whose files are not downloaded but set to null. Raises InputError like `local_file`.
-    """
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    for key in unused:
-        OmegaConf.update(cfg, key, None)
-    for node in (cfg, *(part for part in cfg.values() if isinstance(part, DictConfig))):
-        for key, value in node.items():
-            if isinstance(value, str) and is_remote(value):
-                node[key] = local_file(value)
-    return cfg
 
 
 def local_file(source: str) -> str:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from distill.errors import InputError
 from distill.sources.fields import ID_NAMES, checked_id, checked_text, json_number, read_grade
+from distill.storage.files import form_of, open_parquet
 
 Rows = Iterator[tuple[str, dict]]  # ("path:number", a row)
 
@@ -279,3 +280,12 @@ def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
                     seen[doc_id] = checksum
             elif seen[doc_id] != checksum:
                 raise InputError(f"{one.place}: passage {doc_id} has another text in a line before: ids must be unique")
+
+
+def is_inline_file(path: str) -> bool:
+    """Whether a file holds training lines with inline texts (see distill/sources/inline.py) and no columns of a run."""
+    form = form_of(path)
+    if form != "parquet":
+        return form in ("jsonl", "csv")
+    names = open_parquet(path).schema_arrow.names
+    return inline_shape({name: [] for name in names}) is not None

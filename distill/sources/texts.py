@@ -18,8 +18,9 @@ from collections.abc import Iterator
 
 from distill.errors import InputError
 from distill.sources.fields import ID_NAMES, TEXT_NAMES, Fields, checked_id, usual_name
-from distill.sources.inline import inline_passages, inline_queries, inline_shape
-from distill.sources.run_files import Run, ir_datasets_records, is_inline_file
+from distill.sources.inline import inline_passages, inline_queries, inline_shape, is_inline_file
+from distill.sources.locate import ir_datasets_records
+from distill.sources.run_files import Run
 from distill.storage.files import find_line, form_of, numbered_rows, text_lines
 
 log = logging.getLogger(__name__)

@@ -44,11 +44,6 @@ def file_state(path: str) -> dict:
     return {"path": os.path.realpath(path), "size": status.st_size, **times}
 
 
-def source_state(source: str) -> dict:
-    """Return what tells one version of a source from another: a file's state, or an `ir_datasets` id as it stands."""
-    return file_state(source) if os.path.isfile(source) else {"ir_datasets": source}
-
-
 def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
     """Return the directory, filled by `write` if it is not there yet.
 

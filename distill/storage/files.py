@@ -14,7 +14,8 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from distill.errors import InputError
@@ -248,3 +249,19 @@ def find_line(source: str, *values: str) -> str:
             if wanted <= set(line.split()):
                 return place
     return source
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file aside, and then give it its name: killed halfway, it leaves the old one."""
+    aside = aside_of(path)
+    try:
+        write(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def aside_of(path: Path) -> Path:
+    """Where a file is written before it has its name: each process by itself, so that the last one's stays whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.new")

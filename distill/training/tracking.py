@@ -13,9 +13,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import chosen_experiment
+from distill.config.composition import chosen_experiment
 from distill.errors import printable
-from distill.jobs import write_whole
+from distill.evaluation.results import write_results
+from distill.storage.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,6 @@ WANDB_SECONDS = 30  # to wait for W&B's servers before the run is kept on disk i
 FLUSH_SECONDS = 0.5  # between writes of W&B's file; its own 15 would lose the configuration of a job killed early
 ID_FILE = "wandb_id.txt"
 ARTIFACT_FILE = "wandb_artifact.txt"  # beside model/: what W&B calls that model
-ROWS = {  # prefix of a metric's name -> row of the table
-    "first_stage": "first stage",
-    "teacher": "teacher",
-    "untrained": "student before training",
-    "test": "student",
-}
 
 
 class Tracker:
@@ -184,46 +179,3 @@ def _declare_source(run, source: str) -> None:
     except (Error, ValueError) as error:
         reason = " ".join(str(error).split())
         log.warning("wandb: trained from %s, which is not there (%s): noted in the configuration", source, reason)
-
-
-def write_results(path: Path, results: dict[str, float]) -> None:
-    """Write a flat JSON object, metric name to number; whole or not at all."""
-    text = json.dumps(results, indent=2) + "\n"
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def format_results(
-    results: dict[str, float], name: str, num_queries: dict[str, int], measures: list, missing: dict[str, str]
-) -> str:
-    """Return the values of a task as a table, or one table a measure for the tasks and averages of a suite.
-
-    num_queries: of each task. missing: the tasks that a suite lacks, with the reason.
-    """
-    measures = [str(one) for one in measures]
-    if [*num_queries] == [name]:
-        rows = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
-        cells = [[label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in rows.items()]
-        return _table([f"{name}: {num_queries[name]} queries", *measures], cells)
-    averages = dict.fromkeys(metric.split("/")[1] for metric in results if metric.split("/")[1].startswith(f"{name}-"))
-    tables = []
-    for one in measures:
-        rows = [row for row in ROWS if any(key.startswith(f"{row}/") and key.endswith(f"/{one}") for key in results)]
-        cells = []
-        for task in [*num_queries, *(average for average in averages if average not in num_queries)]:
-            values = [results.get(f"{row}/{task}/{one}") for row in rows]
-            size = str(num_queries.get(task, ""))
-            cells.append([task, size, *("" if value is None else f"{value:.4f}" for value in values)])
-        cells += [[task, "", *["missing"] * len(rows)] for task in missing]
-        tables.append(_table([f"{name}: {one}", "queries", *(ROWS[row] for row in rows)], cells))
-    reasons = [f"missing: {task}: {reason}" for task, reason in missing.items()]
-    return "\n\n".join(["\n\n".join(tables), *(["\n".join(reasons)] if reasons else [])])
-
-
-def _table(header: list[str], cells: list[list[str]]) -> str:
-    """Align the first column to the left and the rest to the right, under a line below the header."""
-    widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(row))
-        for row in (list(zip(row, widths, strict=True)) for row in [header, *cells])
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -18,10 +18,11 @@ from statistics import fmean
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.config.checks import needs_first_stage
+from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.evaluation.significance import ALPHA, compare
-from distill.sources.download import is_remote, local_file
+from distill.sources.download import local_file
+from distill.sources.locate import is_remote
 from distill.training.optim import warmup_steps
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def judge_suite(cfg: DictConfig, measured: dict[str, dict]) -> tuple[str, bool]:
 
 def judge_validation(cfg: DictConfig, results: dict[str, float], tasks: list) -> tuple[str, bool]:
     """Return how the student ranks beside the first stage of the validation queries, and whether that is better."""
-    from distill.evaluation.tasks import measure_together
+    from distill.evaluation.averages import measure_together
 
     name, first = next(iter(measure_together(tasks, [task.run for task in tasks]).items()))
     student = results[f"val/{name}"]
@@ -216,7 +217,7 @@ def kendall_tau(scores: np.ndarray, target: np.ndarray) -> float:
 
 def _read_first_stage(cfg: DictConfig):
     """Return the first stage's run if it is at hand, else None: a run that was not read so far may be anything."""
-    from distill.sources.run_files import LARGE_FILE, read_run
+    from distill.sources.runs import LARGE_FILE, read_run
 
     source = cfg.teacher.first_stage
     if source is None:

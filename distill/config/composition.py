@@ -1,0 +1,146 @@
+"""How Hydra composes a configuration: the schemas that come first, the resolvers, and what the command line chose.
+
+    register_schemas()                                # once, before Hydra's main function
+
+Imports neither torch nor transformers: `--help` stays quick.
+"""
+
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from distill.config.schema import (
+    LOSS_SCHEMAS,
+    AnnotateConfig,
+    DashboardsConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ReportConfig,
+    RetrieveConfig,
+    TrainConfig,
+)
+from distill.errors import InputError, exit_on_bad_input
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
+
+
+def register_schemas() -> None:
+    """Register the schemas and resolvers; call once before Hydra's main function.
+
+    `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
+    `${prompt:NAME}` is a file of distill/teachers/prompts/.
+    `${divide:PAIRS,SIZE}` is how many lists of that size make so many pairs, at least 1.
+    `${output_dir:GIVEN,NEW}` is the given directory, else a new one: it is made, as NEW, NEW-2, NEW-3, ...
+    `${sweep_name:RESUME}` names the sweep that the run is a job of; null for a run by itself.
+    """
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="report_schema", node=ReportConfig)
+    store.store(name="retrieve_schema", node=RetrieveConfig)
+    store.store(name="export_schema", node=ExportConfig)
+    store.store(name="annotate_schema", node=AnnotateConfig)
+    store.store(name="dashboards_schema", node=DashboardsConfig)
+    for name, schema in LOSS_SCHEMAS.items():
+        store.store(group="schema/loss", name=name, node=schema)
+    OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
+    OmegaConf.register_new_resolver(
+        "prompt", lambda name: str(ROOT / "distill/teachers/prompts" / f"{name}.yaml"), replace=True
+    )
+    OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
+    # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once
+    OmegaConf.register_new_resolver("output_dir", _output_directory, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+
+
+def _output_directory(given: str | None, new: str) -> str:
+    """The given directory, else a new one, which is made; of several ranks only the first one's is used."""
+    if given or "--resolve" in sys.argv:  # a configuration that is only printed makes no directory
+        return given or new
+    if os.environ.get("RANK", "0") != "0":
+        return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
+    with exit_on_bad_input(sweep=False):
+        return str(make_directory(Path(new)))
+
+
+def make_directory(path: Path) -> Path:
+    """Make a directory that was not there: PATH, or PATH-2, PATH-3, ... where another command was first.
+
+    Raises InputError where none can be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            made = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                made.mkdir()
+                return made
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}): start from another directory") from None
+
+
+def run_directory() -> Path:
+    """Hydra's output directory, absolute; read as it is, since Hydra does not escape a `${` in its name."""
+    return Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])
+
+
+def _sweep_name(resume: str | None) -> str | None:
+    """The name of the sweep's directory, with the date before it where it is a mere time of day.
+
+    Most jobs are processes of their own that know of no sweep, but stand in the directory that it has marked.
+    """
+    if resume is not None:
+        directory = Path(resume).absolute()
+    elif not HydraConfig.initialized():
+        return None
+    elif HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _group_name(Path(HydraConfig.get().sweep.dir))
+    else:
+        directory = run_directory()
+    marked = (parent for parent in directory.parents if any((parent / mark).is_file() for mark in SWEEP_MARKS))
+    sweep = next(marked, None)  # hydra.sweep.subdir may have several levels
+    return _group_name(sweep) if sweep else None
+
+
+def _group_name(sweep: Path) -> str:
+    return f"{sweep.parent.name}_{sweep.name}" if sweep.parent.parent.name == "multirun" else sweep.name
+
+
+def command_overrides(kind: str) -> list[str]:
+    """The overrides of the command line, of the kind "task" or "hydra", as they were given: ${...} is not resolved."""
+    if not HydraConfig.initialized():
+        return []
+    return OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)[kind]
+
+
+def chosen_experiment() -> str | None:
+    """The option of the group `experiment` that the command line chose; None for none."""
+    return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
+
+
+def refuse_renamed(arguments: list[str]) -> None:
+    """Raise InputError for a key that has another name now: Hydra would only say that it is unknown."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("+~").partition("=")
+        if key == "optimizer.warmup_steps":
+            new = "optimizer.warmup"
+            raise InputError(f"{key}={value}: is {new} now, below 1 a share of the steps: write {new}={value}")
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a configuration with its interpolations resolved, as {"loss.name": "ranknet", ...}."""
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    parts = [flatten(part, f"{prefix}.{name}".strip(".")) for name, part in plain.items()]
+    return {key: value for part in parts for key, value in part.items()}

@@ -1,0 +1,349 @@
+"""The keys of every configuration, with the type and the rule of each; the values, with a comment each, are in `conf/`.
+
+A wrong key or type fails while a configuration is composed (distill/config/composition.py), a value that breaks its
+rule in distill/config/checks.py.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from distill.config.rules import above, at_least, auto_or_at_least, between, choice, each, must
+
+LAYOUTS = ("auto", "packed", "padded")
+PRECISIONS = ("float32", "bfloat16", "auto")
+TWO_PASSAGES = "a list needs two passages to be ranked"
+SOME_FIELD = ("name at least one field", bool)
+
+
+@dataclass
+class Backbone:
+    name: str = MISSING
+    weights: str = choice("pretrained", "random")
+    revision: str | None = None
+    num_layers: int | None = at_least(1, default=None)
+    lr: float = above(0)
+    pairs: int = at_least(1)
+
+
+@dataclass
+class Model:
+    pooling: str = choice("cls", "mean")
+    query_length: int = at_least(1)
+    passage_length: int = at_least(1)
+    layout: str = choice(*LAYOUTS)
+    dropout: float | None = at_least(0, below=1, default=None)
+
+
+@dataclass
+class RankNetLoss:
+    name: str = choice("ranknet")
+    target: str = choice("rank")
+    reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
+
+
+@dataclass
+class AdrMseLoss:
+    name: str = choice("adr_mse")
+    target: str = choice("rank")
+    alpha: float = above(0)
+    discount: str = choice("log2", "none")
+    reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
+
+
+@dataclass
+class LceLoss:
+    name: str = choice("lce")
+    target: str = choice("label")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class MarginMseLoss:
+    name: str = choice("margin_mse")
+    target: str = choice("score")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class BceLoss:
+    name: str = choice("bce")
+    target: str = choice("label")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class HingeLoss:
+    name: str = choice("hinge")
+    target: str = choice("label")
+    margin: float = above(0)
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class Data:
+    name: str = MISSING
+    passages: str | None = MISSING
+    queries: str | None = MISSING
+    depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
+    num_negatives: int | None = at_least(1, default=None)
+    list_size: int | None = at_least(2, why=TWO_PASSAGES, default=None)
+    list_choice: str = choice("random", "stratified", "top")
+    id_field: str | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+
+
+@dataclass
+class Teacher:
+    name: str = MISSING
+    path: str | None = MISSING
+    format: str = choice("run", "permutations", "triples")
+    texts: str | None = MISSING
+    scores: bool = MISSING
+    first_stage: str | None = MISSING
+    depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
+    qrels: str | None = MISSING
+    min_grade: int = at_least(1, why="lower grades are not relevant")
+    licence: str | None = None
+    citation: str | None = None
+
+
+@dataclass
+class TaskPart:
+    """A task of a suite: what is null is the suite's."""
+
+    passages: str | None = None
+    queries: str | None = None
+    run: str | None = None
+    qrels: str | None = None
+    teacher: str | None = None
+    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
+    measures: list[str] | None = None
+    corpus: str | None = None
+    licence: str | None = None
+    drop_identical: bool | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+
+
+@dataclass
+class Task:
+    name: str = MISSING
+    passages: str | None = None
+    queries: str | None = None
+    run: str | None = None
+    qrels: str | None = None
+    teacher: str | None = None
+    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
+    measures: list[str] = MISSING
+    untrained: bool = False
+    corpus: str | None = None
+    licence: str | None = None
+    drop_identical: bool = MISSING
+    windows: int = at_least(1)
+    window_stride: int | None = at_least(1, default=None)
+    tasks: dict[str, Any] = field(default_factory=dict)  # of TaskPart, checked by check_task: + can then add one
+    runs: str | None = must(
+        "hold {task} where the task's name stands in the file names", lambda value: "{task}" in value, default=None
+    )
+    means: list[str] = each(choice("arithmetic", "geometric", "quadratic"))
+    id_field: str | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+
+
+@dataclass
+class Optimizer:
+    name: str = choice("adamw")
+    lr: float = above(0)
+    weight_decay: float = at_least(0)
+    betas: list[float] = each(at_least(0, below=1), length=2)
+    eps: float = above(0)
+    warmup: float = must(
+        "be a share of the steps below 1, as in 0.1, or a whole number of steps",
+        lambda value: 0 <= value < 1 or (value >= 1 and value % 1 == 0),
+    )
+    schedule: str = choice("constant", "linear", "cosine")
+    max_grad_norm: float | None = above(0, default=None)
+
+
+@dataclass
+class Train:
+    batch_size: int = at_least(1)
+    max_steps: int | None = at_least(1, default=None)
+    max_epochs: float | None = above(0, below=2**31, default=None)
+    max_tokens: int = at_least(1)
+    validate_every: int = at_least(1)
+    patience: int | None = at_least(1, default=None)
+    save_every: int | None = at_least(1, default=None)
+    log_every: int = at_least(1)
+    num_workers: int | None = at_least(0, default=None)
+    device: str = MISSING
+    precision: str = choice(*PRECISIONS)
+    compile: str = choice("auto", "true", "false", any_case=True)
+
+
+@dataclass
+class Logger:
+    name: str = MISSING
+    mode: str = choice("online", "offline", "disabled")
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    run_name: str | None = None
+    tags: list[str] = field(default_factory=list)
+    log_model: bool = False
+
+
+@dataclass
+class TrainConfig:
+    backbone: Backbone = MISSING
+    model: Model = MISSING
+    loss: Any = MISSING
+    data: Data = MISSING
+    teacher: Teacher = MISSING
+    optimizer: Optimizer = MISSING
+    train: Train = MISSING
+    validation: Task = MISSING
+    task: Task = MISSING
+    logger: Logger = MISSING
+    seed: int = at_least(0, below=2**63)
+    licence: str | None = None
+    resume: str | None = None
+
+
+@dataclass
+class DashboardsConfig:
+    entity: str | None = None
+    project: str = MISSING
+    title: str = MISSING
+    test_metric: str = MISSING
+    val_metric: str = MISSING
+    group_by: str = MISSING
+    dry_run: bool = MISSING
+
+
+@dataclass
+class EvaluateConfig:
+    model: str | None = None
+    prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    task: Task = MISSING
+    latency_queries: int = at_least(0)
+    resume: str | None = None
+    max_tokens: int = at_least(1)
+    layout: str = choice(*LAYOUTS)
+    device: str = MISSING
+    precision: str = choice(*PRECISIONS)
+
+
+@dataclass
+class ReportConfig:
+    runs: Any = MISSING
+    output: str = MISSING
+    title: str = MISSING
+    metrics: list[str] | None = None
+    labels: list[str] = MISSING
+    baseline: str | None = None
+    correction: str = choice("holm", "bonferroni")
+    alpha: float = above(0, below=1)
+    compare: str | None = None
+    published: bool = MISSING
+
+
+@dataclass
+class RetrieveConfig:
+    passages: str = MISSING
+    queries: str = MISSING
+    output: str = MISSING
+    depth: int = at_least(1)
+    method: str = choice("bm25", "dense", "sparse")
+    k1: float = at_least(0)
+    b: float = between(0, 1)
+    model: str | None = None
+    batch_size: int = at_least(1)
+    device: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+
+
+@dataclass
+class ExportConfig:
+    model: str = MISSING
+    format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
+    output: str = MISSING
+    hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)
+    private: bool = MISSING
+
+
+@dataclass
+class Llm:
+    engine: str = choice("http", "local", "cross-encoder")
+    model: str = MISSING
+    base_url: str = must("begin with http:// or https://", lambda value: value.startswith(("http://", "https://")))
+    api_key_variable: str | None = None
+    concurrency: int = at_least(1)
+    requests_per_minute: float | None = above(0, default=None)
+    timeout: float = above(0)
+    retries: int = at_least(0)
+    temperature: float = at_least(0)
+    max_tokens: int = at_least(1)
+    price_in: float = at_least(0)
+    price_out: float = at_least(0)
+    max_cost: float | None = above(0, default=None)
+    normalisation: str | None = choice("min-max", "z-score", default=None)  # of cross-encoders alone
+    batch_size: int = at_least(1)
+    device: str = MISSING
+
+
+@dataclass
+class LlmTeacher:
+    llm: Llm = MISSING
+
+
+@dataclass
+class AnnotateConfig:
+    passages: str = MISSING
+    queries: str = MISSING
+    run: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    depth: int = at_least(2, why=TWO_PASSAGES)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
+    teacher: LlmTeacher = MISSING
+    method: str = choice("listwise", "pointwise")
+    window: int = at_least(2, why=TWO_PASSAGES)
+    stride: int = at_least(1)
+    passes: int = at_least(1)
+    tries: int = at_least(1)
+    prompt: str = MISSING
+    journal: str | None = None
+    qrels: str | None = None
+    reference: str | None = None
+    dry_run: bool = MISSING
+    resume: str | None = None
+
+
+LOSS_SCHEMAS = {
+    "ranknet": RankNetLoss,
+    "adrmse": AdrMseLoss,
+    "lce": LceLoss,
+    "marginmse": MarginMseLoss,
+    "bce": BceLoss,
+    "hinge": HingeLoss,
+}

@@ -1,0 +1,243 @@
+"""The lists of a teacher, one at a time: which passages belong to a query, and what the loss learns from them.
+
+for one in RankedLists(cfg):                      # or TripleLists(cfg)
+    one.query_id, one.doc_ids, one.target
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from omegaconf import DictConfig
+
+from distill.errors import InputError
+from distill.sources.fields import checked_id, read_number
+from distill.sources.permutations import read_permuted_run
+from distill.sources.qrels import read_qrels
+from distill.sources.run_files import RankedList
+from distill.sources.runs import LARGE_FILE, CachedRun, read_run
+from distill.sources.texts import log_left_out
+from distill.storage.files import as_text, find_line, numbered_lines
+
+log = logging.getLogger(__name__)
+
+TRIPLE = "score+ score− query_id doc_id+ doc_id−"
+MAX_IN_MEMORY = 250_000  # lines of all lists: of more, the whole collection is tokenised on disk, once
+
+
+@dataclass
+class TeacherList:
+    """The passages of one query with the target that the loss learns from."""
+
+    query_id: str
+    doc_ids: list[str]  # K passages
+    target: np.ndarray  # [K]: ranks (1 = best), labels or teacher scores
+    num_added: int = 0  # so many at the end are relevant passages that the run has missed
+
+
+class RankedLists:
+    """The lists of a run: a teacher's ranking, or the first stage's with labels."""
+
+    def __init__(self, cfg: DictConfig):
+        """Open the runs; raises InputError for bad ones, and too great a depth."""
+        teacher, data = cfg.teacher, cfg.data
+        self.cfg, self.depth, self.target = cfg, data.depth, cfg.loss.target
+        first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
+        if teacher.path is None or (self.target == "label" and first_stage is not None):
+            self.path, self.run, self.first_stage = teacher.first_stage, first_stage, None
+        elif teacher.format == "permutations":
+            self.path, self.first_stage = teacher.path, first_stage
+            self.run = read_permuted_run(teacher.path, first_stage, teacher.first_stage)
+        else:
+            self.path, self.run, self.first_stage = teacher.path, read_run(teacher.path), first_stage
+        self._check_sizes()
+        self.query_ids = choose_queries(self.run, data.num_queries, data.subset_seed, self.path)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there are too many lines to keep their texts in memory."""
+        return self.num_lines > MAX_IN_MEMORY
+
+    @property
+    def sources(self) -> list[str]:
+        """The files and ids that the lists come from."""
+        teacher = self.cfg.teacher
+        qrels = teacher.qrels if self.target == "label" else None
+        return [
+            path for path in (self.path, teacher.first_stage if needs_first_stage(self.cfg) else None, qrels) if path
+        ]
+
+    @property
+    def options(self) -> dict:
+        """What the lists depend on besides."""
+        teacher, data = self.cfg.teacher, self.cfg.data
+        options = {"target": self.target, "format": teacher.format, "min_grade": teacher.min_grade}
+        return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    def __iter__(self) -> Iterator[TeacherList]:
+        """Yield the lists; afterwards log what was left out."""
+        qrels = read_qrels(self.cfg.teacher.qrels) if self.target == "label" else None
+        if self.depth is not None:
+            by = (
+                f"the first-stage rank in {self.cfg.teacher.first_stage}"
+                if self.first_stage
+                else f"their own order in {self.path}"
+            )
+            log.info("data.depth=%d: lists are cut by %s", self.depth, by)
+        short, unlabelled, tied = [], [], []
+        for query_id in self.query_ids:
+            ranked = self._cut(query_id, self.run[query_id])
+            if len(ranked) < 2:
+                short.append(query_id)
+            elif qrels is not None:
+                one = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
+                if one is None:
+                    unlabelled.append(query_id)
+                else:
+                    yield one
+            else:
+                if self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]:
+                    tied.append(query_id)
+                yield TeacherList(query_id, ranked.doc_ids, ranked.ranks if self.target == "rank" else ranked.scores)
+        at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
+        log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, len(self))
+        log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, len(self))
+        if tied and len(tied) == len(self) - len(short):
+            raise InputError(
+                f"{self.path}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
+                "pos_scores and neg_scores), or learn from labels with loss=lce"
+            )
+        if tied:
+            log.warning(
+                "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
+                *(self.path, len(tied), len(self), tied[0]),
+            )
+
+    def _check_sizes(self) -> None:
+        sizes = (
+            np.diff(self.run.starts) if isinstance(self.run, CachedRun) else np.array([*map(len, self.run.values())])
+        )
+        self.num_lines = int(sizes.sum())
+        if sizes.max() < 2:
+            query_id = next(iter(self.run))
+            raise InputError(
+                f"{find_line(self.path, query_id)}: query {query_id} has one passage, as have all {len(sizes)} "
+                "queries: a list to learn from needs two: use a deeper run"
+            )
+        if self.depth is not None and self.depth > sizes.max():
+            raise InputError(
+                f"data.depth={self.depth} exceeds the {sizes.max()} passages of the longest list in {self.path}: lower "
+                "data.depth or use a deeper run"
+            )
+
+    def _cut(self, query_id: str, ranked: RankedList) -> RankedList:
+        """Keep the passages of the first stage's top `depth` in the order they have; without one, the run's own top."""
+        if self.depth is None or self.first_stage is None:
+            return ranked.cut(self.depth)
+        known = self.first_stage[query_id].doc_ids if query_id in self.first_stage else []
+        unknown = set(ranked.doc_ids).difference(known)
+        if unknown:
+            doc_id = next(doc_id for doc_id in ranked.doc_ids if doc_id in unknown)
+            raise InputError(
+                f"{find_line(self.path, query_id, doc_id)}: passage {doc_id} of query {query_id} is not in the "
+                f"first-stage run {self.cfg.teacher.first_stage}: set teacher.first_stage to the run that the teacher "
+                "re-ranked, or to null"
+            )
+        top = set(known[: self.depth])
+        kept = ranked.keep([doc_id in top for doc_id in ranked.doc_ids])
+        return replace(kept, ranks=ranks_among(kept.ranks))
+
+
+class TripleLists:
+    """Lists of two, from lines of two scores, a query and two passages (Hofstätter et al., 2020).
+
+    A triple gives any target: its teacher scores, their order, or the labels 1 and 0.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        """Keep the path; nothing is read yet unless queries are to be chosen."""
+        self.cfg, self.path = cfg, cfg.teacher.path
+        self.target = cfg.loss.target
+        self.sources = [self.path]
+        self.options = {"target": self.target} | {key: cfg.data[key] for key in ("num_queries", "subset_seed")}
+        if not os.path.isfile(self.path):
+            raise InputError(f"teacher.path={self.path}: no such file: teacher.format=triples reads a file of them")
+        self.is_large = os.path.getsize(self.path) > LARGE_FILE
+
+    def __iter__(self) -> Iterator[TeacherList]:
+        """Yield one list for each line; raises InputError for a bad one."""
+        chosen = None
+        if self.cfg.data.num_queries is not None:
+            query_ids = {query_id for query_id, _, _ in self._triples()}
+            chosen = set(choose_queries(query_ids, self.cfg.data.num_queries, self.cfg.data.subset_seed, self.path))
+        empty = True
+        for query_id, doc_ids, scores in self._triples():
+            empty = False
+            if chosen is None or query_id in chosen:
+                if self.target == "label":
+                    target = np.array([1.0, 0.0])
+                elif self.target == "rank":
+                    target = ranks_among(-scores)
+                else:
+                    target = scores
+                yield TeacherList(query_id, doc_ids, target)
+        if empty:
+            raise InputError(f"{self.path}: holds no triple: expected lines of `{TRIPLE}`")
+
+    def _triples(self) -> Iterator[tuple[str, list[str], np.ndarray]]:
+        for place, line in numbered_lines(self.path):
+            as_text(line, place)
+            columns = [column.decode() for column in line.split()]
+            if len(columns) != 5:
+                raise InputError(f"{place}: {len(columns)} columns instead of five: expected `{TRIPLE}`")
+            scores = np.array([read_number(text, "score", place) for text in columns[:2]])
+            columns = [*columns[:2], *(checked_id(text, place) for text in columns[2:])]
+            if columns[3] == columns[4]:
+                raise InputError(f"{place}: passage {columns[3]} stands on both sides: a triple needs two passages")
+            yield columns[2], columns[3:], scores
+
+
+def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int, source: str) -> list[str]:
+    """Return a random subset of the queries; with one seed, smaller subsets lie within larger ones."""
+    query_ids = list(query_ids)
+    if num_queries is None:
+        return query_ids
+    if num_queries > len(query_ids):
+        raise InputError(f"num_queries={num_queries} exceeds the {len(query_ids)} queries of {source}: lower it")
+    query_ids.sort()  # a subset must not depend on the order of the file
+    chosen = np.random.default_rng(seed).permutation(len(query_ids))[:num_queries]
+    return [query_ids[index] for index in sorted(chosen)]
+
+
+def ranks_among(ranks: np.ndarray) -> np.ndarray:
+    """Return the ranks [K] that some passages of a list have among themselves, ties at their average rank."""
+    below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many stand before each passage
+    tied = (ranks[:, None] == ranks[None, :]).sum(axis=1)
+    return below + (tied + 1) / 2
+
+
+def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList | None:
+    """A run's passages with their labels, relevant ones that it missed at the end; None if all labels are alike.
+
+    Relevant is what is judged min_grade or better; everything else of the run is a negative.
+    """
+    grades = {doc_id: grade for doc_id, grade in judged.items() if grade >= max(min_grade, 1)}
+    listed = set(ranked.doc_ids)
+    added = [doc_id for doc_id in grades if doc_id not in listed]
+    labels = np.array([grades.get(doc_id, 0) for doc_id in ranked.doc_ids] + [grades[doc_id] for doc_id in added])
+    if not labels.any() or labels.all():
+        return None
+    return TeacherList(query_id, ranked.doc_ids + added, labels, len(added))
+
+
+def needs_first_stage(cfg: DictConfig) -> bool:
+    """Whether the training lists depend on teacher.first_stage: it is large, and need not be read for nothing."""
+    depth, teacher = cfg.data.depth, cfg.teacher
+    if cfg.loss.target == "label" or teacher.format == "permutations":
+        return True
+    return depth is not None and (teacher.depth is None or depth < teacher.depth)

@@ -1,0 +1,116 @@
+"""A cross-encoder written as one ONNX graph, and made int8 for CPUs.
+
+    write_onnx(model, directory)                     # directory/onnx/model.onnx: token ids in, scores out
+    quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
+
+Names follow the Hub's: inputs input_ids, attention_mask and, where the model takes them, token_type_ids, each [P, L];
+output logits [P, 1]. onnxruntime 1.23 or newer reads the graph (opset 23 has attention as one operator;
+ModernBERT's is of opset 22).
+Shapes: P pairs, L tokens of the longest pair.
+"""
+
+import contextlib
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import InputError
+from distill.models.onnx import INPUTS, PACKAGES, OnnxScorer
+from distill.models.padded import PaddedChunk
+from distill.models.saved import ONNX_FILE
+
+OPSET = 23
+OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
+QUANTISED = ["MatMul", "Gather"]  # not Attention, whose queries, keys and values stay float32
+TOLERANCE = 1e-4  # between the scores of the graph and of the model, relative and absolute
+
+
+class _Whole(nn.Module):
+    """All that makes a score, from token ids on."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        return self.model(PaddedChunk(None, input_ids, attention_mask, token_type_ids))[:, None]  # [P, 1]
+
+
+def write_onnx(model, directory: Path) -> None:
+    """Write a CrossEncoder as directory/onnx/model.onnx in float32, and check its scores in onnxruntime.
+
+    Raises InputError where a package is missing, or where the graph gives other scores.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"format=onnx needs {error.name}: {PACKAGES}") from None
+    model = copy.deepcopy(model).cpu().eval()
+    model.choose_layout("padded")
+    names = INPUTS if model.takes_token_types else INPUTS[:2]
+    opset = OPSETS.get(model.backbone.config.model_type, OPSET)
+    file = directory / ONNX_FILE
+    file.parent.mkdir(parents=True)
+    with torch.no_grad(), _quiet():
+        torch.onnx.export(
+            _Whole(model), _examples(model, 2, 7)[: len(names)], str(file), input_names=names, output_names=["logits"],
+            dynamic_shapes=({0: "pairs", 1: "tokens"},) * len(names),
+            opset_version=opset, external_data=_is_large(model), verbose=False,
+        )  # fmt: skip
+    scorer = OnnxScorer(file)
+    for shape in ((1, 5), (3, 8), (4, min(model.max_length, 64))):
+        examples = _examples(model, *shape)
+        with torch.no_grad():
+            expected = _Whole(model)(*examples)
+        found = scorer(**dict(zip(INPUTS, examples, strict=True))).last_hidden_state[:, 0]
+        if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            difference = (found - expected).abs().max().item()
+            raise InputError(f"onnx: its scores differ from the model's by {difference:.1e}: it cannot be exported")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporters log of their own working; errors still come through."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _is_large(model) -> bool:
+    return sum(parameter.numel() for parameter in model.parameters()) * 4 > 2**31 - 2**27  # protobuf holds 2 GiB
+
+
+def _examples(model, num_pairs: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return drawn token ids of pairs that differ in length, their mask and their types."""
+    draw = torch.Generator().manual_seed(length)
+    ids = torch.randint(model.backbone.config.vocab_size, (num_pairs, length), generator=draw)
+    mask = (torch.arange(length) < length - torch.arange(num_pairs)[:, None]).long()
+    types = (torch.arange(length) >= length // 2).long().expand(num_pairs, -1)
+    types = types * int(model.template.second_type)
+    ids = torch.where(mask.bool(), ids, model.tokenizer.pad_token_id)
+    return ids, mask, types * mask
+
+
+def quantise(file: Path) -> None:
+    """Make embeddings and matrix products of a graph int8: weights by channel, activations as they come (dynamic)."""
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise InputError(f"format=onnx-int8 needs {error.name}: {PACKAGES}") from None
+    aside = file.with_suffix(".int8")
+    with _quiet():
+        quantize_dynamic(file, aside, op_types_to_quantize=QUANTISED, per_channel=True, weight_type=QuantType.QInt8)
+    for old in file.parent.glob(f"{file.name}*"):  # with the weights that lie beside a large graph
+        old.unlink()
+    os.replace(aside, file)

@@ -1,0 +1,71 @@
+"""Losses over whole lists: ADR-MSE and localized contrastive estimation (LCE).
+
+Shapes: B lists, K passages per list; see distill/losses/__init__.py for masks, precision and reduction.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.losses.implementation import takes_triton
+from distill.losses.terms import count_passages, count_relevant, differences, prepare, reduce_terms
+
+
+def adr_mse(
+    scores: Tensor,
+    ranks: Tensor,
+    mask: Tensor,
+    alpha: float = 1.0,
+    discount: str = "log2",
+    reduction: str = "mean",
+    implementation: str = "auto",
+) -> Tensor:
+    """ADR-MSE: Σ_i (r_i − π̂_i)² / log2(r_i + 1) with the smooth rank π̂_i = 1 + Σ_{j≠i} σ(α(s_j − s_i)).
+
+    Args:
+        scores: [B, K] student scores.
+        ranks: [B, K] teacher ranks, 1 = best, ties at their average rank, 0 = padding.
+        mask: [B, K] bool, True for real passages.
+        alpha: steepness, above 0; towards infinity the smooth rank becomes the exact rank.
+        discount: "log2" as in the formula, or "none" to weigh all ranks alike.
+        reduction: "mean" over all real passages of the batch, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the one that is faster.
+
+    Source: Rank-DistiLLM, section 3; smooth ranks: Qin et al. 2010 (Appendix B prints another fraction).
+    """
+    if takes_triton(scores, ranks, mask, implementation):
+        from kernels import adr_mse as kernel
+
+        return kernel.adr_mse(scores, ranks.masked_fill(~mask, 0), alpha, discount, reduction)
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha}: must be above 0")
+    scores = prepare(scores, ranks, mask)
+    outscored = torch.sigmoid(alpha * differences(scores)) * mask[:, None, :]  # [B, K, K]
+    smooth_ranks = 0.5 + outscored.sum(dim=2)  # [B, K]: j = i adds σ(0) = 0.5 to the sum, hence not 1 +
+    errors = (ranks.to(scores.dtype) - smooth_ranks) ** 2
+    if discount == "log2":
+        # a padded slot has rank 0, whose discount would be a division by zero
+        errors = errors / torch.log2(ranks.to(scores.dtype).masked_fill(~mask, 1.0) + 1.0)
+    elif discount != "none":
+        raise ValueError(f"discount={discount!r} is unknown: use 'log2' or 'none'")
+    return reduce_terms(errors * mask, count_passages(ranks, mask), reduction)
+
+
+def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
+    """Localized contrastive estimation (InfoNCE): Σ_+ −log( exp s_+ / (exp s_+ + Σ_{negatives} exp s_−) ).
+
+    Args:
+        scores: [B, K] student scores.
+        labels: [B, K] graded labels; a label above 0 is relevant, any other is a negative.
+        mask: [B, K] bool, True for real passages.
+        reduction: "mean" over all relevant passages of the batch, or "sum".
+
+    Each relevant passage competes with the negatives of its list only, never with another relevant one.
+    Source: Gao et al. 2021; Rank-DistiLLM, section 3.
+    """
+    scores = prepare(scores, labels, mask)
+    relevant = (labels > 0) & mask
+    # the lowest finite number instead of -inf: a list without negatives has loss 0 and gradient 0, not NaN
+    lowest = torch.finfo(scores.dtype).min
+    negatives = torch.logsumexp(scores.masked_fill(relevant | ~mask, lowest), dim=1, keepdim=True)  # [B, 1]
+    return reduce_terms(F.softplus(negatives - scores) * relevant, count_relevant(labels, mask), reduction)

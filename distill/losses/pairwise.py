@@ -1,0 +1,81 @@
+"""Losses over pairs of passages: RankNet, MarginMSE and hinge.
+
+Shapes: B lists, K passages per list; see distill/losses/__init__.py for masks, precision and reduction.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.losses.implementation import takes_triton
+from distill.losses.terms import (
+    count_labelled_pairs,
+    count_pairs,
+    count_ranked_pairs,
+    differences,
+    ordered_pairs,
+    prepare,
+    real_pairs,
+    reduce_terms,
+)
+
+
+def ranknet(
+    scores: Tensor, ranks: Tensor, mask: Tensor, reduction: str = "mean", implementation: str = "auto"
+) -> Tensor:
+    """RankNet: Σ_{(i,j): r_i < r_j} softplus(s_j − s_i).
+
+    Args:
+        scores: [B, K] student scores.
+        ranks: [B, K] teacher ranks, 1 = best, ties at their average rank, 0 = padding.
+        mask: [B, K] bool, True for real passages.
+        reduction: "mean" over all real pairs of the batch, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the one that is faster.
+
+    Pairs of tied ranks and pairs with a padded slot contribute nothing.
+    Source: Burges et al. 2005; Rank-DistiLLM, section 3 (whose formula prints the opposite sign).
+    """
+    if takes_triton(scores, ranks, mask, implementation):
+        from kernels import ranknet as kernel
+
+        return kernel.ranknet(scores, ranks.masked_fill(~mask, 0), reduction)
+    scores = prepare(scores, ranks, mask)
+    punished = F.softplus(differences(scores))  # [B, K, K]: softplus(s_j - s_i)
+    return reduce_terms(punished * ordered_pairs(ranks, mask), count_ranked_pairs(ranks, mask), reduction)
+
+
+def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
+    """MarginMSE: Σ_{i<j} ((s_i − s_j) − (t_i − t_j))² over all pairs of a list.
+
+    A list of one relevant and one other passage gives the published formula; which of the two is the relevant
+    one does not matter, since the square forgets the sign.
+
+    Args:
+        scores: [B, K] student scores.
+        teacher_scores: [B, K] teacher scores t, on the scale that the student is to learn.
+        mask: [B, K] bool, True for real passages.
+        reduction: "mean" over all pairs of the batch, or "sum".
+
+    Source: Hofstätter et al. 2020, "Improving efficient neural ranking models with cross-architecture KD".
+    """
+    scores = prepare(scores, teacher_scores, mask)
+    gaps = scores - teacher_scores.to(scores.dtype).masked_fill(~mask, 0.0)  # [B, K]
+    squares = torch.triu(differences(gaps) ** 2, diagonal=1)  # [B, K, K], each pair once
+    return reduce_terms(squares * real_pairs(mask), count_pairs(teacher_scores, mask), reduction)
+
+
+def hinge(scores: Tensor, labels: Tensor, mask: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+    """Pairwise hinge: Σ_{(i,j): y_i > y_j} max(0, margin − (s_i − s_j)).
+
+    Args:
+        scores: [B, K] student scores.
+        labels: [B, K] graded labels; pairs of equal label contribute nothing.
+        mask: [B, K] bool, True for real passages.
+        margin: by how much the better passage shall lead, in units of the score.
+        reduction: "mean" over all pairs of different labels of the batch, or "sum".
+
+    Source: Herbrich et al. 2000; Morand et al. 2026, section 3.
+    """
+    scores = prepare(scores, labels, mask)
+    violations = F.relu(margin + differences(scores))  # [B, K, K]: margin - (s_i - s_j)
+    return reduce_terms(violations * ordered_pairs(-labels, mask), count_labelled_pairs(labels, mask), reduction)

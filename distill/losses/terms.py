@@ -1,0 +1,68 @@
+"""What the losses share: masks and differences of pairs, the number of a loss's terms, and its reduction.
+
+Shapes: B lists, K passages per list.
+"""
+
+import torch
+from torch import Tensor
+
+
+def count_passages(target: Tensor, mask: Tensor) -> Tensor:
+    """Number of real passages, a scalar tensor."""
+    return mask.sum()
+
+
+def count_pairs(target: Tensor, mask: Tensor) -> Tensor:
+    """Number of unordered pairs of real passages within their lists, a scalar tensor."""
+    sizes = mask.sum(dim=1)
+    return (sizes * (sizes - 1) // 2).sum()
+
+
+def count_ranked_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
+    """Number of pairs of real passages with different ranks, a scalar tensor."""
+    return ordered_pairs(ranks, mask).sum()
+
+
+def count_labelled_pairs(labels: Tensor, mask: Tensor) -> Tensor:
+    """Number of pairs of real passages with different labels, a scalar tensor."""
+    return ordered_pairs(-labels, mask).sum()
+
+
+def count_relevant(labels: Tensor, mask: Tensor) -> Tensor:
+    """Number of relevant passages, a scalar tensor."""
+    return ((labels > 0) & mask).sum()
+
+
+def check_shapes(scores: Tensor, target: Tensor, mask: Tensor) -> None:
+    if scores.dim() != 2 or scores.shape != target.shape or scores.shape != mask.shape:
+        shapes = f"{list(scores.shape)}, {list(target.shape)} and {list(mask.shape)}"
+        raise ValueError(f"scores, target and mask must share one shape [B, K], got {shapes}")
+
+
+def prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    check_shapes(scores, target, mask)
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    return scores.masked_fill(~mask, 0.0)  # whatever stands in a padded slot, even NaN, stays out
+
+
+def differences(values: Tensor) -> Tensor:
+    """[B, K] -> [B, K, K] with entry (i, j) = v_j − v_i."""
+    return values[:, None, :] - values[:, :, None]
+
+
+def real_pairs(mask: Tensor) -> Tensor:
+    return mask[:, :, None] & mask[:, None, :]
+
+
+def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
+    """Bool [B, K, K], True at (i, j) where both are real and i stands before j."""
+    return (ranks[:, :, None] < ranks[:, None, :]) & real_pairs(mask)
+
+
+def reduce_terms(terms: Tensor, num_terms: Tensor, reduction: str) -> Tensor:
+    if reduction == "sum":
+        return terms.sum()
+    if reduction == "mean":
+        return terms.sum() / num_terms.clamp(min=1)
+    raise ValueError(f"reduction={reduction!r} is unknown: use 'mean' or 'sum'")

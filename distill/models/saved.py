@@ -1,0 +1,111 @@
+"""The directory of a saved model: its files, written and fetched."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from distill.errors import InputError
+
+LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
+HEAD_FILE = "2_Dense/model.safetensors"
+ONNX_FILE = "onnx/model.onnx"
+MODULES = [  # sentence-transformers reads these names and classes
+    ("", "sentence_transformers.base.modules.transformer.Transformer"),
+    ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+    ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
+]
+
+
+def find_head(name: str, revision: str | None) -> Path | None:
+    """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
+    if os.path.isdir(name):
+        file = Path(name) / HEAD_FILE
+        return file if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, HEAD_FILE, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
+def download(name: str) -> Path:
+    """Fetch a saved model from the Hub into its cache, safetensors and texts only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if name.startswith((".", "/", "~")):
+        raise InputError(f"{name}: no such directory")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0]
+        raise InputError(f"{name}: no such directory, and the Hub does not give it: {reason}") from error
+
+
+def write_model(model, directory: Path) -> None:
+    """Write a CrossEncoder as a sentence-transformers v6 CrossEncoder directory, whole or not at all.
+
+    Raises InputError for a model with layers that this format does not have.
+    """
+    if not model.is_plain:
+        raise InputError(f"{directory}: only an encoder with one linear layer, and no activation, can be saved")
+    new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.backbone.save_pretrained(new)
+    model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
+    model.tokenizer.save_pretrained(new)
+    _write_json(new / LENGTHS_FILE, model.lengths)
+    _write_sentence_transformers_files(model, new)
+    if directory.exists():
+        os.rename(directory, old)
+    os.rename(new, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_sentence_transformers_files(model, directory: Path) -> None:
+    hidden_size = model.head.in_features
+    identity = "torch.nn.modules.linear.Identity"
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
+    ]
+    _write_json(directory / "modules.json", modules)
+    _write_json(
+        directory / "config_sentence_transformers.json",
+        {"activation_fn": identity, "model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None},
+    )
+    _write_json(
+        directory / "sentence_bert_config.json",
+        {
+            "transformer_task": "feature-extraction",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+            "module_output_name": "token_embeddings",
+        },
+    )
+    _write_json(
+        directory / "1_Pooling" / "config.json",
+        {"embedding_dimension": hidden_size, "pooling_mode": model.pooling, "include_prompt": True},
+    )
+    _write_json(
+        directory / "2_Dense" / "config.json",
+        {
+            "in_features": hidden_size,
+            "out_features": 1,
+            "bias": True,
+            "activation_function": identity,
+            "module_input_name": "sentence_embedding",
+            "module_output_name": "scores",
+        },
+    )
+    head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
+    save_file(head, directory / HEAD_FILE)
+
+
+def _write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

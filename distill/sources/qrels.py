@@ -1,0 +1,72 @@
+"""Relevance judgments (qrels), read.
+
+qrels = read_qrels("qrels.txt")                   # {"q1": {"d7": 2}}
+"""
+
+import os
+from collections.abc import Iterator
+
+from distill.errors import InputError
+from distill.sources.fields import checked_id, read_grade, usual_name
+from distill.sources.inline import inline_qrels_rows, is_inline_file
+from distill.sources.locate import ir_datasets_records
+from distill.storage.files import as_text, form_of, numbered_lines, numbered_rows
+
+QRELS_COLUMNS = "query_id iteration doc_id grade"
+QRELS_HEADER = (  # BEIR's `query-id corpus-id score`, and how others spell it
+    ("query_id", "qid", "topic_id"),
+    ("corpus_id", "doc_id", "docid", "docno", "pid", "passage_id"),
+    ("score", "relevance", "rel", "label", "grade"),
+)
+Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> grade; a grade below 1 means not relevant
+
+
+def read_qrels(source: str) -> Qrels:
+    """Read qrels from a TREC file (four columns), a BEIR file (three, with a header) or an `ir_datasets` id.
+
+    Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
+    """
+    rows = _qrels_rows(source) if os.path.isfile(source) else _ir_datasets_qrels_rows(source)
+    qrels: Qrels = {}
+    for place, query_id, doc_id, grade in rows:
+        grades = qrels.setdefault(query_id, {})
+        if doc_id in grades:
+            raise InputError(f"{place}: passage {doc_id} is judged twice for query {query_id}: keep one of the two")
+        grades[doc_id] = grade
+    if not qrels:
+        raise InputError(f"{source}: holds no judgment: expected lines of `{QRELS_COLUMNS}`")
+    return qrels
+
+
+def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
+    seen: dict[tuple[str, str], int] = {}
+    for row in ir_datasets_records(source, "qrels"):
+        pair = (checked_id(row.query_id, source), checked_id(row.doc_id, source))
+        if seen.get(pair) != row.relevance:  # published qrels repeat some judgments, which is no conflict
+            seen[pair] = row.relevance
+            yield source, *pair, read_grade(row.relevance, source)
+
+
+def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
+    form = form_of(path)
+    if form != "lines":
+        if not is_inline_file(path):
+            raise InputError(f"{path}: is {form}, no qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three")
+        yield from inline_qrels_rows(numbered_rows(path, form))
+        return
+    num_columns = None
+    for place, line in numbered_lines(path):
+        text = as_text(line, place)
+        columns = [column.decode() for column in line.split()]
+        if num_columns is None:
+            num_columns = len(columns)
+            if num_columns not in (3, 4):
+                raise InputError(f"{place}: {num_columns} columns: expected `{QRELS_COLUMNS}`, or BEIR's three")
+            if num_columns == 3:  # BEIR: the first line is the header "query-id corpus-id score"
+                if not all(usual_name(name) in names for name, names in zip(columns, QRELS_HEADER, strict=True)):
+                    raise InputError(f"{place}: three columns without BEIR's header line `query-id corpus-id score`")
+                continue
+        if len(columns) != num_columns:
+            raise InputError(f"{place}: {len(columns)} columns, where the lines before have {num_columns}: {text!r}")
+        query_id, doc_id = checked_id(columns[0], place, "query id"), checked_id(columns[-2], place, "passage id")
+        yield place, query_id, doc_id, read_grade(columns[-1], place)
