@@ -124,9 +124,9 @@ def _compare_two(key: str, treatments: list[str], cells: list[Cell], left_out: i
         tested = [test.num_queries, test.t, test.p, next(adjusted)] if test else [None] * 4
         lines.append([cell.name, *means, means[1] - means[0], *tested])
     parts = [
-        f"{second} less {first} in {_count(len(cells), 'complete cell')}{_left_out(left_out)}: paired two-sided "
-        f"t-tests over queries (a query's values averaged over seeds), {correction.capitalize()}'s correction for the "
-        "cells."
+        f"{_told(key, second)} less {_told(key, first)} in {_count(len(cells), 'complete cell')}{_left_out(left_out)}: "
+        "paired two-sided t-tests over queries (a query's values averaged over seeds), "
+        f"{correction.capitalize()}'s correction for the cells."
     ]
     # A mean over tasks has no values per query, and is no cell beside those tasks
     differences = [line[3] for line, test in zip(lines, tests, strict=True) if test or not any(tests)]
@@ -136,6 +136,10 @@ def _compare_two(key: str, treatments: list[str], cells: list[Cell], left_out: i
     heads = ["cell", first, second, "difference", "queries", "t", "p", f"p, {correction.capitalize()}"]
     formats = ["", ".4f", ".4f", "+.4f", "d", ".2f", ".3g", ".3g"]
     return KeyComparison(key, " ".join(parts), heads, formats, lines)
+
+
+def _told(key: str, treatment: str) -> str:
+    return treatment if treatment[:1].isalpha() else f"{key}={treatment}"
 
 
 def _test_queries(cell: Cell, first: str, second: str) -> PairedTest | None:

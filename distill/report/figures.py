@@ -94,6 +94,8 @@ def draw_curves(rows: Sequence[Row], labels: Labels) -> tuple[Panels | None, str
 
 
 def _few_series(rows: Sequence[Row], labels: Labels) -> dict[str, list[Row]]:
+    if len(rows) <= MAX_CURVES:
+        return {row.name: [row] for row in rows}
     keys = naming_keys([row.config for row in rows])
     for size in range(len(keys), -1, -1):
         series: dict[str, list[Row]] = {}
