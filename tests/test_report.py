@@ -540,7 +540,7 @@ def test_two_values_over_six_cells_without_values_per_query_take_wilcoxons_test(
     values[("b", 0)] = [0.6]  # b is better by 0.1 in one cell, worse by 0.01 to 0.05 in the others
     markdown = (report_on(make_grid(tmp_path / "runs", values), "compare=loss") / "results.md").read_text()
     # the ranks of what is worse are 1 to 5, of what is better 6: a sum of 6 or less comes of 14 of 64 signs on a side
-    assert "b less a in 6 complete cells: paired" in markdown
+    assert "b less a in 6 complete cells: means over seeds. Wilcoxon" in markdown
     assert f"Wilcoxon's signed-rank test over the cells: p = {2 * 14 / 64:.3g}." in markdown
     assert "| data.depth=1, trec-dl-2019-bm25/nDCG@10 | 0.5100 | 0.5000 | -0.0100 | – | – | – | – |" in markdown
 

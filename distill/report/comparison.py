@@ -123,10 +123,13 @@ def _compare_two(key: str, treatments: list[str], cells: list[Cell], left_out: i
         means = [cell.mean(first), cell.mean(second)]
         tested = [test.num_queries, test.t, test.p, next(adjusted)] if test else [None] * 4
         lines.append([cell.name, *means, means[1] - means[0], *tested])
-    parts = [
-        f"{_told(key, second)} less {_told(key, first)} in {_count(len(cells), 'complete cell')}{_left_out(left_out)}: "
+    method = (
         "paired two-sided t-tests over queries (a query's values averaged over seeds), "
-        f"{correction.capitalize()}'s correction for the cells."
+        f"{correction.capitalize()}'s correction for the cells"
+    )
+    where = f"{_count(len(cells), 'complete cell')}{_left_out(left_out)}"
+    parts = [
+        f"{_told(key, second)} less {_told(key, first)} in {where}: {method if any(tests) else 'means over seeds'}."
     ]
     # A mean over tasks has no values per query, and is no cell beside those tasks
     differences = [line[3] for line, test in zip(lines, tests, strict=True) if test or not any(tests)]
