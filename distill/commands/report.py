@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.checks import check_report
 from distill.config.composition import ROOT, command_overrides, register_schemas, run_directory
-from distill.errors import InputError, exit_on_bad_input
+from distill.errors import InputError
+from distill.jobs import run_command
 
 if TYPE_CHECKING:
     from distill.report.page import Figure, Report
@@ -166,12 +165,16 @@ def draw_diagram(compared, directory: Path) -> Path | None:
     return path
 
 
+def describe(cfg: DictConfig) -> str:
+    """Return the first words that the user reads."""
+    runs = cfg.runs if isinstance(cfg.runs, str) else ", ".join(cfg.runs)
+    return f"reporting on {runs}"
+
+
 @hydra.main(config_path=str(ROOT / "conf"), config_name="report", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
-    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_report(cfg)
-        report(cfg, run_directory())
+    run_command(cfg, describe, check_report, lambda cfg: report(cfg, run_directory()))
 
 
 def quote_value(argument: str) -> str:
