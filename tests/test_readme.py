@@ -21,7 +21,7 @@ def test_its_links_lead_to_files(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
     missing = [link for link in links if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()]
-    assert links and not missing
+    assert links and not missing, missing
 
 
 def test_its_rooms_are_those_of_the_code():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = ROOT / "README.md"
-BLOCK = re.compile(r"(?<=^<!-- first run -->\n```\n)(?:.*?\n)?(?=```$)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?<=^<!-- first run -->\n```\n)(?:.*?\n)??(?=```$)", re.MULTILINE | re.DOTALL)
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         if unknown:
             sys.exit("\n".join(["README.md: the first command does not print:", *unknown]))
         return
-    README.write_text(BLOCK.sub(lambda _: as_shown(output), text), encoding="utf-8")
+    README.write_text(BLOCK.sub(lambda _: as_shown(output), text, count=1), encoding="utf-8")
 
 
 def as_shown(output: str) -> str:
@@ -46,8 +46,9 @@ def lines_unlike(shown: str, output: str) -> list[str]:
 
 
 def masked(line: str) -> str:
-    """Return a line without what differs from run to run: numbers, directories, and how good a validation was."""
+    """Return a line without what differs from run to run: numbers, times, directories, the machine."""
     line = re.sub(r"\S*/\S*", "PATH", line.replace(" (best so far)", ""))
+    line = re.sub(r"finished in .*|torch \S+|threads?", lambda found: found[0].split()[0].rstrip("s"), line)
     return " ".join(re.sub(r"-?\d+(\.\d+)?", "#", line).split())
 
 
