@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole way on the bundled sample, an invented cookbook: first stage, teacher, students, evaluation, report, export.
-# No GPU, no network, no key; about TIME on 2 CPU cores.
+# No GPU, no network, no key; four trainings of about half a minute of CPU time each.
 #
 #   recipes/sample.sh
 #   LLM_URL=http://localhost:8000/v1 LLM=NAME recipes/sample.sh        with an LLM as teacher, in place of the simulated one
@@ -53,8 +53,8 @@ else
 fi
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 3. Students: a sweep over objectives and seeds, each job in a directory of its own. If one fails, the others go on;
-#    the same command then runs only what is missing.
+# 3. Students: a sweep over objectives and seeds. Each job has its own directory and process, so one failure never stops
+#    the others; the same command then runs only what is missing.
 
 # shellcheck disable=SC2086  # $TRAIN is several words
 "$PYTHON" train.py -m loss="$LOSSES" seed="$SEEDS" train.max_steps="$STEPS" "${teacher[@]}" \

@@ -34,15 +34,20 @@ def main() -> None:
 
 
 def as_shown(output: str) -> str:
-    """Return the output as a terminal shows it: without the progress lines of a log, and with short paths."""
+    """Return the output as a terminal shows it: without the progress lines of a log, and with short paths.
+
+    What comes between device and first validation is left out.
+    """
     lines = [line for line in output.splitlines() if not re.match(r"[\w-]+: \w+ [\d,]+ of [\d,]+ \(", line)]
+    first = next(place for place, line in enumerate(lines) if line.startswith("step "))
+    lines[2:first] = ["..."]
     return "".join(re.sub(r"/\S*?/(?=(sample|outputs)/)", "", line) + "\n" for line in lines)
 
 
 def lines_unlike(shown: str, output: str) -> list[str]:
     """Return the lines that the README shows and the output does not have, whatever their numbers."""
     printed = {masked(line) for line in output.splitlines()}
-    return [line for line in shown.splitlines() if masked(line) not in printed]
+    return [line for line in shown.splitlines() if line != "..." and masked(line) not in printed]
 
 
 def masked(line: str) -> str:
