@@ -299,14 +299,14 @@ def test_a_resumed_run_that_is_refused_leaves_its_directory_as_it_was(file_overr
     assert snapshot(directory) == before
     bad.write_text("".join(collection["teacher"].read_text().splitlines(keepends=True)[:20]))
     with pytest.raises(
-        InputError, match=r"\[2, 20\] lists and passages to train on, and \[6, 60\] before: give the files"
+        InputError, match=r"\[2, 20\] lists and passages to train on, but \[6, 60\] before: give the files"
     ):
         train(resumed(directory, "train.max_steps=10", f"teacher.path={bad}"), directory)
     assert snapshot(directory) == before
     last = directory / "checkpoints" / "last.pt"
     for content in (b"", last.read_bytes()[:5000], b"text"):
         last.write_bytes(content)
-        with pytest.raises(InputError, match="last.pt: is damaged .*: put a copy there, such as best.pt"):
+        with pytest.raises(InputError, match="last.pt: is damaged .*: replace it with a copy, such as best.pt"):
             train(resumed(directory, "train.max_steps=10"), directory)
 
 
