@@ -177,11 +177,11 @@ def test_judged_queries_that_a_run_lacks_are_counted(collection, caplog):
     lines = collection["first_stage"].read_text().splitlines(keepends=True)
     collection["first_stage"].write_text("".join(lines[:30]))
     task = read_task(small_task(collection))
-    message = "lacks 3 of 6 judged queries: they count as the measure defines, mostly 0 (first: q3)"
+    message = "lacks 3 of 6 judged queries: they get the value that the measure defines, mostly 0 (first: q3)"
     assert message in caplog.text and len(task.run) == 3
     collection["qrels"].write_text("q0 0 elsewhere 1\n")
     read_task(small_task(collection))
-    assert "none of its passages is judged: check that the judgments belong" in caplog.text
+    assert "none of its passages are judged: check that the judgments belong" in caplog.text
 
 
 def test_a_teacher_of_other_queries_or_passages_is_refused(collection, tmp_path, caplog):
