@@ -100,7 +100,7 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     (tmp_path / "out" / "tasks" / "second" / "per_query.csv").unlink()  # as if it had been stopped in the second task
     (tmp_path / "out" / "results.json").unlink()
     again = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}")
-    assert again.returncode == 0 and "first: re-ranked before" in again.stderr, again.stderr
+    assert again.returncode == 0 and "first: already re-ranked" in again.stderr, again.stderr
     changed = [path.parent.name for path, time in written.items() if path.stat().st_mtime_ns != time]
     assert changed == ["second"]
     resumed = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -116,7 +116,8 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
     overrides = ["task=files", "task.name=none", f"task.qrels={collection['qrels']}", "+task.tasks.a.run=nowhere.run"]
     run = run_evaluate(tmp_path / "out", "model=null", *overrides)
-    assert run.returncode == 2 and "error: none: none of its 1 tasks is here: nowhere.run: no such file" in run.stderr
+    assert run.returncode == 2
+    assert "error: none: none of its 1 tasks is available: nowhere.run: no such file" in run.stderr
 
 
 def test_an_unknown_collection_is_unavailable_in_a_suite_alone(collection, caplog):
