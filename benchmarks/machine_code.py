@@ -97,14 +97,14 @@ def main() -> None:
     parser.add_argument("--arch", type=int, default=90, help="compute capability without the dot, as in 80 or 90")
     arguments = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET"):
-        sys.exit("TRITON_INTERPRET is set, and nothing is compiled: unset it")
+        sys.exit("TRITON_INTERPRET is set, so nothing would be compiled: unset it")
     print(f"Triton {triton.__version__}, sm_{arguments.arch}, {launch.OPTIONS['num_warps']} warps")
     print(f"{'kernel':10}{'registers':>10}{'spilled':>10}{'loop':>6}{'instructions/pair':>20}{'special/pair':>15}")
     for name in KERNELS:
-        found = describe(name, arguments.arch)
-        for number, loop in enumerate(found["loops"], start=1):
+        kernel = describe(name, arguments.arch)
+        for number, loop in enumerate(kernel["loops"], start=1):
             print(
-                f"{name:10}{found['registers']:10}{found['spilled bytes']:8} B{number:6}"
+                f"{name:10}{kernel['registers']:10}{kernel['spilled bytes']:8} B{number:6}"
                 f"{loop['instructions']:20.1f}{loop['special']:15.2f}"
             )
 

@@ -36,7 +36,7 @@ class Unavailable(InputError):
 
 
 @contextlib.contextmanager
-def exit_on_bad_input(sweep: bool) -> Iterator[None]:
+def exit_on_bad_input(*, sweep: bool) -> Iterator[None]:
     """Print an InputError as one line and exit with status 2.
 
     In a sweep the error is passed on: Hydra continues with the other jobs and reports this one.

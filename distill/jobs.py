@@ -51,7 +51,7 @@ def run_job(
     """
     sweep = is_sweep()  # for a launcher that runs its jobs through Hydra, such as the one for Slurm
     directory = run_directory()
-    with exit_on_bad_input(sweep), removed_if_refused(directory):
+    with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
         results = take_up(cfg, directory) if sweep else None
         if results is None:
             if cfg.resume is not None and not sweep:
@@ -77,7 +77,7 @@ def run_command(
 
     describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
-    with exit_on_bad_input(is_sweep()):
+    with exit_on_bad_input(sweep=is_sweep()):
         check(cfg)
         with timed(describe(cfg), cfg.output):
             run(cfg)

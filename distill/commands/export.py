@@ -34,7 +34,7 @@ def export(cfg: DictConfig) -> None:
     write_export(CrossEncoder.from_pretrained(cfg.model), directory, cfg.format, card)
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.hub is not None:
-        log.info("uploaded: %s", push_to_hub(directory, cfg.hub, cfg.private))
+        log.info("uploaded: %s", push_to_hub(directory, cfg.hub, private=cfg.private))
 
 
 def describe(cfg: DictConfig) -> str:

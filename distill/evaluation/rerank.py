@@ -26,7 +26,7 @@ PAIRS_AT_ONCE = 4096  # pairs sorted by length together: enough for even chunks,
 class TaskReranker:
     """Re-ranks one task's run any number of times; the texts are tokenised only once."""
 
-    def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False, ranks: Ranks | None = None):
+    def __init__(self, task: Task, model: CrossEncoder, *, judged_only: bool = False, ranks: Ranks | None = None):
         """Tokenise the task's texts for the model.
 
         judged_only leaves out queries without judgments. With several ranks, each re-ranks its share of the queries.

@@ -68,7 +68,7 @@ def read_tasks(cfg: DictConfig) -> list[Task]:
     return tasks
 
 
-def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None) -> Task:
+def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = None) -> Task:
     """Read one task's files, with or without the texts that re-ranking needs.
 
     reranked: whether a model re-ranks the run, which decides the value of depth=auto; None: the same as texts.

@@ -6,7 +6,7 @@ from pathlib import Path
 from distill.errors import InputError
 
 
-def push_to_hub(directory: Path, repo_id: str, private: bool = True) -> str:
+def push_to_hub(directory: Path, repo_id: str, *, private: bool = True) -> str:
     """Upload a model's directory as one commit and return its address; create the repository if it does not exist.
 
     huggingface_hub finds the access token: HF_TOKEN, or the one that `hf auth login` stored. Raises InputError with the

@@ -40,8 +40,8 @@ def _forward_first_states(layer: nn.Module, hidden_states: Tensor, attention_mas
         first = hidden_states[:, :1]
         attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
     query, key, value = (
-        part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
-        for part, states in (
+        layer_part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+        for layer_part, states in (
             (attention.query, first),
             (attention.key, hidden_states),
             (attention.value, hidden_states),

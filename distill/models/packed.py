@@ -70,7 +70,7 @@ class PackedChunk:
         return states[self.cu_seqlens[:num_pairs]]
 
 
-def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, buckets: bool) -> Iterator[PackedChunk]:
+def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, buckets: bool) -> Iterator[PackedChunk]:
     """Yield all pairs in chunks of at most max_tokens tokens, longest pairs first.
 
     A pair longer than max_tokens gets a chunk to itself. buckets: pad every chunk to one of a few sizes, in tokens and

@@ -173,7 +173,7 @@ def read_object(path: Path) -> dict:
     return content
 
 
-def read_count(config: dict, key: str, file: Path, low: int = 1, optional: bool = False) -> int | None:
+def read_count(config: dict, key: str, file: Path, low: int = 1, *, optional: bool = False) -> int | None:
     """Return a whole number from a JSON object; raises InputError for another value, or one out of range.
 
     optional: return None if the key is absent or null.

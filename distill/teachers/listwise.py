@@ -228,7 +228,7 @@ class WindowRanker:
             self.totals.tied += mostly_tie(scores)
         return order_by_score(scores), flagged
 
-    def _count(self, entry: dict, faults: set[str], is_new: bool) -> None:
+    def _count(self, entry: dict, faults: set[str], *, is_new: bool) -> None:
         with self.lock:
             self.totals.requests += is_new
             self.totals.journaled += not is_new

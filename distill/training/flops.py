@@ -61,7 +61,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK.items() if part in name), None)
+    return next((peak for model, peak in PEAK.items() if model in name), None)
 
 
 def _matrix_weights(layer: nn.Module) -> int:
