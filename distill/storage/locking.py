@@ -1,6 +1,6 @@
 """A lock that lives as long as the process that holds it, however that ends.
 
-    with locked(directory / "run.lock", "wait for it, or use another directory"):
+    with locked(directory / "run.lock", "wait for it, or take another directory"):
         ...
 
 The file stays behind: to remove it would let two processes lock two files of one name.
@@ -33,7 +33,7 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
     try:
         opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): use another directory") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}): take another directory") from None
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
