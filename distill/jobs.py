@@ -225,12 +225,12 @@ def _check_resumed(cfg: DictConfig, directory: Path) -> None:
     changed = changes(saved, cfg)
     not_allowed = refused(changed, command, resumed=True)
     if not_allowed:
-        remedy = "leave that out"
+        instead = ""
         if command.noun == "training":
-            remedy += f", or start a new training from its model with backbone=hf backbone.name={directory / 'model'}"
+            instead = f", or start a new training from its model with backbone=hf backbone.name={directory / 'model'}"
         raise InputError(
             f"resume={cfg.resume}: the configuration differs from that of the stopped {command.noun} "
-            f"({describe(not_allowed)}): {remedy}"
+            f"({describe(not_allowed)}): leave that out{instead}"
         )
     if changed:
         log.info("resumed with another %s", describe(changed, most=len(changed)))
