@@ -85,7 +85,7 @@ def run_command(
 
 @contextlib.contextmanager
 def timed(what: str, where: str | Path) -> Iterator[None]:
-    """Log what is done and where it is written, before anything slow is imported; and at the end the time it took."""
+    """Log what is done and where the output goes, before slow imports; at the end, log the time it took."""
     speaks = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
     if speaks:

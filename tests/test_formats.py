@@ -261,7 +261,7 @@ def test_lengths_that_are_no_whole_numbers_are_refused_with_their_file(tmp_path,
     ("name", "changes", "message"),
     [
         ("distill.json", {"max_length": 0}, "distill.json: max_length=0: must be a whole number from 1"),
-        ("distill.json", {"max_length": 3}, "pairs of 3 tokens leave no room beside 3 special tokens"),
+        ("distill.json", {"max_length": 3}, "pairs of 3 tokens have no room for text beside 3 special tokens"),
         (
             "1_Pooling/config.json",
             {"embedding_dimension": -3},

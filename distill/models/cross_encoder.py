@@ -78,8 +78,8 @@ class CrossEncoder(nn.Module):
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
             raise InputError(
-                f"pairs of {self.max_length} tokens leave no room beside {self.template.num_special} special tokens: "
-                "raise max_length in the model's distill.json, or model_max_length in its tokenizer_config.json"
+                f"pairs of {self.max_length} tokens have no room for text beside {self.template.num_special} special "
+                "tokens: raise max_length in the model's distill.json, or model_max_length in its tokenizer_config.json"
             )
         longest = longest_input(backbone.config)
         if self.max_length > longest:
@@ -299,7 +299,7 @@ class CrossEncoder(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as a sentence-transformers v6 CrossEncoder directory.
 
-        The model is written to a temporary directory, which is then renamed, so a half-written model is never left.
+        It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
         Raises InputError for a model with layers that this format cannot hold.
         """
         write_model(self, Path(directory))
