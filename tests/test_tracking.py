@@ -172,7 +172,8 @@ def test_online_the_origin_is_declared_and_a_missing_one_stops_nothing(caplog):
     assert run.used == [("me/distill/model-a:latest", "model")] and not caplog.messages
     _declare_source(OnlineRun(CommError("not found")), "me/distill/model-a:latest")
     assert caplog.messages == [
-        "wandb: trained from me/distill/model-a:latest, which is not there (not found): noted in the configuration"
+        "wandb: me/distill/model-a:latest is not available (not found), so the lineage is only recorded in the "
+        "configuration"
     ]
 
 

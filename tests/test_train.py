@@ -212,7 +212,7 @@ def test_resuming_with_a_changed_configuration_is_refused(file_overrides, tmp_pa
     run_train(directory, *file_overrides)
     with pytest.raises(
         InputError,
-        match=r"differs from that of the stopped training \(train.batch_size: 2 -> 3\): leave that out, or train anew",
+        match=r"of the stopped training \(train.batch_size: 2 -> 3\): leave that out, or start a new training ",
     ):
         run_train(directory, *file_overrides, "train.batch_size=3", f"resume={directory}")
 
