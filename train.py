@@ -32,7 +32,7 @@ from distill.config.composition import command_overrides, refuse_renamed, regist
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError, exit_on_bad_input
 from distill.evaluation.results import format_results
-from distill.jobs import open_run, resume_command, run_job
+from distill.jobs import invocation, open_run, resume_command, run_job
 from distill.training.tracking import Tracker
 
 log = logging.getLogger("train")
@@ -304,7 +304,7 @@ def train_tracked(cfg: DictConfig, directory: Path, tracker: Tracker, ranks) -> 
     taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
     results |= agreement_results(taus)
     if ranks.is_first:
-        command = shlex.join(["python", "train.py", *overrides]) if HydraConfig.initialized() else None
+        command = shlex.join([*invocation("train"), *overrides]) if HydraConfig.initialized() else None
         write_card(model_directory, cfg, results, command)
     tracker.finish(results, model_directory, per_query)
     ranks.finish()
