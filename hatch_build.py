@@ -22,7 +22,8 @@ class RequirementsHook(MetadataHookInterface):
         """Set them, from the files beside pyproject.toml."""
         root = Path(self.root)
         metadata["dependencies"] = [TORCH if line.startswith("torch==") else line for line in read_lines(root, "")]
-        ranges = {re.match(r"[\w.-]+", line)[0]: line for kind in ("-report", "-dev") for line in read_lines(root, kind)}
+        lines = read_lines(root, "-report") + read_lines(root, "-dev")
+        ranges = {re.match(r"[\w.-]+", line)[0]: line for line in lines}
         metadata["optional-dependencies"] = {extra: [ranges[name] for name in names] for extra, names in EXTRAS.items()}
 
 
