@@ -30,7 +30,7 @@ from distill.config.checks import check_train
 from distill.config.composition import refuse_renamed, register_schemas
 from distill.config.overrides import as_override
 from distill.errors import exit_on_bad_input
-from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job
+from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job, shown_path
 
 log = logging.getLogger("train")
 
@@ -50,7 +50,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.device import check_implementation, choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
     from distill.evaluation.averages import measure_together
-    from distill.evaluation.rerank import Reranker
+    from distill.evaluation.rerank import TaskReranker
     from distill.evaluation.results import task_directory, write_task
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
@@ -89,8 +89,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
         loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
-        validators = [Reranker(task, model, judged_only=True, ranks=ranks) for task in validation]
-        testers = [Reranker(task, model, ranks=ranks) for task in tasks]
+        validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
+        testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
         optimizer = make_optimizer(model, cfg.optimizer)
@@ -211,7 +211,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 def describe(cfg: DictConfig) -> str:
     """Return the first words that the user reads."""
     stopped = f"resuming {cfg.resume}: " if cfg.resume else ""
-    names = f"{cfg.backbone.name} with loss={cfg.loss.name}, data={cfg.data.name}, teacher={cfg.teacher.name}"
+    backbone = shown_path(cfg.backbone.name) if Path(cfg.backbone.name).is_absolute() else cfg.backbone.name
+    names = f"{backbone} with loss={cfg.loss.name}, data={cfg.data.name}, teacher={cfg.teacher.name}"
     return f"{stopped}training {names}, seed={cfg.seed}"
 
 
