@@ -13,11 +13,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 1.0  # Slurm and torchrun signal the starting process and its children, and the former passes it on
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 _hints: list[Callable[[], str]] = []  # what the line of a stop adds; the last one counts
 
@@ -74,7 +75,7 @@ class StopRequest:
         """Start with no request."""
         self.signal: int | None = None
         self._since = 0.0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         for number in NAMES:

@@ -7,6 +7,7 @@ A suite's means are taken over corpora; within a corpus, over all queries of all
 """
 
 import math
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -19,7 +20,8 @@ from distill.sources.run_files import Run
 
 def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:
     """Return the means under `results.json`'s names, `<row>/<task>/<measure>`, and each row's values by query."""
-    results, per_query = {}, {}
+    results: dict[str, float] = {}
+    per_query: dict[str, PerQuery] = {}
     for row, run in rows.items():
         values, per_query[row] = measure(run, task.qrels, task.measures)
         results |= {f"{row}/{task.name}/{name}": value for name, value in values.items()}
@@ -28,7 +30,7 @@ def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], di
 
 def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> dict[str, float]:
     """Return the averages of a suite for all rows of its tasks {task: {row: values}}; none of what is no suite."""
-    results = {}
+    results: dict[str, float] = {}
     for row in dict.fromkeys(row for rows in measured.values() for row in rows) if cfg.tasks else ():
         results |= suite_metrics(row, cfg, {name: rows[row] for name, rows in measured.items() if row in rows})
     return results
@@ -47,11 +49,11 @@ def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -
         corpora.setdefault(part.corpus or part.name, []).append(part.name)
     whole = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
     named = {part.corpus for part in parts}
-    results = {}
+    results: dict[str, float] = {}
     for name in map(str, parse_measures(cfg.measures)):
         values = {}
         for corpus, names in whole.items():
-            found = [query.get(name) for task in names for query in measured[task].values()]
+            found: list[Any] = [query.get(name) for task in names for query in measured[task].values()]
             if None not in found:
                 values[corpus] = _mean("arithmetic", found)
         results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}

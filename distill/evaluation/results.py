@@ -63,8 +63,10 @@ def format_results(
     """
     measures = [str(one) for one in measures]
     if [*num_queries] == [name]:
-        rows = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
-        cells = [[label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in rows.items()]
+        shown = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
+        cells = [
+            [label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in shown.items()
+        ]
         return _table([f"{name}: {num_queries[name]} queries", *measures], cells)
     averages = dict.fromkeys(metric.split("/")[1] for metric in results if metric.split("/")[1].startswith(f"{name}-"))
     tables = []

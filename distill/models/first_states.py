@@ -7,13 +7,13 @@ Shapes: T tokens, S pairs, p pairs of a padded chunk, L tokens of its longest, D
 
 import types
 
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
 
 from distill.models.packed import BERT_LIKE
 
 
-def score_only_first_states(backbone: nn.Module) -> bool:
+def score_only_first_states(backbone: PreTrainedModel) -> bool:
     """Let the last layer give the states of first tokens alone, where its parts are known; return whether it does.
 
     In BERT and its kin the last layer needs keys and values of all tokens, but queries, output and feed-forward network
@@ -26,7 +26,7 @@ def score_only_first_states(backbone: nn.Module) -> bool:
     return True
 
 
-def _forward_first_states(layer: nn.Module, hidden_states: Tensor, attention_mask: Tensor | None = None, *_, **kwargs):
+def _forward_first_states(layer, hidden_states: Tensor, attention_mask: Tensor | None = None, *_, **kwargs):
     """The forward pass of a BERT layer for the first token of each pair.
 
     hidden_states: [1, T, D] packed, giving [1, S, D]; or [p, L, D] padded, giving [p, 1, D].

@@ -13,6 +13,7 @@ weights are rows of the output matrix, and the vocabulary's other rows are never
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from distill.models.parts import (
     read_json,
     read_object,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 T5_PROMPTS = ("monot5", "rankt5")
 T5_LENGTH = 512  # tokens of a pair, where its tokenizer does not say
@@ -87,7 +91,7 @@ def open_generative(path: Path, config: dict, prompt: str | None, logit_score: d
 class FirstDecoderState(nn.Module):
     """A T5 of which only the decoder's first state is asked, given its start token: the state that scores."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: "PreTrainedModel"):
         """Take encoder and decoder out of a T5ForConditionalGeneration."""
         super().__init__()
         self.encoder, self.decoder = model.encoder, model.decoder

@@ -12,14 +12,17 @@ passage, which get a score and are put in order at the end.
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Any
 
 from distill.sources.permutations import mend_permutation
 from distill.teachers.engines import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import Prompt
+
+Steps = Generator[list, Any, tuple[list[int], bool]]  # messages of a window out, its Answer in; then order and flag
 
 
 @dataclass
@@ -104,7 +107,7 @@ class WindowRanker:
             yield from self._rank_in_batches(waiting, at_once, allowed)
             return
         with ThreadPoolExecutor(at_once) as pool:
-            running = {}
+            running: dict[Future, str] = {}
             try:
                 while True:
                     while len(running) < at_once and (one := next(waiting, None)) is not None:
@@ -124,7 +127,7 @@ class WindowRanker:
                 for future in running:
                     future.cancel()
 
-    def _drive(self, steps: Generator, allowed) -> tuple[list[int], bool] | None:
+    def _drive(self, steps: Steps, allowed) -> tuple[list[int], bool] | None:
         """Answer one list's requests, one after the other; None where asking has been stopped."""
         answer, held = None, (0, 0)
         try:
@@ -163,7 +166,7 @@ class WindowRanker:
 
     def _rank_in_batches(self, waiting: Iterator, at_once: int, allowed) -> Iterator[tuple]:
         """Rank so many lists side by side that their windows fill an engine's batch."""
-        active: dict[str, tuple[Generator, list]] = {}  # query id -> its steps and the messages that wait
+        active: dict[str, tuple[Steps, list]] = {}  # query id -> its steps and the messages that wait
         while True:
             for query_id, one in waiting:
                 steps = self._steps(*one)
@@ -185,7 +188,7 @@ class WindowRanker:
                 else:
                     active[query_id] = (steps, found)
 
-    def _steps(self, query: str, passages: list[str]) -> Generator[list, Answer, tuple[list[int], bool]]:
+    def _steps(self, query: str, passages: list[str]) -> Steps:
         """Yield the messages of each window that is not in the journal, receive answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
         scores: list[float | None] = []  # of the passages, where they are judged one by one
@@ -209,7 +212,7 @@ class WindowRanker:
                     break
             else:
                 flagged = True
-            scores.append(entry.get("score"))
+            scores.append(entry.get("score"))  # type: ignore[union-attr]
             with self.lock:
                 self.totals.windows += 1
                 self.totals.unanswered += "unusable" in faults
@@ -230,7 +233,7 @@ class WindowRanker:
             self.totals.answers.update(faults or {"whole"})
 
 
-def _advance(steps: Generator, answer: Answer | None):
+def _advance(steps: Steps, answer: Answer | None):
     """Return the next messages of a list, or (order, flagged) where it is done."""
     try:
         return steps.send(answer)

@@ -32,7 +32,7 @@ def yes_no_score(logprobs: list[tuple[str, float]]) -> float | None:
 
 def order_by_score(scores: list[float | None]) -> list[int]:
     """Return the places, best score first; ties keep their order, and so do those without a score, at the end."""
-    return sorted(range(len(scores)), key=lambda place: math.inf if scores[place] is None else -scores[place])
+    return sorted(range(len(scores)), key=lambda place: math.inf if scores[place] is None else -scores[place])  # type: ignore[operator]
 
 
 def mostly_tie(scores: Sequence[float | None]) -> bool:

@@ -14,6 +14,7 @@ import logging
 import os
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -99,7 +100,8 @@ def judge_suite(cfg: DictConfig, measured: dict[str, dict]) -> tuple[str, bool]:
     found = [_first_measure(rows) for rows in measured.values()]
     words = [_compare(student, first, "queries")[0] for _, student, first in found]
     better, worse = words.count("better"), words.count("worse")
-    alike = [one for one in found if one[0] == found[0][0]]  # a task may be measured by another first measure
+    # A task may be measured by another first measure
+    alike: list[Any] = [one for one in found if one[0] == found[0][0]]
     student, first = (fmean(fmean(one[place].values()) for one in alike) for place in (1, 2))
     tasks = f"{better} of {len(words)} tasks of {cfg.name}, worse on {worse} (p < {ALPHA:g} each)"
     of = f" of {len(alike)}" if len(alike) < len(found) else ""
@@ -179,7 +181,9 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     generator = np.random.default_rng(cfg.seed)
     chosen = np.sort(generator.choice(len(lists), min(MAX_LISTS, len(lists)), replace=False))
     first_stage = _read_first_stage(cfg)
-    taus: dict[str, Values] = {"student": {}} | ({"first_stage": {}} if first_stage is not None else {})
+    taus: dict[str, Values] = {"student": {}}
+    if first_stage is not None:
+        taus["first_stage"] = {}
     with evaluating(model):
         for index in chosen.tolist():
             rows, targets = lists[index]
