@@ -6,7 +6,6 @@ from pathlib import Path
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 EXTRAS = {
-    "report": ("scikit-posthocs", "matplotlib"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "dashboards": ("wandb-workspaces",),
     "pyterrier": ("python-terrier",),
@@ -22,9 +21,9 @@ class RequirementsHook(MetadataHookInterface):
         """Set them, from the files beside pyproject.toml."""
         root = Path(self.root)
         metadata["dependencies"] = [TORCH if line.startswith("torch==") else line for line in read_lines(root, "")]
-        lines = read_lines(root, "-report") + read_lines(root, "-dev")
-        ranges = {re.match(r"[\w.-]+", line)[0]: line for line in lines}
-        metadata["optional-dependencies"] = {extra: [ranges[name] for name in names] for extra, names in EXTRAS.items()}
+        ranges = {re.match(r"[\w.-]+", line)[0]: line for line in read_lines(root, "-dev")}
+        extras = {extra: [ranges[name] for name in names] for extra, names in EXTRAS.items()}
+        metadata["optional-dependencies"] = {"report": read_lines(root, "-report"), **extras}
 
 
 def read_lines(root: Path, kind: str) -> list[str]:
