@@ -61,7 +61,7 @@ class BatchLoader:
         """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
         return iter(
             DataLoader(
-                self,
+                self,  # type: ignore[arg-type]
                 batch_size=None,  # a step's lists are a whole batch already
                 sampler=range(first, last),
                 num_workers=num_workers,

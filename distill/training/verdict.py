@@ -188,7 +188,9 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     generator = np.random.default_rng(cfg.seed)
     chosen = np.sort(generator.choice(len(lists), min(MAX_LISTS, len(lists)), replace=False))
     first_stage = _read_first_stage(cfg)
-    taus: dict[str, Values] = {"student": {}} | ({"first_stage": {}} if first_stage is not None else {})
+    taus: dict[str, Values] = {"student": {}}
+    if first_stage is not None:
+        taus["first_stage"] = {}
     with evaluating(model):
         for index in chosen.tolist():
             rows, targets = lists[index]
