@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from distill.errors import InputError
 from distill.progress import silent
-from distill.sources.fields import Fields
+from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice
+from distill.sources.texts import Texts, iterate_texts, refuse_twice
 from distill.storage.arrays import look_up_table, offsets_of
 from distill.storage.cache import entry, key_of, make_once, remove
 

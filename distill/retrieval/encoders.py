@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from distill.errors import InputError
 from distill.progress import silent
-from distill.sources.fields import Fields
+from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice
+from distill.sources.texts import Texts, iterate_texts, refuse_twice
 
 BLOCK = 4096  # passages that are encoded and compared at once
 

@@ -44,11 +44,11 @@ def checked_id(value: object, place: str, name: str = "id") -> str:
         raise InputError(f"{place}: {name} is empty: give it a value or remove the line")
     if len(value) > MAX_ID:
         raise InputError(f"{place}: {name} has {len(value)} characters: an id may have {MAX_ID}")
-    found = _not_in_id.search(value)
-    if found:
+    forbidden = _not_in_id.search(value)
+    if forbidden:
         raise InputError(
-            f"{place}: {name} {value!r} holds {_named(found[0])}: ids are written between blanks, so they may have no "
-            "white space or control character: replace it"
+            f"{place}: {name} {value!r} holds {_named(forbidden[0])}: ids are written between blanks, so they may have "
+            "no white space or control character: replace it"
         )
     _check_unicode(value, place, name)
     return value
@@ -146,6 +146,9 @@ class Fields:
         id_field, texts = self.names([*row], place, kind)
         parts = [checked_text(row.get(name), place, name) for name in texts]
         return checked_id(row[id_field], place, id_field), " ".join(part for part in parts if part)
+
+
+USUAL = Fields()
 
 
 def usual_name(name: str) -> str:

@@ -217,7 +217,8 @@ def kendall_tau(scores: np.ndarray, target: np.ndarray) -> float:
 
 def _read_first_stage(cfg: DictConfig):
     """Return the first stage's run if it is at hand, else None: a run that was not read so far may be anything."""
-    from distill.sources.runs import LARGE_FILE, read_run
+    from distill.sources.opening import LARGE_FILE
+    from distill.sources.runs import read_run
 
     source = cfg.teacher.first_stage
     if source is None:
