@@ -41,15 +41,15 @@ def encoder_run(
     refuse_twice(source, "passages", fields)  # encoding takes hours: before it begins
     encoder = _load(name, kind, device)
     options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
-    encoded = encoder.encode_query(list(queries.values()), **options)
+    encoded_queries = encoder.encode_query(list(queries.values()), **options)
     best = torch.zeros(len(queries), 0)  # [Q, k] scores, descending
     rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
     doc_ids: list[str] = []
     passages = iterate_texts(source, "passages", fields)
     with tqdm(desc=f"encoding {source}", unit=" passages", disable=silent(True)) as bar:
         while block := list(itertools.islice(passages, BLOCK)):
-            found = encoder.encode_document([text for _, text in block], **options)
-            scores = encoder.similarity(encoded, found).float().cpu()  # [Q, N]
+            encoded_passages = encoder.encode_document([text for _, text in block], **options)
+            scores = encoder.similarity(encoded_queries, encoded_passages).float().cpu()  # [Q, N]
             places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
             bad = (~scores.isfinite()).nonzero()[:1].tolist()
             if bad:
@@ -69,11 +69,6 @@ def encoder_run(
     }
 
 
-def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
-    return scores.gather(1, order), rows.gather(1, order)
-
-
 def _load(name: str, kind: str, device: torch.device):
     try:
         from sentence_transformers import SentenceTransformer, SparseEncoder
@@ -88,3 +83,8 @@ def _load(name: str, kind: str, device: torch.device):
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"model={name}: cannot be loaded as a {kind} encoder ({reason})") from None
+
+
+def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    return scores.gather(1, order), rows.gather(1, order)
