@@ -101,7 +101,9 @@ def test_training_lines_are_queries_passages_qrels_and_run(tmp_path):
 
 
 def test_a_small_trec_run_is_read_without_pyarrow(tmp_path):
-    code = "import sys; from distill.sources.runs import read_run; read_run(sys.argv[1]); print('pyarrow' in sys.modules)"
+    code = (
+        "import sys; from distill.sources.runs import read_run; read_run(sys.argv[1]); print('pyarrow' in sys.modules)"
+    )
     command = [sys.executable, "-c", code, write(tmp_path / "a.run", RUN)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"

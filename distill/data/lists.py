@@ -76,7 +76,7 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
     return lists
 
 
-def _lists_in_memory(cfg: DictConfig, tokenizer, taught: "RankedLists | TripleLists") -> TrainingLists:
+def _lists_in_memory(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
     """Read the lists and tokenise the texts that they name."""
     data, lists = cfg.data, list(taught)
     wanted = {doc_id for each in lists for doc_id in each.doc_ids}
@@ -90,7 +90,7 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: "RankedLists | TripleLi
     return TrainingLists(query_store, passage_store, starts=offsets_of(columns.pop("sizes")), **columns)
 
 
-def _lists_on_disk(cfg: DictConfig, tokenizer, taught: "RankedLists | TripleLists") -> TrainingLists:
+def _lists_on_disk(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
     """Open the lists in the cache, with the stores of both collections; make what is not there yet."""
     data, model = cfg.data, cfg.model
     texts = [
@@ -168,10 +168,8 @@ class _Join:
         if self.cfg.loss.target == "label":
             num_relevant = np.bincount(owner[kept & (target > 0)], minlength=len(lists))
             usable &= (num_relevant > 0) & (num_relevant < sizes)
-        elif self.cfg.loss.target == "rank":
-            for shorter in np.unique(owner[~kept]):
-                among = kept & (owner == shorter)
-                target[among] = ranks_among(target[among])
+        elif self.cfg.loss.target == "rank" and not kept.all():
+            _close_gaps(target, owner, kept)
         kept &= usable[owner]
         self.num_kept += int(usable.sum())
         return {
@@ -193,6 +191,13 @@ class _Join:
                 f"{find_line(self.path, bad.query_id, doc_id)}: passage {doc_id} is not in {self.cfg.data.passages}: "
                 "use the collection that belongs to the run"
             )
+
+
+def _close_gaps(ranks: np.ndarray, owner: np.ndarray, kept: np.ndarray) -> None:
+    """Rank the kept passages of each list among themselves, in place; all arrays are [N]."""
+    for shorter in np.unique(owner[~kept]):
+        among = kept & (owner == shorter)
+        ranks[among] = ranks_among(ranks[among])
 
 
 def _write(directory: Path, blocks: Iterator[dict[str, np.ndarray]]) -> None:

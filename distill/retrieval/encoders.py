@@ -51,13 +51,7 @@ def encoder_run(
             encoded_passages = encoder.encode_document([text for _, text in block], **options)
             scores = encoder.similarity(encoded_queries, encoded_passages).float().cpu()  # [Q, N]
             places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
-            bad = (~scores.isfinite()).nonzero()[:1].tolist()
-            if bad:
-                (query, place), query_ids = bad[0], list(queries)
-                raise InputError(
-                    f"model={name}: query {query_ids[query]} and passage {block[place][0]} have a similarity of "
-                    f"{scores[query, place].item()}: the encoder's weights are damaged: use another"
-                )
+            _check_finite(scores, list(queries), [doc_id for doc_id, _ in block], name)
             best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
             doc_ids += [doc_id for doc_id, _ in block]
             bar.update(len(block))
@@ -83,6 +77,17 @@ def _load(name: str, kind: str, device: torch.device):
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"model={name}: cannot be loaded as a {kind} encoder ({reason})") from None
+
+
+def _check_finite(scores: Tensor, query_ids: list[str], doc_ids: list[str], name: str) -> None:
+    """Raise InputError for the first score [Q, N] that is not finite."""
+    bad = (~scores.isfinite()).nonzero()[:1].tolist()
+    if bad:
+        query, passage = bad[0]
+        raise InputError(
+            f"model={name}: query {query_ids[query]} and passage {doc_ids[passage]} have a similarity of "
+            f"{scores[query, passage].item()}: the encoder's weights are damaged: use another"
+        )
 
 
 def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
