@@ -96,7 +96,7 @@ def test_odd_json_is_answered_with_one_line(tmp_path, line, message):
 
 def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
     path = write(tmp_path / "a.csv", 'sku,title,body\r\nx1,"Bees, ""honey""","fly\nhome"\r\nx2,,ants\r\n')
-    assert list(numbered_rows(path))[1][0] == f"{path}:4"  # of the record's first line
+    assert list(numbered_rows(path, "csv"))[1][0] == f"{path}:4"  # of the record's first line
     fields = Fields("sku", ("title", "body"))
     assert read_passages(path, {"x1", "x2"}, fields) == {"x1": 'Bees, "honey" fly home', "x2": "ants"}
     semicolons = write(tmp_path / "b.csv", "id;text\n1;a bee, say\n")

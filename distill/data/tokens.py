@@ -62,7 +62,7 @@ class TokenStore:
 
     def rows(self, text_ids: Iterable[str]) -> np.ndarray:
         """Return the row of each id, [n] int64; -1 for an id that the store lacks."""
-        import pyarrow as pa  # here: a model alone does without it
+        import pyarrow as pa  # here: a model by itself needs no pyarrow
 
         hashes = hash_strings(pa.array(text_ids, pa.large_string()))
         if not len(self):
@@ -81,7 +81,7 @@ class TokenStore:
 
 
 class Encoder:
-    """Tokenises chunks of texts: the part of a tokenizer that a process of its own needs."""
+    """Tokenises chunks of texts: the part of a tokenizer that another process needs."""
 
     def __init__(self, definition: str, max_length: int, dtype: np.dtype):
         """Rebuild the tokenizer from its definition (JSON)."""
@@ -117,7 +117,7 @@ class Chunk(NamedTuple):
 
 
 def portable(tokenizer) -> str:
-    """Return the definition of a tokenizer (JSON) as it stands before any call has set its truncation or padding."""
+    """Return the definition of a tokenizer (JSON) as it is before any call has set its truncation or padding."""
     from tokenizers import Tokenizer
 
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

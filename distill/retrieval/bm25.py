@@ -102,7 +102,7 @@ def _words_of(text: str) -> list[str]:
     import bm25s
 
     (words,) = bm25s.tokenize([text], stopwords=STOP_WORDS, return_ids=False, show_progress=False)
-    return [word for word in words if word]  # a query of stop words alone is the empty word, as an empty passage is
+    return [word for word in words if word]  # a query of only stop words is the empty word, as an empty passage is
 
 
 def _open_index(source: str, k1: float, b: float, fields: Fields) -> Path:

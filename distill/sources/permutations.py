@@ -33,7 +33,7 @@ def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str
     """Return the order that `parse_permutation` gives, and what was wrong with the answer.
 
     Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
-    "repeated", "out of range", "missing", or "unusable" alone where no passage is named. What a reasoning model thinks
+    "repeated", "out of range", "missing", or only "unusable" where no passage is named. What a reasoning model thinks
     before it answers, `<think>...</think>`, names passages too, and is left out.
     """
     answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)

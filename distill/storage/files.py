@@ -2,7 +2,7 @@
 
     form_of("passages.json")                                     # "jsonl"
     for place, line in numbered_lines("bm25.run.gz"): ...        # ("bm25.run.gz:7", b"q1 Q0 d7 1 2.5 bm25")
-    for place, row in numbered_rows("lines.jsonl"): ...          # ("lines.jsonl:7", {"query": …})
+    for place, row in numbered_rows("lines.jsonl", "jsonl"): ...  # ("lines.jsonl:7", {"query": …})
 
 All readers open files here, so they agree: a line ends with a line feed, or a carriage return and a line feed; a byte
 order mark at the beginning is skipped; blank lines are skipped but counted; text is UTF-8. Damage raises InputError
@@ -28,7 +28,7 @@ MAX_CELL = 2**31 - 1  # characters of a CSV cell; the csv module's own bound is 
 def form_of(path: str) -> str:
     """Return how a file's content is laid out: "parquet", "jsonl", "csv" or "lines", by its content and its name.
 
-    Raises InputError for a JSON array: rows stand one a line.
+    Raises InputError for a JSON array: there must be one row a line.
     """
     with open_bytes(path, unpack=False) as file:
         if path.endswith(".parquet") or file.read(4) == b"PAR1":
@@ -105,12 +105,11 @@ def unreadable(place: str, error: Exception) -> InputError:
     return InputError(f"{place}: cannot be read ({error}): expected UTF-8 text, plain or .gz")
 
 
-def numbered_rows(path: str, form: str | None = None) -> Iterator[tuple[str, dict]]:
-    """Yield (place, row) of every row of a JSONL, CSV or parquet file, or of tab-separated columns below a header.
+def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
+    """Yield (place, row) of every row of a "jsonl", "csv" or "parquet" file, or of "columns" of TSV below a header.
 
     Raises InputError for a row that is none.
     """
-    form = form or form_of(path)
     if form == "parquet":
         yield from _parquet_rows(path)
     elif form == "jsonl":
