@@ -236,7 +236,8 @@ def _read_first_stage(cfg: DictConfig):
 
     A run that training did not read is only read now if it is a local file that is not large.
     """
-    from distill.sources.runs import LARGE_FILE, read_run
+    from distill.sources.opening import LARGE_FILE
+    from distill.sources.runs import read_run
 
     source = cfg.teacher.first_stage
     if source is None:
