@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from distill.data.teacher_lists import RankedLists, TeacherList, TripleLists, ranks_among
 from distill.data.token_store import open_token_store, store_key
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.errors import InputError
+from distill.progress import Progress
 from distill.sources.fields import Fields
 from distill.sources.locate import source_state
 from distill.sources.opening import find_line
@@ -129,7 +129,7 @@ class _Join:
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the columns of some lists at a time, with `sizes` in place of `starts`; log what was dropped."""
         total = len(lists) if hasattr(lists, "__len__") else None
-        with tqdm(desc=f"reading {self.path}", total=total, unit=" lists", disable=None) as bar:
+        with Progress(desc=f"reading {self.path}", total=total, unit=" lists") as bar:
             lists = iter(lists)
             while block := list(itertools.islice(lists, BLOCK)):
                 yield self._join(block)

@@ -21,11 +21,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from distill.data.tokens import Chunk, Encoder, TokenStore, chunks_of, portable, token_type
 from distill.errors import InputError
 from distill.interrupt import kept_from_children
+from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.texts import iterate_texts, refuse_twice
@@ -91,7 +91,7 @@ def _write_store(
         (directory / name).touch()
         os.truncate(directory / name, size)  # what was written after the journal's last line does not count
     texts = itertools.islice(iterate_texts(source, kind, fields), done["texts"], None)
-    with tqdm(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"], disable=None) as bar:
+    with Progress(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"]) as bar:
         for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
             for name, values in chunk._asdict().items():
                 with open(directory / name, "ab") as file:

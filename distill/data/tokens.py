@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from distill.progress import silent
+from distill.progress import Progress
 from distill.sources.texts import Texts
 from distill.storage.arrays import hash_strings, look_up_table, offsets_of
 
@@ -42,7 +41,7 @@ class TokenStore:
         """Tokenise texts into memory, each put in place of the form's {} and cut to its first max_length tokens."""
         chunks = chunks_of((text_id, form.replace("{}", text)) for text_id, text in texts.items())
         encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer))
-        bar = tqdm(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, disable=silent(len(texts) > CHUNK))
+        bar = Progress(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, unit=" chunks", shown=len(texts) > CHUNK)
         empty = encode([])  # there may be no text
         whole = Chunk(*(np.concatenate(arrays) for arrays in zip(empty, *map(encode, bar), strict=True)))
         offsets, id_offsets = offsets_of(whole.lengths), offsets_of(whole.id_lengths)

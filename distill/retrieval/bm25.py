@@ -18,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from distill.errors import InputError
-from distill.progress import silent
+from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
@@ -53,7 +52,7 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
         index = _Index(_open_index(source, k1, b, fields))
     run: Run = {}
     query_ids = list(queries)
-    bar = tqdm(total=len(queries), desc=f"BM25 on {source}", unit="query", disable=silent(len(queries) > AT_ONCE))
+    bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)
     with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for first in range(0, len(query_ids), AT_ONCE):
             some_ids = query_ids[first : first + AT_ONCE]
@@ -118,7 +117,7 @@ def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fiel
     lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
     texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
     stream = tokenizer.streaming_tokenize(texts)
-    for numbers in tqdm(stream, f"BM25: reading {source}", unit=" passages", disable=silent(True)):
+    for numbers in Progress(stream, f"BM25: reading {source}", unit=" passages"):
         words.extend(numbers)
         lengths.append(len(numbers))
     if not lengths:

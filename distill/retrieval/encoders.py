@@ -10,10 +10,9 @@ import itertools
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.errors import InputError
-from distill.progress import silent
+from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
 from distill.sources.texts import Texts, iterate_texts, refuse_twice
@@ -46,7 +45,7 @@ def encoder_run(
     rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
     doc_ids: list[str] = []
     passages = iterate_texts(source, "passages", fields)
-    with tqdm(desc=f"encoding {source}", unit=" passages", disable=silent(True)) as bar:
+    with Progress(desc=f"encoding {source}", unit=" passages") as bar:
         while block := list(itertools.islice(passages, BLOCK)):
             encoded_passages = encoder.encode_document([text for _, text in block], **options)
             scores = encoder.similarity(encoded_queries, encoded_passages).float().cpu()  # [Q, N]

@@ -20,9 +20,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
-from tqdm import tqdm
-
 from distill.errors import InputError, Unavailable
+from distill.progress import Progress
 from distill.storage.cache import cache_directory, file_state
 
 log = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ def _fetch_rest(address: str, partial: Path) -> None:
             have = 0  # the server cannot resume
         length = response.headers["Content-Length"]
         total = have + int(length) if length else None
-        bar = tqdm(desc=partial.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None)
+        bar = Progress(desc=partial.stem, total=total, initial=have, unit="B", unit_scale=True)
         with open(partial, "ab" if have else "wb") as file, bar:
             while block := response.read(BLOCK):
                 file.write(block)
@@ -142,7 +141,7 @@ def _check(path: Path, algorithm: str, expected: str, source: str) -> None:
     if note.is_file() and note.read_text() == state:
         return
     digest = hashlib.new(algorithm)
-    with open(path, "rb") as file, tqdm(desc=f"checking {path.name}", unit="B", unit_scale=True, disable=None) as bar:
+    with open(path, "rb") as file, Progress(desc=f"checking {path.name}", unit="B", unit_scale=True) as bar:
         while block := file.read(BLOCK):
             digest.update(block)
             bar.update(len(block))

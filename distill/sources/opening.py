@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from distill.errors import InputError
 from distill.sources.fields import ID_NAMES, TEXT_NAMES, USUAL, Fields, usual_name
@@ -49,7 +50,7 @@ class Source:
     is_inline: bool = False  # whether each row holds a query with its passages
     is_large: bool = False  # whether the rows would take too much memory as Python objects
 
-    def rows(self) -> Iterator[tuple[str, object]]:
+    def rows(self) -> Iterator[tuple[str, Any]]:
         """Yield (place, row) of every row, in order; raises InputError for a bad one."""
         if self.form == "records":
             return ((self.name, record) for record in ir_datasets_records(self.name, RECORDS[self.kind]))

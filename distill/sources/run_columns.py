@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +125,8 @@ def _regrouped(directory: Path, query_ids: list[str]) -> Iterator[pa.Table]:
     doc_ids = pa.LargeStringArray.from_buffers(len(scores), offsets, text)
     numbers = {query_id: number for number, query_id in enumerate(dict.fromkeys(query_ids))}
     stretches = np.array([numbers[query_id] for query_id in query_ids], np.int32)  # the query of each stretch of rows
-    queries = np.repeat(stretches, np.diff(np.fromfile(directory / "starts", np.int64)))  # [N]
+    lengths: Any = np.diff(np.fromfile(directory / "starts", np.int64))
+    queries = np.repeat(stretches, lengths)  # [N]
     order = np.argsort(queries, kind="stable")
     names = pa.array(numbers, pa.large_string())
     for first in range(0, len(order), BLOCK_ROWS):
