@@ -53,7 +53,7 @@ def main() -> None:
         scores.grad = None
         LOSSES[name](scores, ranks, mask).backward()
 
-    parts = {"encoder": encode, "ranknet": lambda: lose("ranknet"), "adr_mse": lambda: lose("adr_mse")}
+    parts = {"encoder": encode, "ranknet": lambda: lose("ranknet"), "adrmse": lambda: lose("adrmse")}
     times = {name: [] for name in parts}
     for round_number in range(arguments.rounds + 1):
         for name, step in parts.items():
@@ -62,7 +62,7 @@ def main() -> None:
                 times[name].append(seconds)
     found = environment(device) | {name: spread(values) for name, values in times.items()}
     encoder_ms = found["encoder"]["median"]
-    for name in ("ranknet", "adr_mse"):
+    for name in ("ranknet", "adrmse"):
         found[name]["share"] = found[name]["median"] / (found[name]["median"] + encoder_ms)
     print(json.dumps(found, indent=1))
 

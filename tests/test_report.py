@@ -15,7 +15,7 @@ from conftest import compose_config
 from omegaconf import OmegaConf
 
 from distill.commands.report import quote_value, report
-from distill.config.checks import check_report
+from distill.config.checks import check_values
 from distill.errors import InputError
 from distill.report.markup import escape_latex, to_latex, to_markdown
 from distill.report.published import read_published
@@ -59,7 +59,7 @@ def report_on(directory: Path, *overrides: str, out: Path | None = None) -> Path
     out = out or directory.parent / "out"
     out.mkdir(exist_ok=True)
     cfg = compose_config("report", f"runs='{directory}'", *overrides)
-    check_report(cfg)
+    check_values(cfg)
     report(cfg, out)
     return out
 
@@ -397,7 +397,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, file, text, message):
         ),
         ("correction=sidak", "correction=sidak is unknown: choose one of holm, bonferroni"),
         ("alpha=1", "alpha=1.0: must be below 1"),
-        ("runs=5", "runs=5: expected a directory or a list of them"),
+        ("runs=5", "runs=5: must be a directory or a list of them"),
         ("runs=nowhere", "runs=nowhere: no such directory"),
     ],
 )

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import check_annotate
+from distill.config.checks import check_values
 from distill.config.composition import ROOT, register_schemas, run_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import resumed_config
@@ -155,7 +155,7 @@ def run(cfg: DictConfig) -> None:
     with exit_on_bad_input(sweep), removed_if_refused(run_directory()):
         if cfg.resume is not None:
             cfg = resumed_config(cfg)
-        check_annotate(cfg)
+        check_values(cfg)
         annotate(cfg, Path(cfg.resume or run_directory()).absolute())
 
 

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import check_export
+from distill.config.checks import check_values
 from distill.config.composition import ROOT, register_schemas
 from distill.errors import exit_on_bad_input
 
@@ -27,7 +27,7 @@ log = logging.getLogger("export")
 def run(cfg: DictConfig) -> None:
     """Export once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_export(cfg)
+        check_values(cfg)
         from distill.export.formats import export
         from distill.export.hub import push_to_hub
         from distill.export.model_card import exported_card

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import check_report
+from distill.config.checks import check_values
 from distill.config.composition import ROOT, register_schemas, run_directory
 from distill.errors import InputError, exit_on_bad_input
 
@@ -105,7 +105,7 @@ def draw_diagram(compared, directory: Path) -> Path:
 def run(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_report(cfg)
+        check_values(cfg)
         report(cfg, run_directory())
 
 

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill.config.checks import check_retrieve
+from distill.config.checks import check_values
 from distill.config.composition import ROOT, register_schemas
 from distill.errors import exit_on_bad_input
 
@@ -53,7 +53,7 @@ def retrieve(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input is answered with one line and exit status 2."""
     with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_retrieve(cfg)
+        check_values(cfg)
         retrieve(cfg)
 
 
