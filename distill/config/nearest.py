@@ -20,7 +20,7 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
 
 
 def nearest(key: str, keys: Iterable[str]) -> str | None:
-    """Return the key whose last part, and then whose group, is the most similar, the first of several; None for none."""
+    """Return the key whose last part, and then whose group, is most similar; None if none is."""
     last = key.rpartition(".")[2]
     near = [one for one in keys if SequenceMatcher(None, last, one.rpartition(".")[2]).ratio() >= LEAST]
     return max(near, key=lambda one: _similarity(key, one), default=None)
