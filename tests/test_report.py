@@ -14,7 +14,7 @@ import yaml
 from conftest import compose_config
 from omegaconf import OmegaConf
 
-from distill.commands.report import quote_value, report
+from distill.commands.report import report
 from distill.config.checks import check_values
 from distill.errors import InputError
 from distill.report.markup import escape_latex, to_latex, to_markdown
@@ -425,9 +425,3 @@ def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_p
     assert f"error: runs={tmp_path / 'empty'}: no run directory there or below" in done.stderr
     assert (tmp_path / "out" / "index.html").is_file() and not (tmp_path / "out" / ".hydra").exists()
     assert OmegaConf.load(tmp_path / "out" / "report.yaml").runs == str(tmp_path / "depth=1")
-
-
-def test_a_value_with_an_equals_sign_is_quoted_for_hydra():
-    assert quote_value("baseline=loss=ranknet,data.depth=50") == "baseline='loss=ranknet,data.depth=50'"
-    for argument in ("alpha=0.1", "baseline='a=b'", "metrics=[a=b]", "--help"):
-        assert quote_value(argument) == argument

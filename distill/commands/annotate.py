@@ -12,14 +12,14 @@ journal.jsonl, from which it is resumed. What learns from it:
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT, register_schemas
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import command_line, open_run, run_job
 
@@ -70,12 +70,6 @@ def describe(cfg: DictConfig) -> str:
     return f"{stopped}annotating the top {cfg.depth} of {cfg.run} with {cfg.teacher.llm.model}"
 
 
-def quote_models(arguments: list[str]) -> list[str]:
-    """Quote a list of models, which Hydra would take for a sweep: teacher.llm.model=A,B."""
-    key = "teacher.llm.model="
-    return [f'{key}"{a[len(key) :]}"' if a.startswith(key) and "," in a and '"' not in a else a for a in arguments]
-
-
 @hydra.main(config_path=str(ROOT / "conf"), config_name="annotate", version_base="1.3")
 def run(cfg: DictConfig) -> float | None:
     """Annotate once; bad input is answered with one line and exit status 2."""
@@ -84,6 +78,4 @@ def run(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Run the command with the arguments of the command line."""
-    register_schemas()
-    sys.argv[1:] = quote_models(sys.argv[1:])
-    run()
+    start(run, "annotate")

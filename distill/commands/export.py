@@ -15,7 +15,8 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT, register_schemas
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.jobs import run_command
 
 log = logging.getLogger("export")
@@ -50,5 +51,4 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command with the arguments of the command line."""
-    register_schemas()
-    run()
+    start(run, "export")

@@ -9,7 +9,6 @@ figures/ in its output directory.
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import hydra
@@ -18,7 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT, register_schemas, run_directory
+from distill.config.command import start
+from distill.config.composition import ROOT, run_directory
 from distill.errors import InputError, exit_on_bad_input
 
 log = logging.getLogger("report")
@@ -109,14 +109,6 @@ def run(cfg: DictConfig) -> None:
         report(cfg, run_directory())
 
 
-def quote_value(argument: str) -> str:
-    """Quote a value with an equals sign in it (baseline=loss=ranknet), which Hydra's grammar refuses."""
-    key, sign, value = argument.partition("=")
-    return f"{key}='{value}'" if sign and "=" in value and value[0] not in "'\"[{" and "'" not in value else argument
-
-
 def main() -> None:
     """Run the command with the arguments of the command line."""
-    sys.argv[1:] = map(quote_value, sys.argv[1:])
-    register_schemas()
-    run()
+    start(run, "report")

@@ -13,7 +13,8 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT, register_schemas
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import check_output, command_line, run_command
 
@@ -64,5 +65,4 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command with the arguments of the command line."""
-    register_schemas()
-    run()
+    start(run, "retrieve")

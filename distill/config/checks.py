@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.nearest import keys_of, unknown_key
 from distill.config.rules import check_rules, missing_file
-from distill.config.schema import SUITE_KEYS, Task
+from distill.config.schema import PART_KEYS, Task
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 
@@ -110,10 +110,9 @@ def _check_part(part: Any, prefix: str) -> None:
     """Check the keys, types and values of one task of a suite, by the fields of a task."""
     if not OmegaConf.is_dict(part):
         raise InputError(f"{prefix}={part}: must be a task's keys and values: see conf/task/files.yaml")
-    known = [one.name for one in fields(Task) if one.name not in SUITE_KEYS]
     for name in part:
-        if name not in known:
-            raise InputError(unknown_key(f"{prefix}.{name}", [f"{prefix}.{one}" for one in known]))
+        if name not in PART_KEYS:
+            raise InputError(unknown_key(f"{prefix}.{name}", [f"{prefix}.{one}" for one in PART_KEYS]))
     try:
         values = OmegaConf.to_container(part, resolve=True)
         typed = OmegaConf.merge(Task, {name: value for name, value in values.items() if value is not None})

@@ -128,13 +128,10 @@ def chosen_experiment() -> str | None:
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
 
 
-def refuse_renamed(arguments: list[str]) -> None:
-    """Raise InputError for a key that has another name now: Hydra would only say that it is unknown."""
-    for argument in arguments:
-        key, _, value = argument.lstrip("+~").partition("=")
-        if key == "optimizer.warmup_steps":
-            new = "optimizer.warmup"
-            raise InputError(f"{key}={value}: is {new} now, below 1 a share of the steps: write {new}={value}")
+def options_of(group: str) -> list[str]:
+    """Return the options of a group that conf/ has; none for what is no group."""
+    directory = ROOT / "conf" / group
+    return sorted(str(path.relative_to(directory).with_suffix("")) for path in directory.rglob("*.yaml"))
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

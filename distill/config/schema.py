@@ -4,7 +4,7 @@ A wrong key or type fails while Hydra composes a configuration (distill/config/c
 distill/config/checks.py. The keys of each loss are in distill/config/losses.py.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
@@ -119,7 +119,8 @@ class Task:
     query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
 
 
-SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # that no single task sets
+SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
+PART_KEYS = [one.name for one in fields(Task) if one.name not in SUITE_KEYS]  # of each of its tasks
 
 
 @dataclass
