@@ -257,6 +257,19 @@ def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaul
         resumed(directory)
 
 
+@pytest.mark.parametrize(("old", "new"), [("adr_mse", "adrmse"), ("margin_mse", "marginmse")])
+def test_a_loss_named_as_in_earlier_versions_is_resumed(tmp_path, old, new):
+    cfg = started(tmp_path, f"loss={new}", "train.max_steps=12")
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace(f"name: {new}", f"name: {old}"))
+    assert OmegaConf.load(tmp_path / "config.yaml").loss.name == old
+    assert state_of(cfg, tmp_path) == "stopped"
+    found = resumed(tmp_path)
+    assert found.loss == cfg.loss and changes(cfg, found) == {}
+    assert resumed(tmp_path, f"loss={new}").loss == cfg.loss
+    assert_refused(tmp_path, f"loss.name: {old.replace('_', '')} -> ranknet", "loss=ranknet")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -440,9 +453,9 @@ def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_ov
 def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_overrides, tmp_path, number, name):
     directory = tmp_path / "lr=1e-3,seed=0"
     patch = (
-        "import distill.evaluation.tasks\n"
+        "import distill.evaluation.suite\n"
         f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.evaluation.averages.measure_rows = stopped"
+        "distill.evaluation.suite.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
     run = run_patched(patch, "train.py", *arguments)

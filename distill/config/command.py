@@ -41,9 +41,8 @@ def start(main: Callable[[], object], name: str) -> None:
     except (HydraException, OmegaConfBaseException, YAMLError, InputError) as error:
         from distill.config.mistakes import mistake
 
-        print(
-            f"error: {printable(mistake(error, name, overrides_of(arguments), is_sweep(arguments)))}", file=sys.stderr
-        )
+        reason = mistake(error, name, overrides_of(arguments), is_sweep(arguments))
+        print(f"error: {printable(reason)}", file=sys.stderr)
         sys.exit(2)
 
 

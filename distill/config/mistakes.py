@@ -114,6 +114,8 @@ def _unknown_option(group: str, option: str, options: list[str]) -> str:
 
 def _first_line(error: BaseException) -> str:
     """Return what an error says: of Hydra's, what it was raised from."""
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return next((line for line in lines if not line.endswith("raised while composing config:")), type(error).__name__)
