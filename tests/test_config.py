@@ -14,11 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config import schema as config
 from distill.config.checks import check_evaluate, check_train, check_values
-from distill.config.command import quoted
-from distill.config.composition import options_of
+from distill.config.composition import options_of, register_schemas
 from distill.config.help import help_text
 from distill.config.losses import loss_schemas
 from distill.config.mistakes import mistake
+from distill.config.overrides import quoted, unquoted
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.generative import PROMPTS
@@ -31,6 +31,11 @@ OPTIONS = [
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
 COMMANDS = ("train", "evaluate", "annotate", "retrieve", "export", "report", "dashboards")
+
+
+@pytest.fixture(autouse=True)
+def schemas():
+    register_schemas()
 
 
 def commands_of(option: str) -> list[tuple[str, list[str]]]:
@@ -254,7 +259,7 @@ FREE_OF_RULES = {
     "TrainConfig": "loss licence",
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
     "EvaluateConfig": "model device",
-    "ReportConfig": "output title metrics baseline compare",
+    "ReportConfig": "output title metrics labels baseline compare",
     "RetrieveConfig": f"output model device {FIELDS}",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
@@ -411,11 +416,14 @@ def test_a_value_with_an_equals_sign_and_a_list_of_models_are_quoted_for_hydra()
     assert quoted("baseline=loss=ranknet,data.depth=50") == "baseline='loss=ranknet,data.depth=50'"
     assert quoted("model=outputs/lr=1e-3/it's") == r"model='outputs/lr=1e-3/it\'s'"
     assert quoted("teacher.llm.model=DIR1,DIR2") == "teacher.llm.model='DIR1,DIR2'"
+    assert quoted("labels=[a=b:A (ours),'c=d:(C)']") == r"labels=[a\=b:A \(ours\),'c=d:(C)']"
     for argument in (
-        *("alpha=0.1", "baseline='a=b'", "metrics=[a=b]", "--help", "loss=ranknet,adrmse"),
-        *("x=sort(2,1,reverse=true)", "teacher.llm.model='A,B'", "--config-dir=a=b"),
+        *("alpha=0.1", "baseline='a=b'", r"metrics=[a\=b]", "metrics=[test/*]", "--help", "loss=ranknet,adrmse"),
+        *("x=sort(2,1,reverse=true)", "teacher.llm.model='A,B'", "--config-dir=a=b", "lr=${divide:4,2}"),
     ):
         assert quoted(argument) == argument
+    for argument in ("baseline=loss=ranknet,it's", "labels=[a=b:A (ours),'c=d:(C)']", "alpha=0.1"):
+        assert unquoted(quoted(argument)) == argument
 
 
 @pytest.mark.parametrize("value", ["x" * 5000 + ".run", "'a\0b.run'"], ids=["long", "NUL"])

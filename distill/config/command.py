@@ -10,17 +10,15 @@ import os
 import sys
 from collections.abc import Callable
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from distill.config.composition import register_schemas
+from distill.config.overrides import quoted
 from distill.errors import InputError, exit_on_bad_input, printable
 
 RENAMED = {"optimizer.warmup_steps": "is optimizer.warmup now, below 1 a share of the steps: write optimizer.warmup="}
-WITH_COMMAS = ("teacher.llm.model",)  # keys of a text that may hold commas, which Hydra would take for a sweep
 
 
 def start(main: Callable[[], object], name: str) -> None:
@@ -51,24 +49,6 @@ def _print(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:  # `--help | head`: Python would write to it once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def quoted(argument: str) -> str:
-    """Quote a value that is meant as text: with an equals sign (baseline=loss=ranknet), or commas between models."""
-    key, sign, value = argument.partition("=")
-    if not sign or argument.startswith("-") or not value or value[0] in "'\"[{":
-        return argument
-    if not (("=" in value and not _is_grammatical(argument)) or ("," in value and key in WITH_COMMAS)):
-        return argument
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
-
-
-def _is_grammatical(override: str) -> bool:
-    try:
-        OverridesParser.create().parse_overrides([override])
-    except OverrideParseException:
-        return False
-    return True
 
 
 def refuse_renamed(arguments: list[str]) -> None:
