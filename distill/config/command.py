@@ -61,18 +61,7 @@ def refuse_renamed(arguments: list[str]) -> None:
 
 def overrides_of(arguments: list[str]) -> list[str]:
     """Return the arguments that are overrides: without Hydra's flags and their values."""
-    takes_value = (
-        "--cfg",
-        "-c",
-        "--package",
-        "-p",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-        "--config-dir",
-        "-cd",
-    )
+    takes_value = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd".split()
     before = ["", *arguments]
     return [one for one, last in zip(arguments, before, strict=False) if one[:1] != "-" and last not in takes_value]
 

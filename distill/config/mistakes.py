@@ -6,11 +6,10 @@ Hydra's own words are for its developers. The overrides are composed once more, 
 """
 
 import re
-from collections.abc import Iterator
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,12 +45,13 @@ def mistake(error: Exception, name: str, overrides: list[str], sweep: bool = Fal
             if override.is_sweep_override() and not sweep:
                 key, _, value = override.input_line.partition("=")
                 return f"{key}={value}: several values need -m, for a sweep; a list is written as in {key}=[{value}]"
-            for text in _single_values(override):
+            values = _single_values(override)
+            for text in values:
                 try:
                     compose(name, overrides=[*kept, text])
                 except REFUSALS as refused:
                     return _explain(refused, name, kept, text)
-            kept.append(text)
+            kept += values[:1]
     return _first_line(error)
 
 
@@ -60,13 +60,17 @@ def _order(override: Override) -> int:
     return 0 if override.key_or_group.startswith("hydra.") else 1 if options_of(override.key_or_group) else 2
 
 
-def _single_values(override: Override) -> Iterator[str]:
-    """Yield an override with each of the values that it sweeps over; the override itself if it does not sweep."""
-    if override.is_discrete_sweep():
-        key = override.input_line.partition("=")[0]
-        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
-    elif not override.is_sweep_override():
-        yield override.input_line
+def _single_values(override: Override) -> list[str]:
+    """Return an override with each of the values that it sweeps over; the override itself if it does not sweep.
+
+    None for an interval, and for a pattern of options, which always fits some.
+    """
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if override.is_interval_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return []
+    key = override.input_line.partition("=")[0]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
@@ -79,8 +83,10 @@ def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
         missing = (refused.missing_cfg_file or f"{group}/{value}").removesuffix(".yaml")
         if missing == f"{group}/{value}":
             return _unknown_option(key, value, options_of(group))
-        of_group = next(one for one in sorted(groups, key=len, reverse=True) if missing.startswith(f"{one}/"))
-        return f"{text}: {_unknown_option(of_group, missing.removeprefix(f'{of_group}/'), options_of(of_group))}"
+        inside = next((one for one in sorted(groups, key=len, reverse=True) if missing.startswith(f"{one}/")), None)
+        if inside is None:
+            return f"{text}: {_first_line(refused)}"
+        return f"{text}: {_unknown_option(inside, missing.removeprefix(f'{inside}/'), options_of(inside))}"
     if options_of(group):
         if key not in groups:
             return unknown_key(key, groups)
@@ -101,7 +107,7 @@ def _keys(cfg: DictConfig, key: str) -> list[str]:
     part = PART.match(key)
     if part:
         return [part[0] + one for one in PART_KEYS]
-    return [one for one in keys_of(cfg) if one.startswith("hydra.") == key.startswith("hydra.")]
+    return keys_of(cfg.hydra, "hydra.") if key.startswith("hydra.") else keys_of(cfg)
 
 
 def _unknown_option(group: str, option: str, options: list[str]) -> str:

@@ -39,6 +39,7 @@ def keys_of(node: Any, prefix: str = "") -> list[str]:
     keys = []
     for name in (name for name in node if name in known):
         keys.append(f"{prefix}{name}")
-        if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node._get_node(name)):
+        has_value = not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name)
+        if has_value and OmegaConf.is_dict(node[name]):
             keys += keys_of(node[name], f"{prefix}{name}.")
     return keys
