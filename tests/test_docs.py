@@ -277,7 +277,7 @@ def messages() -> list[str]:
 
 @pytest.mark.parametrize("message", messages())
 def test_every_message_of_troubleshooting_is_one_of_the_code(message):
-    pieces = [piece for piece in re.split("…", message) if piece.strip()]
+    pieces = [piece.strip() for piece in message.split("…") if piece.strip()]
     pattern = re.compile(".*".join(map(re.escape, pieces)), re.DOTALL)
     assert sum(map(len, pieces)) >= 15, "too little to recognise the message by"
     assert any(pattern.search(one) for one in templates())
