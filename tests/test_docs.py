@@ -1,6 +1,7 @@
 """What README.md and docs/ say is true: links, paths, commands, rooms, diffs and error messages."""
 
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -58,7 +59,7 @@ def test_every_relative_link_leads_somewhere(page, link):
 def paths(page: Path) -> list[str]:
     text = FENCE.sub(lambda match: "" if match[1] == "diff" else match[0], page.read_text(encoding="utf-8"))
     found = {path.rstrip(".,-") for path in PATH.findall(text)}
-    return sorted(path for path in found if not re.search(r"(^|/)[A-Z]+(\.|/|$)|[{}]", path))
+    return sorted(path for path in found if not re.search(r"(^|/)[A-Z]+([./-]|$)|[{}]", path))
 
 
 @pytest.mark.parametrize(("page", "path"), by_page(paths))
@@ -92,7 +93,7 @@ def composable(override: str, sweep: bool) -> str | None:
     key, _, value = override.partition("=")
     if key in GROUPS | {"seed"} and PLACEHOLDER.fullmatch(value.rpartition("/")[2]):
         return None
-    if "," in value and value[0] not in "[{\"'":
+    if re.search("[,=]", value) and value[0] not in "[{\"'":  # as quote_value and quote_models do
         value = value.split(",")[0] if sweep else f'"{value}"'
     return f"{key}={value}"
 
@@ -140,7 +141,8 @@ def keys_of(node, prefix: str = "") -> set[str]:
 def test_every_key_in_inline_code_exists(page, known_keys):
     last = {key.rpartition(".")[2] for key in known_keys}
     for code in re.findall(r"`([^`\n]+)`", prose(page)):
-        words = code.split() if "=" in code and not re.match(r"(\S*python|torchrun|distill) ", code) else []
+        is_key = "=" in code and "(" not in code and not re.match(r"(\S*python|torchrun|distill) ", code)
+        words = code.split() if is_key else []
         for word in words:
             key = word.strip("'\"").partition("=")[0].removeprefix("+")
             if "=" not in word or not re.fullmatch(r"[a-z][\w./@]*", key) or "TASK" in key:
@@ -148,6 +150,21 @@ def test_every_key_in_inline_code_exists(page, known_keys):
             if page.name == "extending.md" and key in ("loss.margin",):
                 continue
             assert key in known_keys or ("." not in key and key in last), f"`{code}`: {key} is no key"
+
+
+# Python
+
+
+def snippets(page: Path) -> list[str]:
+    return [text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == "python"]
+
+
+@pytest.mark.parametrize(("page", "snippet"), by_page(snippets))
+def test_every_snippet_parses_and_imports_what_there_is(page, snippet):
+    for node in ast.walk(ast.parse(snippet)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("distill", "kernels"):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
 
 
 # Rooms
@@ -158,7 +175,9 @@ def test_architecture_repeats_the_docstrings_of_the_rooms():
         path.parent.name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
         for path in (ROOT / "distill").glob("*/__init__.py")
     }
-    table = dict(re.findall(r"^\| `(\w+)/` \| ([^|]+?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE))
+    table = dict(
+        re.findall(r"^\| `(\w+)/` \| ([^|]+?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    )
     assert {name: table.get(name) for name in rooms} == rooms
 
 
@@ -172,7 +191,13 @@ RUNS = [
     for kind, text in FENCE.findall(EXTENDING.read_text(encoding="utf-8"))
     if kind == ""
 ]
-SHORT = ["train.max_steps=2", "train.max_epochs=null", "train.validate_every=2", "train.batch_size=4", "optimizer.warmup=0"]
+SHORT = [
+    "train.max_steps=2",
+    "train.max_epochs=null",
+    "train.validate_every=2",
+    "train.batch_size=4",
+    "optimizer.warmup=0",
+]
 SHORT += ["model.passage_length=64", "backbone=tiny"]
 MORE = {  # what the test adds to the documented commands: small, and without a network
     "squared_hinge": ["train.max_steps=2", "train.validate_every=2", "hydra.run.dir=outputs/DATE/TIME"],
@@ -227,7 +252,10 @@ def write_beir(sample: Path, directory: Path) -> None:
         (directory / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     for part, split in PARTS.items():
         rows = [line.split() for line in gzip.open(sample / part / "qrels.txt.gz", "rt")]
-        lines = ["query-id\tcorpus-id\tscore", *(f"{query_id}\t{doc_id}\t{grade}" for query_id, _, doc_id, grade in rows)]
+        lines = [
+            "query-id\tcorpus-id\tscore",
+            *(f"{query_id}\t{doc_id}\t{grade}" for query_id, _, doc_id, grade in rows),
+        ]
         (directory / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
 
 
@@ -258,7 +286,11 @@ def test_every_diff_of_extending_has_its_commands():
 
 def templates() -> list[str]:
     """Every string of the code, with a NUL in place of what is filled in."""
-    files = [*(ROOT / "distill").rglob("*.py"), *(ROOT / "kernels").glob("*.py"), *(ROOT / "hydra_plugins").glob("*.py")]
+    files = [
+        *(ROOT / "distill").rglob("*.py"),
+        *(ROOT / "kernels").glob("*.py"),
+        *(ROOT / "hydra_plugins").glob("*.py"),
+    ]
     found = []
     for file in [*files, ROOT / "train.py", ROOT / "evaluate.py"]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
