@@ -1,7 +1,9 @@
 """What README.md and docs/ say is true: links, paths, commands, rooms, diffs and error messages."""
 
 import ast
+import gzip
 import importlib
+import json
 import os
 import re
 import shlex
@@ -223,27 +225,22 @@ def extended(tmp_path_factory) -> Path:
     for source, target in {
         "passages.tsv": ["P.tsv", "data/articles.tsv"],
         "train/queries.tsv": ["Q.tsv"],
-        "train/teacher.run.gz": ["rankings/my-llm.run.gz"],
-        "train/first_stage.run.gz": ["rankings/bm25.run.gz", "nfcorpus.run.gz"],
+        "train/teacher.run.gz": ["rankings/my-llm.run"],
+        "train/first_stage.run.gz": ["rankings/bm25.run", "nfcorpus.run"],
         "test/queries.tsv": ["data/tickets.tsv", "data/searches.tsv"],
-        "test/qrels.txt.gz": ["data/tickets.qrels.gz", "data/searches.qrels.gz"],
-        "test/first_stage.run.gz": ["data/searches.run.gz"],
+        "test/qrels.txt.gz": ["data/tickets.qrels", "data/searches.qrels"],
+        "test/first_stage.run.gz": ["data/searches.run"],
     }.items():
         for name in target:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(sample / source, copy / name)
-    for packed in copy.glob("**/*.gz"):
-        if sample not in packed.parents:
-            subprocess.run(["gzip", "-d", str(packed)], check=True)
+            data = (sample / source).read_bytes()
+            (copy / name).write_bytes(gzip.decompress(data) if source.endswith(".gz") else data)
     write_beir(sample, copy / "data" / "nfcorpus")
     return copy
 
 
 def write_beir(sample: Path, directory: Path) -> None:
     """Write the sample as BEIR lays a data set out."""
-    import gzip
-    import json
-
     (directory / "qrels").mkdir(parents=True)
     texts = {"corpus": [sample / "passages.tsv"], "queries": [sample / part / "queries.tsv" for part in PARTS]}
     for name, files in texts.items():
@@ -251,7 +248,8 @@ def write_beir(sample: Path, directory: Path) -> None:
         lines = [json.dumps({"_id": text_id, "text": text}) for text_id, text in rows]
         (directory / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     for part, split in PARTS.items():
-        rows = [line.split() for line in gzip.open(sample / part / "qrels.txt.gz", "rt")]
+        text = gzip.decompress((sample / part / "qrels.txt.gz").read_bytes()).decode()
+        rows = [line.split() for line in text.splitlines()]
         lines = [
             "query-id\tcorpus-id\tscore",
             *(f"{query_id}\t{doc_id}\t{grade}" for query_id, _, doc_id, grade in rows),
