@@ -241,7 +241,7 @@ FREE_OF_RULES = {
     "TrainConfig": "loss licence resume",
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
     "EvaluateConfig": "model resume device",
-    "ReportConfig": "runs output title metrics baseline compare",
+    "ReportConfig": "runs output title metrics labels baseline compare",
     "RetrieveConfig": f"passages queries output model device {FIELDS}",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
