@@ -64,7 +64,7 @@ def test_every_relative_link_leads_somewhere(page, link):
 def paths(page: Path) -> list[str]:
     text = FENCE.sub(lambda match: "" if match[1] == "diff" else match[0], page.read_text(encoding="utf-8"))
     found = {path.rstrip(".,-") for path in PATH.findall(text)}
-    found = {path for path in found if not re.search(r"(^|/)[A-Z]+([./-]|$)|[{}]", path)}
+    found = {path for path in found if not re.search(r"(^|/)([A-Z]+|mine)([./-]|$)|[{}]", path)}
     return sorted(path for path in found if not path.startswith(INSTALLED))
 
 
@@ -134,8 +134,7 @@ def known_keys() -> set[str]:
         if path.parent.name in ("loss", "task", "logger")
     ]
     composed = [compose_config(name) for name in COMMANDS] + [compose_config("train", option) for option in options]
-    keys = {f"hydra.{key}" for key in ("run.dir", "sweep.dir", "sweep.subdir", "launcher.n_jobs", "sweeper.n_trials")}
-    return keys | GROUPS | {"hydra/launcher", "hydra/sweeper"} | {key for cfg in composed for key in keys_of(cfg)}
+    return GROUPS | {key for cfg in composed for key in keys_of(cfg)}
 
 
 def keys_of(node, prefix: str = "") -> set[str]:
@@ -153,7 +152,7 @@ def assignments(page: Path) -> list[tuple[str, str]]:
         if "(" in code or "==" in code or re.match(r"(\S*python|torchrun|distill) ", code):
             continue
         keys = [word.strip("'\"").partition("=")[0] for word in code.split() if "=" in word]
-        found += [(code, key) for key in keys if re.fullmatch(r"[a-z][\w./@]*", key) and "TASK" not in key]
+        found += [(code, key) for key in keys if re.fullmatch(r"(?!hydra)[a-z][\w./@]*", key) and "TASK" not in key]
     return found
 
 
