@@ -1,14 +1,14 @@
-"""Re-rank runs with a model and measure them, or measure runs as they stand.
+"""Re-rank runs with a model and measure them, or measure runs as they are.
 
     python evaluate.py model=DIR_OR_HUB_ID task=files task.passages=P.tsv task.queries=Q.tsv task.run=R.run \
         task.qrels=QRELS task.depth=100
     python evaluate.py model=null task=files task.run=R.run task.qrels=QRELS
     python evaluate.py model=DIR_OR_HUB_ID task=trec-dl             a suite, task by task; see conf/task/
-    python evaluate.py resume=outputs/evaluate/DATE/TIME            the stopped evaluation there, with its configuration
-    torchrun --nproc-per-node 8 evaluate.py ...                     the queries shared out among several GPUs
+    python evaluate.py resume=outputs/evaluate/DATE/TIME            resume a stopped evaluation, with its configuration
+    torchrun --nproc-per-node 8 evaluate.py ...                     queries divided among several GPUs
 
-Prints a table, and leaves config.yaml and results.json in its output directory, with run.txt (TREC) and per_query.csv
-there, or of each task of a suite in tasks/TASK/.
+Prints a table, and writes config.yaml, results.json, run.txt (TREC) and per_query.csv to its output directory; a suite
+has the last two for each task, in tasks/TASK/.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -37,8 +37,8 @@ log = logging.getLogger("evaluate")
 
 
 def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
-    """Evaluate as configured and return what results.json holds; raises InputError for bad input."""
-    # Imported here, so that --help and the first line of output need not wait for torch
+    """Evaluate as configured and return the contents of results.json; raises InputError for bad input."""
+    # Imported here, so that --help and the first line of output do not wait for torch
     from distill.device import choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
     from distill.evaluation.results import task_directory, write_per_query, write_results, write_task
@@ -53,18 +53,18 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         model = load_model(cfg, ranks.device) if cfg.model is not None else None
         measured_row, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
 
-        # ---- 2. Task by task; what a stopped evaluation has re-ranked is not re-ranked again -------------------------
+        # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
         numbers = SuiteNumbers(cfg.task)
-        for part in split_suite(cfg.task):
-            place = task_directory(directory, cfg.task, part.name)
+        for task_cfg in split_suite(cfg.task):
+            place = task_directory(directory, cfg.task, task_cfg.name)
             is_done = cfg.resume is not None and ranks.gather((place / "per_query.csv").is_file())[0]
             try:
-                task = read_task(part, texts=model is not None)
+                task = read_task(task_cfg, texts=model is not None)
             except Unavailable as error:
                 if not cfg.task.tasks:
                     raise
-                numbers.missing[part.name] = f"{error} ({part.licence})" if part.licence else str(error)
-                log.warning("%s: not measured: %s", part.name, numbers.missing[part.name])
+                numbers.missing[task_cfg.name] = f"{error} ({task_cfg.licence})" if task_cfg.licence else str(error)
+                log.warning("%s: not measured: %s", task_cfg.name, numbers.missing[task_cfg.name])
                 continue
             rows, latency = task.rows, {}
             if model is not None:
@@ -72,7 +72,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             numbers.means |= numbers.add(task, rows) | latency
             values = numbers.per_query[task.name][measured_row]
             if ranks.is_first and is_done:
-                write_per_query(place, values)  # the judgments may be others now
+                write_per_query(place, values)  # the judgments may have changed
             elif ranks.is_first:
                 place.mkdir(parents=True, exist_ok=True)
                 if latency:
@@ -82,7 +82,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
         if not numbers.per_query:
             reason = next(iter(numbers.missing.values()))
-            raise Unavailable(f"{cfg.task.name}: none of its {len(numbers.missing)} tasks is here: {reason}")
+            raise Unavailable(f"{cfg.task.name}: none of its {len(numbers.missing)} tasks is available: {reason}")
         results = numbers.results()
         if ranks.is_first:
             write_results(directory / "results.json", results)
@@ -102,14 +102,14 @@ def load_model(cfg: DictConfig, device):
     check_stride(cfg.task, "task", model.passage_length)
     is_graph = isinstance(model.backbone, OnnxScorer)
     if is_graph and cfg.precision == "bfloat16":
-        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, which has its own: leave it out")
+        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out")
     if device.type == "cuda" and not is_graph:
         model.backbone.compile(dynamic=True)
     return model
 
 
 def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
-    """Return a task's run in the model's order, and its latency where that is asked for."""
+    """Return a task's run in the model's order, and its latency if asked for."""
     from distill.device import choose_precision
     from distill.evaluation.rerank import TaskReranker
 
@@ -120,10 +120,10 @@ def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
 
 
 def reranked_before(directory: Path, task) -> tuple:
-    """Return the run that a stopped evaluation has left, and its latency; raises InputError where it is of another."""
+    """Return the re-ranked run of a stopped evaluation, and its latency; raises InputError if task.run has changed."""
     from distill.sources.runs import read_run
 
-    log.info("%s: re-ranked before", task.name)
+    log.info("%s: already re-ranked", task.name)
     reranked = read_run(str(directory / "run.txt"))
     check_same_passages(reranked, task.run, directory)
     latency = directory / "latency.json"
@@ -131,31 +131,31 @@ def reranked_before(directory: Path, task) -> tuple:
 
 
 def check_same_passages(reranked, run, directory: Path) -> None:
-    """Raise InputError where the run is not the one that was re-ranked in this directory before."""
+    """Raise InputError if the run is not the one that was re-ranked in this directory."""
     for query_id, ranked in reranked.items():
         if query_id not in run or set(run[query_id].doc_ids) != set(ranked.doc_ids):
             raise InputError(
                 f"{directory}/run.txt: re-ranks other passages of query {query_id} than task.run has: give the run "
-                "that it was made from, or take another directory"
+                "that it was made from, or use another directory"
             )
 
 
 def warn_of_ties(run, name: str) -> None:
-    """Warn of lists in which most scores are equal, as those of a saturated sigmoid are: chance orders them."""
+    """Warn about lists in which most scores are equal, as from a saturated sigmoid: the model does not order them."""
     from distill.teachers.pointwise import mostly_tie
 
     tied = [query_id for query_id, ranked in run.items() if len(ranked) > 1 and mostly_tie(ranked.scores.tolist())]
     if tied:
         log.warning(
-            "%s: in %d of %d lists more than half of the passages share their score: nothing ranks these (first: %s)",
+            "%s: in %d of %d lists more than half of the passages share a score: nothing ranks those (first: %s)",
             *(name, len(tied), len(run), tied[0]),
         )
 
 
 def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
-    """Return the median seconds of single queries, from text to ranking, and the peak of memory in bytes.
+    """Return the median time of single queries in seconds, from text to ranking, and the peak memory in bytes.
 
-    One query before is not counted. The memory is the GPU's or, without one, this process's.
+    One extra query first is not counted. The memory is the GPU's or, without one, this process's.
     """
     import torch
 
@@ -176,14 +176,14 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
 
 
 def describe(cfg: DictConfig) -> str:
-    """Return the first words that the user reads."""
+    """Return the first line of output."""
     what = f"measuring {cfg.task.run}" if cfg.model is None else f"re-ranking with {cfg.model}"
     return f"{f'resuming {cfg.resume}: ' if cfg.resume else ''}{what} on task={cfg.task.name}"
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
-    """Evaluate one configuration and return its objective; bad input is answered with one line and exit status 2."""
+    """Evaluate one configuration and return its objective; bad input ends with a one-line message and status 2."""
     return run_job(cfg, describe, check_evaluate, evaluate)
 
 

@@ -4,11 +4,11 @@
     python train.py loss=adrmse data.depth=50
     python train.py backbone=hf backbone.name=DIR data=files data.passages=P.tsv data.queries=Q.tsv \
         teacher=run teacher.path=T.run loss=ranknet data.depth=50
-    python train.py resume=outputs/DATE/TIME            the stopped run there, with its configuration
-    torchrun --nproc-per-node 8 train.py ...            the same update from several GPUs
+    python train.py resume=outputs/DATE/TIME            resume a stopped run, with its configuration
+    torchrun --nproc-per-node 8 train.py ...            the same updates, computed by several GPUs
 
-The loop is written out below; what it leaves behind lies in its output directory: config.yaml, metrics.jsonl,
-checkpoints/, model/ (the best by validation) and results.json.
+The training loop is below. It writes to its output directory: config.yaml, metrics.jsonl, checkpoints/, model/ (the
+best by validation) and results.json.
 """
 
 if __name__ == "__main__":  # before the slow imports
@@ -36,11 +36,11 @@ log = logging.getLogger("train")
 
 
 def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
-    """Train, validate and test as configured; return what results.json holds.
+    """Train, validate and test as configured; return the contents of results.json.
 
-    Raises InputError for bad input, and SystemExit(128 + signal) after SIGTERM or Ctrl-C, with a checkpoint saved.
+    Raises InputError for bad input, and SystemExit(128 + signal) after SIGTERM or Ctrl-C, once a checkpoint is saved.
     """
-    # Imported here, so that --help and the first line of output need not wait for torch
+    # Imported here, so that --help and the first line of output do not wait for torch
     import torch
 
     from distill.data.batch import split_lists
@@ -76,7 +76,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     log.info("%s", describe_device(device, precision, ranks.size))
     check_implementation(cfg.loss.get("implementation"), device)
     with open_run(cfg, directory, ranks) as directory, Tracker(cfg) as tracker:
-        # ---- 2. Data: whatever is wrong with them shows before a model is built --------------------------------------
+        # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         validation, tasks = read_tasks(cfg.validation), read_tasks(cfg.task)
         local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
         lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
@@ -92,7 +92,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
         testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
-            model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
+            model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
         options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
         loss_function = functools.partial(LOSSES[cfg.loss.name], reduction="sum", **options)
@@ -173,7 +173,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                     log.info("checkpoint saved at step %d; resume with: %s", state.step, resume_command(cfg, directory))
                     raise SystemExit(128 + stopped_by)
 
-        # ---- 5. The best model by validation (the last one where nothing was validated), tested once -----------------
+        # ---- 5. The best model by validation (the last one without validation), tested once --------------------------
         results = state.results
         if validators:
             checkpoints.load_best()
@@ -209,7 +209,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 
 def describe(cfg: DictConfig) -> str:
-    """Return the first words that the user reads."""
+    """Return the first line of output."""
     stopped = f"resuming {cfg.resume}: " if cfg.resume else ""
     backbone = shown_path(cfg.backbone.name) if Path(cfg.backbone.name).is_absolute() else cfg.backbone.name
     names = f"{backbone} with loss={cfg.loss.name}, data={cfg.data.name}, teacher={cfg.teacher.name}"
@@ -218,7 +218,7 @@ def describe(cfg: DictConfig) -> str:
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
-    """Train one configuration and return its objective; bad input is answered with one line and exit status 2."""
+    """Train one configuration and return its objective; bad input ends with a one-line message and exit status 2."""
     return run_job(cfg, describe, check_train, train)
 
 

@@ -1,15 +1,15 @@
-"""The way of the data: tokenising a collection once, reading a large run once, batches from the store, and all at once.
+"""Measure the data pipeline: tokenising a collection, reading a large run, loading batches, and whole training starts.
 
     python -m benchmarks.data store  --passages 1000000 --tokenizer DIR_OR_HUB_ID
     python -m benchmarks.data run    --queries 100000
     python -m benchmarks.data loader --passages 1000000 --queries 20000 --workers 2 --tokenizer DIR_OR_HUB_ID
     python -m benchmarks.data scale  --passages 8841823 --queries 500000 --workers 2 --tokenizer DIR_OR_HUB_ID
 
-Collections, queries, runs and qrels are generated (benchmarks/generate.py) into --directory and kept there; `store` and
-`run` make their caches anew. `scale` trains a model of next to no size twice, with labels and 7 negatives from the top
-200 (stage 1 of Rank-DistiLLM): first with no caches, or those left by a stopped call, then with all of them. Peak RSS
-is that of the process itself, torch included; processes that tokenise or prepare batches are not counted in. The
-extrapolation is to MS MARCO's 8 841 823 passages, by simple proportion.
+Collections, queries, runs and qrels are generated (benchmarks/generate.py) into --directory and kept there. `store` and
+`run` rebuild their caches. `scale` trains a tiny model twice, with labels and 7 negatives from the top 200 (stage 1 of
+Rank-DistiLLM): first without caches (or with those of a stopped call), then with all of them. Peak RSS is that of the
+process itself, torch included; it does not count the processes that tokenise or prepare batches. Extrapolations to MS
+MARCO's 8 841 823 passages are proportional.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from distill.sources.runs import open_run
 from distill.storage.cache import cache_directory
 
 MSMARCO_PASSAGES = 8_841_823
-DEPTH = 200  # lines of a query in a generated run
+DEPTH = 200  # lines per query in a generated run
 
 
 def generated(path: Path, lines: Iterable[str]) -> Path:
-    """Return a generated file; write it where it is not there yet."""
+    """Return a generated file; write it if it does not exist yet."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".new")
@@ -52,12 +52,12 @@ def generated(path: Path, lines: Iterable[str]) -> Path:
 
 
 def peak_rss() -> int:
-    """Return the most memory that this process has held so far, in bytes."""
+    """Return the peak memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure_store(source: Path, tokenizer, num_passages: int) -> dict:
-    """Make the store, open it again, and return times and sizes."""
+    """Build the token store, open it again, and return times and sizes."""
     start = time.perf_counter()
     store = open_token_store(str(source), tokenizer, 256)
     seconds = time.perf_counter() - start
@@ -80,7 +80,7 @@ def measure_store(source: Path, tokenizer, num_passages: int) -> dict:
 
 
 def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
-    """Return pairs and tokens a second from the store to batches of 32 lists of 100 passages, without padding."""
+    """Return pairs and tokens per second, from the store to batches of 32 lists of 100 passages, without padding."""
     from omegaconf import OmegaConf
 
     cfg = OmegaConf.create(
@@ -98,7 +98,7 @@ def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
     )
     loader = BatchLoader(read_lists(cfg, tokenizer), PairTemplate.of(tokenizer), cfg)
     batches = loader.batches(0, 220, num_workers)
-    for _ in range(20):  # workers have started and are ahead
+    for _ in range(20):  # after these, workers have started and are ahead
         next(batches)
     num_pairs = num_tokens = 0
     start = time.perf_counter()
@@ -114,7 +114,7 @@ def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
 
 
 def measure_scale(files: dict[str, Path], backbone: Path, directory: Path, num_workers: int, num_steps: int) -> dict:
-    """Train twice over the files, as a user would, and return what both starts cost."""
+    """Train twice on the files, as a user would, and return the time and memory of both starts."""
     command = [sys.executable, "train.py", "backbone=hf", f"backbone.name={backbone}", "backbone.weights=random"]
     command += [
         "data=files",
@@ -125,17 +125,17 @@ def measure_scale(files: dict[str, Path], backbone: Path, directory: Path, num_w
     command += ["teacher=labels", f"teacher.first_stage={files['run']}", f"teacher.qrels={files['qrels']}", "loss=lce"]
     command += ["data.num_negatives=7", "train.max_epochs=null", f"train.max_steps={num_steps}", "train.log_every=1"]
     command += ["model.dropout=0", f"train.num_workers={num_workers}"]
-    found = {}
+    starts = {}
     for name in ("first", "warm"):
         output = directory / f"scale-{name}"
         shutil.rmtree(output, ignore_errors=True)
-        found[name] = _watch([*command, f"hydra.run.dir={output}"], output / "metrics.jsonl")
+        starts[name] = _watch([*command, f"hydra.run.dir={output}"], output / "metrics.jsonl")
     sizes = {path.name: sum(file.stat().st_size for file in path.rglob("*")) for path in cache_directory().iterdir()}
-    return found | {"cache_bytes": sizes, "steps": num_steps, "workers": num_workers}
+    return starts | {"cache_bytes": sizes, "steps": num_steps, "workers": num_workers}
 
 
 def _watch(command: list[str], metrics: Path) -> dict:
-    """Run a training command; return its time to the first step's line, in all, and its peak RSS."""
+    """Run a training command; return its time until the first step is logged, its total time, and its peak RSS."""
     start, first_step, peak = time.perf_counter(), None, 0
     process = subprocess.Popen(command, cwd=ROOT)
     while process.poll() is None:
@@ -151,7 +151,7 @@ def _watch(command: list[str], metrics: Path) -> dict:
 
 
 def small_backbone(directory: Path, tokenizer) -> Path:
-    """Write an encoder of one layer with the tokenizer, so that nearly all of a process's memory is the data's."""
+    """Write an encoder of one layer with the tokenizer, so that nearly all memory of the process is for data."""
     from transformers import BertConfig
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
@@ -180,12 +180,12 @@ def measure_run(source: Path, num_queries: int) -> dict:
         "queries_looked_up_per_second": len(chosen) / (time.perf_counter() - start),
         "mean_list": num_lines / len(chosen),
         "peak_rss_bytes": peak,
-        "peak_rss_after_look_ups_bytes": peak_rss(),  # with pages of the cache, which the kernel takes back at need
+        "peak_rss_after_look_ups_bytes": peak_rss(),  # with pages of the cache, which the kernel can reclaim
     }
 
 
 def main() -> None:
-    """Measure one part, print it and leave a JSON file."""
+    """Measure one part, print the result and write it to a JSON file."""
     from transformers import AutoTokenizer
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -212,19 +212,19 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
     if arguments.what == "store":
         shutil.rmtree(cache_directory() / "tokens", ignore_errors=True)
-        found = measure_store(files["passages"], tokenizer, num_passages)
+        result = measure_store(files["passages"], tokenizer, num_passages)
     elif arguments.what == "run":
         shutil.rmtree(cache_directory() / "runs", ignore_errors=True)
-        found = measure_run(files["run"], num_queries)
+        result = measure_run(files["run"], num_queries)
     elif arguments.what == "loader":
-        found = measure_loader(files, tokenizer, arguments.workers)
+        result = measure_loader(files, tokenizer, arguments.workers)
     else:
         backbone = small_backbone(directory / "backbone", tokenizer)
-        found = measure_scale(files, backbone, directory, arguments.workers, arguments.steps)
-        found |= {"passages": num_passages, "queries": num_queries}
-    found = environment(torch.device("cpu")) | found
-    print(json.dumps(found, indent=1))
-    print(save(f"data-{arguments.what}", found, arguments.results))
+        result = measure_scale(files, backbone, directory, arguments.workers, arguments.steps)
+        result |= {"passages": num_passages, "queries": num_queries}
+    result = environment(torch.device("cpu")) | result
+    print(json.dumps(result, indent=1))
+    print(save(f"data-{arguments.what}", result, arguments.results))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Collections and runs of any size, generated line by line: the same seed gives the same lines on any machine.
+"""Generate collections and runs of any size, line by line: the same seed gives the same lines on any machine.
 
     python -m benchmarks.generate passages 1000000 > passages.tsv
     python -m benchmarks.generate run 100000 --depth 200 --passages 8841823 > first_stage.run
 
-Passages are as long as MS MARCO's: log-normal, 56 words in the mean, 10 to 200. Words follow Zipf's law
-over 50 000 made-up words of one to four syllables. Queries have 2 to 10 words, a run ranks `depth` random passages a
-query, and qrels judge one passage a query as relevant, in the run for two queries of three.
+Passages are as long as MS MARCO's: log-normal with a mean of 56 words, from 10 to 200. Words follow Zipf's law
+over 50 000 made-up words of one to four syllables. Queries have 2 to 10 words. A run ranks `depth` random passages per
+query. Qrels judge one passage per query as relevant, which is in the run for two out of three queries.
 """
 
 import argparse
@@ -24,15 +24,15 @@ SYLLABLES = [first + vowel + last for first in "bdfgklmnprstv" for vowel in "aei
 def words(seed: int = 0) -> np.ndarray:
     """Return the vocabulary, the most frequent word first; frequent words are short."""
     rng = np.random.default_rng(seed)
-    found: dict[str, None] = {}
-    while len(found) < NUM_WORDS:
-        num_syllables = min(4, 1 + int(math.log10(len(found) / 100 + 1)) + int(rng.integers(0, 2)))
-        found["".join(rng.choice(SYLLABLES, num_syllables))] = None
-    return np.array(list(found))
+    vocabulary: dict[str, None] = {}
+    while len(vocabulary) < NUM_WORDS:
+        num_syllables = min(4, 1 + int(math.log10(len(vocabulary) / 100 + 1)) + int(rng.integers(0, 2)))
+        vocabulary["".join(rng.choice(SYLLABLES, num_syllables))] = None
+    return np.array(list(vocabulary))
 
 
 def passages(num_passages: int, seed: int = 0) -> Iterator[str]:
-    """Yield lines `id<TAB>text`; ids are the numbers from 0."""
+    """Yield lines `id<TAB>text`; ids count from 0."""
     vocabulary = words(seed)
     cumulated = np.cumsum(1 / np.arange(1, NUM_WORDS + 1))
     cumulated /= cumulated[-1]
@@ -55,13 +55,13 @@ def queries(num_queries: int, seed: int = 0) -> Iterator[str]:
 
 
 def _ranked(query: int, depth: int, num_passages: int, seed: int) -> tuple[list[int], np.random.Generator]:
-    """The passages that a run ranks for a query, and the generator that goes on with it."""
+    """Return the passages that a run ranks for a query, and the generator to draw more from."""
     rng = np.random.default_rng((seed, query))
     return rng.choice(num_passages, depth, replace=False, shuffle=False).tolist(), rng
 
 
 def qrels_lines(num_queries: int, num_passages: int, depth: int = 200, seed: int = 0) -> Iterator[str]:
-    """Yield one judgment a query: relevant is a passage of its run, or for every third query a random one."""
+    """Yield one relevant passage per query: one of its run or, for every third query, a random one."""
     for query in range(num_queries):
         chosen, rng = _ranked(query, depth, num_passages, seed)
         relevant = rng.integers(num_passages) if query % 3 == 0 else chosen[query % depth]
@@ -78,14 +78,12 @@ def run_lines(num_queries: int, depth: int, num_passages: int, seed: int = 0) ->
 
 
 def main() -> None:
-    """Write lines to standard output."""
+    """Write the lines to standard output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["passages", "queries", "run", "qrels"])
-    parser.add_argument(
-        "number", type=int, help="of passages, or of queries that there are, have a ranking, or are judged"
-    )
+    parser.add_argument("number", type=int, help="number of passages, or of queries to write, to rank or to judge")
     parser.add_argument("--depth", type=int, default=200)
-    parser.add_argument("--passages", type=int, default=8_841_823, help="that a run draws from")
+    parser.add_argument("--passages", type=int, default=8_841_823, help="size of the collection that a run draws from")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     number, seed = arguments.number, arguments.seed

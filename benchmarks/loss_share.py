@@ -1,10 +1,10 @@
-"""The share of a training step that the loss takes: an encoder's forward and backward beside the loss's.
+"""Measure the loss's share of a training step: its forward and backward compared with an encoder's.
 
     python -m benchmarks.loss_share                                  # lists of 100 passages of 90 tokens
     python -m benchmarks.loss_share --size base --lists 8 --device cuda
 
-The encoder is a BERT of the given size with random weights: its arithmetic is that of a trained one. It runs in
-bfloat16 autocast on CUDA and in float32 elsewhere, on whole lists without padding, and is updated by nobody.
+The encoder is a BERT of the given size with random weights, which take the same arithmetic as trained ones. It runs in
+bfloat16 autocast on CUDA and in float32 elsewhere, on whole lists without padding, and its weights are not updated.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SIZES = {  # layers, hidden size, heads, intermediate size
 
 
 def main() -> None:
-    """Time both parts in turns and print their shares."""
+    """Time both parts in turn and print their shares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", choices=SIZES, default="minilm-l6")
@@ -60,11 +60,11 @@ def main() -> None:
             seconds = _time(step, 1 if name == "encoder" else 10, device)
             if round_number:  # the first warms up
                 times[name].append(seconds)
-    found = environment(device) | {name: spread(values) for name, values in times.items()}
-    encoder_ms = found["encoder"]["median"]
+    result = environment(device) | {name: spread(values) for name, values in times.items()}
+    encoder_ms = result["encoder"]["median"]
     for name in ("ranknet", "adr_mse"):
-        found[name]["share"] = found[name]["median"] / (found[name]["median"] + encoder_ms)
-    print(json.dumps(found, indent=1))
+        result[name]["share"] = result[name]["median"] / (result[name]["median"] + encoder_ms)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

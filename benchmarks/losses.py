@@ -1,20 +1,20 @@
-"""Forward and backward of RankNet and ADR-MSE: time, memory, launches, and how far from the hardware's limit.
+"""Measure forward and backward of RankNet and ADR-MSE: time, memory, launches, and distance from the hardware limit.
 
-    python -m benchmarks.losses                            # on a GPU where there is one; needs torch and triton alone
+    python -m benchmarks.losses                            # on a GPU if there is one; needs only torch and triton
     python -m benchmarks.losses --device cpu --shapes 32x100,64x1000
 
-Beside our kernels: the plain definition, eager and through torch.compile, and lightning-ir and sentence-transformers
-where they are installed. On the CPU ours is the plain definition, and marked so.
+Our kernels are compared with the plain definition, eager and compiled by torch.compile, and with lightning-ir and
+sentence-transformers if they are installed. On the CPU, ours is the plain definition, and is marked as such.
 
     wall      time of forward and backward as a training loop calls them, host included
-    gpu       the same replayed from a CUDA graph: what is left when the host is fast enough ("-": cannot be captured)
-    extra     most memory that was allocated above what was there before
-    launches  kernels and memory operations that the GPU was given
+    gpu       the same replayed from a CUDA graph: the time if the host is fast enough ("-": cannot be captured)
+    extra     peak memory allocated on top of what was allocated before
+    launches  kernels and memory operations sent to the GPU
 
-The limit: the larger of (1) scores and ranks read once, the gradient written in the forward pass, read and written in
-the backward, over the bandwidth of a copy measured in the same run; (2) special functions at 16 a cycle and
-multiprocessor at the highest clock: per unordered pair an exponential, a reciprocal and a logarithm (RankNet), or an
-exponential and a reciprocal in each of two passes (ADR-MSE).
+The limit is the larger of two times. (1) Memory: scores and ranks are read once, the gradient is written in the forward
+pass and read and written in the backward pass, at the bandwidth of a copy measured in the same run. (2) Special
+functions, at 16 per cycle and multiprocessor at the highest clock: per unordered pair, an exponential, a reciprocal and
+a logarithm (RankNet), or an exponential and a reciprocal in each of two passes (ADR-MSE).
 """
 
 import argparse
@@ -38,8 +38,8 @@ SPECIAL_PER_CYCLE = 16  # of one multiprocessor, compute capability 7.5 to 10.0
 BYTES_PER_PASSAGE = 20  # float32: scores and ranks in, gradient out; gradient in and out
 ROUNDS = 15
 MIN_ROUNDS = 5
-MIN_SECONDS = 0.01  # of one contender in one round: short calls are repeated
-MAX_SECONDS = 60.0  # of all rounds of one shape: fewer rounds where calls are long
+MIN_SECONDS = 0.01  # per contender and round: short calls are repeated
+MAX_SECONDS = 60.0  # for all rounds of one shape: long calls get fewer rounds
 
 
 @dataclass
@@ -67,7 +67,7 @@ def contenders(loss: str, num_lists: int, num_passages: int, device: torch.devic
 
         return step
 
-    found = [
+    installed = [
         Contender("eager", differentiate(lambda: definition(scores, ranks, mask, implementation="torch"))),
         Contender("compile", differentiate(lambda: compiled(scores, ranks, mask, implementation="torch"))),
         Contender(
@@ -80,8 +80,8 @@ def contenders(loss: str, num_lists: int, num_passages: int, device: torch.devic
             function = make(loss, scores, ranks)
         except ImportError:
             continue
-        found.append(Contender(name, differentiate(function)))
-    return found
+        installed.append(Contender(name, differentiate(function)))
+    return installed
 
 
 def _lightning_ir(loss: str, scores: Tensor, ranks: Tensor) -> Callable[[], Tensor]:
@@ -96,7 +96,7 @@ def _sentence_transformers(loss: str, scores: Tensor, ranks: Tensor) -> Callable
     from sentence_transformers.cross_encoder.losses import ADRMSELoss, RankNetLoss
 
     class Model(torch.nn.Module):
-        """Stands for the encoder: gives the scores of all pairs at once."""
+        """Takes the place of the encoder: returns the scores of all pairs at once."""
 
         num_labels = 1
         device = scores.device
@@ -113,21 +113,21 @@ def _sentence_transformers(loss: str, scores: Tensor, ranks: Tensor) -> Callable
     return lambda: function((queries, passages), labels)
 
 
-def measure(found: list[Contender], device: torch.device) -> list[dict]:
-    """Return a row a contender, timed in turns so that a busy machine slows all of them alike."""
+def measure(installed: list[Contender], device: torch.device) -> list[dict]:
+    """Return a row per contender, timed in turn so that a busy machine slows all of them equally."""
     rows = []
-    for contender in found:
+    for contender in installed:
         row = {"implementation": contender.name, "error": None}
         try:
             for _ in range(3):
-                contender.step()  # compiles, and fills the allocator's cache
+                contender.step()  # compiles the loss, and fills the allocator's cache
             row["extra_bytes"] = extra_memory(contender.step, device)
             row["launches"] = count_launches(contender.step) if device.type == "cuda" else None
             row["gpu_ms"] = graph_times(contender.step) if device.type == "cuda" else None
         except (torch.OutOfMemoryError, MemoryError):
             row["error"] = "out of memory"
         rows.append(row)
-    running = [(contender, row) for contender, row in zip(found, rows, strict=True) if not row["error"]]
+    running = [(contender, row) for contender, row in zip(installed, rows, strict=True) if not row["error"]]
     times = {contender.name: [] for contender, _ in running}
     once = {contender.name: _time(contender.step, 1, device) for contender, _ in running}
     repeats = {name: max(1, round(MIN_SECONDS / seconds)) for name, seconds in once.items()}
@@ -186,7 +186,7 @@ def graph_times(step: Callable[[], None]) -> dict[str, float] | None:
 
 
 def extra_memory(step: Callable[[], None], device: torch.device) -> int:
-    """Return the bytes that one step allocates above what is there before it, at most at any one time."""
+    """Return the peak bytes that one step allocates on top of what was allocated before."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -211,7 +211,7 @@ def extra_memory(step: Callable[[], None], device: torch.device) -> int:
 
 
 def count_launches(step: Callable[[], None]) -> int:
-    """Return how many kernels, copies and fills one step gives to the GPU."""
+    """Return how many kernels, copies and fills one step sends to the GPU."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         step()
@@ -220,13 +220,16 @@ def count_launches(step: Callable[[], None]) -> int:
 
 
 def limits(device: torch.device) -> dict[str, float] | None:
-    """Return the GPU's special functions and bytes a second, the second measured with a copy; None for a CPU."""
+    """Return the GPU's special functions and bytes per second, the latter measured with a copy; None for a CPU."""
     if device.type != "cuda":
         return None
-    import triton  # its driver knows the highest clock, which not every PyTorch tells; here: CPUs may lack triton
+    # Triton's driver knows the highest clock, which not every PyTorch reports; CPU machines may lack Triton
+    import triton
 
     properties = triton.runtime.driver.active.utils.get_device_properties(device.index or 0)
-    cycles = properties["multiprocessor_count"] * properties["sm_clock_rate"] * 1e3  # of all, a second; rate in kHz
+    cycles = (
+        properties["multiprocessor_count"] * properties["sm_clock_rate"] * 1e3
+    )  # of all, per second; the rate is in kHz
     source = torch.empty(2**28, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     seconds = min(_time(lambda: target.copy_(source), 10, device) for _ in range(5))
@@ -237,7 +240,7 @@ def limits(device: torch.device) -> dict[str, float] | None:
 
 
 def limit_ms(loss: str, num_lists: int, num_passages: int, rates: dict[str, float]) -> float:
-    """Return the least time of forward and backward, as the head of this file defines it."""
+    """Return the lower limit on the time of forward and backward, as defined at the top of this file."""
     pairs = num_lists * num_passages * (num_passages - 1) / 2
     special = SPECIAL_PER_PAIR[loss] * pairs / rates["special_per_second"]
     return 1e3 * max(special, BYTES_PER_PASSAGE * num_lists * num_passages / rates["bytes_per_second"])
@@ -265,18 +268,18 @@ def print_rows(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    """Measure, print a table and leave a JSON file."""
+    """Measure, print a table and write a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shapes", default=SHAPES, help="lists x passages, comma-separated")
     parser.add_argument("--losses", default="ranknet,adr_mse")
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory for the JSON file")
-    parser.add_argument("--name", default="losses", help="what the JSON file's name begins with")
+    parser.add_argument("--name", default="losses", help="prefix of the JSON file's name")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     rates = limits(device)
-    found = environment(device) | {"limits": rates, "rows": []}
-    print(f"{found['device']}, {found['date']}, torch {torch.__version__}, commit {found['commit']}")
+    result = environment(device) | {"limits": rates, "rows": []}
+    print(f"{result['device']}, {result['date']}, torch {torch.__version__}, commit {result['commit']}")
     print(
         f"{'loss':9}{'lists x passages':>14} {'':21}{'wall ms (quartiles)':>22}{'eager/x':>9}{'gpu ms':>10}"
         f"{'limit ms':>10}{'extra MiB':>11}{'launches':>10}"
@@ -288,9 +291,10 @@ def main() -> None:
             rows = measure(contenders(loss, num_lists, num_passages, device), device)
             limit = limit_ms(loss, num_lists, num_passages, rates) if rates else None
             sizes = {"loss": loss, "lists": num_lists, "passages": num_passages}
-            found["rows"] += (rows := [{**sizes, **row, "limit_ms": limit} for row in rows])
+            rows = [{**sizes, **row, "limit_ms": limit} for row in rows]
+            result["rows"] += rows
             print_rows(rows)
-            path = save(arguments.name, found, arguments.results)  # each time: a stopped run keeps what it measured
+            path = save(arguments.name, result, arguments.results)  # each time, so that a stopped run keeps its rows
     print(path)
 
 

@@ -1,11 +1,11 @@
-"""What the kernels' machine code for a GPU says, without the GPU: registers, spills, and instructions per pair.
+"""Count registers, spills and instructions per pair in the kernels' machine code; no GPU is needed.
 
-    python -m benchmarks.machine_code              # sm_90; needs torch and triton alone
+    python -m benchmarks.machine_code              # sm_90; needs only torch and triton
     python -m benchmarks.machine_code --arch 80
 
-Triton compiles for any NVIDIA GPU on any Linux machine, and brings the disassembler along. For every loop over pairs
-the table gives the instructions of one thread per pair: all of them, and those of the special-function unit, of which
-a multiprocessor finishes 16 a cycle (it issues 128). Where a loop has two branches, both are counted.
+Triton compiles for any NVIDIA GPU on any Linux machine, and includes the disassembler. For every loop over pairs, the
+table gives the instructions of one thread per pair: all of them, and those of the special-function unit, of which
+a multiprocessor finishes 16 per cycle (it issues 128). If a loop has two branches, both count.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def compile_for(name: str, arch: int):
 
 
 def loops_over_pairs(machine_code: str) -> list[list[str]]:
-    """Return the instructions of every innermost loop over pairs: the only ones with a reciprocal square root."""
+    """Return the instructions of every innermost loop over pairs: only these have a reciprocal square root."""
     labels, instructions = {}, []
     for line in machine_code.splitlines():
         if label := LABEL.match(line):
@@ -73,7 +73,7 @@ def loops_over_pairs(machine_code: str) -> list[list[str]]:
 
 
 def describe(name: str, arch: int) -> dict:
-    """Return what the machine code of one kernel says."""
+    """Return the registers, spills and instructions of one kernel's machine code."""
     compiled = compile_for(name, arch)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -92,19 +92,19 @@ def describe(name: str, arch: int) -> dict:
 
 
 def main() -> None:
-    """Print one line a loop."""
+    """Print one line per loop."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", type=int, default=90, help="compute capability without the dot, as in 80 or 90")
     arguments = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET"):
-        sys.exit("TRITON_INTERPRET is set, and nothing is compiled: unset it")
+        sys.exit("TRITON_INTERPRET is set, so nothing would be compiled: unset it")
     print(f"Triton {triton.__version__}, sm_{arguments.arch}, {launch.OPTIONS['num_warps']} warps")
     print(f"{'kernel':10}{'registers':>10}{'spilled':>10}{'loop':>6}{'instructions/pair':>20}{'special/pair':>15}")
     for name in KERNELS:
-        found = describe(name, arguments.arch)
-        for number, loop in enumerate(found["loops"], start=1):
+        kernel = describe(name, arguments.arch)
+        for number, loop in enumerate(kernel["loops"], start=1):
             print(
-                f"{name:10}{found['registers']:10}{found['spilled bytes']:8} B{number:6}"
+                f"{name:10}{kernel['registers']:10}{kernel['spilled bytes']:8} B{number:6}"
                 f"{loop['instructions']:20.1f}{loop['special']:15.2f}"
             )
 

@@ -1,4 +1,4 @@
-"""How every benchmark says what it measured, on what and with what, and where it leaves its result."""
+"""Record a benchmark's environment, and save its result."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "triton", "transformers", "sentence-transformers", "lightni
 
 
 def environment(device: torch.device) -> dict:
-    """Return device, date, versions, commit and command: what a figure needs to be repeated."""
+    """Return device, date, versions, commit and command, which are needed to repeat a measurement."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -35,7 +35,7 @@ def environment(device: torch.device) -> dict:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name under which the device is sold."""
+    """Return the product name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
@@ -43,18 +43,18 @@ def device_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def save(name: str, found: dict, directory: Path = RESULTS) -> Path:
-    """Write NAME-DEVICE-DATE.json and return its path; a second run on one day replaces the first."""
-    device = "".join(letter if letter.isalnum() else "-" for letter in found["device"].lower())
-    slug = "-".join(part for part in device.split("-") if part)
+def save(name: str, result: dict, directory: Path = RESULTS) -> Path:
+    """Write NAME-DEVICE-DATE.json and return its path; a second run on the same day replaces the first."""
+    device = "".join(letter if letter.isalnum() else "-" for letter in result["device"].lower())
+    slug = "-".join(word for word in device.split("-") if word)
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{name}-{slug}-{found['date']}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path = directory / f"{name}-{slug}-{result['date']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 
 
 def _git(*arguments: str) -> str:
-    """Return what git prints, or an empty string where this is no checkout."""
+    """Return git's output, or an empty string if this is not a checkout."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     except FileNotFoundError:

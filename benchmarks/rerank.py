@@ -1,17 +1,17 @@
-"""Re-ranking from texts to ranking: pairs a second, beside lightning-ir and sentence-transformers.
+"""Measure re-ranking, from texts to ranking, in pairs per second, against lightning-ir and sentence-transformers.
 
-    python -m benchmarks.rerank --model DIR                                      # generated, MS MARCO's lengths
+    python -m benchmarks.rerank --model DIR                                      # generated texts, MS MARCO's lengths
     python -m benchmarks.rerank --model DIR --docs docs.tsv --queries queries.tsv --run bm25.run
     python -m benchmarks.rerank --model DIR --lightning-ir PYTHON                # the interpreter that has it
 
     python -m benchmarks.rerank --model DIR --contenders packed,packed-bf16,onnx=DIR2,int8=DIR3
 
-DIR is any cross-encoder that evaluate.py opens, or an encoder of transformers. Every contender scores
-the same queries x passages in rounds that alternate; each at its own best documented settings: sentence-transformers'
-`predict` sorts by length (batches of 32), lightning-ir scores one query at a time, 100 passages a batch.
-`--passages 100 --queries-number 1` is the case of latency; there, on CUDA, `--contenders
-packed-bf16,packed-bf16-graphs` shows what CUDA graphs bring. NAME=DIR is a contender with a model of its own: packed or
-padded if NAME begins so, else as the model allows.
+DIR is any cross-encoder that evaluate.py opens, or a transformers encoder. All contenders score the same queries x
+passages, in alternating rounds, each with its best documented settings: sentence-transformers' `predict` sorts by
+length (batches of 32), lightning-ir scores one query at a time, 100 passages per batch. `--passages 100
+--queries-number 1` measures latency; with it, on CUDA, `--contenders packed-bf16,packed-bf16-graphs` shows the effect
+of CUDA graphs. NAME=DIR is a contender with another model: packed or padded if NAME starts with either word, else as
+the model allows.
 """
 
 import argparse
@@ -26,11 +26,11 @@ CONTENDERS = ("packed", "padded", "packed-bf16", "sentence-transformers", "light
 
 
 def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], list[list[float]]]:
-    """Return what scores all lists once, by contender."""
+    """Return a contender's function that scores all lists once."""
     if name == "sentence-transformers":
         from sentence_transformers import CrossEncoder
 
-        # A saved model has a length of its own; an encoder gets ours
+        # A saved model has its own length; an encoder gets ours
         options = {} if is_cross_encoder(model) else {"max_length": 291, "num_labels": 1}
         theirs = CrossEncoder(model, device=str(device), **options)
         pairs = [(query, passage) for query, passages in lists for passage in passages]
@@ -38,7 +38,7 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
 
         def predict() -> list[list[float]]:
             scores = torch.as_tensor(theirs.predict(pairs, show_progress_bar=False))
-            return [part.tolist() for part in scores.split(bounds)]
+            return [of_query.tolist() for of_query in scores.split(bounds)]
 
         return predict
     if name == "lightning-ir":
@@ -62,20 +62,20 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
     precision = torch.bfloat16 if "bf16" in options else torch.float32
 
     def rank() -> list[list[float]]:
-        found = []
+        all_scores = []
         for query, passages in lists:
             order, scores = ours.rank(query, passages, precision=precision)
             placed = [0.0] * len(passages)
             for place, value in zip(order, scores, strict=True):
                 placed[place] = value
-            found.append(placed)
-        return found
+            all_scores.append(placed)
+        return all_scores
 
     return rank
 
 
 def open_model(model: str, layout: str):
-    """Open a cross-encoder, or give an encoder a new linear layer, the same for all contenders."""
+    """Open a cross-encoder, or put a new linear layer on an encoder, the same for all contenders."""
     from distill.models.cross_encoder import CrossEncoder
 
     if is_cross_encoder(model):
@@ -85,7 +85,7 @@ def open_model(model: str, layout: str):
 
 
 def is_cross_encoder(model: str) -> bool:
-    """Whether a directory, or the Hub's repository, holds more than an encoder."""
+    """Whether a directory or Hub repository holds more than an encoder."""
     from transformers import AutoConfig
 
     path = Path(model)
@@ -120,20 +120,20 @@ def worker(name: str, model: str, texts: Path, device: torch.device) -> None:
 
 
 def main() -> None:
-    """Race the contenders, print a table and leave a JSON file."""
+    """Time the contenders in turn, print a table and write a JSON file."""
     import sys
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="directory or Hub id of a cross-encoder or encoder")
-    parser.add_argument("--docs", type=Path, help="TSV; without files, texts are generated")
+    parser.add_argument("--docs", type=Path, help="TSV; without it, texts are generated")
     parser.add_argument("--queries", type=Path, help="TSV")
     parser.add_argument("--run", type=Path, help="TREC run")
     parser.add_argument("--queries-number", type=int, default=10)
     parser.add_argument("--passages", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
-    parser.add_argument("--lightning-ir", help="interpreter of an environment that has it", default=sys.executable)
+    parser.add_argument("--lightning-ir", help="Python interpreter that has lightning-ir", default=sys.executable)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--worker")
     parser.add_argument("--texts", type=Path)
@@ -174,16 +174,16 @@ def main() -> None:
         answers = race(commands, arguments.rounds)
     rows, reference = [], answers[next(iter(answers))][0]["scores"]
     for name, rounds in answers.items():
-        rate = spread([num_pairs / one["seconds"] for one in rounds])
+        rate = spread([num_pairs / answer["seconds"] for answer in rounds])
         flat = [
-            torch.tensor([value for part in scores for value in part]) for scores in (rounds[0]["scores"], reference)
+            torch.tensor([value for query in scores for value in query]) for scores in (rounds[0]["scores"], reference)
         ]
-        row = {"name": name, "pairs_per_second": rate, "seconds": spread([one["seconds"] for one in rounds])}
+        row = {"name": name, "pairs_per_second": rate, "seconds": spread([answer["seconds"] for answer in rounds])}
         rows.append(row | {"largest_difference": (flat[0] - flat[1]).abs().max().item()})
         low, high = rate["quartiles"]
         print(f"{name:24} {rate['median']:9.1f} pairs/s  ({low:.1f} to {high:.1f})")
-    found = environment(device) | {"queries": len(lists), "pairs": num_pairs, "rounds": arguments.rounds, "rows": rows}
-    print(save("rerank", found, arguments.results or RESULTS))
+    sizes = {"queries": len(lists), "pairs": num_pairs, "rounds": arguments.rounds}
+    print(save("rerank", environment(device) | sizes | {"rows": rows}, arguments.results or RESULTS))
 
 
 if __name__ == "__main__":

@@ -29,4 +29,4 @@ def file_lists(docs: Path, asked: Path, run: Path, num_queries: int, num_passage
         query_id, _, doc_id, *_ = line.split()
         if query_id in wanted and len(ranked.setdefault(query_id, [])) < num_passages:
             ranked[query_id].append(texts[doc_id])
-    return [(wanted[query_id], found) for query_id, found in islice(ranked.items(), num_queries)]
+    return [(wanted[query_id], passages) for query_id, passages in islice(ranked.items(), num_queries)]

@@ -1,15 +1,15 @@
-"""Training steps of RankNet on lists of passages: pairs a second and peak memory, beside the two other libraries.
+"""Measure RankNet training steps on lists of passages: pairs per second and peak memory, against two other libraries.
 
-    python -m benchmarks.train --model DIR                                   # generated, MS MARCO's lengths
+    python -m benchmarks.train --model DIR                                   # generated texts, MS MARCO's lengths
     python -m benchmarks.train --model DIR --docs docs.tsv --queries queries.tsv --run bm25.run --passages 50
     python -m benchmarks.train --model DIR --lightning-ir PYTHON             # the interpreter that has it
     python -m benchmarks.train --model DIR --contenders packed --depths 10,50,100,1000 --max-tokens 8192
 
-Every contender takes the same step in rounds that alternate: `--lists` lists of `--passages` passages, forward,
-RankNet, backward, AdamW. The other two tokenise texts in the step, ours has tokenised them beforehand, as each does it.
-"-all" (packed-all) lets the last layer compute the states of all tokens.
-sentence-transformers runs at its default mini_batch_size and, as "-batched", with all pairs at once. Peak memory is the
-process's (on CUDA, the allocator's). MFU by distill/training/flops.py, on real tokens.
+All contenders do the same step in alternating rounds: `--lists` lists of `--passages` passages, forward, RankNet,
+backward, AdamW. As in normal use, the other two libraries tokenise texts in the step, while ours tokenises beforehand.
+"-all" (packed-all) makes the last layer compute the states of all tokens. sentence-transformers runs with its default
+mini_batch_size and, as "-batched", with all pairs at once. Peak memory is the process's (on CUDA, the allocator's). MFU
+is computed by distill/training/flops.py, on real tokens.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CONTENDERS = (
 
 
 def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int) -> tuple[Callable[[], None], dict]:
-    """Return what takes one step, by contender, and what is known of the step."""
+    """Return a contender's function for one step, and the step's tokens and operations if known."""
     ranks = [torch.arange(1.0, len(passages) + 1) for _, passages in lists]
     if name.startswith("sentence-transformers"):
         from sentence_transformers import CrossEncoder
@@ -46,7 +46,7 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
         theirs.train()
 
         def step() -> None:
-            loss(inputs, [-one.to(device) for one in ranks]).backward()
+            loss(inputs, [-of_list.to(device) for of_list in ranks]).backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -62,7 +62,7 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
         ids = [str(number) for number in range(len(lists))]
 
         def step() -> None:
-            targets = torch.stack([-one for one in ranks]).to(device)
+            targets = -torch.stack(ranks).to(device)
             queries, docs = [query for query, _ in lists], [passages for _, passages in lists]
             batch = TrainBatch(queries=queries, docs=docs, query_ids=ids, targets=targets)
             sum(module._compute_losses(batch, module.forward(batch))).backward()
@@ -84,7 +84,7 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
 
     layout, *options = name.split("-")
     ours = CrossEncoder.from_backbone(model, layout=layout).train().to(device)
-    if "all" in options:  # states of all tokens in the last layer, too
+    if "all" in options:  # compute the states of all tokens in the last layer too
         for layer in ours.backbone.encoder.layer:
             vars(layer).pop("forward", None)
     if "compiled" in options:
@@ -100,8 +100,8 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
 
     def step() -> None:
         num_terms = TERMS["ranknet"](batch.target, batch.mask)
-        for part in split_lists(batch, max_tokens):
-            backward(ours, part, loss_function, num_terms, max_tokens, precision)
+        for micro_batch in split_lists(batch, max_tokens):
+            backward(ours, micro_batch, loss_function, num_terms, max_tokens, precision)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -109,7 +109,7 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
 
 
 def worker(arguments, device: torch.device) -> None:
-    """Take steps over the texts of a file, once for each line read."""
+    """Do steps on the texts of a file, once for each line read."""
     from benchmarks.workers import serve
 
     def make() -> Callable[[], dict]:
@@ -134,22 +134,22 @@ def worker(arguments, device: torch.device) -> None:
 
 
 def main() -> None:
-    """Race the contenders, print a table and leave a JSON file."""
+    """Time the contenders in turn, print a table and write a JSON file."""
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="directory or Hub id of an encoder")
-    parser.add_argument("--docs", type=Path, help="TSV; without files, texts are generated")
+    parser.add_argument("--docs", type=Path, help="TSV; without it, texts are generated")
     parser.add_argument("--queries", type=Path, help="TSV")
     parser.add_argument("--run", type=Path, help="TREC run")
-    parser.add_argument("--lists", type=int, default=1, help="a step")
-    parser.add_argument("--passages", type=int, default=50, help="a list")
+    parser.add_argument("--lists", type=int, default=1, help="per step")
+    parser.add_argument("--passages", type=int, default=50, help="per list")
     parser.add_argument("--depths", help="several numbers of passages, in place of --passages")
-    parser.add_argument("--steps", type=int, default=1, help="a round")
+    parser.add_argument("--steps", type=int, default=1, help="per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-tokens", type=int, default=16384, help="train.max_tokens of ours")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
-    parser.add_argument("--lightning-ir", help="interpreter of an environment that has it", default=sys.executable)
+    parser.add_argument("--lightning-ir", help="Python interpreter that has lightning-ir", default=sys.executable)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--worker", help="a contender; -bf16, -compiled and -all may follow packed and padded")
     parser.add_argument("--texts", type=Path)
@@ -183,9 +183,9 @@ def main() -> None:
                 commands[name] = [python, "-m", "benchmarks.train", "--worker", name, *options]
             answers = race(commands, arguments.rounds)
         for name, rounds in answers.items():
-            rate = spread([num_pairs / one["seconds"] for one in rounds])
+            rate = spread([num_pairs / answer["seconds"] for answer in rounds])
             row = {"name": name, "lists": arguments.lists, "passages": depth, "pairs_per_second": rate}
-            row["peak_bytes"] = max(one["peak_bytes"] for one in rounds)
+            row["peak_bytes"] = max(answer["peak_bytes"] for answer in rounds)
             seconds = num_pairs / rate["median"]
             text = f"{name:30} {depth:5} {rate['median']:9.1f} pairs/s {row['peak_bytes'] / 1e9:7.2f} GB"
             if "flops" in rounds[0]:
@@ -197,8 +197,8 @@ def main() -> None:
                     text += f" {row['mfu']:6.1%} MFU"
             rows.append(row)
             print(text)
-    found = environment(device) | {"rounds": arguments.rounds, "max_tokens": arguments.max_tokens, "rows": rows}
-    print(save("train", found, arguments.results or RESULTS))
+    result = environment(device) | {"rounds": arguments.rounds, "max_tokens": arguments.max_tokens, "rows": rows}
+    print(save("train", result, arguments.results or RESULTS))
 
 
 if __name__ == "__main__":

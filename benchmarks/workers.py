@@ -1,9 +1,9 @@
-"""Contenders in processes of their own, so that each has its own environment, and rounds of all of them in turn.
+"""Run each contender in a separate process, with its own environment, and let all do their rounds in turn.
 
-    found = race({"ours": [sys.executable, "-m", "benchmarks.rerank", "--worker", "ours"], "theirs": [...]}, rounds=5)
+    answers = race({"ours": [sys.executable, "-m", "benchmarks.rerank", "--worker", "ours"], "theirs": [...]}, rounds=5)
 
-A worker prints a line of JSON when it is ready, then does one round for each line that it reads and answers with a line
-of JSON; what else it prints goes to standard error. Only one works at any time.
+A worker prints a line of JSON when it is ready. Then it does one round for each line that it reads, and answers with a
+line of JSON; anything else it prints goes to standard error. Only one worker runs at a time.
 """
 
 import json
@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def race(commands: dict[str, list[str]], rounds: int) -> dict[str, list[dict]]:
-    """Run all workers for so many rounds in turn, after one that does not count; return each one's answers.
+    """Run all workers for `rounds` rounds in turn, after a warm-up round; return each worker's answers.
 
-    One that does not start is left out; raises SystemExit where none does.
+    A worker that does not start is left out; raises SystemExit if none starts.
     """
     workers = {name: _start(command) for name, command in commands.items()}
     answers: dict[str, list[dict]] = {name: [] for name in workers}
@@ -45,9 +45,9 @@ def race(commands: dict[str, list[str]], rounds: int) -> dict[str, list[dict]]:
 
 
 def serve(make: Callable[[], Callable[[], dict]]) -> None:
-    """Be a worker: `make` prepares and returns what does one round."""
+    """Serve as a worker: `make` prepares the work and returns the function that does one round."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries may print
+    os.dup2(2, 1)  # what libraries print goes to standard error
     work = make()
     print(json.dumps({"ready": True}), file=out, flush=True)
     for _ in sys.stdin:
@@ -61,7 +61,7 @@ def spread(values: list[float]) -> dict[str, float | list[float]]:
 
 
 def environment_of(python: str) -> dict[str, str]:
-    """Return the variables under which another environment's interpreter finds these benchmarks."""
+    """Return the environment variables with which another environment's interpreter finds these benchmarks."""
     return {"PYTHONPATH": str(ROOT)} if python != sys.executable else {}
 
 

@@ -1,4 +1,4 @@
-"""The device, the precision and the kernels that a run can have on this machine."""
+"""Choose the device, the precision and the loss implementation that a run can use on this machine."""
 
 import functools
 import importlib.util
@@ -16,7 +16,7 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and, the last one
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device; "auto" is CUDA where there is one, else the CPU.
+    """Return the named device; "auto" is CUDA if available, else the CPU.
 
     Raises InputError for a device that this machine lacks.
     """
@@ -31,7 +31,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32.
 
-    Warns of bfloat16 on a CPU that lacks instructions for it.
+    Warns about bfloat16 on a CPU that lacks instructions for it.
     """
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
@@ -41,7 +41,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def describe_device(device: torch.device, precision: torch.dtype, num_ranks: int = 1) -> str:
-    """Return what a command runs on, in words: device, precision, and threads or GPU."""
+    """Return a description of what a command runs on: device, precision, and threads or GPU."""
     num_threads = torch.get_num_threads()
     threads = f"{num_threads} thread{'s' if num_threads > 1 else ''}"
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
@@ -50,7 +50,7 @@ def describe_device(device: torch.device, precision: torch.dtype, num_ranks: int
 
 
 def cpu_flags(cpu_info: Path) -> frozenset[str]:
-    """Return the names of what the CPU can do, none where the system has no such file."""
+    """Return the names of the CPU's features, none if the system has no such file."""
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -63,22 +63,22 @@ def cpu_flags(cpu_info: Path) -> frozenset[str]:
 def _warn_of_slow_bfloat16(flags: frozenset[str]) -> None:
     if flags and not flags & BFLOAT16_FLAGS:
         log.warning(
-            "precision=bfloat16: this CPU has no instructions for it (none of %s): with AVX2 alone it took eight times "
+            "precision=bfloat16: this CPU has no instructions for it (none of %s): with only AVX2 it took eight times "
             "as long as float32: use float32 or auto",
             ", ".join(sorted(BFLOAT16_FLAGS)),
         )
 
 
 def check_implementation(name: str | None, device: torch.device) -> None:
-    """Raise InputError for a loss implementation that cannot run on the device; None: the loss has only one."""
+    """Raise InputError for a loss implementation that cannot run on the device; name is None if there is only one."""
     if name != "triton":
         return
     if importlib.util.find_spec("triton") is None:
         raise InputError("loss.implementation=triton: triton is not installed: pip install triton, or use auto")
-    import triton  # here: half a second, for those alone who ask for it
+    import triton  # imported here because it takes half a second
 
     if device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise InputError(
             f"loss.implementation=triton: Triton does not run on device={device}: use auto, or its slow interpreter "
-            "with TRITON_INTERPRET=1 in the environment"
+            "by setting TRITON_INTERPRET=1 in the environment"
         )

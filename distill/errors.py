@@ -1,4 +1,4 @@
-"""What a user can cause and mend, and how the entry points answer it."""
+"""Errors that users can cause and fix, and how the entry points report them."""
 
 import contextlib
 import re
@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator
 
 MAX_WORD = 200  # characters of one word in a message: an id can be a whole book
-HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")  # would break the line, or forge another
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")  # could break the line, or fake another
 
 
 class InputError(ValueError):
     """Bad input: its message is one line with the place, the reason and the remedy.
 
-    Whatever comes from a file can stand in it: long words are cut, and characters that a terminal does not show as they
-    are, such as a line's end, are written as escapes.
+    The message may quote anything from a file: long words are cut, and characters that a terminal does not show
+    literally, such as newlines, are written as escapes.
     """
 
     def __init__(self, message: object):
@@ -22,9 +22,9 @@ class InputError(ValueError):
 
 
 def printable(text: str) -> str:
-    """Return a text as one line of bounded words."""
-    text = HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-    return re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda found: _cut(found[0]), text)
+    """Return a text as one line, with long words cut."""
+    text = HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda match: _cut(match[0]), text)
 
 
 def _cut(word: str) -> str:
@@ -32,20 +32,20 @@ def _cut(word: str) -> str:
 
 
 class Unavailable(InputError):
-    """What is not on this machine and cannot be downloaded; a suite goes on without it, and says so."""
+    """A file is not on this machine and cannot be downloaded; a suite continues without it, and says so."""
 
 
 @contextlib.contextmanager
-def exit_on_bad_input(sweep: bool) -> Iterator[None]:
-    """Answer an InputError with its one line and exit status 2.
+def exit_on_bad_input(*, sweep: bool) -> Iterator[None]:
+    """Print an InputError as one line and exit with status 2.
 
-    In a sweep it is passed on: Hydra goes on with the other jobs and reports this one.
+    In a sweep the error is passed on: Hydra continues with the other jobs and reports this one.
     """
-    from omegaconf.errors import OmegaConfBaseException  # here: the library's users need no configuration
+    from omegaconf.errors import OmegaConfBaseException  # imported here: users of the library need no configuration
 
     try:
         yield
-    except (InputError, OmegaConfBaseException) as error:  # the latter: a value such as ${oc.env:NOT_THERE}
+    except (InputError, OmegaConfBaseException) as error:  # the latter for a value such as ${oc.env:NOT_THERE}
         if sweep:
             raise
         message = error if isinstance(error, InputError) else InputError(str(error).splitlines()[0])

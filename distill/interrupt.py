@@ -1,4 +1,4 @@
-"""Stop requests: SIGTERM and Ctrl-C end a command with one line, or ask a loop to finish its step and save first.
+"""Handle SIGTERM and Ctrl-C: end a command with one line, or let a loop finish its step and save first.
 
 answer_stops()                          # first thing in an entry point, before the slow imports
 with hint_on_stop(lambda: "; resume with: ..."):
@@ -16,16 +16,19 @@ from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
-REPEAT_SECONDS = 1.0  # Slurm and torchrun signal the starting process and its children, and the former passes it on
+# Slurm and torchrun signal both the parent process and its children, and the parent forwards the signal as well: a
+# signal repeated within this time is the same request
+REPEAT_SECONDS = 1.0
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
-_hints: list[Callable[[], str]] = []  # what the line of a stop adds; the last one counts
+_hints: list[Callable[[], str]] = []  # what to add to the line "stopped by ..."; the last one is used
 
 
 def answer_stops() -> None:
-    """From here on SIGTERM and Ctrl-C end this process with one line and exit status 128 + signal, and no traceback.
+    """Make SIGTERM and Ctrl-C end this process with one line and exit status 128 + signal, without a traceback.
 
-    What is open is still closed. A second request, more than REPEAT_SECONDS later, ends the process at once.
+    Context managers still close what is open. A second request, more than REPEAT_SECONDS later, ends the process at
+    once.
     """
     speaker = os.getpid() if os.environ.get("RANK", "0") == "0" else None  # not the forked workers
     since: list[float] = []
@@ -37,10 +40,11 @@ def answer_stops() -> None:
                 os.kill(os.getpid(), number)
             return
         since.append(time.monotonic())
-        logging.disable(logging.INFO)  # what libraries have to say at the end; PyTorch's caches, for one
+        logging.disable(logging.INFO)  # libraries, such as PyTorch's caches, would log as they end
         if os.getpid() == speaker:
             hint = _hints[-1]() if _hints else ""
-            os.write(2, f"stopped by {NAMES[number]}{hint}\n".encode())  # print may be under way, and cannot be entered
+            # Not print: the signal may have interrupted one, and print cannot be entered twice
+            os.write(2, f"stopped by {NAMES[number]}{hint}\n".encode())
         raise SystemExit(128 + number)
 
     for number in NAMES:
@@ -49,7 +53,7 @@ def answer_stops() -> None:
 
 @contextlib.contextmanager
 def hint_on_stop(hint: Callable[[], str]) -> Iterator[None]:
-    """For a while, let the line of a stopped command end with what `hint` says then, such as how to resume it."""
+    """Inside the `with` block, a stopped command's line ends with what `hint` returns, such as how to resume it."""
     _hints.append(hint)
     try:
         yield
@@ -59,8 +63,11 @@ def hint_on_stop(hint: Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
-    """Let processes that are started meanwhile not see Ctrl-C, which a terminal sends them as well: we answer it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited; for us, it waits
+    """Hide Ctrl-C from processes started inside the `with` block: a terminal sends it to them too.
+
+    This process handles it, at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it; here, the signal waits
     try:
         yield
     finally:
@@ -68,7 +75,7 @@ def kept_from_children() -> Iterator[None]:
 
 
 class StopRequest:
-    """While it is entered, the first SIGTERM or SIGINT sets `signal`; a later one ends the process at once."""
+    """Inside the `with` block, the first SIGTERM or SIGINT sets `signal`; a later one ends the process at once."""
 
     def __init__(self):
         """Start with no request."""
@@ -91,7 +98,7 @@ class StopRequest:
                 os.kill(os.getpid(), number)
             return
         self.signal, self._since = number, time.monotonic()
-        log.info("%s: finishing this step, then saving; once more to stop at once", signal.Signals(number).name)
+        log.info("%s: finishing this step, then saving; repeat to stop at once", signal.Signals(number).name)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

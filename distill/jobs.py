@@ -1,11 +1,11 @@
-"""What the entry points share, and what an output directory holds: one run, resumed or refused, never mixed.
+"""Run a command in its output directory, which holds exactly one run: a stopped run is resumed, any other refused.
 
 run_job(cfg, describe, check_train, train)                  # once, or as a job of a sweep; returns the objective
-run_command(cfg, describe, check_export, export)            # of a command without a directory of runs
-with open_run(cfg, directory, ranks) as directory: ...      # holds it while the run lives, and writes config.yaml
+run_command(cfg, describe, check_export, export)            # for a command that writes one file or directory
+with open_run(cfg, directory, ranks) as directory: ...      # locks it during the run, and writes config.yaml
 state_of(cfg, directory)                # "new", "stopped" or "finished": a sweep runs only what is missing
 
-It imports no torch: a sweep looks through its directories before it starts anything.
+It does not import torch: a sweep looks through its directories before it starts anything.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from distill.storage.locking import locked
 
 log = logging.getLogger(__name__)
 
-RESULTS = "results.json"  # a finished run has it
-LEFT = (  # what a run may leave beside config.yaml: a directory that has none of it is free
+RESULTS = "results.json"  # only a finished run has it
+LEFT = (  # files of a run, besides config.yaml: a directory without any of them is free
     *(RESULTS, "metrics.jsonl", "checkpoints/*.pt", "model", "run.txt", "per_query.csv", "tasks/*/per_query.csv"),
     *("journal.jsonl", "teacher.run", "teacher.parquet", "card.md"),
 )
@@ -45,13 +45,13 @@ def run_job(
     check: Callable[[DictConfig], None],
     run: Callable[[DictConfig, Path], dict[str, float]],
 ) -> float | None:
-    """Check a configuration and run it in its directory, unless that is finished; return the objective.
+    """Check a configuration and run it in its directory, unless it is already finished; return the objective.
 
-    describe: gives the first words that the user reads. Bad input is answered with one line and exit status 2.
+    describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
-    sweep = is_sweep()  # a launcher that runs its jobs through Hydra, as Slurm's does
+    sweep = is_sweep()  # for a launcher that runs its jobs through Hydra, such as the one for Slurm
     directory = run_directory()
-    with exit_on_bad_input(sweep), removed_if_refused(directory):
+    with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
         results = take_up(cfg, directory) if sweep else None
         if results is None:
             if cfg.resume is not None and not sweep:
@@ -63,7 +63,7 @@ def run_job(
 
 
 def is_sweep() -> bool:
-    """Whether Hydra runs this process as one of a sweep's jobs."""
+    """Whether Hydra runs this process as a job of a sweep."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -75,9 +75,9 @@ def run_command(
 ) -> None:
     """Check a configuration and run a command whose output is one file or directory, `cfg.output`.
 
-    describe: gives the first words that the user reads. Bad input is answered with one line and exit status 2.
+    describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
-    with exit_on_bad_input(is_sweep()):
+    with exit_on_bad_input(sweep=is_sweep()):
         check(cfg)
         with timed(describe(cfg), cfg.output):
             run(cfg)
@@ -85,7 +85,7 @@ def run_command(
 
 @contextlib.contextmanager
 def timed(what: str, where: str | Path) -> Iterator[None]:
-    """Log what is done and where it is written, before anything slow is imported; and at the end the time it took."""
+    """Log what is done and where the output goes, before slow imports; at the end, log the time it took."""
     speaks = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
     if speaks:
@@ -103,7 +103,7 @@ def shown_path(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def removed_if_refused(directory: Path) -> Iterator[None]:
-    """Where input is refused, remove the new directory that Hydra has made for it, if there is nothing in it."""
+    """If input is refused, remove the new directory that Hydra made for the run, if it is empty."""
     try:
         yield
     except InputError:
@@ -114,10 +114,10 @@ def removed_if_refused(directory: Path) -> Iterator[None]:
 
 
 def state_of(cfg: DictConfig, directory: Path) -> str:
-    """Return whether the run of a directory is finished, was stopped on its way, or is new.
+    """Return whether the run in a directory is "finished", "stopped" or "new".
 
-    A run that has left nothing but its config.yaml is new, whatever that says; one that has left nothing to resume
-    starts anew. Raises InputError where there is something of another configuration, or of another command.
+    A run that left only its config.yaml is new, whatever that file says, and so is one that left nothing to resume
+    from. Raises InputError if the directory has a run of another configuration, or of another command.
     """
     if not _present(directory, LEFT):
         return "new"
@@ -126,7 +126,7 @@ def state_of(cfg: DictConfig, directory: Path) -> str:
     changed = refused(changes(saved, cfg), command, resumed=False)
     if changed:
         raise InputError(
-            f"{directory}: belongs to another configuration ({describe(changed)}): take another directory, or repeat "
+            f"{directory}: belongs to another configuration ({describe(changed)}): use another directory, or repeat "
             "the overrides that it was started with"
         )
     if _present(directory, (RESULTS,)):
@@ -137,7 +137,7 @@ def state_of(cfg: DictConfig, directory: Path) -> str:
 def take_up(cfg: DictConfig, directory: Path) -> dict[str, float] | None:
     """Return the results of a sweep's job if it is finished; set cfg.resume if it was stopped.
 
-    Raises InputError like `state_of`, and for a sweep that is told to resume a single run.
+    Raises InputError like `state_of`, and for a sweep with resume set, which is for a single run.
     """
     check_sweep(cfg)
     state = state_of(cfg, directory)
@@ -150,29 +150,29 @@ def take_up(cfg: DictConfig, directory: Path) -> dict[str, float] | None:
 
 
 def check_sweep(cfg: DictConfig) -> None:
-    """Check what holds for the configuration of a sweep's job; raises InputError."""
+    """Raise InputError for a configuration that cannot be a sweep's job."""
     if cfg.resume:
         raise InputError(
-            f"resume={cfg.resume}: resumes one run, not a sweep: leave out -m, or resume a sweep by "
+            f"resume={cfg.resume}: resumes one run, not a sweep: leave out -m, or resume a sweep with "
             "hydra.sweep.dir=ITS_DIRECTORY"
         )
 
 
 @contextlib.contextmanager
 def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
-    """Hold the directory of a run while it lives; yields it: of several ranks, the first one's.
+    """Lock the directory of a run while it runs, and yield it; with several ranks, it is the first rank's.
 
-    Sets cfg.resume where a stopped run of this configuration is there, and writes config.yaml. Raises InputError where
-    another process holds the directory, and for any other run there; nothing is changed then.
+    Sets cfg.resume if the directory has a stopped run of this configuration, and writes config.yaml. Raises InputError
+    if another process has locked the directory, or if it has any other run; it then changes nothing.
     """
     if ranks is not None:
         directory = ranks.gather(directory)[0]
     with contextlib.ExitStack() as stack:
         if ranks is None or ranks.is_first:
             if cfg.resume is None:
-                state_of(cfg, directory)  # refused before anything is written there, the lock included
+                state_of(cfg, directory)  # raises before anything is written there, even the lock
             directory.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(directory / "run.lock", "wait for it, or take another directory"))
+            stack.enter_context(locked(directory / "run.lock", "wait for it, or use another directory"))
             stack.enter_context(_given_back_if_refused(cfg, directory))
             _take_over(cfg, directory)
             stack.enter_context(hint_on_stop(lambda: _resume_hint(cfg, directory)))
@@ -184,7 +184,7 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
-    """Where bad input ends a resumed run before it has saved anything, let its directory be as it was before."""
+    """Restore the directory of a resumed run if bad input ends it before it has saved anything."""
     config, needed = directory / "config.yaml", directory / command_of(cfg).needs
     if not config.is_file():
         yield
@@ -202,7 +202,7 @@ def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
 
 
 def _take_over(cfg: DictConfig, directory: Path) -> None:
-    """Make sure that a directory is new or this run's own, and renew its config.yaml."""
+    """Check that the directory is new or belongs to this run, and write its config.yaml."""
     command = command_of(cfg)
     if cfg.resume is not None:
         _check_resumed(cfg, directory)
@@ -210,11 +210,11 @@ def _take_over(cfg: DictConfig, directory: Path) -> None:
         state = state_of(cfg, directory)
         if state == "finished":
             raise InputError(
-                f"{directory}: holds the finished {command.noun} of this configuration: take another directory, or "
+                f"{directory}: holds the finished {command.noun} of this configuration: use another directory, or "
                 f"measure it again with {as_override('resume', directory)}"
             )
         if state == "stopped":
-            log.info("%s: holds a stopped %s of this configuration, which is resumed", directory, command.noun)
+            log.info("%s: resuming the stopped %s of this configuration", directory, command.noun)
             cfg.resume = as_literal(directory)
     write_config(cfg, directory)
 
@@ -223,24 +223,26 @@ def _check_resumed(cfg: DictConfig, directory: Path) -> None:
     command, saved = command_of(cfg), read_config(directory)
     check_command(saved, command, directory)
     changed = changes(saved, cfg)
-    wrong = refused(changed, command, resumed=True)
-    if wrong:
-        anew = f", or train anew from its model with backbone=hf backbone.name={directory / 'model'}"
+    not_allowed = refused(changed, command, resumed=True)
+    if not_allowed:
+        instead = ""
+        if command.noun == "training":
+            instead = f", or start a new training from its model with backbone=hf backbone.name={directory / 'model'}"
         raise InputError(
             f"resume={cfg.resume}: the configuration differs from that of the stopped {command.noun} "
-            f"({describe(wrong)}): leave that out{anew if command.noun == 'training' else ''}"
+            f"({describe(not_allowed)}): leave that out{instead}"
         )
     if changed:
         log.info("resumed with another %s", describe(changed, most=len(changed)))
     longer = [key for key in changed if key in command.steps]
     results = directory / RESULTS
-    if longer and results.is_file():  # of a finished run, which from here on is none
+    if longer and results.is_file():  # of a finished run, which now continues
         os.replace(results, directory / f"results-{longer[0].split('_')[1]}-{changed[longer[0]][0]}.json")
 
 
 def _resume_hint(cfg: DictConfig, directory: Path) -> str:
-    there = _present(directory, command_of(cfg).stopped)
-    return f"; resume with: {resume_command(cfg, directory)}" if there else ""
+    can_resume = _present(directory, command_of(cfg).stopped)
+    return f"; resume with: {resume_command(cfg, directory)}" if can_resume else ""
 
 
 def resume_command(cfg: DictConfig, directory: Path) -> str:
@@ -254,28 +256,28 @@ def command_line(name: str, *overrides: str) -> str:
 
 
 def own_command_line(name: str, overrides: list[str]) -> str | None:
-    """Return the command of a run, None where no command was: it was started from Python."""
+    """Return the command of a run, None if it was started from Python."""
     return command_line(name, *overrides) if HydraConfig.initialized() else None
 
 
 def invocation(name: str) -> list[str]:
-    """Return the words that a command begins with."""
+    """Return the words that a command line starts with."""
     return ["python", f"{name}.py"] if name in ("train", "evaluate") else ["python", "-m", "distill", name]
 
 
 def write_config(cfg: DictConfig, directory: Path) -> None:
-    """Write the composed configuration, whole, and without where it was resumed."""
+    """Write the whole composed configuration, with resume=null."""
     started = OmegaConf.merge(cfg, {"resume": None})
     write_whole(directory / "config.yaml", lambda aside: OmegaConf.save(started, aside))
 
 
 def check_output(path: Path, *inputs: str) -> None:
-    """Make the folder of a file that is to be written; raises InputError where the file cannot be, or is an input."""
+    """Create the folder of an output file; raises InputError if the file cannot be written, or is an input."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise InputError(f"output={path}: is a directory: name a file in it, as in output=first.run")
-        if any(os.path.exists(one) and path.exists() and os.path.samefile(one, path) for one in inputs):
+        if any(os.path.exists(source) and path.exists() and os.path.samefile(source, path) for source in inputs):
             raise InputError(f"output={path}: is one of the inputs, which would be lost: choose another name")
         aside = aside_of(path)
         aside.touch()
@@ -285,7 +287,7 @@ def check_output(path: Path, *inputs: str) -> None:
 
 
 def read_results(directory: Path) -> dict[str, float]:
-    """Read results.json; raises InputError where it is damaged."""
+    """Read results.json; raises InputError if it is damaged."""
     path = directory / RESULTS
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -294,7 +296,7 @@ def read_results(directory: Path) -> dict[str, float]:
 
 
 def objective(results: dict[str, float]) -> float | None:
-    """Return the validation's number, else the test's first one; None where neither was measured."""
+    """Return the first validation result, else the first test result; None if neither was measured."""
     for row in ("val/", "test/"):
         for name, value in results.items():
             if name.startswith(row):
@@ -303,6 +305,6 @@ def objective(results: dict[str, float]) -> float | None:
 
 
 def _present(directory: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """The paths that a run has left; a file that it has merely opened does not count."""
-    found = [path for pattern in patterns for path in directory.glob(pattern)]
-    return [path for path in found if path.is_dir() or path.stat().st_size]
+    """Return the paths that match; empty files, which a run has opened but not written, do not count."""
+    paths = [path for pattern in patterns for path in directory.glob(pattern)]
+    return [path for path in paths if path.is_dir() or path.stat().st_size]

@@ -1,10 +1,10 @@
-"""Progress of anything that takes more than a few seconds: a bar on a terminal, lines in a log.
+"""Show the progress of anything that takes more than a few seconds: a bar on a terminal, lines in a log.
 
     with Progress(total=num_steps, desc="training", unit="step") as bar:
         bar.update()
 
-In a log that is no terminal, a line comes after ten seconds, then less and less often, at most once in five minutes:
-`training: step 400 of 2000 (20%), 3.1 steps a second, about 9 min left`.
+If standard error is not a terminal, the first line is logged after ten seconds, later ones less and less often, but at
+least every five minutes: `training: step 400 of 2000 (20%), 3.1 steps a second, about 9 min left`.
 """
 
 import io
@@ -17,20 +17,20 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 FIRST_LINE = 10.0  # seconds until the first line of a log
-RHYTHM = 1.5  # the next line comes after so many times the time until now ...
+RHYTHM = 1.5  # the next line is logged after this many times the time so far ...
 LONGEST_PAUSE = 300.0  # ... but after five minutes at the latest
 
 
 class Progress(tqdm):
-    """tqdm with log lines in place of its bar where standard error is no terminal.
+    """tqdm with log lines in place of its bar if standard error is not a terminal.
 
-    shown: False for short work, and for all ranks but the first. The rest is as in tqdm.
+    shown: False for short work, and for all ranks but the first. The other arguments are those of tqdm.
     """
 
     def __init__(self, *arguments, shown: bool = True, **options):
         """Show nothing yet."""
         self.in_log = shown and not sys.stderr.isatty()
-        if self.in_log:  # miniters: tqdm starts no thread of its own then, which a forked worker would lack
+        if self.in_log:  # with miniters set, tqdm starts no monitor thread, which a forked worker would lack
             options |= {"file": io.StringIO(), "mininterval": 1.0, "miniters": 1, "unit_scale": False}
         self.began, self.next_line = time.monotonic(), FIRST_LINE
         super().__init__(*arguments, disable=not shown, **options)
@@ -49,9 +49,9 @@ class Progress(tqdm):
 
 
 def progress_line(what: str, unit: str, done: int, initial: int, total: int | None, elapsed: float) -> str:
-    """Return the line of a log: done of total units, those a second, and the time that is left.
+    """Return the line to log: done of total units, units per second, and the time left.
 
-    initial: units that were done before, in another process. elapsed: seconds.
+    initial: units that an earlier process did. elapsed: seconds.
     """
     rate = (done - initial) / elapsed
     speed = f"{rate:,.{0 if rate >= 100 else 1}f} {unit.strip()}s a second"
@@ -62,7 +62,7 @@ def progress_line(what: str, unit: str, done: int, initial: int, total: int | No
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 8 s, 1 min 38 s, 12 min, 2 h 5 min."""
+    """Return a time in readable form: 8 s, 1 min 38 s, 12 min, 2 h 5 min."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -76,5 +76,5 @@ def duration(seconds: float) -> str:
 
 
 def silent(long: bool) -> bool | None:
-    """Value for tqdm's `disable`: True for short work; None (tqdm's word for "unless a terminal") for long work."""
+    """Return tqdm's `disable`: True for short work, None for long work (tqdm then disables its bar off a terminal)."""
     return None if long else True

@@ -1,4 +1,4 @@
-"""A cross-encoder in PyTerrier pipelines; `pip install python-terrier`. Nothing else here imports it.
+"""A cross-encoder in PyTerrier pipelines; needs `pip install python-terrier`. No other module imports this one.
 
 import pyterrier as pt
 from distill.pyterrier import Reranker
@@ -16,7 +16,7 @@ from distill.models.cross_encoder import CrossEncoder
 
 
 class Reranker(pt.Transformer):
-    """Scores the passages of each query anew: result frames with qid, query, docno and text in, score and rank out."""
+    """Re-ranks the passages of each query: takes frames with qid, query, docno and text, and sets score and rank."""
 
     def __init__(
         self,
@@ -26,32 +26,32 @@ class Reranker(pt.Transformer):
         precision: torch.dtype | None = None,
         device: str = "auto",
     ):
-        """Take a model, or load it by directory or Hub id onto a device.
+        """Take a model, or load one by directory or Hub id onto a device.
 
         text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. Raises InputError
-        for what is no cross-encoder.
+        if the model is not a cross-encoder.
         """
         super().__init__()
         self.model = CrossEncoder.from_pretrained(model).to(choose_device(device)) if isinstance(model, str) else model
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Return the frame with new scores and ranks, the queries in their order and each one's best passage first."""
+        """Return the frame with new scores and ranks: queries in their order, each with its best passage first."""
         pt.validate.result_frame(inp, extra_columns=["query", self.text_field], context=self)
-        parts = []
+        reranked = []
         for _, group in inp.groupby("qid", sort=False):
             query, *passages = map(_as_text, [group["query"].iloc[0], *group[self.text_field]])
             order, scores = self.model.rank(query, passages, self.max_tokens, self.precision)
             ranks = [place + pt.model.FIRST_RANK for place in range(len(order))]
-            parts.append(group.iloc[order].assign(score=scores, rank=ranks))
-        if not parts:
+            reranked.append(group.iloc[order].assign(score=scores, rank=ranks))
+        if not reranked:
             return inp.assign(score=pd.Series(dtype="float64"), rank=pd.Series(dtype="int64"))
-        return pd.concat(parts, ignore_index=True)
+        return pd.concat(reranked, ignore_index=True)
 
     def __repr__(self) -> str:
         return f"distill.pyterrier.Reranker({self.model.backbone.config.model_type}, text_field={self.text_field!r})"
 
 
 def _as_text(value) -> str:
-    """Return a cell as a text; one without a value (None, NaN) is an empty text."""
+    """Return a cell as a text, empty for a missing value (None, NaN)."""
     return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)

@@ -1,7 +1,7 @@
 """Triton kernels of the two ranking losses: `kernels.ranknet.ranknet` and `kernels.adr_mse.adr_mse`.
 
-An optional package of Hugging Face has the same name, and `transformers` imports from it what it finds installed. From
-the repository root this package comes first on the path, so it passes on what it does not have itself.
+Hugging Face has an optional package of the same name, which `transformers` imports if it is installed. From the
+repository root, this package comes first on the path, so it forwards every other name to the installed package.
 """
 
 import importlib.util
@@ -14,14 +14,14 @@ __path__ = pkgutil.extend_path(__path__, __name__)  # submodules of every instal
 
 
 def __getattr__(name: str) -> Any:
-    """Return a name of the installed package `kernels`; raises AttributeError where there is none."""
+    """Return a name of the installed package `kernels`; raises AttributeError if there is none."""
     if name in ("ranknet", "adr_mse", "launch") or len(__path__) == 1:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_installed_package(), name)
 
 
 def _installed_package() -> ModuleType:
-    """Run the installed package's __init__.py under a name of its own; its submodules stay `kernels.…`."""
+    """Run the installed package's __init__.py under a separate name; its submodules keep the name `kernels.…`."""
     name = f"{__name__}._installed"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, f"{__path__[1]}/__init__.py")

@@ -1,4 +1,4 @@
-"""ADR-MSE as one Triton launch that gives the loss and its gradient.
+"""ADR-MSE in one Triton launch that computes the loss and its gradient.
 
     loss = adr_mse(scores, ranks)            # scalar float32; loss.backward() is one multiplication
 
@@ -6,10 +6,10 @@
     L = Σ_i w_i (π̂_i − r_i)², w_i = 1 / log2(r_i + 1)
     ∂L/∂s_k = α Σ_j σ'(x_kj)(e_j − e_k), e_i = 2 w_i (π̂_i − r_i)
 
-A gradient needs the errors e of its whole list first. One launch does both passes over the pairs: programs draw
-tickets, the first half of the tickets computes errors, the second half waits for all of them and computes gradients.
-A program that waits was given its ticket after all those that it waits for, and these wait for nothing: however few
-programs the device runs at a time, the launch ends.
+A gradient needs the errors e of its whole list first. One launch does both passes over the pairs: each program draws a
+ticket; the first half of the tickets computes errors, and the second half waits for all of them, then computes
+gradients. A waiting program drew its ticket after all the programs that it waits for, and those wait for nothing. So
+the launch ends, however few programs the device runs at a time.
 """
 
 import torch
@@ -33,7 +33,9 @@ from kernels.launch import (
 
 DISCOUNTS = ("log2", "none")
 LOG2_E = tl.constexpr(1.4426950408889634)
-MAX_EXPONENT = tl.constexpr(20.0)  # of factors whose product is to be as good as one exponential; see `range_of_list`
+MAX_EXPONENT = tl.constexpr(
+    20.0
+)  # of each factor, so that their product is as exact as one exponential; see `sigmoids`
 
 
 @triton.jit
@@ -54,14 +56,14 @@ def range_of_list(score_row, rank_row, score_stride, rank_stride, num_passages, 
 def sigmoids(s_i, s_j, steepness, middle, moderate):
     """Return σ(α(s_j − s_i)), [ROWS, COLUMNS], with steepness = α log2(e).
 
-    In a list of moderate range, exp(α(s_i − s_j)) is the product of two numbers per passage, and the reciprocal is
-    the one special function that a pair costs. Elsewhere these would overflow, and each pair has its exponential.
+    In a list of moderate range, exp(α(s_i − s_j)) is the product of one number per passage, so that the reciprocal is
+    the only special function per pair. In other lists these numbers would overflow, and each pair needs an exponential.
     """
     if moderate:
         odds = tl.exp2(steepness * (s_i - middle))[:, None] * tl.exp2(steepness * (middle - s_j))[None, :]
     else:
         odds = tl.exp2(steepness * (s_i[:, None] - s_j[None, :]))
-    root = tl.rsqrt(1.0 + odds)  # rsqrt(y)² is two instructions and 2.5e-7 off, 1 / y is six
+    root = tl.rsqrt(1.0 + odds)  # rsqrt(y)² takes two instructions and is 2.5e-7 off; 1 / y takes six
     return root * root
 
 
@@ -81,7 +83,7 @@ def adr_mse_kernel(
     errors,  # [B, K] float32: e_i, from the first half of the programs to the second
     gradient,  # [B, K] float32, of the sum
     partials,  # [2, N] float32
-    counters,  # [3] int32: tickets drawn, parts whose errors are written, parts whose gradients are
+    counters,  # [3] int32: tickets drawn, parts with errors written, parts with gradients written
     loss,  # scalar
     num_terms,  # scalar
     alpha,
@@ -129,7 +131,7 @@ def adr_mse_kernel(
         tl.store(error_row + rows, 2.0 * weighted, mask=inside)
         tl.store(partials + part, tl.sum(weighted * difference, axis=0))
         tl.store(partials + num_parts + part, tl.sum((r_i > 0).to(tl.float32), axis=0))
-        tl.debug_barrier()  # all threads have written before one of them says so
+        tl.debug_barrier()  # all threads must have written before the counter rises
         if tl.atomic_add(counters + 1, 1, sem="acq_rel") == num_parts - 1:
             write_total(partials, num_parts, loss, num_terms, MEAN, TOTAL_BLOCK)
     else:
@@ -153,7 +155,7 @@ def adr_mse_kernel(
 def launch(
     scores: Tensor, ranks: Tensor, counters: Tensor, alpha: float, log2_discount: bool, mean: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss, the gradient of its sum [B, K] in float32, and what the sum was divided by."""
+    """Return the loss, the gradient of its sum [B, K] in float32, and the divisor of the sum."""
     check_device(scores)
     num_lists, num_passages = scores.shape
     loss, gradient, num_terms = empty_outputs(scores)
@@ -181,16 +183,16 @@ register_loss("adr_mse", "float alpha, bool log2_discount, bool mean", launch)
 def adr_mse(
     scores: Tensor, ranks: Tensor, alpha: float = 1.0, discount: str = "log2", reduction: str = "mean"
 ) -> Tensor:
-    """ADR-MSE: Σ_i (r_i − π̂_i)² / log2(r_i + 1) with smooth ranks π̂, with its gradient from the same launch.
+    """ADR-MSE: Σ_i (r_i − π̂_i)² / log2(r_i + 1) with smooth ranks π̂; the same launch computes its gradient.
 
     Args:
         scores: [B, K] student scores in float32, bfloat16 or float16, any strides; computed in float32.
         ranks: [B, K] teacher ranks, any real dtype, 1 = best, ties at their average rank, 0 = padding.
-        alpha: steepness of the smooth ranks, above 0; towards infinity they become exact ranks.
-        discount: "log2" as in the formula, or "none" to weigh all ranks alike.
+        alpha: steepness of the smooth ranks, above 0; as it grows, they approach the exact ranks.
+        discount: "log2" as in the formula, or "none" to weigh all ranks equally.
         reduction: "mean" over all real passages of the batch, or "sum".
 
-    Padded slots count for nothing. The same input gives the same bits.
+    Padded slots do not count. The same input gives the same bits.
     Errors: ValueError for shapes that differ, for an unknown option, for float64 scores, and for a device on which
     Triton does not run.
     Source: Rank-DistiLLM, section 3; smooth ranks: Qin et al. 2010 (Appendix B prints another fraction).

@@ -1,10 +1,10 @@
-"""What both kernels share: checks, launch sizes, loading a list, the total over all programs, the backward product.
+"""Code shared by both kernels: checks, launch sizes, loading a list, the total over all programs, the backward product.
 
 Shapes: B lists, K passages per list, N programs that each own some rows of one list's pairs.
 
-The total. A program writes the loss of its rows and the number of its terms to a slot of its own and raises a counter.
-Whoever raises it last adds up all slots, in the order of their numbers and in float64: the result does not depend on
-the order in which the programs ran, and it needs no launch of its own. That program sets the counters back to zero.
+The total. Each program writes the loss of its rows and the number of their terms to its own slot, then increments a
+counter. The program that increments it last adds up all slots by slot number, in float64, and resets the counters to
+zero. The result therefore does not depend on the order in which the programs ran, and needs no separate launch.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ import triton.language as tl
 from torch import Tensor
 
 REDUCTIONS = ("mean", "sum")
-DEVICES = ("cuda", "cpu")  # the CPU for Triton's interpreter
+DEVICES = ("cuda", "cpu")  # the CPU only for Triton's interpreter
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
-# Chosen from the machine code for sm_90 (2026-11-22, Triton 3.9), not yet by a clock: 8 pairs per thread keep the
-# accumulators of both kernels in at most 94 registers, without spills
+# Chosen from the machine code for sm_90 (2026-11-22, Triton 3.9), not yet from timings: with 8 pairs per thread, the
+# accumulators of both kernels need at most 94 registers, without spills
 OPTIONS = {"num_warps": 8, "enable_fp_fusion": True}
 ROWS = 16
 MAX_COLUMNS = 128
@@ -30,7 +30,7 @@ _counters: dict[tuple[int | None, int], Tensor] = {}
 
 
 def check_inputs(scores: Tensor, ranks: Tensor, reduction: str) -> None:
-    """Raise ValueError, with key, value, rule and remedy, for what the kernels cannot take."""
+    """Raise ValueError, with key, value, rule and remedy, for inputs that the kernels do not support."""
     if scores.dim() != 2 or scores.shape != ranks.shape:
         raise ValueError(
             f"scores and ranks must share one shape [B, K], got {list(scores.shape)} and {list(ranks.shape)}"
@@ -44,24 +44,24 @@ def check_inputs(scores: Tensor, ranks: Tensor, reduction: str) -> None:
 
 
 def check_device(scores: Tensor) -> None:
-    """Raise ValueError where Triton cannot run; called by the operators, since a compiler cannot trace the answer."""
+    """Raise ValueError if Triton cannot run; the operators call it, since torch.compile cannot trace the check."""
     if not scores.is_cuda and not triton.knobs.runtime.interpret:
         raise ValueError(
             f"scores are on {scores.device}, where Triton cannot run: use the plain PyTorch loss, or the interpreter "
-            "(TRITON_INTERPRET=1 in the environment before the start)"
+            "(set TRITON_INTERPRET=1 in the environment before starting Python)"
         )
 
 
 def num_columns(num_passages: int) -> int:
-    """Return how many passages of a list of K a program compares with its own ROWS at a time."""
+    """Return how many passages of a list of K a program compares with its ROWS at a time."""
     return min(max(triton.next_power_of_2(num_passages), 16), MAX_COLUMNS)
 
 
 def zero_counters(scores: Tensor) -> Tensor:
-    """Return three int32 zeros on the device of the scores, which a launch counts up and sets back to zero.
+    """Return three int32 zeros on the device of the scores; a launch increments them and resets them to zero.
 
-    Launches on one stream follow each other and share theirs, so that no launch is spent on zeros. A graph that is
-    compiled or captured must own all that it reads, and gets its own.
+    Launches on one stream run one after the other and share their counters, so that no launch is spent on zeroing. A
+    compiled or captured graph must own everything it reads, so it gets separate counters.
     """
     if torch.compiler.is_compiling() or not scores.is_cuda or torch.cuda.is_current_stream_capturing():
         return torch.zeros(3, dtype=torch.int32, device=scores.device)
@@ -73,22 +73,22 @@ def zero_counters(scores: Tensor) -> Tensor:
 
 @triton.jit
 def load_places(row, stride, places, num_passages):
-    """Load a list's values at some places as float32, 0 beyond its end."""
+    """Load a list's values at some places as float32, with 0 beyond its end."""
     return tl.load(row + places.to(tl.int64) * stride, mask=places < num_passages, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def write_total(partials, num_parts, loss, num_terms, MEAN: tl.constexpr, BLOCK: tl.constexpr):
-    """Add up losses and numbers of terms in `partials` [2, N]; write the loss and what its sum was divided by."""
+    """Add up the losses and numbers of terms in `partials` [2, N]; write the loss and the divisor of its sum."""
     losses = tl.zeros((BLOCK,), dtype=tl.float64)
     counts = tl.zeros((BLOCK,), dtype=tl.float64)
     for start in range(0, num_parts, BLOCK):
         parts = start + tl.arange(0, BLOCK)
-        # .cg reads the cache that all programs share: what another program wrote may be missing from the nearer one
+        # .cg reads the cache shared by all programs: the nearer one may lack what another program wrote
         losses += tl.load(partials + parts, mask=parts < num_parts, other=0.0, cache_modifier=".cg")
         if MEAN:
             counts += tl.load(partials + num_parts + parts, mask=parts < num_parts, other=0.0, cache_modifier=".cg")
-    divisor = tl.maximum(tl.sum(counts, axis=0), 1.0)  # 1 for a sum, and where there are no terms
+    divisor = tl.maximum(tl.sum(counts, axis=0), 1.0)  # 1 for reduction "sum", and if there are no terms
     tl.store(loss, tl.sum(losses, axis=0) / divisor)
     tl.store(num_terms, divisor)
 
@@ -111,13 +111,13 @@ def scale(gradient: Tensor, grad_output: Tensor, num_terms: Tensor, dtype: torch
 
 
 def empty_outputs(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return room for the loss, the gradient of its sum [B, K], and what the sum is divided by, all float32."""
+    """Return empty tensors for the loss, the gradient of its sum [B, K], and the divisor of the sum, all float32."""
     scalar = scores.new_empty((), dtype=torch.float32)
     return scalar, scores.new_empty(scores.shape, dtype=torch.float32), torch.empty_like(scalar)
 
 
 def keep_gradient(ctx, inputs, output) -> None:
-    """Save for the backward pass: the gradient [B, K] in float32, one number, and the dtype of the scores."""
+    """Save for the backward pass: the gradient [B, K] in float32, its divisor, and the dtype of the scores."""
     _, gradient, num_terms = output
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(gradient, num_terms)
@@ -125,7 +125,7 @@ def keep_gradient(ctx, inputs, output) -> None:
 
 
 def scaled_gradient(ctx, grad_loss, *_):
-    """The backward pass of both losses: one multiplication; only the scores have a gradient."""
+    """Run the backward pass of both losses, one multiplication; only the scores have a gradient."""
     others = (None,) * (ctx.num_inputs - 1)
     if grad_loss is None:
         return None, *others
@@ -136,8 +136,8 @@ def scaled_gradient(ctx, grad_loss, *_):
 def register_loss(name: str, options: str, launch: Callable) -> None:
     """Register torch.ops.listwise.NAME(scores, ranks, counters, options) for eager, compiled and differentiated use.
 
-    By its schema, since an operator from the decorator `torch.library.custom_op` costs 70 µs more at each call (one
-    core, torch 2.13, 2026-11-23).
+    It is registered by schema, since an operator made by `torch.library.custom_op` takes 70 µs more per call (one core,
+    torch 2.13, 2026-11-23).
     """
     arguments = f"Tensor scores, Tensor ranks, Tensor counters, {options}"
     torch.library.define(f"listwise::{name}", f"({arguments}) -> (Tensor, Tensor, Tensor)")

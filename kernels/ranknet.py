@@ -1,13 +1,13 @@
-"""RankNet as one Triton launch that gives the loss and its gradient.
+"""RankNet in one Triton launch that computes the loss and its gradient.
 
     loss = ranknet(scores, ranks)            # scalar float32; loss.backward() is one multiplication
 
     L = Σ_{(i,j): r_i < r_j} softplus(s_j − s_i)
     ∂L/∂s_i = Σ_{j: r_j < r_i} σ(s_i − s_j) − Σ_{j: r_i < r_j} σ(s_j − s_i)
 
-With t_ij = sign(r_j − r_i) and d_ij = t_ij (s_j − s_i), by which the worse passage leads, both are sums over all j:
-L = ½ Σ_ij |t_ij| softplus(d_ij) and ∂L/∂s_i = −Σ_j t_ij σ(d_ij). One program owns a few rows i and walks through the
-columns j; no pair leaves its registers. Plain PyTorch keeps several [B, K, K] tensors for the same.
+Let t_ij = sign(r_j − r_i) and d_ij = t_ij (s_j − s_i), the lead of the worse passage. Then both are sums over all j:
+L = ½ Σ_ij |t_ij| softplus(d_ij) and ∂L/∂s_i = −Σ_j t_ij σ(d_ij). One program owns a few rows i and loops over the
+columns j; no pair leaves its registers. Plain PyTorch needs several [B, K, K] tensors for the same result.
 """
 
 import torch
@@ -31,7 +31,7 @@ from kernels.launch import (
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-MAX_FACTORS = 64  # each at least ½: their product stays far above the smallest float32
+MAX_FACTORS = 64  # each is at least ½, so their product stays far above the smallest float32
 
 
 @triton.jit(do_not_specialize=["num_passages", "score_list_stride", "score_stride", "rank_list_stride", "rank_stride"])
@@ -61,7 +61,7 @@ def ranknet_kernel(
     score_row = scores + list_index * score_list_stride
     rank_row = ranks + list_index * rank_list_stride
 
-    # NaN is neither below nor above any rank, so a padded slot makes no pair
+    # NaN is neither below nor above any rank, so a padded slot forms no pair
     r_i = load_places(rank_row, rank_stride, rows, num_passages)  # [ROWS]
     real = r_i > 0
     r_i = tl.where(real, r_i, float("nan"))
@@ -79,34 +79,34 @@ def ranknet_kernel(
             r_j = tl.where(r_j > 0, r_j, float("nan"))
             t = (r_i[:, None] < r_j[None, :]).to(tl.float32) - (r_i[:, None] > r_j[None, :]).to(tl.float32)
             d = t * (s_j[None, :] - s_i[:, None])
-            # σ(d) = 1 / (1 + exp(−d)); rsqrt(y)² is two instructions and 2.5e-7 off, 1 / y is six
+            # σ(d) = 1 / (1 + exp(−d)); rsqrt(y)² takes two instructions and is 2.5e-7 off; 1 / y takes six
             root = tl.rsqrt(1.0 + tl.exp2(d * -LOG2_E))
             sigma = root * root
             slopes += t * sigma
-            # softplus(d) = max(d, 0) − log σ(|d|), and one logarithm serves many factors σ(|d|) = max(σ, 1 − σ) >= ½
+            # softplus(d) = max(d, 0) − log σ(|d|); one logarithm covers many factors σ(|d|) = max(σ, 1 − σ) >= ½
             leads += tl.maximum(d, 0.0)
             product *= tl.maximum(sigma, 1.0 - sigma)
             pairs += tl.abs(t)
         logs += tl.log2(product)
     pairs = tl.sum(pairs, axis=1)  # [ROWS]
-    # What is no pair has d = 0 and left a factor of ½: 1 in base 2, exactly
+    # Entries that are not pairs have d = 0 and contributed a factor of ½: exactly 1 bit each
     num_tiles = tl.cdiv(num_passages, COLUMNS)
     bits = tl.sum(logs, axis=1) + (num_tiles * COLUMNS - pairs)
     losses = tl.where(real, tl.sum(leads, axis=1) - bits * LN_2, 0.0)
     inside = rows < num_passages
     tl.store(gradient + list_index * num_passages + rows, -tl.sum(slopes, axis=1), mask=inside)
-    # Each pair was met from both sides
+    # Each pair was counted from both sides
     tl.store(partials + part, 0.5 * tl.sum(losses, axis=0))
     tl.store(partials + num_parts + part, 0.5 * tl.sum(pairs, axis=0))
 
-    tl.debug_barrier()  # all threads have written before one of them says so
+    tl.debug_barrier()  # all threads must have written before the counter rises
     if tl.atomic_add(counters, 1, sem="acq_rel") == num_parts - 1:
         write_total(partials, num_parts, loss, num_terms, MEAN, TOTAL_BLOCK)
         tl.store(counters, 0)
 
 
 def launch(scores: Tensor, ranks: Tensor, counters: Tensor, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss, the gradient of its sum [B, K] in float32, and what the sum was divided by."""
+    """Return the loss, the gradient of its sum [B, K] in float32, and the divisor of the sum."""
     check_device(scores)
     num_lists, num_passages = scores.shape
     loss, gradient, num_terms = empty_outputs(scores)
@@ -131,7 +131,7 @@ register_loss("ranknet", "bool mean", launch)
 
 
 def ranknet(scores: Tensor, ranks: Tensor, reduction: str = "mean") -> Tensor:
-    """RankNet: Σ_{(i,j): r_i < r_j} softplus(s_j − s_i), with its gradient from the same launch.
+    """RankNet: Σ_{(i,j): r_i < r_j} softplus(s_j − s_i); the same launch computes its gradient.
 
     Args:
         scores: [B, K] student scores in float32, bfloat16 or float16, any strides; computed in float32.

@@ -246,7 +246,7 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     assert "1 out of range" in card and "1 repeated" in card and "2 unusable" in card and "24 windows" in card
     assert "usable answer: 0, in 0 lists" in card
     kinds = "1 ReadTimeout, 1 RemoteProtocolError, 1 no chat completion, 1 status 429, 1 status 500, 1 status 503"
-    assert f"tried again in the last run: 6 ({kinds})" in card
+    assert f"retries in the last run: 6 ({kinds})" in card
     table = pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()
     assert table["rank"][:10] == list(range(1, 11)) and sorted(table["first_stage_rank"][:10]) == list(range(1, 11))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -451,7 +451,7 @@ def test_a_prompt_must_show_the_model_what_it_ranks(tmp_path):
 
 
 def test_a_second_process_on_a_journal_is_refused(tmp_path):
-    with Journal(tmp_path / "j.jsonl"), pytest.raises(InputError, match="another process writes it"):
+    with Journal(tmp_path / "j.jsonl"), pytest.raises(InputError, match="another process is writing it"):
         Journal(tmp_path / "j.jsonl")
 
 

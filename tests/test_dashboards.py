@@ -53,7 +53,7 @@ def test_without_a_key_the_workspace_is_refused_in_one_line_and_with_exit_status
     process = dashboards(env=environment | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")})
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
-        "error: no W&B API key: `wandb login` once, or dry_run=true to see the workspace as JSON"
+        "error: no W&B API key: run `wandb login`, or set dry_run=true to see the workspace as JSON"
     ]
 
 
@@ -68,7 +68,7 @@ def test_without_a_network_the_workspace_is_refused_with_the_reason(monkeypatch)
 
     monkeypatch.setattr("wandb.login", lambda **_: True)
     monkeypatch.setattr("wandb.Api", fail)
-    with pytest.raises(InputError, match=r"W&B does not take the workspace \(connection refused\): check key, network"):
+    with pytest.raises(InputError, match=r"W&B refuses the workspace \(connection refused\): check key, network"):
         save_workspace(build_workspace(compose_config("dashboards")))
 
 

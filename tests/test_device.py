@@ -30,8 +30,8 @@ def test_bfloat16_without_instructions_for_it_is_warned_of_once(cpu_info, caplog
     assert cpu_flags(cpu_info) == {"fpu", "sse4_2", "avx", "avx2", "fma", "f16c"}
     assert choose_precision("bfloat16", CPU) == choose_precision("bfloat16", CPU) == torch.bfloat16
     assert caplog.messages == [
-        "precision=bfloat16: this CPU has no instructions for it (none of amx_bf16, avx512_bf16, bf16): with AVX2 "
-        "alone it took eight times as long as float32: use float32 or auto"
+        "precision=bfloat16: this CPU has no instructions for it (none of amx_bf16, avx512_bf16, bf16): with only AVX2 "
+        "it took eight times as long as float32: use float32 or auto"
     ]
 
 

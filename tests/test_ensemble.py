@@ -51,14 +51,14 @@ def test_a_saturating_last_activation_is_left_out_when_teaching(collection, back
     ranking, notes = rank(collection, saturated)
     assert all(ranking[q].doc_ids == plain[q].doc_ids and min(ranking[q].scores) > 30 for q in plain)
     kind = activation.rsplit(".", 1)[1].lower()
-    note = f"{saturated}: the scores are those before its last {kind}, which would make high ones equal"
+    note = f"{saturated}: scores are taken before its final {kind}, which would make high scores equal"
     assert notes[0] == note and note in caplog.messages
 
 
 def test_queries_that_a_teacher_does_not_read_to_their_end_are_noted(collection, backbone, tmp_path):
     model = save_model(tmp_path / "model", backbone)
     _, notes = rank(collection, model)
-    assert notes == [f"{model}: 2 of 6 queries are longer than its 3 tokens, their ends not read"]
+    assert notes == [f"{model}: 2 of 6 queries are longer than its 3 tokens and were truncated"]
 
 
 def test_lists_of_one_passage_are_left_out_and_counted(collection, caplog):
@@ -69,13 +69,15 @@ def test_lists_of_one_passage_are_left_out_and_counted(collection, caplog):
     cfg = compose_config("annotate", "passages=p", "queries=q", "run=r")
     assert "q2" not in lists_to_rank(run, cfg, passages) and "q4" not in lists_to_rank(run, cfg, passages)
     assert "r: 2 of 6 queries have fewer than two passages to rank: left out (first: q2)" in caplog.messages
-    with pytest.raises(InputError, match="r: no query has two passages with a text"):
+    with pytest.raises(InputError, match="r: no query has two non-empty passages"):
         lists_to_rank({"q4": run["q4"]}, cfg, passages)
 
 
 def test_a_teacher_that_gives_every_passage_one_score_is_refused(collection, backbone, tmp_path):
     model = save_model(tmp_path / "model", backbone, bias=7.0, scale=0.0)
-    with pytest.raises(InputError, match="gives all passages of every list one score .query q0: 7.: it ranks nothing"):
+    with pytest.raises(
+        InputError, match="gives all passages of every list the same score .query q0: 7., so it ranks nothing"
+    ):
         rank(collection, save_model(tmp_path / "good", backbone), model)
 
 
@@ -88,8 +90,8 @@ def test_lists_in_which_most_scores_tie_are_counted_with_the_first(caplog):
     }
     scored = {q: RankedList.in_order(list("abcd"), np.array(scores)) for q, scores in scored.items()}
     note = (
-        "MODEL: in 2 of 4 lists more than half of the passages share their score with another (all of them one score "
-        "in 1): these keep the first stage's order (first: query q2)"
+        "MODEL: in 2 of 4 lists more than half of the passages share a score with another (in 1, all share one "
+        "score): those passages keep the first stage's order (first: query q2)"
     )
     assert check_scores(scored, "MODEL") == [note] == caplog.messages
     assert check_scores({"q1": scored["q1"], "q4": scored["q4"]}, "MODEL") == []
@@ -98,7 +100,7 @@ def test_lists_in_which_most_scores_tie_are_counted_with_the_first(caplog):
 def test_a_teachers_score_that_is_no_number_is_refused():
     for score in (np.nan, np.inf):
         scored = {"q1": RankedList.in_order(["a", "b"], np.array([1.0, score]))}
-        with pytest.raises(InputError, match="MODEL: gives a passage of query q1 a score that is no finite number"):
+        with pytest.raises(InputError, match="MODEL: gives a passage of query q1 a score that is not finite"):
             check_scores(scored, "MODEL")
 
 

@@ -93,7 +93,7 @@ def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
     command = [sys.executable, "-m", "distill", "export", f"model={tmp_path / 'model'}", f"output={tmp_path / 'out'}"]
     for chosen, status, message in (
         ("lightning-ir", 0, "lightning-ir: "),
-        ("lightning-ir", 2, "is there already"),
+        ("lightning-ir", 2, "already exists"),
         ("onyx", 2, "format=onyx is unknown: choose one of sentence-transformers, lightning-ir,"),
     ):
         run = subprocess.run([*command, f"format={chosen}"], capture_output=True, text=True, cwd=tmp_path)
@@ -129,7 +129,7 @@ def test_a_model_that_cuts_pairs_together_still_does_once_saved(tmp_path):
     ]
     model.save_pretrained(tmp_path / "again")
     export(model, tmp_path / "classifier", "transformers")
-    with pytest.raises(InputError, match="lightning-ir: cuts query and passage each by itself"):
+    with pytest.raises(InputError, match="lightning-ir: cuts query and passage separately"):
         export(model, tmp_path / "lightning", "lightning-ir")
     for name in ("again", "classifier"):
         again = CrossEncoder.from_pretrained(str(tmp_path / name))

@@ -213,15 +213,15 @@ def no_linear_layer(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (pickle_alone, "has no weights as safetensors, and a pickle is not opened"),
-        (remote_code, "asks for code of its own (auto_map)"),
+        (pickle_alone, "has no safetensors weights, and pickles are never opened"),
+        (remote_code, "asks for custom code (auto_map)"),
         (wrong_head, "cannot be loaded"),
         (missing_tensors, "lacks 2 of its weights (classifier."),
-        (two_configurations, "config.json is lightning-ir's (mono), modules.json is sentence-transformers'"),
-        (two_heads, "has a head of its own (BertForSequenceClassification), and modules.json another"),
+        (two_configurations, "config.json is from lightning-ir (mono), but modules.json is from sentence-transformers"),
+        (two_heads, "config.json names one head (BertForSequenceClassification), and modules.json another"),
         (strange_activation, "has the activation os.system"),
         (no_linear_layer, "has no linear.weight"),
-        (lambda path: make_classifier(path, "bert", 3), "its head gives 3 scores"),
+        (lambda path: make_classifier(path, "bert", 3), "its head returns 3 scores"),
         (lambda path: make_lightning_ir(path, model_type="set-encoder"), "is a set-encoder of lightning-ir"),
         (lambda path: make_lightning_ir(path, pooling_strategy="max"), "pooling_strategy=max"),
         (lambda path: make_lightning_ir(path, use_adapter=True), "use_adapter=True cannot be loaded"),
@@ -252,7 +252,7 @@ def test_lengths_that_are_no_whole_numbers_are_refused_with_their_file(tmp_path,
     with pytest.raises(InputError) as caught:
         CrossEncoder.from_pretrained(str(tmp_path / "model"))
     assert str(caught.value) == (
-        f"{file}: {key}={json.dumps(value)}: must be a whole number from 1 to 2147483647: copy the file anew from "
+        f"{file}: {key}={json.dumps(value)}: must be a whole number from 1 to 2147483647: copy the file again from "
         "where the model was saved"
     )
 
@@ -261,7 +261,7 @@ def test_lengths_that_are_no_whole_numbers_are_refused_with_their_file(tmp_path,
     ("name", "changes", "message"),
     [
         ("distill.json", {"max_length": 0}, "distill.json: max_length=0: must be a whole number from 1"),
-        ("distill.json", {"max_length": 3}, "pairs of 3 tokens hold nothing but 3 special ones"),
+        ("distill.json", {"max_length": 3}, "pairs of 3 tokens have no room for text beside 3 special tokens"),
         (
             "1_Pooling/config.json",
             {"embedding_dimension": -3},
@@ -312,7 +312,7 @@ def test_an_absurd_max_seq_length_is_refused(tmp_path, value):
         ("distill.json", "[8, 20]", "distill.json: holds a list: expected a JSON object"),
         ("config.json", '"bert"', "config.json: holds a str: expected a JSON object"),
         ("1_Pooling/config.json", "3", "config.json: holds a int: expected a JSON object"),
-        ("modules.json", "{}", "modules.json must be a list of objects with a type and a path of this directory"),
+        ("modules.json", "{}", "modules.json must be a list of objects with a type and a path in this directory"),
         ("modules.json", '[{"type": "Transformer", "path": "../.."}]', "modules.json must be a list of objects"),
     ],
 )

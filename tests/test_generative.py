@@ -258,14 +258,14 @@ def summariser(path):
 @pytest.mark.parametrize(
     ("make", "prompt", "message"),
     [
-        (no_prompt, None, "takes no query and document: set prompt=qwen3-reranker"),
+        (no_prompt, None, "has no query and document roles: set prompt=qwen3-reranker"),
         (no_prompt, "monot5", "set prompt=qwen3-reranker"),
         (no_prompt, "gpt", "prompt=gpt is unknown: choose one of monot5, rankt5, qwen3-reranker"),
-        (unknown_t5, None, "no file says which prompt it learned: set prompt=monot5 or rankt5"),
-        (unknown_t5, "qwen3-reranker", "set prompt=monot5 or rankt5"),
+        (unknown_t5, None, "no file names its training prompt: set prompt=monot5 or prompt=rankt5"),
+        (unknown_t5, "qwen3-reranker", "set prompt=monot5 or prompt=rankt5"),
         (capped, None, "its logits are not linear in its last state"),
-        (no_answer, None, "has no token yes"),
-        (summariser, None, "is a BartForConditionalGeneration: of such models only T5"),
+        (no_answer, None, "lacks the token yes"),
+        (summariser, None, "is a BartForConditionalGeneration: T5 is the only encoder-decoder"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

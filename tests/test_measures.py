@@ -149,7 +149,8 @@ def test_every_name_of_ir_measures_is_measured_or_refused():
     code = f"""
 import math
 from distill.errors import InputError
-from distill.evaluation.measures import measure, parse_measures, try_measures
+from distill.config.measures import parse_measures
+from distill.evaluation.measures import measure, try_measures
 from test_measures import QRELS, ranked
 run = {{"q1": ranked({{"d2": 2.0, "d1": 1.0}}), "other": ranked({{"d1": 1.0}})}}
 for name in {names!r}:
@@ -235,7 +236,7 @@ def test_a_measure_that_looks_below_a_chosen_depth_is_warned_of(deep, caplog):
     cfg = compose_config("evaluate", *deep, "task.depth=5", "task.measures=[nDCG@10]")
     check_evaluate(cfg)
     read_task(cfg.task, texts=False)
-    assert "files: nDCG@10 looks below task.depth=5: no passage there counts" in caplog.text
+    assert "files: nDCG@10 looks below task.depth=5, where there are no passages" in caplog.text
 
 
 @pytest.mark.parametrize("depth", ["0", "-3", "1.5", "all", "true", "[1]"])
@@ -260,7 +261,7 @@ def test_measuring_keeps_what_trec_eval_computes_of_tied_lists_by_hand():
 @pytest.mark.parametrize("grade", [-1, -2, -1000])
 def test_grades_below_zero_are_not_relevant_and_end_no_process(grade):
     code = (
-        "from distill.evaluation.measures import measure, parse_measures;"
+        "from distill.config.measures import parse_measures; from distill.evaluation.measures import measure;"
         "from distill.sources.run_files import RankedList; import numpy as np;"
         f"qrels = {{'q0': {{'d1': 1, 'd2': 0}}, 'q1': dict.fromkeys(['d1', 'd2', 'd3'], {grade}), 'q2': {{'d1': 1}}}};"
         "one = RankedList.in_order(['d1'], np.ones(1)); run = {'q0': one, 'q1': one};"

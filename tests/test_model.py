@@ -132,9 +132,7 @@ def test_a_score_that_is_no_finite_number_is_refused_and_the_mode_comes_back(tmp
     model = make_model(tmp_path).train()
     with torch.no_grad():
         model.head.bias.fill_(float("inf"))
-    with pytest.raises(
-        InputError, match="^passage 0 has the score inf, which is no finite number: the model's weights"
-    ):
+    with pytest.raises(InputError, match="^passage 0 has the score inf, which is not finite: the model's weights"):
         model.rank(QUERY, PASSAGES)
     assert model.training
     model.score = None  # fails inside
@@ -166,7 +164,7 @@ def test_dropout_replaces_every_dropout_of_the_backbone(backbone):
 
 def test_pairs_beyond_the_positions_are_refused(backbone):
     with pytest.raises(
-        InputError, match="make pairs of 83 tokens .*, but this backbone reads 64: lower model.passage_length to 41"
+        InputError, match="make pairs of 83 tokens, .*, but this backbone reads 64: lower model.passage_length to 41"
     ):
         CrossEncoder.from_backbone(str(backbone), query_length=20, passage_length=60)
 
@@ -200,7 +198,7 @@ def test_pickled_weights_are_not_read(tmp_path):
 
 
 def test_a_directory_that_is_no_cross_encoder_is_refused(backbone):
-    with pytest.raises(InputError, match="is no saved cross-encoder .BertModel without a head."):
+    with pytest.raises(InputError, match="is not a saved cross-encoder .BertModel without a head."):
         CrossEncoder.from_pretrained(str(backbone))
 
 

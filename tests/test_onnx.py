@@ -68,7 +68,7 @@ def test_the_command_writes_int8_and_it_is_evaluated(tmp_path):
     assert call("evaluate.py", *options, f"hydra.run.dir={tmp_path / 'out'}").returncode == 0
     assert json.loads((tmp_path / "out" / "results.json").read_text())["test/sample/nDCG@10"] > 0
     run = call("evaluate.py", *options, "precision=bfloat16", f"hydra.run.dir={tmp_path / 'half'}")
-    assert run.returncode == 2 and "is an ONNX graph, which has its own" in run.stderr
+    assert run.returncode == 2 and "is an ONNX graph, whose precision is fixed" in run.stderr
 
 
 def call(*command: str) -> subprocess.CompletedProcess:

@@ -41,7 +41,7 @@ def test_a_warmup_that_reaches_the_steps_is_said_before_training(caplog):
     assert not caplog.messages
     warn_of_warmup(cfg, 15)
     assert caplog.messages == [
-        "optimizer.warmup=100 reaches this run's 15 steps: the learning rate only rises, to 1.5e-06 of 1e-05: "
+        "optimizer.warmup=100 covers all of this run's 15 steps: the learning rate only rises, to 1.5e-06 of 1e-05: "
         "lower it, as in optimizer.warmup=0.1, or train for more steps"
     ]
 

@@ -105,8 +105,8 @@ def test_a_used_directory_is_refused_and_left_as_it_is(file_overrides, collectio
     many = ["seed=1", "train.batch_size=3", "optimizer.eps=1e-3", "optimizer.weight_decay=0.5", "model.dropout=0.5"]
     many += ["train.validate_every=1", "model.query_length=4"]
     for changed, message in (
-        ([], "holds the finished training of this configuration: take another directory, or measure it again with"),
-        (["seed=1"], r"belongs to another configuration \(seed: 0 -> 1\): take another directory"),
+        ([], "holds the finished training of this configuration: use another directory, or measure it again with"),
+        (["seed=1"], r"belongs to another configuration \(seed: 0 -> 1\): use another directory"),
         (many, "; and 2 more"),
     ):
         with pytest.raises(InputError, match=message) as caught:
@@ -114,11 +114,11 @@ def test_a_used_directory_is_refused_and_left_as_it_is(file_overrides, collectio
         assert "\n" not in str(caught.value) and str(caught.value).count("->") <= 5
     files = [f"task.{name}={collection[name]}" for name in ("qrels", "passages", "queries")]
     files += ["task=files", f"task.run={collection['first_stage']}"]
-    with pytest.raises(InputError, match="holds an output of train, not of evaluate: take another"):
+    with pytest.raises(InputError, match="holds an output of train, not of evaluate: use another"):
         evaluate(compose_config("evaluate", *files), directory)
     names = ("passages", "queries")
     files = [f"run={collection['first_stage']}", *(f"{name}={collection[name]}" for name in names)]
-    with pytest.raises(InputError, match="holds an output of train, not of annotate: take another"):
+    with pytest.raises(InputError, match="holds an output of train, not of annotate: use another"):
         annotate(compose_config("annotate", *files, "teacher.llm.model=x"), directory)
     (directory / "config.yaml").rename(tmp_path / "away.yaml")
     with pytest.raises(InputError, match="holds files of a run, but no config.yaml: move them away"):
@@ -133,7 +133,7 @@ def test_a_stopped_run_of_the_same_configuration_is_resumed_without_being_asked(
     cfg = compose_config("train", "seed=3", "train.device=cpu", "logger=wandb", "logger.mode=offline")
     with caplog.at_level("INFO"), open_run(cfg, directory):
         assert cfg.resume == str(directory)
-    assert "holds a stopped training of this configuration, which is resumed" in caplog.text
+    assert "resuming the stopped training of this configuration" in caplog.text
     (directory / "checkpoints" / "last.pt").unlink()  # killed before its first checkpoint: it starts anew
     cfg = compose_config("train", "seed=3")
     with open_run(cfg, directory):
@@ -155,7 +155,7 @@ def test_a_directory_is_held_while_its_run_lives_and_free_when_it_is_killed(tmp_
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout.readline() == "held\n"
     before = snapshot(directory)
-    assert_refused(directory, rf"process {process.pid} on .* still works there: wait for it, or take another directory")
+    assert_refused(directory, rf"process {process.pid} on .* still works there: wait for it, or use another directory")
     assert snapshot(directory) == before
     process.kill()
     process.wait()  # the process that it has forked still lives
@@ -299,14 +299,14 @@ def test_a_resumed_run_that_is_refused_leaves_its_directory_as_it_was(file_overr
     assert snapshot(directory) == before
     bad.write_text("".join(collection["teacher"].read_text().splitlines(keepends=True)[:20]))
     with pytest.raises(
-        InputError, match=r"\[2, 20\] lists and passages to train on, and \[6, 60\] before: give the files"
+        InputError, match=r"\[2, 20\] lists and passages to train on, but \[6, 60\] before: give the files"
     ):
         train(resumed(directory, "train.max_steps=10", f"teacher.path={bad}"), directory)
     assert snapshot(directory) == before
     last = directory / "checkpoints" / "last.pt"
     for content in (b"", last.read_bytes()[:5000], b"text"):
         last.write_bytes(content)
-        with pytest.raises(InputError, match="last.pt: is damaged .*: put a copy there, such as best.pt"):
+        with pytest.raises(InputError, match="last.pt: is damaged .*: replace it with a copy, such as best.pt"):
             train(resumed(directory, "train.max_steps=10"), directory)
 
 
@@ -440,9 +440,9 @@ def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_ov
 def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_overrides, tmp_path, number, name):
     directory = tmp_path / "lr=1e-3,seed=0"
     patch = (
-        "import distill.evaluation.tasks\n"
+        "import distill.evaluation.suite\n"
         f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.evaluation.averages.measure_rows = stopped"
+        "distill.evaluation.suite.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
     run = run_patched(patch, "train.py", *arguments)

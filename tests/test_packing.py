@@ -99,7 +99,7 @@ def test_filling_a_bucket_changes_no_score(tmp_path, family):
     scores = {}
     for buckets in (False, True):
         flat = torch.zeros(len(LENGTHS))
-        for chunk in pack_chunks(batch, 800, pad_id, model.max_length, buckets):
+        for chunk in pack_chunks(batch, 800, pad_id, model.max_length, buckets=buckets):
             flat[chunk.pairs] = model(chunk)
         scores[buckets] = flat
     torch.testing.assert_close(scores[True], scores[False], rtol=0, atol=1e-6)
@@ -111,7 +111,7 @@ def test_every_token_is_packed_once_within_the_budget(lengths, max_tokens):
     batch = ragged_batch(lengths, [len(lengths)])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     for buckets in (False, True):
-        chunks = list(pack_chunks(batch, max_tokens, 0, 512, buckets))
+        chunks = list(pack_chunks(batch, max_tokens, 0, 512, buckets=buckets))
         assert sorted(torch.cat([chunk.pairs for chunk in chunks]).tolist()) == list(range(len(lengths)))
         for chunk in chunks:
             bounds = chunk.cu_seqlens.tolist()

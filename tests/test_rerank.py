@@ -80,7 +80,7 @@ def test_a_score_that_is_not_finite_is_refused_with_its_query_and_passage(collec
         return scores
 
     monkeypatch.setattr(model, "score", spoilt)
-    expected = f"^query q1, passage {task.run['q1'].doc_ids[6]}: the model's score is {value}, nothing to rank by: "
+    expected = f"^query q1, passage {task.run['q1'].doc_ids[6]}: the model's score is {value}, which cannot be ranked: "
     with pytest.raises(InputError, match=expected):
         reranker.rerank(model, max_tokens=10**4)
 
@@ -148,7 +148,7 @@ def test_unjudged_queries_are_counted_and_left_out_of_validation(collection, bac
     lines = [line for line in collection["qrels"].read_text().splitlines() if not line.startswith("q0 ")]
     collection["qrels"].write_text("\n".join(lines) + "\n")
     task = read_task(task_config(collection))
-    assert "1 of 6 queries of the run are not judged" in caplog.text
+    assert "1 of 6 queries of the run have no judgments" in caplog.text
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
     assert "q0" not in TaskReranker(task, model, judged_only=True).run
     assert "q0" in TaskReranker(task, model).run

@@ -88,7 +88,7 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
 
     status, output, errors = run_sweep(directory, *overrides, "seed=3")
     assert status == 2 and not output
-    assert errors.startswith(f"error: {directory}/0: belongs to another configuration (seed: 0 -> 3): take another")
+    assert errors.startswith(f"error: {directory}/0: belongs to another configuration (seed: 0 -> 3): use another")
 
 
 def test_ctrl_c_reaches_the_jobs_which_save_and_no_new_one_starts(file_overrides, tmp_path):
@@ -105,7 +105,7 @@ def test_ctrl_c_reaches_the_jobs_which_save_and_no_new_one_starts(file_overrides
     for name in "01":
         step = load_checkpoint(directory / name / "checkpoints" / "last.pt")["step"]
         assert 10 <= step < 3000
-        assert f"stopped after step {step} and saved" in (directory / name / "job.log").read_text()
+        assert f"checkpoint saved at step {step}" in (directory / name / "job.log").read_text()
     assert not (directory / "2").exists()
 
 

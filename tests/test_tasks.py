@@ -100,7 +100,7 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     (tmp_path / "out" / "tasks" / "second" / "per_query.csv").unlink()  # as if it had been stopped in the second task
     (tmp_path / "out" / "results.json").unlink()
     again = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}")
-    assert again.returncode == 0 and "first: re-ranked before" in again.stderr, again.stderr
+    assert again.returncode == 0 and "first: already re-ranked" in again.stderr, again.stderr
     changed = [path.parent.name for path, time in written.items() if path.stat().st_mtime_ns != time]
     assert changed == ["second"]
     resumed = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -116,7 +116,8 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
     overrides = ["task=files", "task.name=none", f"task.qrels={collection['qrels']}", "+task.tasks.a.run=nowhere.run"]
     run = run_evaluate(tmp_path / "out", "model=null", *overrides)
-    assert run.returncode == 2 and "error: none: none of its 1 tasks is here: nowhere.run: no such file" in run.stderr
+    assert run.returncode == 2
+    assert "error: none: none of its 1 tasks is available: nowhere.run: no such file" in run.stderr
 
 
 def test_an_unknown_collection_is_unavailable_in_a_suite_alone(collection, caplog):
@@ -177,11 +178,11 @@ def test_judged_queries_that_a_run_lacks_are_counted(collection, caplog):
     lines = collection["first_stage"].read_text().splitlines(keepends=True)
     collection["first_stage"].write_text("".join(lines[:30]))
     task = read_task(small_task(collection))
-    message = "lacks 3 of 6 judged queries: they count as the measure defines, mostly 0 (first: q3)"
+    message = "lacks 3 of 6 judged queries: they get the value that the measure defines, mostly 0 (first: q3)"
     assert message in caplog.text and len(task.run) == 3
     collection["qrels"].write_text("q0 0 elsewhere 1\n")
     read_task(small_task(collection))
-    assert "none of its passages is judged: check that the judgments belong" in caplog.text
+    assert "none of its passages are judged: check that the judgments belong" in caplog.text
 
 
 def test_a_teacher_of_other_queries_or_passages_is_refused(collection, tmp_path, caplog):

@@ -172,7 +172,8 @@ def test_online_the_origin_is_declared_and_a_missing_one_stops_nothing(caplog):
     assert run.used == [("me/distill/model-a:latest", "model")] and not caplog.messages
     _declare_source(OnlineRun(CommError("not found")), "me/distill/model-a:latest")
     assert caplog.messages == [
-        "wandb: trained from me/distill/model-a:latest, which is not there (not found): noted in the configuration"
+        "wandb: me/distill/model-a:latest is not available (not found), so the lineage is only recorded in the "
+        "configuration"
     ]
 
 
@@ -181,7 +182,7 @@ def test_a_failing_run_has_exit_code_1(file_overrides, tmp_path, monkeypatch, er
     def fail(*_):
         raise error("no")
 
-    monkeypatch.setattr("distill.evaluation.rerank.Reranker.rerank", fail)  # at the first validation
+    monkeypatch.setattr("distill.evaluation.rerank.TaskReranker.rerank", fail)  # at the first validation
     with pytest.raises(error):
         run_train(tmp_path / "run", *file_overrides, *OFFLINE)
     records = read_finished(tmp_path / "run")

@@ -190,7 +190,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_o
             error = process.stderr.read()
             assert 90 <= stopped_at < 300
             assert (
-                f"stopped after step {stopped_at} and saved; resume with: python train.py resume={directory}\n" in error
+                f"checkpoint saved at step {stopped_at}; resume with: python train.py resume={directory}\n" in error
             )
             assert f"resume={directory}" in error
         resumed = subprocess.run(
@@ -214,7 +214,7 @@ def test_resuming_with_a_changed_configuration_is_refused(file_overrides, tmp_pa
     run_train(directory, *file_overrides)
     with pytest.raises(
         InputError,
-        match=r"differs from that of the stopped training \(train.batch_size: 2 -> 3\): leave that out, or train anew",
+        match=r"of the stopped training \(train.batch_size: 2 -> 3\): leave that out, or start a new training ",
     ):
         run_train(directory, *file_overrides, "train.batch_size=3", f"resume={directory}")
 

@@ -4,10 +4,10 @@
     distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
     distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
     distill annotate passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
-    distill annotate resume=outputs/annotate/DATE/TIME            the stopped annotation there, with its configuration
+    distill annotate resume=outputs/annotate/DATE/TIME            resume a stopped annotation, with its configuration
 
-Leaves teacher.run (TREC), teacher.parquet, card.md and results.json in its output directory, and meanwhile
-journal.jsonl, from which it is resumed. What learns from it:
+Writes teacher.run (TREC), teacher.parquet, card.md and results.json to its output directory, and every answer at once
+to journal.jsonl, from which it resumes. To train on the ranking:
 `python train.py teacher=run teacher.path=OUT/teacher.run teacher.first_stage=F.run ...`
 """
 
@@ -27,11 +27,11 @@ log = logging.getLogger("annotate")
 
 
 def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
-    """Annotate as configured, and return the agreement with judgments or another ranking that was asked for.
+    """Annotate as configured, and return the agreement with judgments or another ranking, if configured.
 
-    Raises InputError for bad input, and where max_cost is reached.
+    Raises InputError for bad input, and if max_cost is reached.
     """
-    # Imported here, so that --help and the first line of output need not wait for them
+    # Imported here, so that --help and the first line of output do not wait for them
     from distill.sources.locate import with_local_files
     from distill.teachers.annotation import estimate_cost, rank_with_teacher, read_lists_to_rank, write_annotation
 
@@ -65,25 +65,25 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
 
 
 def describe(cfg: DictConfig) -> str:
-    """Return the first words that the user reads."""
+    """Return the first line of output."""
     stopped = f"resuming {cfg.resume}: " if cfg.resume else ""
     return f"{stopped}annotating the top {cfg.depth} of {cfg.run} with {cfg.teacher.llm.model}"
 
 
 def quote_models(arguments: list[str]) -> list[str]:
-    """Quote a list of models, which Hydra would take for a sweep: teacher.llm.model=A,B."""
+    """Quote a list of models, teacher.llm.model=A,B, which Hydra would otherwise take for a sweep."""
     key = "teacher.llm.model="
     return [f'{key}"{a[len(key) :]}"' if a.startswith(key) and "," in a and '"' not in a else a for a in arguments]
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="annotate", version_base="1.3")
 def run(cfg: DictConfig) -> float | None:
-    """Annotate once; bad input is answered with one line and exit status 2."""
+    """Annotate once; bad input ends with a one-line message and exit status 2."""
     return run_job(cfg, describe, check_annotate, annotate)
 
 
 def main() -> None:
-    """Run the command with the arguments of the command line."""
+    """Run the command with the command line's arguments."""
     register_schemas()
     sys.argv[1:] = quote_models(sys.argv[1:])
     run()

@@ -20,7 +20,7 @@ CHOICES = ("loss.name", "data.depth", "data.num_queries", "seed")  # what an abl
 
 
 def build_workspace(cfg: DictConfig):
-    """Return the workspace; raises InputError where wandb-workspaces is not installed."""
+    """Return the workspace; raises InputError if wandb-workspaces is not installed."""
     try:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
@@ -69,23 +69,23 @@ def save_workspace(workspace) -> str:
     """Save the workspace as a new one in W&B and return its address; raises InputError without a key or network."""
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True))  # one line from us, instead of its own
+    wandb.setup(wandb.Settings(silent=True))  # the address is printed here, once
     try:
         if not wandb.login(prompt=False, verify=False):
-            raise InputError("no W&B API key: `wandb login` once, or dry_run=true to see the workspace as JSON")
+            raise InputError("no W&B API key: run `wandb login`, or set dry_run=true to see the workspace as JSON")
         workspace.entity = workspace.entity or wandb.Api().default_entity
         return workspace.save().url
     except wandb.errors.Error as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"W&B does not take the workspace ({reason}): check key, network and project") from None
+        raise InputError(f"W&B refuses the workspace ({reason}): check key, network and project") from None
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="dashboards", version_base="1.3")
 def run(cfg: DictConfig) -> None:
-    """Build the workspace as configured; what is missing is answered with one line and exit status 2."""
+    """Build the workspace as configured; an error ends with a one-line message and exit status 2."""
     with exit_on_bad_input(sweep=False):
         workspace = build_workspace(cfg)
-        if cfg.dry_run:  # wandb-workspaces has no public way to what `save` sends
+        if cfg.dry_run:  # wandb-workspaces has no public function for what `save` sends
             json.dump(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), sys.stdout)
             print()
         else:
@@ -93,6 +93,6 @@ def run(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """Run the command with the arguments of the command line."""
+    """Run the command with the command line's arguments."""
     register_schemas()
     run()

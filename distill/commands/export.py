@@ -1,11 +1,11 @@
-"""Write a trained model in another library's format, with the same scores, and upload it.
+"""Write a trained model in another library's format, with the same scores, and upload it if asked.
 
     distill export model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
     distill export model=outputs/DATE/TIME/model format=lightning-ir output=DIR
     distill export model=outputs/DATE/TIME/model format=transformers output=DIR      ELECTRA, DeBERTa, DistilBERT
     distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
 
-The model's card goes along; its section on use is the format's.
+The model's card is copied too, with its usage code changed to match the format.
 """
 
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("export")
 
 def export(cfg: DictConfig) -> None:
     """Export as configured; raises InputError for bad input."""
-    # Imported here, so that --help and the first line of output need not wait for torch
+    # Imported here, so that --help and the first line of output do not wait for torch
     from distill.export.formats import export as write_export
     from distill.export.hub import push_to_hub
     from distill.export.model_card import exported_card
@@ -34,21 +34,21 @@ def export(cfg: DictConfig) -> None:
     write_export(CrossEncoder.from_pretrained(cfg.model), directory, cfg.format, card)
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.hub is not None:
-        log.info("uploaded: %s", push_to_hub(directory, cfg.hub, cfg.private))
+        log.info("uploaded: %s", push_to_hub(directory, cfg.hub, private=cfg.private))
 
 
 def describe(cfg: DictConfig) -> str:
-    """Return the first words that the user reads."""
+    """Return the first line of output."""
     return f"exporting {cfg.model} as {cfg.format}"
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="export", version_base="1.3")
 def run(cfg: DictConfig) -> None:
-    """Export once; bad input is answered with one line and exit status 2."""
+    """Export once; bad input ends with a one-line message and exit status 2."""
     run_command(cfg, describe, check_export, export)
 
 
 def main() -> None:
-    """Run the command with the arguments of the command line."""
+    """Run the command with the command line's arguments."""
     register_schemas()
     run()

@@ -1,9 +1,9 @@
-"""Retrieve the best passages of a collection for each query: the first stage, whose passages a teacher ranks.
+"""Retrieve the best passages of a collection for each query: the first stage, for a teacher to re-rank.
 
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run                    BM25's top 100
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
 
-Writes a TREC run, whole or not at all. BM25's index is kept in the cache, for the next queries.
+Writes a TREC run, completely or not at all. BM25's index is kept in the cache for later queries.
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger("retrieve")
 
 def retrieve(cfg: DictConfig) -> None:
     """Retrieve as configured; raises InputError for bad input."""
-    # Imported here, so that --help and a printed configuration need not wait for them
+    # Imported here, so that --help and a printed configuration do not wait for them
     from distill.retrieval.bm25 import bm25_run
     from distill.sources.fields import Fields
     from distill.sources.locate import with_local_files
@@ -51,18 +51,18 @@ def retrieve(cfg: DictConfig) -> None:
 
 
 def describe(cfg: DictConfig) -> str:
-    """Return the first words that the user reads."""
+    """Return the first line of output."""
     encoder = f" {cfg.model}" if cfg.model else ""
     return f"retrieving the top {cfg.depth} of {cfg.passages} with {cfg.method}{encoder}"
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="retrieve", version_base="1.3")
 def run(cfg: DictConfig) -> None:
-    """Retrieve once; bad input is answered with one line and exit status 2."""
+    """Retrieve once; bad input ends with a one-line message and exit status 2."""
     run_command(cfg, describe, check_retrieve, retrieve)
 
 
 def main() -> None:
-    """Run the command with the arguments of the command line."""
+    """Run the command with the command line's arguments."""
     register_schemas()
     run()

@@ -114,11 +114,11 @@ def read_config(directory: Path) -> DictConfig:
         reason = "belongs to no run"
     except FileNotFoundError:
         raise InputError(
-            f"{directory}: holds files of a run, but no config.yaml: move them away, or take another directory"
+            f"{directory}: holds files of a run, but no config.yaml: move them away, or use another directory"
         ) from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         reason = f"cannot be read ({str(error).splitlines()[0]})"
-    raise InputError(f"{path}: {reason}: restore it, or take another directory")
+    raise InputError(f"{path}: {reason}: restore it, or use another directory")
 
 
 def changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
@@ -130,7 +130,7 @@ def changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
         filled = OmegaConf.create(_fill(_renamed(_plain(old), new), new, lambda node, key: _plain(node)[key]))
         before, after = flatten(filled), flatten(new)
     except OmegaConfBaseException as error:
-        raise InputError(f"config.yaml: {str(error).splitlines()[0]}: restore it, or take another directory") from None
+        raise InputError(f"config.yaml: {str(error).splitlines()[0]}: restore it, or use another directory") from None
     keys = [key for key in sorted(before.keys() | after.keys()) if key != "resume"]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
@@ -201,7 +201,7 @@ def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
     """Raise InputError for a directory of another command."""
     other = command_of(saved)
     if other is not command:
-        raise InputError(f"{directory}: holds an output of {other.name}, not of {command.name}: take another")
+        raise InputError(f"{directory}: holds an output of {other.name}, not of {command.name}: use another")
 
 
 def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:

@@ -1,9 +1,10 @@
-"""Values of single queries averaged: over a task, over a suite's corpora.
+"""Average the values of queries over a task, and over a suite's corpora.
 
     results, per_query = measure_rows(task, {"first_stage": task.run, "test": reranked})
     results |= suite_results(cfg.task, {task.name: per_query})
 
-A suite's means are taken over corpora; within a corpus, over all queries of all its tasks (the micro-average of TIREx).
+A suite's mean is taken over corpora, and each corpus's value is the mean over all queries of all its tasks (the
+micro-average of TIREx).
 """
 
 import math
@@ -18,7 +19,7 @@ from distill.sources.run_files import Run
 
 
 def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:
-    """Return the means under `results.json`'s names, `<row>/<task>/<measure>`, and each row's values by query."""
+    """Return the means, named `<row>/<task>/<measure>` as in results.json, and each row's values by query."""
     results, per_query = {}, {}
     for row, run in rows.items():
         values, per_query[row] = measure(run, task.qrels, task.measures)
@@ -27,7 +28,7 @@ def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], di
 
 
 def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> dict[str, float]:
-    """Return the averages of a suite for all rows of its tasks {task: {row: values}}; none of what is no suite."""
+    """Return the averages of a suite for all rows of its tasks {task: {row: values}}; nothing for a single task."""
     results = {}
     for row in dict.fromkeys(row for rows in measured.values() for row in rows) if cfg.tasks else ():
         results |= suite_metrics(row, cfg, {name: rows[row] for name, rows in measured.items() if row in rows})
@@ -35,25 +36,25 @@ def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> 
 
 
 def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -> dict[str, float]:
-    """Return a suite's averages under `results.json`'s names, from the values of each task's queries.
+    """Return a suite's averages under their names in results.json, from the values of each task's queries.
 
-    `<prefix>/<suite>-<corpus>/<measure>` for every corpus that tasks name, and for the suite's means over all corpora
-    `<prefix>/<suite>-arithmetic-mean/<measure>`. A corpus that lacks a task is left out; where corpora are left out,
-    the name says of how many the mean is: `<suite>-arithmetic-mean-of-3`.
+    Each corpus that tasks name gets `<prefix>/<suite>-<corpus>/<measure>`, and the means over all corpora are
+    `<prefix>/<suite>-arithmetic-mean/<measure>`. A corpus that lacks a task is left out; the name of the mean then says
+    how many corpora it covers: `<suite>-arithmetic-mean-of-3`.
     """
     corpora: dict[str, list[str]] = {}  # corpus -> its tasks
-    parts = split_suite(cfg)
-    for part in parts:
-        corpora.setdefault(part.corpus or part.name, []).append(part.name)
-    whole = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
-    named = {part.corpus for part in parts}
+    task_cfgs = split_suite(cfg)
+    for task in task_cfgs:
+        corpora.setdefault(task.corpus or task.name, []).append(task.name)
+    complete = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
+    named = {task.corpus for task in task_cfgs}
     results = {}
     for name in map(str, parse_measures(cfg.measures)):
         values = {}
-        for corpus, names in whole.items():
-            found = [query.get(name) for task in names for query in measured[task].values()]
-            if None not in found:
-                values[corpus] = _mean("arithmetic", found)
+        for corpus, names in complete.items():
+            query_values = [query.get(name) for task in names for query in measured[task].values()]
+            if None not in query_values:
+                values[corpus] = _mean("arithmetic", query_values)
         results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}
         suffix = "" if len(values) == len(corpora) else f"-of-{len(values)}"
         for kind in cfg.means if values else ():
@@ -70,12 +71,13 @@ def _mean(kind: str, values: list[float]) -> float:
 
 
 def measure_together(tasks: list[Task], runs: list[Run]) -> dict[str, float]:
-    """Return the arithmetic means over the tasks' corpora, by measure: what a suite is validated by."""
+    """Return the arithmetic means over the tasks' corpora, by measure; validation on a suite uses them."""
     corpora: dict[str, list[dict[str, float]]] = {}
     for task, run in zip(tasks, runs, strict=True):
         _, per_query = measure(run, task.qrels, task.measures)
         corpora.setdefault(task.corpus, []).extend(per_query.values())
-    return {
-        name: _mean("arithmetic", [_mean("arithmetic", [q[name] for q in queries]) for queries in corpora.values()])
-        for name in map(str, tasks[0].measures)
-    }
+    means = {}
+    for name in map(str, tasks[0].measures):
+        of_corpora = [_mean("arithmetic", [values[name] for values in queries]) for queries in corpora.values()]
+        means[name] = _mean("arithmetic", of_corpora)
+    return means

@@ -1,11 +1,11 @@
-"""Measures of `ir_measures`: read by name, tried before they are needed, computed for a run.
+"""Measures of `ir_measures`, tried before they are needed, then computed for a run.
 
     measures = parse_measures(["nDCG@10", "RR(rel=2)@10"])
-    try_measures(measures, qrels)                       # raises InputError for what cannot be computed here
+    try_measures(measures, qrels)                       # raises InputError if one cannot be computed here
     means, per_query = measure(run, qrels, measures)
 
-All of them see a ranking as trec_eval orders it: by score, taken as float32, and where scores are equal by passage id,
-descending. Left to themselves, the programs behind `ir_measures` break ties in several ways.
+Every measure sees a ranking in trec_eval's order: by score as float32, ties by passage id, both descending. Otherwise
+each program behind `ir_measures` would break ties in its own way.
 """
 
 import json
@@ -22,7 +22,7 @@ from distill.sources.run_files import RankedList, Run
 PerQuery = dict[str, dict[str, float]]  # query id -> measure -> value
 
 TRIED = 3  # judged passages of each query that a measure is tried on
-# A process of its own: some programs behind `ir_measures` end theirs, or write to its standard error
+# In a separate process: some programs behind `ir_measures` end the process, or write to its standard error
 TRIAL = """
 import json, subprocess, sys
 import ir_measures
@@ -44,42 +44,42 @@ if lacking:
 
 
 def try_measures(measures: list, qrels: Qrels) -> None:
-    """Compute each measure once, on rankings made from the judgments: their ids and grades are the real ones.
+    """Compute each measure once, on small rankings made from the judgments, with their real ids and grades.
 
-    Of several queries one lacks its ranking, and another has an unjudged passage alone. Raises InputError for a
+    If there are several queries, one has no ranking, and another only an unjudged passage. Raises InputError for a
     measure that cannot be computed here, has no value for such a query, or ends the process.
     """
     some = {query_id: _some_of(grades) for query_id, grades in _without_negatives(qrels).items()}
     ranked = {query_id: [*grades, "unjudged"] for query_id, grades in some.items()}
     if len(some) > 2:
-        missing, alone, *_ = some
-        ranked[alone] = ["unjudged"]
+        missing, unjudged, *_ = some
+        ranked[unjudged] = ["unjudged"]
         del ranked[missing]
     run = {query_id: _places(doc_ids) for query_id, doc_ids in ranked.items()}
-    for one in measures:
-        given = json.dumps({"measure": str(one), "qrels": some, "run": run})
+    for tried in measures:
+        given = json.dumps({"measure": str(tried), "qrels": some, "run": run})
         trial = subprocess.run([sys.executable, "-P", "-c", TRIAL], input=given, capture_output=True, text=True)
         if trial.returncode:
             reason = trial.stderr.splitlines()[-1] if trial.returncode == 1 else "it ends the process"
-            raise InputError(f"measure {one}: cannot be computed here ({reason}): choose another")
+            raise InputError(f"measure {tried}: cannot be computed here ({reason}): choose another")
 
 
 def _without_negatives(qrels: Qrels) -> Qrels:
-    """Return judgments with 0 for grades below it, which mean the same: trec_eval's memory is damaged by those."""
+    """Return judgments with negative grades set to 0: they mean the same, but corrupt trec_eval's memory."""
     return {query_id: {doc_id: max(grade, 0) for doc_id, grade in grades.items()} for query_id, grades in qrels.items()}
 
 
 def _some_of(grades: dict[str, int]) -> dict[str, int]:
-    """Return a few of a query's judgments, the highest and lowest grade among them."""
+    """Return a few of a query's judgments, including one of the highest grade and one of the lowest."""
     by_grade = sorted(grades, key=grades.__getitem__, reverse=True)
     return {doc_id: grades[doc_id] for doc_id in [*by_grade[: TRIED - 1], *by_grade[TRIED - 1 :][-1:]]}
 
 
 def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], PerQuery]:
-    """Measure a run: the means by measure name, and the values of each judged query, in the run's order.
+    """Return the means by measure name, and the values of each judged query, in the run's order.
 
-    trec_eval gives the same values on the file that `write_run` writes. Judged queries that the run lacks count as the
-    measure defines, mostly 0. Raises InputError where a value is not finite.
+    trec_eval gives the same values for the file that `write_run` writes. Judged queries that the run lacks get the
+    value that the measure defines, mostly 0. Raises InputError if a value is not finite.
     """
     import ir_measures
 
@@ -88,13 +88,13 @@ def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], P
     ranked = {query_id: _places(trec_order(run[query_id])) for query_id in judged if len(run[query_id])}
     qrels = _without_negatives(qrels)
     means: dict[str, float] = {}
-    found: dict[tuple[str, str], float] = {}
+    values_of: dict[tuple[str, str], float] = {}  # (query id, measure) -> value
     for group in _groups(measures):
         aggregated, results = ir_measures.calc(group, qrels, ranked)
-        means |= {str(one): value for one, value in aggregated.items()}
-        found |= {(result.query_id, str(result.measure)): result.value for result in results}
-    names = [str(one) for one in measures]  # in the order asked for
-    per_query = {query_id: {name: found.get((query_id, name), math.nan) for name in names} for query_id in order}
+        means |= {str(name): value for name, value in aggregated.items()}
+        values_of |= {(result.query_id, str(result.measure)): result.value for result in results}
+    names = [str(name) for name in measures]  # in the order asked for
+    per_query = {query_id: {name: values_of.get((query_id, name), math.nan) for name in names} for query_id in order}
     for query_id, values in per_query.items():
         for name, value in values.items():
             if not math.isfinite(value):
@@ -113,16 +113,16 @@ def trec_order(ranked: RankedList) -> list[str]:
 
 
 def _places(doc_ids: list[str]) -> dict[str, float]:
-    """Return a score for each passage of a ranking: no ties, and whole numbers, which float32 holds exactly."""
+    """Return a score for each passage of a ranking: whole numbers without ties, which float32 holds exactly."""
     return {doc_id: float(-place) for place, doc_id in enumerate(doc_ids)}
 
 
 def _groups(measures: list) -> list[list]:
-    """Return the measures that may be computed together.
+    """Return the measures in groups that can be computed together.
 
-    `ir_measures` 0.4.3 computes nDCG and NumRet beside another measure with that one's gains and judged_only.
+    `ir_measures` 0.4.3 computes nDCG and NumRet with the gains and judged_only of another measure in the same call.
     """
     groups: dict[str, list] = {}
-    for one in measures:
-        groups.setdefault(repr([one.params.get(key) for key in ("gains", "judged_only")]), []).append(one)
+    for measure in measures:
+        groups.setdefault(repr([measure.params.get(key) for key in ("gains", "judged_only")]), []).append(measure)
     return list(groups.values())

@@ -19,17 +19,17 @@ from distill.models.cross_encoder import CrossEncoder, evaluating
 from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
 
-FEW_PAIRS = 2000  # are re-ranked without a word
-PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory
+FEW_PAIRS = 2000  # up to this number, no progress bar is shown
+PAIRS_AT_ONCE = 4096  # pairs sorted by length together: enough for even chunks, few enough to fit in memory
 
 
 class TaskReranker:
-    """Re-ranks one task's run, any number of times; its texts are tokenised once."""
+    """Re-ranks one task's run any number of times; the texts are tokenised only once."""
 
-    def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False, ranks: Ranks | None = None):
-        """Tokenise the task's texts the way the model reads them.
+    def __init__(self, task: Task, model: CrossEncoder, *, judged_only: bool = False, ranks: Ranks | None = None):
+        """Tokenise the task's texts for the model.
 
-        judged_only leaves out queries without judgments; of several ranks, each re-ranks its share of the queries.
+        judged_only leaves out queries without judgments. With several ranks, each re-ranks its share of the queries.
         """
         self.ranks = ranks or Ranks(0, 1, model.device)
         run = {q: ranked for q, ranked in task.run.items() if len(ranked) and (q in task.qrels or not judged_only)}
@@ -37,9 +37,10 @@ class TaskReranker:
         self.run = {query_id: run[query_id] for query_id in self.query_ids[self.ranks.rank :: self.ranks.size]}
         queries = {query_id: task.queries[query_id] for query_id in self.run}
         self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries", model.template.query_text)
-        self.cut_queries = [query_id for part in self.ranks.gather(self.queries.cut_ids()) for query_id in part]
+        self.cut_queries = [query_id for share in self.ranks.gather(self.queries.cut_ids()) for query_id in share]
         warn_of_cut_queries(self.cut_queries, len(self.query_ids), model.query_length, task.name)
-        # A long passage is cut into windows of the model's length, of which the best counts (MaxP, Dai & Callan 2019)
+        # A long passage is split into windows of the model's length; its score is that of the best (MaxP, Dai & Callan
+        # 2019)
         self.length, self.windows = model.passage_length, task.windows
         self.stride = task.window_stride or max(self.length // 2, 1)
         read = self.length + (self.windows - 1) * self.stride
@@ -47,9 +48,9 @@ class TaskReranker:
 
     @torch.inference_mode()
     def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
-        """Score every pair with the model and return the new run of all ranks' queries.
+        """Score every pair with the model and return the re-ranked run, with the queries of all ranks.
 
-        Passages of equal score keep their old order. Raises InputError for a score that is not finite.
+        Passages with equal scores keep their order. Raises InputError for a score that is not finite.
         """
         reranked: Run = {}
         num_pairs = sum(map(len, self.run.values()))
@@ -73,13 +74,13 @@ class TaskReranker:
         return {query_id: of_all_ranks[query_id] for query_id in self.query_ids}
 
     def _check_finite(self, query_id: str, scores: np.ndarray, firsts: list[bool]) -> None:
-        """Raise InputError for the first window's score that is no ordinary number: it would sort as if it were."""
+        """Raise InputError for the first score that is not finite: sorting would silently accept it."""
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
             doc_id = self.run[query_id].doc_ids[sum(firsts[: bad[0] + 1]) - 1]
             raise InputError(
-                f"query {query_id}, passage {doc_id}: the model's score is {scores[bad[0]]}, nothing to rank by: its "
-                "weights are damaged, or too large for the precision: use another checkpoint, or float32"
+                f"query {query_id}, passage {doc_id}: the model's score is {scores[bad[0]]}, which cannot be ranked: "
+                "its weights are damaged, or too large for the precision: use another checkpoint, or float32"
             )
 
     def _groups(self) -> Iterator[list[str]]:
@@ -94,7 +95,7 @@ class TaskReranker:
             yield group
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
-        """Return the pairs of a query, one for each window, and which of them begin a passage."""
+        """Return the pairs of a query, one for each window, and whether each starts a passage."""
         query = self.queries[self.queries.rows([query_id])[0]]
         pairs, firsts = [], []
         for row in self.passages.rows(self.run[query_id].doc_ids):
@@ -106,7 +107,7 @@ class TaskReranker:
 
 
 def window_starts(num_tokens: int, length: int, stride: int) -> range:
-    """Return where the windows of a passage begin: every `stride` tokens, until one reaches the passage's end."""
+    """Return the starts of a passage's windows: every `stride` tokens, until a window reaches the passage's end."""
     num_windows = 1 + math.ceil(max(num_tokens - length, 0) / stride)
     return range(0, num_windows * stride, stride)
 

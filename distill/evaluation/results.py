@@ -1,4 +1,4 @@
-"""The files of an evaluation, and its table.
+"""The files of an evaluation, and the table it prints.
 
 write_task(directory, run, per_query, tag="student")        # run.txt (TREC) and per_query.csv
 write_results(directory / "results.json", results)
@@ -31,7 +31,7 @@ def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None
 
 
 def write_per_query(directory: Path, per_query: PerQuery) -> None:
-    """Write per_query.csv, one line a query: its id and its value of each measure."""
+    """Write per_query.csv, one line per query: its id and its value of each measure."""
     measures = list(next(iter(per_query.values())))
 
     def write(path: Path) -> None:
@@ -44,12 +44,12 @@ def write_per_query(directory: Path, per_query: PerQuery) -> None:
 
 
 def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
-    """Return where the files of a task stand: of a suite's tasks, each has its own directory."""
+    """Return the directory for a task's files; each task of a suite has its own."""
     return directory / "tasks" / name if cfg.tasks else directory
 
 
 def write_results(path: Path, results: dict[str, float]) -> None:
-    """Write a flat JSON object, metric name to number; whole or not at all."""
+    """Write a flat JSON object, metric name to number, completely or not at all."""
     text = json.dumps(results, indent=2) + "\n"
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
@@ -57,32 +57,45 @@ def write_results(path: Path, results: dict[str, float]) -> None:
 def format_results(
     results: dict[str, float], name: str, num_queries: dict[str, int], measures: list, missing: dict[str, str]
 ) -> str:
-    """Return the values of a task as a table, or one table a measure for the tasks and averages of a suite.
+    """Return the values of a task as a table, or one table per measure for the tasks and averages of a suite.
 
     num_queries: of each task. missing: the tasks that a suite lacks, with the reason.
     """
-    measures = [str(one) for one in measures]
+    names = [str(measure) for measure in measures]
     if [*num_queries] == [name]:
-        rows = {label: row for row, label in ROWS.items() if f"{row}/{name}/{measures[0]}" in results}
-        cells = [[label, *(f"{results[f'{row}/{name}/{one}']:.4f}" for one in measures)] for label, row in rows.items()]
-        return _table([f"{name}: {num_queries[name]} queries", *measures], cells)
-    averages = dict.fromkeys(metric.split("/")[1] for metric in results if metric.split("/")[1].startswith(f"{name}-"))
-    tables = []
-    for one in measures:
-        rows = [row for row in ROWS if any(key.startswith(f"{row}/") and key.endswith(f"/{one}") for key in results)]
-        cells = []
-        for task in [*num_queries, *(average for average in averages if average not in num_queries)]:
-            values = [results.get(f"{row}/{task}/{one}") for row in rows]
-            size = str(num_queries.get(task, ""))
-            cells.append([task, size, *("" if value is None else f"{value:.4f}" for value in values)])
-        cells += [[task, "", *["missing"] * len(rows)] for task in missing]
-        tables.append(_table([f"{name}: {one}", "queries", *(ROWS[row] for row in rows)], cells))
-    reasons = [f"missing: {task}: {reason}" for task, reason in missing.items()]
-    return "\n\n".join(["\n\n".join(tables), *(["\n".join(reasons)] if reasons else [])])
+        return _task_table(results, name, num_queries[name], names)
+    tables = [_suite_table(results, name, num_queries, measure, missing) for measure in names]
+    if missing:
+        tables.append("\n".join(f"missing: {task}: {reason}" for task, reason in missing.items()))
+    return "\n\n".join(tables)
+
+
+def _task_table(results: dict[str, float], name: str, num_queries: int, measures: list[str]) -> str:
+    """Return a table with a line for each row and a column for each measure."""
+    cells = []
+    for row, label in ROWS.items():
+        if f"{row}/{name}/{measures[0]}" in results:
+            cells.append([label, *(f"{results[f'{row}/{name}/{measure}']:.4f}" for measure in measures)])
+    return _table([f"{name}: {num_queries} queries", *measures], cells)
+
+
+def _suite_table(
+    results: dict[str, float], name: str, num_queries: dict[str, int], measure: str, missing: dict[str, str]
+) -> str:
+    """Return a table with a line for each task and average, and a column for each row."""
+    rows = [row for row in ROWS if any(key.startswith(f"{row}/") and key.endswith(f"/{measure}") for key in results)]
+    averages = [task for task in (metric.split("/")[1] for metric in results) if task.startswith(f"{name}-")]
+    cells = []
+    for task in dict.fromkeys([*num_queries, *averages]):
+        values = [results.get(f"{row}/{task}/{measure}") for row in rows]
+        size = str(num_queries.get(task, ""))
+        cells.append([task, size, *("" if value is None else f"{value:.4f}" for value in values)])
+    cells += [[task, "", *["missing"] * len(rows)] for task in missing]
+    return _table([f"{name}: {measure}", "queries", *(ROWS[row] for row in rows)], cells)
 
 
 def _table(header: list[str], cells: list[list[str]]) -> str:
-    """Align the first column to the left and the rest to the right, under a line below the header."""
+    """Align the first column to the left and the rest to the right, with a line below the header."""
     widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
     lines = [
         "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(row))

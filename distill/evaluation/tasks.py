@@ -1,12 +1,10 @@
-"""What to evaluate on: tasks, each a run with judgments; suites of tasks; runs measured.
+"""The tasks to evaluate on, each a run with judgments; a suite has several.
 
-    for part in split_suite(cfg.task):                              # a task that is no suite is its only part
-        task = read_task(part)
-        values, per_query = measure(task.run, task.qrels, task.measures)
-        measured[task.name] = {"first_stage": per_query}
-    suite_results(cfg.task, measured)
-
-A suite's means are taken over corpora; within a corpus, over all queries of all its tasks (the micro-average of TIREx).
+for task_cfg in split_suite(cfg.task):                          # a single task is a suite of one
+    task = read_task(task_cfg)
+    values, per_query = measure(task.run, task.qrels, task.measures)
+    measured[task.name] = {"first_stage": per_query}
+suite_results(cfg.task, measured)
 """
 
 import logging
@@ -31,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Task:
-    """What to evaluate on: a run with judgments, and the texts to re-rank it."""
+    """A run with judgments to evaluate on, and the texts to re-rank it."""
 
     name: str
     corpus: str  # tasks of one corpus are averaged together
@@ -40,50 +38,51 @@ class Task:
     measures: list  # of ir_measures
     teacher: Run | None
     queries: Texts
-    passages: Texts  # empty where the run is only measured
-    windows: int  # parts of a long passage that are scored, the best of which counts; 1: its beginning
-    window_stride: int | None  # tokens from one window's beginning to the next one's; None: half of a window
+    passages: Texts  # empty if the run is only measured
+    windows: int  # how many windows of a long passage are scored, of which the best counts; 1: only its beginning
+    window_stride: int | None  # tokens from the start of one window to the next; None: half a window
 
     @property
     def rows(self) -> dict[str, Run]:
-        """The rankings that are measured beside the student's: the first stage's and, if known, the teacher's."""
+        """The rankings measured besides the student's: the first stage's and, if known, the teacher's."""
         return {"first_stage": self.run} | ({"teacher": self.teacher} if self.teacher else {})
 
 
 def read_tasks(cfg: DictConfig) -> list[Task]:
     """Read all tasks of a suite, with their texts; there may be none.
 
-    What is not available here is left out of a suite, with a warning. Raises InputError like `read_task`, and
-    Unavailable where nothing is left.
+    Tasks that are not available here are left out of a suite, with a warning. Raises InputError like `read_task`, and
+    Unavailable if no task is left.
     """
     tasks, missing = [], None
-    for part in split_suite(cfg):
+    for task_cfg in split_suite(cfg):
         try:
-            tasks.append(read_task(part))
+            tasks.append(read_task(task_cfg))
         except Unavailable as error:
             if not cfg.tasks:
                 raise
-            log.warning("%s: left out of %s: %s", part.name, cfg.name, error)
+            log.warning("%s: left out of %s: %s", task_cfg.name, cfg.name, error)
             missing = error
     if missing and not tasks:
         raise missing
     return tasks
 
 
-def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None) -> Task:
-    """Read one task's files, with the texts that re-ranking needs or without them.
+def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = None) -> Task:
+    """Read one task's files, with or without the texts that re-ranking needs.
 
-    reranked: whether a model re-ranks the run, which decides about depth=auto; None: as texts says. Raises InputError
-    for bad files, measures that cannot be computed, and ids that queries or passages lack; Unavailable for what is not
-    on this machine and cannot be downloaded.
+    reranked: whether a model re-ranks the run, which decides the value of depth=auto; None: the same as texts.
+
+    Raises InputError for bad files, measures that cannot be computed, and ids without a query or passage. Raises
+    Unavailable for a file that is not on this machine and cannot be downloaded.
     """
     measures = parse_measures(cfg.measures)
     depth = task_depth(cfg, texts if reranked is None else reranked)
-    for one in measures:
-        if depth is not None and one.params.get("cutoff", 0) > depth:
-            log.warning("%s: %s looks below task.depth=%d: no passage there counts", cfg.name, one, depth)
+    for measure in measures:
+        if depth is not None and measure.params.get("cutoff", 0) > depth:
+            log.warning("%s: %s looks below task.depth=%d, where there are no passages", cfg.name, measure, depth)
     if cfg.licence and texts:
-        log.info("%s: its texts need a licence: %s", cfg.name, cfg.licence)
+        log.info("%s: its texts require a licence: %s", cfg.name, cfg.licence)
     cfg = with_local_files(cfg)
     queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
     qrels = read_qrels(cfg.qrels)
@@ -93,9 +92,7 @@ def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None)
         run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
     foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
     if foreign:
-        log.info(
-            "%s: judgments of %d queries that are not in %s: not of this task", cfg.name, len(foreign), cfg.queries
-        )
+        log.info("%s: ignored the judgments of %d queries that are not in %s", cfg.name, len(foreign), cfg.queries)
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
     unjudged = [query_id for query_id in run if query_id not in qrels]
     if len(unjudged) == len(run):
@@ -103,7 +100,9 @@ def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None)
             f"{cfg.qrels}: judges none of the {len(run)} queries of {cfg.run}: use qrels that belong to the run"
         )
     if unjudged:
-        log.warning("%s: %d of %d queries of the run are not judged: not measured", cfg.name, len(unjudged), len(run))
+        log.warning(
+            "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
+        )
     log_unranked(cfg.run, run, qrels)
     teacher = None
     if cfg.teacher is not None:
@@ -121,20 +120,20 @@ def read_task(cfg: DictConfig, texts: bool = True, reranked: bool | None = None)
 
 
 def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
-    """Log how many judged queries a run lacks, and where none of its passages is judged: both bring the means down."""
+    """Warn if a run lacks judged queries, or if none of its passages is judged: both lower the means."""
     lacking = [query_id for query_id in qrels if query_id not in run]
     if lacking:
         log.warning(
-            "%s: lacks %d of %d judged queries: they count as the measure defines, mostly 0 (first: %s)",
+            "%s: lacks %d of %d judged queries: they get the value that the measure defines, mostly 0 (first: %s)",
             *(source, len(lacking), len(qrels), lacking[0]),
         )
     judged = (doc_id in qrels[query_id] for query_id in run if query_id in qrels for doc_id in run[query_id].doc_ids)
     if not any(judged):
-        log.warning("%s: none of its passages is judged: check that the judgments belong to this collection", source)
+        log.warning("%s: none of its passages are judged: check that the judgments belong to this collection", source)
 
 
 def _check_teacher(source: str, teacher: Run, run_source: str, run: Run) -> None:
-    """Raise InputError where a teacher's ranking is of other queries, or other passages, than the run."""
+    """Raise InputError if the teacher's ranking has no query, or no passage, in common with the run."""
     shared = [query_id for query_id in run if query_id in teacher]
     if not any(set(run[query_id].doc_ids) & set(teacher[query_id].doc_ids) for query_id in shared):
         what = "passage" if shared else "query"
@@ -143,12 +142,14 @@ def _check_teacher(source: str, teacher: Run, run_source: str, run: Run) -> None
 
 def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int | None) -> Run:
     if cfg.run == "bm25":
-        from distill.retrieval.bm25 import bm25_run  # here: most tasks have a run
+        from distill.retrieval.bm25 import bm25_run  # imported here because most tasks have a run
 
         judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
         if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
-        depth = (depth or BM25_DEPTH) + cfg.drop_identical
+        depth = depth or BM25_DEPTH
+        if cfg.drop_identical:
+            depth += 1  # for the passage that is dropped below
         run = bm25_run(cfg.passages, judged, depth, fields=Fields.of(cfg))
     elif is_path(cfg.run) and not os.path.isfile(cfg.run):
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")

@@ -1,8 +1,8 @@
-"""A saved cross-encoder in the formats of other libraries, with the same scores.
+"""Export a saved cross-encoder to the formats of other libraries, with the same scores.
 
     export(CrossEncoder.from_pretrained("outputs/.../model"), Path("exported"), "lightning-ir")
 
-`model` directories are sentence-transformers' own: for it they are only put elsewhere, with their card.
+`model` directories already have the sentence-transformers format: exporting to it only copies the model and its card.
 """
 
 import json
@@ -22,15 +22,15 @@ from distill.models.saved import LENGTHS_FILE, ONNX_FILE
 
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None) -> None:
-    """Write a model in one of FORMATS, beside the directory and then renamed.
+    """Write a model in one of FORMATS, to a temporary directory that is then renamed.
 
-    card: what its README.md is to say. Raises InputError for a directory that is there already, and for a model that
-    the format cannot express exactly.
+    card: the text of its README.md. Raises InputError for a directory that already exists, and for a model that the
+    format cannot express exactly.
     """
     if directory.exists():
-        raise InputError(f"output={directory}: is there already: choose another, or remove it")
+        raise InputError(f"output={directory}: already exists: choose another, or remove it")
     if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
-        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer, and no activation,"
+        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
         raise InputError(f"{target}: only {what} can be exported")
     aside = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
@@ -46,7 +46,7 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
 
 
 def _write_onnx(model: CrossEncoder, directory: Path) -> None:
-    """Write graph, tokenizer and lengths; distill/models/onnx.py says which names the graph has."""
+    """Write graph, tokenizer and lengths; distill/models/onnx.py lists the names of inputs and outputs."""
     model.backbone.config.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)
@@ -60,9 +60,9 @@ def _write_int8(model: CrossEncoder, directory: Path) -> None:
 
 
 def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
-    """Write a `mono` checkpoint of lightning-ir 0.0.6; query and passage keep their lengths."""
+    """Write a `mono` checkpoint of lightning-ir 0.0.6, with the model's query and passage lengths."""
     if model.template.max_length is not None:
-        raise InputError("lightning-ir: cuts query and passage each by itself, and this model both together")
+        raise InputError("lightning-ir: cuts query and passage separately, but this model cuts them as one pair")
     config = model.backbone.config
     config.save_pretrained(directory)
     model.tokenizer.save_pretrained(directory)
@@ -97,8 +97,9 @@ def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
 def _write_transformers(model: CrossEncoder, directory: Path) -> None:
     """Write a model of AutoModelForSequenceClassification, whose head must have a GELU or ReLU between two layers.
 
-    With g such a function, g(s) - g(-s) = s: the first layer gives s and -s in its first two places, the second layer
-    their difference. A tanh between the layers (BERT, RoBERTa) or a normalisation (ModernBERT) bends every score.
+    If g is such a function, g(s) - g(-s) = s: the first layer outputs s and -s in its first two places, and the second
+    layer takes their difference. A tanh between the layers (BERT, RoBERTa) or a normalisation (ModernBERT) would change
+    every score.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -114,7 +115,7 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
     else:
         raise InputError(
             f"transformers: the head that AutoModelForSequenceClassification puts on {kind} ({model.pooling} pooling) "
-            "cannot express one linear layer: export to lightning-ir, or let sentence-transformers open the model"
+            "cannot express one linear layer: export to lightning-ir, or load the model with sentence-transformers"
         )
     whole.base_model.load_state_dict(model.backbone.state_dict())
     for tensor in (*inner.parameters(), *last.parameters()):
@@ -123,7 +124,8 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
         inner.weight[:2] = torch.cat([model.head.weight, -model.head.weight])
         inner.bias[:2] = torch.cat([model.head.bias, -model.head.bias])
         last.weight[0, :2] = torch.tensor([1.0, -1.0])
-    whole.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # else it would add one
+    # Without this, sentence-transformers would add an activation
+    whole.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     whole.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)

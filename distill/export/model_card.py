@@ -1,9 +1,9 @@
-"""The model card: what a model was trained on and by, how well it ranks, how it is used, made again, and cited.
+"""Write the model card: training data and teacher, measured results, how to use, train again and cite the model.
 
     write_card(directory, cfg, results, command)     # README.md of a trained model, from its run
-    card = exported_card(Path(model), "onnx")        # the same card, with the use of another format
+    card = exported_card(Path(model), "onnx")        # the same card, with the code for another format
 
-The Hub reads the YAML at its head: https://huggingface.co/docs/hub/model-cards
+The Hub reads the YAML at its top: https://huggingface.co/docs/hub/model-cards
 """
 
 import importlib.metadata
@@ -26,8 +26,8 @@ SCORE = """\
 query, passages = "how do bees find home", ["Trains follow rails.", "Bees steer by the sun."]
 """
 CUT = """\
-This cuts a pair that is too long as a whole. The model learned from queries and passages cut each by itself, to the
-lengths above: cut longer texts so before, for the scores that were measured."""
+This code cuts a long pair as a whole, but the model was trained on queries and passages cut separately, to the lengths
+above. To get the scores that were measured, cut longer texts to these lengths first."""
 USES = {
     "sentence-transformers": f"""\
 from sentence_transformers import CrossEncoder      # 6.2 or newer
@@ -70,16 +70,16 @@ USES["onnx-int8"] = USES["onnx"]
 def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None) -> None:
     """Write README.md of a trained model.
 
-    cfg: of training. results: as in results.json; the tables show the rows test, teacher and first_stage. command: what
-    the model was trained by, None where no command was.
+    cfg: the training configuration. results: as in results.json; the tables show the rows test, teacher and
+    first_stage. command: the command that trained the model, None if there was none.
     """
     (directory / "README.md").write_text(make_card(cfg, results, command), encoding="utf-8")
 
 
 def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:
-    """Return the card of a trained model, in Markdown with YAML before it."""
+    """Return the card of a trained model, in Markdown with YAML at its top."""
     base = _base_model(str(cfg.backbone.name))
-    encoder = base or Path(cfg.backbone.name).name  # of a directory here, its name alone
+    encoder = base or Path(cfg.backbone.name).name  # of a local directory, only its name
     name = f"{encoder} taught by {cfg.teacher.name}"
     trained = " as trained before" if base and base != cfg.backbone.name else ""
     facts = {
@@ -97,8 +97,8 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         f"{importlib.metadata.version('transformers')}",
     }
     licence = [f"The teacher's rankings: {cfg.teacher.licence.strip()}." if cfg.teacher.licence else ""]
-    licence += [f"This model: {cfg.licence}." if cfg.licence else "Of this model itself, none was chosen."]
-    licence += ["The encoder that it began from has terms of its own."]
+    licence += [f"This model: {cfg.licence}." if cfg.licence else "No licence was chosen for this model."]
+    licence += ["The encoder that it was trained from has its own terms."]
     cited = CITED + (
         f"\n- The teacher's rankings: {' '.join(cfg.teacher.citation.split())}" if cfg.teacher.citation else ""
     )
@@ -115,7 +115,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
 
 
 def _base_model(backbone: str) -> str | None:
-    """Return the Hub's name of an encoder; of a model trained in an earlier stage, that of its own encoder."""
+    """Return an encoder's name on the Hub; for a model trained in an earlier stage, that of its encoder."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
@@ -123,22 +123,22 @@ def _base_model(backbone: str) -> str | None:
         return backbone
     try:
         base = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8")).data.base_model
-    except (OSError, ValueError, YAMLError):  # no card, or one that cannot be read
+    except (OSError, ValueError, YAMLError):  # no card, or an unreadable one
         return None
     return base if isinstance(base, str) else None
 
 
 def _named(name: str, source: str | None) -> str:
-    """Return a group's name with its source: an address or an id whole, of a local file its name alone."""
+    """Return a group's name with its source: an address or id in full, but only the name of a local file."""
     if source is None or source == name or Path(source).is_relative_to(ROOT / "sample"):
         return name
     return f"{name} ({source.split('#')[0] if is_remote(source) or not is_path(source) else Path(source).name})"
 
 
 def exported_card(model: Path, target: str, repo_id: str | None = None) -> str | None:
-    """Return the card of a model directory with the use of another format, None where it has no card.
+    """Return the card of a model directory, with the code for another format; None if it has no card.
 
-    repo_id: on the Hub, where the model will be loaded from; None: from a directory.
+    repo_id: the Hub repository that the model will be loaded from; None: a directory.
     """
     file = model / "README.md"
     if not file.is_file():
@@ -180,7 +180,7 @@ def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, f
 
 
 def _measured(results: dict[str, float]) -> list[tuple[str, str, str, float]]:
-    """Return row, task, measure and value of what was measured on tasks."""
+    """Return row, task, measure and value of each result measured on a task."""
     names = [(name.split("/", 2), value) for name, value in results.items() if name.count("/") == 2]
     return [(*parts, value) for parts, value in names if parts[0] in ("first_stage", "teacher", "test")]
 
@@ -197,7 +197,7 @@ def _results_table(results: dict[str, float]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     for task, measure in rows:
-        found = [values.get((task, measure, row)) for row in ("first_stage", "teacher", "test")]
-        cells = " | ".join("" if value is None else f"{value:.4f}" for value in found)
+        of_rows = [values.get((task, measure, row)) for row in ("first_stage", "teacher", "test")]
+        cells = " | ".join("" if value is None else f"{value:.4f}" for value in of_rows)
         lines.append(f"| {task} | {measure} | {cells} |")
     return "\n".join(lines) + "\n\n"

@@ -1,11 +1,11 @@
-"""A cross-encoder written as one ONNX graph, and made int8 for CPUs.
+"""Export a cross-encoder as one ONNX graph, and quantise it to int8 for CPUs.
 
     write_onnx(model, directory)                     # directory/onnx/model.onnx: token ids in, scores out
     quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
 
-Names follow the Hub's: inputs input_ids, attention_mask and, where the model takes them, token_type_ids, each [P, L];
-output logits [P, 1]. onnxruntime 1.23 or newer reads the graph (opset 23 has attention as one operator;
-ModernBERT's is of opset 22).
+Names follow those on the Hub: inputs input_ids, attention_mask and, if the model uses them, token_type_ids, each
+[P, L]; output logits [P, 1]. The graph needs onnxruntime 1.23 or newer: it has opset 23, in which attention is one
+operator (opset 22 for ModernBERT).
 Shapes: P pairs, L tokens of the longest pair.
 """
 
@@ -28,11 +28,11 @@ from distill.models.saved import ONNX_FILE
 OPSET = 23
 OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
 QUANTISED = ["MatMul", "Gather"]  # not Attention, whose queries, keys and values stay float32
-TOLERANCE = 1e-4  # between the scores of the graph and of the model, relative and absolute
+TOLERANCE = 1e-4  # between the scores of the graph and those of the model, relative and absolute
 
 
 class _Whole(nn.Module):
-    """All that makes a score, from token ids on."""
+    """The whole computation, from token ids to scores."""
 
     def __init__(self, model):
         super().__init__()
@@ -45,7 +45,7 @@ class _Whole(nn.Module):
 def write_onnx(model, directory: Path) -> None:
     """Write a CrossEncoder as directory/onnx/model.onnx in float32, and check its scores in onnxruntime.
 
-    Raises InputError where a package is missing, or where the graph gives other scores.
+    Raises InputError if a package is missing, or if the graph's scores differ.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -69,15 +69,15 @@ def write_onnx(model, directory: Path) -> None:
         examples = _examples(model, *shape)
         with torch.no_grad():
             expected = _Whole(model)(*examples)
-        found = scorer(**dict(zip(INPUTS, examples, strict=True))).last_hidden_state[:, 0]
-        if not torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
-            difference = (found - expected).abs().max().item()
+        scores = scorer(**dict(zip(INPUTS, examples, strict=True))).last_hidden_state[:, 0]
+        if not torch.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            difference = (scores - expected).abs().max().item()
             raise InputError(f"onnx: its scores differ from the model's by {difference:.1e}: it cannot be exported")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporters log of their own working; errors still come through."""
+    """Silence the exporters' logs and warnings, but not their errors."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -92,7 +92,7 @@ def _is_large(model) -> bool:
 
 
 def _examples(model, num_pairs: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return drawn token ids of pairs that differ in length, their mask and their types."""
+    """Return random token ids of pairs of different lengths, with their mask and types."""
     draw = torch.Generator().manual_seed(length)
     ids = torch.randint(model.backbone.config.vocab_size, (num_pairs, length), generator=draw)
     mask = (torch.arange(length) < length - torch.arange(num_pairs)[:, None]).long()
@@ -103,7 +103,7 @@ def _examples(model, num_pairs: int, length: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def quantise(file: Path) -> None:
-    """Make embeddings and matrix products of a graph int8: weights by channel, activations as they come (dynamic)."""
+    """Quantise a graph's embeddings and matrix products to int8: weights per channel, activations dynamically."""
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
@@ -111,6 +111,6 @@ def quantise(file: Path) -> None:
     aside = file.with_suffix(".int8")
     with _quiet():
         quantize_dynamic(file, aside, op_types_to_quantize=QUANTISED, per_channel=True, weight_type=QuantType.QInt8)
-    for old in file.parent.glob(f"{file.name}*"):  # with the weights that lie beside a large graph
+    for old in file.parent.glob(f"{file.name}*"):  # a large graph has its weights in a second file
         old.unlink()
     os.replace(aside, file)

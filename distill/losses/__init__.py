@@ -3,14 +3,14 @@
     loss = ranknet(scores, ranks, mask)            # scalar
     loss = LOSSES["adr_mse"](scores, ranks, mask, alpha=2.0, reduction="sum")
 
-Every objective is one function `loss(scores, target, mask, **options) -> scalar` and knows nothing of tokens.
+Each objective is a function `loss(scores, target, mask, **options) -> scalar` that knows nothing about tokens.
 
-Shapes: B lists, K passages per list; a padded slot has mask False (and rank 0) and takes part in nothing.
-Precision: half-precision scores are raised to float32 first; float32 and float64 scores keep their precision.
-Reduction: "sum" is the formula as it stands; "mean" divides by the number of its terms over the whole batch
-(`TERMS[name](target, mask)`). A training step made of several micro-batches adds up sums and divides once.
-Implementation: RankNet and ADR-MSE have a fused Triton kernel each, which "auto" takes on CUDA (`kernels/`); what
-stands here is the definition that the kernels are tested against.
+Shapes: B lists, K passages per list; a padded slot has mask False (and rank 0) and does not count.
+Precision: half-precision scores are converted to float32 first; float32 and float64 scores keep their precision.
+Reduction: "sum" is the formula as written; "mean" divides it by the number of terms in the whole batch
+(`TERMS[name](target, mask)`). A training step of several micro-batches adds up their sums and divides once.
+Implementation: RankNet and ADR-MSE each have a fused Triton kernel (`kernels/`), which "auto" uses on CUDA. The
+functions here are the definitions that the kernels are tested against.
 Errors: ValueError for shapes that differ and for an unknown option.
 """
 

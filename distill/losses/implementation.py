@@ -1,4 +1,4 @@
-"""Whether a fused Triton kernel (`kernels/`) takes the place of a loss's definition."""
+"""Choose between a loss's definition and its fused Triton kernel (`kernels/`)."""
 
 import importlib.util
 
@@ -7,12 +7,15 @@ from torch import Tensor
 
 from distill.losses.terms import check_shapes
 
-TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # on Linux, it comes with torch or beside it
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # on Linux, usually installed along with torch
 IMPLEMENTATIONS = ("auto", "torch", "triton")
 
 
 def takes_triton(scores: Tensor, ranks: Tensor, mask: Tensor, implementation: str) -> bool:
-    """Whether the kernel is to be used: asked for, or on CUDA with a dtype that it computes in full precision."""
+    """Whether to use the kernel: if asked for, or on CUDA with a dtype that it computes in full precision.
+
+    Raises ValueError for shapes that differ and for an unknown implementation.
+    """
     check_shapes(scores, ranks, mask)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation={implementation!r} is unknown: use 'auto', 'torch' or 'triton'")

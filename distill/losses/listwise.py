@@ -26,10 +26,10 @@ def adr_mse(
         scores: [B, K] student scores.
         ranks: [B, K] teacher ranks, 1 = best, ties at their average rank, 0 = padding.
         mask: [B, K] bool, True for real passages.
-        alpha: steepness, above 0; towards infinity the smooth rank becomes the exact rank.
-        discount: "log2" as in the formula, or "none" to weigh all ranks alike.
+        alpha: steepness, above 0; as it grows, the smooth rank approaches the exact rank.
+        discount: "log2" as in the formula, or "none" to weigh all ranks equally.
         reduction: "mean" over all real passages of the batch, or "sum".
-        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the one that is faster.
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the faster one.
 
     Source: Rank-DistiLLM, section 3; smooth ranks: Qin et al. 2010 (Appendix B prints another fraction).
     """
@@ -44,7 +44,7 @@ def adr_mse(
     smooth_ranks = 0.5 + outscored.sum(dim=2)  # [B, K]: j = i adds σ(0) = 0.5 to the sum, hence not 1 +
     errors = (ranks.to(scores.dtype) - smooth_ranks) ** 2
     if discount == "log2":
-        # a padded slot has rank 0, whose discount would be a division by zero
+        # A padded slot has rank 0, whose discount would divide by zero
         errors = errors / torch.log2(ranks.to(scores.dtype).masked_fill(~mask, 1.0) + 1.0)
     elif discount != "none":
         raise ValueError(f"discount={discount!r} is unknown: use 'log2' or 'none'")
@@ -60,12 +60,12 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all relevant passages of the batch, or "sum".
 
-    Each relevant passage competes with the negatives of its list only, never with another relevant one.
+    Each relevant passage competes only with the negatives of its list, never with another relevant passage.
     Source: Gao et al. 2021; Rank-DistiLLM, section 3.
     """
     scores = prepare(scores, labels, mask)
     relevant = (labels > 0) & mask
-    # the lowest finite number instead of -inf: a list without negatives has loss 0 and gradient 0, not NaN
+    # The lowest finite number instead of -inf: a list without negatives has loss 0 and gradient 0, not NaN
     lowest = torch.finfo(scores.dtype).min
     negatives = torch.logsumexp(scores.masked_fill(relevant | ~mask, lowest), dim=1, keepdim=True)  # [B, 1]
     return reduce_terms(F.softplus(negatives - scores) * relevant, count_relevant(labels, mask), reduction)

@@ -30,7 +30,7 @@ def ranknet(
         ranks: [B, K] teacher ranks, 1 = best, ties at their average rank, 0 = padding.
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all real pairs of the batch, or "sum".
-        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the one that is faster.
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the faster one.
 
     Pairs of tied ranks and pairs with a padded slot contribute nothing.
     Source: Burges et al. 2005; Rank-DistiLLM, section 3 (whose formula prints the opposite sign).
@@ -47,12 +47,12 @@ def ranknet(
 def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
     """MarginMSE: Σ_{i<j} ((s_i − s_j) − (t_i − t_j))² over all pairs of a list.
 
-    A list of one relevant and one other passage gives the published formula; which of the two is the relevant
-    one does not matter, since the square forgets the sign.
+    For a list of one relevant and one other passage, this is the published formula; which of the two is relevant does
+    not matter, since the square removes the sign.
 
     Args:
         scores: [B, K] student scores.
-        teacher_scores: [B, K] teacher scores t, on the scale that the student is to learn.
+        teacher_scores: [B, K] teacher scores t, on the scale that the student should learn.
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all pairs of the batch, or "sum".
 
@@ -71,7 +71,7 @@ def hinge(scores: Tensor, labels: Tensor, mask: Tensor, margin: float = 1.0, red
         scores: [B, K] student scores.
         labels: [B, K] graded labels; pairs of equal label contribute nothing.
         mask: [B, K] bool, True for real passages.
-        margin: by how much the better passage shall lead, in units of the score.
+        margin: by how much the better passage should lead, in units of the score.
         reduction: "mean" over all pairs of different labels of the batch, or "sum".
 
     Source: Herbrich et al. 2000; Morand et al. 2026, section 3.

@@ -10,10 +10,10 @@ from distill.losses.terms import count_passages, prepare, reduce_terms
 
 
 def bce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
-    """Pointwise binary cross-entropy with logits: Σ_i softplus(s_i) − y_i·s_i, y_i = 1 where the label is above 0.
+    """Pointwise binary cross-entropy with logits: Σ_i softplus(s_i) − y_i·s_i, y_i = 1 if the label is above 0.
 
     Args:
-        scores: [B, K] student scores, read as logits; the only objective that a shift of the scores changes.
+        scores: [B, K] student scores, used as logits; of all objectives, only this one changes if scores are shifted.
         labels: [B, K] graded labels; a label above 0 is relevant.
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all real passages of the batch, or "sum".

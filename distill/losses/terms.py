@@ -1,4 +1,4 @@
-"""What the losses share: masks and differences of pairs, the number of a loss's terms, and its reduction.
+"""Shared parts of the losses: masks and differences of pairs, the number of terms, and the reduction.
 
 Shapes: B lists, K passages per list.
 """
@@ -8,28 +8,28 @@ from torch import Tensor
 
 
 def count_passages(target: Tensor, mask: Tensor) -> Tensor:
-    """Number of real passages, a scalar tensor."""
+    """Return the number of real passages, a scalar tensor."""
     return mask.sum()
 
 
 def count_pairs(target: Tensor, mask: Tensor) -> Tensor:
-    """Number of unordered pairs of real passages within their lists, a scalar tensor."""
+    """Return the number of unordered pairs of real passages within their lists, a scalar tensor."""
     sizes = mask.sum(dim=1)
     return (sizes * (sizes - 1) // 2).sum()
 
 
 def count_ranked_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
-    """Number of pairs of real passages with different ranks, a scalar tensor."""
+    """Return the number of pairs of real passages with different ranks, a scalar tensor."""
     return ordered_pairs(ranks, mask).sum()
 
 
 def count_labelled_pairs(labels: Tensor, mask: Tensor) -> Tensor:
-    """Number of pairs of real passages with different labels, a scalar tensor."""
+    """Return the number of pairs of real passages with different labels, a scalar tensor."""
     return ordered_pairs(-labels, mask).sum()
 
 
 def count_relevant(labels: Tensor, mask: Tensor) -> Tensor:
-    """Number of relevant passages, a scalar tensor."""
+    """Return the number of relevant passages, a scalar tensor."""
     return ((labels > 0) & mask).sum()
 
 
@@ -43,11 +43,11 @@ def prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     check_shapes(scores, target, mask)
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
-    return scores.masked_fill(~mask, 0.0)  # whatever stands in a padded slot, even NaN, stays out
+    return scores.masked_fill(~mask, 0.0)  # so that no value in a padded slot counts, even NaN
 
 
 def differences(values: Tensor) -> Tensor:
-    """[B, K] -> [B, K, K] with entry (i, j) = v_j − v_i."""
+    """Return [B, K, K] from [B, K], with entry (i, j) = v_j − v_i."""
     return values[:, None, :] - values[:, :, None]
 
 
@@ -56,7 +56,7 @@ def real_pairs(mask: Tensor) -> Tensor:
 
 
 def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
-    """Bool [B, K, K], True at (i, j) where both are real and i stands before j."""
+    """Return bool [B, K, K], True at (i, j) if both are real and i ranks before j."""
     return (ranks[:, :, None] < ranks[:, None, :]) & real_pairs(mask)
 
 

@@ -35,13 +35,13 @@ from distill.models.saved import download, find_head, write_model
 
 log = logging.getLogger(__name__)
 
-MAX_CPU_TOKENS = 2048  # of a forward pass: the states of more do not stay in a CPU's cache
+MAX_CPU_TOKENS = 2048  # per forward pass: the states of more tokens do not fit in a CPU's cache
 
 
 class CrossEncoder(nn.Module):
-    """Scores query-passage pairs: s = W·e + b, with e the [CLS] state or the mean over the tokens.
+    """Scores query-passage pairs: s = W·e + b, where e is the [CLS] state or the mean over the tokens.
 
-    Models of other libraries may have a layer more: s = activation(W·projection(e) + b).
+    Models from other libraries may have more layers: s = activation(W·projection(e) + b).
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class CrossEncoder(nn.Module):
     ):
         """Put a new linear layer on a transformers encoder.
 
-        layout: "packed" or "padded" pairs; "auto" packs them where the backbone can (distill/models/packed.py).
-        template: what stands around query and passage; None: the tokenizer's special tokens.
-        Raises InputError when the backbone cannot read pairs of these lengths, or cannot pack them.
+        layout: "packed" or "padded" pairs; "auto" packs them if the backbone supports it (distill/models/packed.py).
+        template: the tokens around query and passage; None: the tokenizer's special tokens.
+        Raises InputError if the backbone cannot read pairs of these lengths, or cannot pack them.
         """
         super().__init__()
         self.backbone = backbone
@@ -67,7 +67,7 @@ class CrossEncoder(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.projection, self.activation = nn.Identity(), nn.Identity()
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
-            parameter.requires_grad_(False)  # BERT's pooler takes no part in the score
+            parameter.requires_grad_(False)  # the score does not use BERT's pooler
         self.tokenizer = tokenizer
         self.takes_token_types = (
             "token_type_ids" in tokenizer.model_input_names
@@ -78,8 +78,8 @@ class CrossEncoder(nn.Module):
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
             raise InputError(
-                f"pairs of {self.max_length} tokens hold nothing but {self.template.num_special} special ones: raise "
-                "the max_length of the model's distill.json, or the model_max_length of its tokenizer_config.json"
+                f"pairs of {self.max_length} tokens have no room for text beside {self.template.num_special} special "
+                "tokens: raise max_length in the model's distill.json, or model_max_length in its tokenizer_config.json"
             )
         longest = longest_input(backbone.config)
         if self.max_length > longest:
@@ -87,53 +87,53 @@ class CrossEncoder(nn.Module):
             remedy = f"model.passage_length to {fits}" if fits > 0 else "model.query_length"
             raise InputError(
                 f"model.query_length={query_length} and model.passage_length={passage_length} make pairs of "
-                f"{self.max_length} tokens with the special ones, but this backbone reads {longest}: lower {remedy}"
+                f"{self.max_length} tokens, special tokens included, but this backbone reads {longest}: lower {remedy}"
             )
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest pair that can occur."""
+        """Number of tokens in the longest possible pair."""
         longest = self.query_length + self.passage_length + self.template.num_special
         return min(longest, self.template.max_length or longest)
 
     @property
     def lengths(self) -> dict[str, int]:
-        """What distill.json holds: tokens of a query, of a passage and, where both are cut together, of a pair."""
+        """Contents of distill.json: the tokens of a query, of a passage and, if a pair is cut as one, of a pair."""
         lengths = {"query_length": self.query_length, "passage_length": self.passage_length}
         return lengths | ({"max_length": self.max_length} if self.template.max_length is not None else {})
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return self.head.weight.device
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is of the kind trained here: an encoder, and one linear layer on its pooled state."""
+        """Whether it is the kind of model trained here: an encoder with one linear layer on its pooled state."""
         plain = isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
         return plain and self.is_encoder
 
     @property
     def is_encoder(self) -> bool:
-        """Whether an encoder of transformers makes the states: no language model, and no graph of onnxruntime."""
+        """Whether the backbone is a transformers encoder, rather than a language model or an ONNX graph."""
         return isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
 
     @property
     def attention_dropout(self) -> float:
-        """Probability of dropping an attention weight, which the packed layout does not do."""
+        """Probability of dropping an attention weight; the packed layout never drops any."""
         config = self.backbone.config
         return getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)) or 0.0
 
     def describe(self) -> str:
-        """Return its size and layout in words."""
+        """Return a description of the model's size and layout."""
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
         without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
         return f"{num_parameters / 1e6:.2f} million parameters, {self.layout} layout{without}"
 
     def choose_layout(self, layout: str) -> None:
-        """Take the "packed" or "padded" layout, or by "auto" packed where that can be; raises InputError like __init__.
+        """Use the "packed" or "padded" layout; "auto" packs if the backbone supports it.
 
-        To be called before the backbone is compiled.
+        Call this before compiling the backbone. Raises InputError like __init__.
         """
         packable = can_pack(self.backbone)
         if layout == "packed" and not packable:
@@ -151,7 +151,7 @@ class CrossEncoder(nn.Module):
         self.first_position = config.pad_token_id + 1 if counts_from_padding else 0
 
     def chunks(self, batch: Batch, max_tokens: int) -> Iterator[PackedChunk | PaddedChunk]:
-        """Yield all pairs of a batch in the model's layout, at most max_tokens tokens at a time."""
+        """Yield all pairs of a batch in the model's layout, in chunks of at most max_tokens tokens."""
         pad_id, on_gpu = self.tokenizer.pad_token_id, self.device.type == "cuda"
         if not on_gpu:
             max_tokens = min(max_tokens, MAX_CPU_TOKENS)
@@ -163,7 +163,7 @@ class CrossEncoder(nn.Module):
         """Return the float32 scores [p] of a chunk's pairs."""
         states = self.backbone(**chunk.inputs(self.takes_token_types, self.first_position)).last_hidden_state
         pooled = chunk.pool(states, self.pooling)  # [p, D]
-        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: near scores would tie
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
             pooled = self.projection(pooled.to(self.head.weight.dtype))
             return self.activation(self.head(pooled)).squeeze(-1)  # [P]
 
@@ -173,7 +173,7 @@ class CrossEncoder(nn.Module):
         return self.arrange(batch, chunks, [self(chunk.to(self.device)) for chunk in chunks])
 
     def arrange(self, batch: Batch, chunks: list[PackedChunk | PaddedChunk], scores: list[Tensor]) -> Tensor:
-        """Return the scores [B, K] of a batch, 0 where padded, from those of its chunks."""
+        """Arrange the scores of a batch's chunks as [B, K], with 0 where padded."""
         flat = torch.cat(scores)  # [P], in the order of the chunks
         slots = copy_to(batch.slots[torch.cat([chunk.pairs for chunk in chunks])], flat.device)
         return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
@@ -184,11 +184,11 @@ class CrossEncoder(nn.Module):
     ) -> tuple[list[int], list[float]]:
         """Return the indices of the passages from best to worst, and their scores in that order.
 
-        passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array); an empty text has a score,
-        too. precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs, too, are
-        faster in torch.bfloat16. A caller's own autocast holds.
+        passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
+        precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
+        torch.bfloat16. With float32, an autocast context around the call still applies.
 
-        Raises TypeError for what is no text, and InputError where a score is no finite number.
+        Raises TypeError if the query or a passage is not a string, and InputError if a score is not finite.
         """
         passages = _as_texts(query, passages)
         if not passages:
@@ -197,7 +197,7 @@ class CrossEncoder(nn.Module):
             scores = self._score_texts(query, passages, max_tokens, precision)
         for index in torch.nonzero(~torch.isfinite(scores)).flatten().tolist():
             raise InputError(
-                f"passage {index} has the score {scores[index]:g}, which is no finite number: the model's weights are "
+                f"passage {index} has the score {scores[index]:g}, which is not finite: the model's weights are "
                 "damaged, or too large for this precision: try precision=torch.float32"
             )
         order = torch.argsort(scores, descending=True, stable=True)
@@ -212,13 +212,13 @@ class CrossEncoder(nn.Module):
         batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
-        with half if precision == torch.bfloat16 else contextlib.nullcontext():  # or in the caller's own context
+        with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
             return self.score(batch, max_tokens)[0].cpu()
 
     def _encode(self, texts: list[str], max_length: int) -> list:
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
-        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]  # of an empty text, too
+        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]  # int64 even for an empty text
 
     @classmethod
     def from_backbone(
@@ -233,22 +233,22 @@ class CrossEncoder(nn.Module):
         layout: str = "auto",
         num_layers: int | None = None,
     ) -> "CrossEncoder":
-        """Put a linear layer on an encoder of Hugging Face transformers, by directory or Hub id, in float32.
+        """Load a Hugging Face transformers encoder in float32 and put a linear layer on it.
 
-        A saved cross-encoder brings its own linear layer along (the second stage of two-stage training); any other
+        A saved cross-encoder keeps its own linear layer (for the second stage of two-stage training); any other
         encoder gets a new one.
 
         Args:
             name: directory or Hub id.
             pooling: "cls" or "mean".
-            query_length, passage_length: tokens of each that are read.
-            weights: "pretrained", or "random" for the architecture alone.
-            dropout: probability in place of all the backbone's dropouts; None keeps them.
+            query_length, passage_length: how many tokens of each are read.
+            weights: "pretrained", or "random" to keep only the architecture.
+            dropout: probability that replaces all of the backbone's dropouts; None keeps them.
             revision: commit or branch on the Hub.
-            layout: "packed", "padded", or "auto", which packs where the backbone can.
-            num_layers: keep so many of the first layers; None keeps all.
+            layout: "packed", "padded", or "auto", which packs if the backbone supports it.
+            num_layers: keep only this many of the first layers; None keeps all.
 
-        Raises InputError when the backbone or its tokenizer cannot be loaded.
+        Raises InputError if the backbone or its tokenizer cannot be loaded.
         """
         from transformers import AutoConfig, AutoModel
 
@@ -276,18 +276,18 @@ class CrossEncoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str, layout: str = "auto", prompt: str | None = None) -> "CrossEncoder":
-        """Load a cross-encoder by directory or Hub id, in float32 and ready to score: ours, or what opening.py reads.
+        """Load a cross-encoder in float32, ready to score: one trained here, or any other that opening.py reads.
 
         Args:
             name: directory or Hub id.
             layout: as in `from_backbone`.
-            prompt: of a language model (distill/models/generative.py), where its directory does not say:
+            prompt: for a language model (distill/models/generative.py) whose directory does not name its prompt:
                 "monot5", "rankt5" or "qwen3-reranker".
 
-        Raises InputError for what is no cross-encoder, or cannot be loaded exactly.
+        Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
         parts = open_directory(Path(name) if os.path.isdir(name) else download(name), prompt)
-        # Without lengths of their own, query and passage may each take all of a pair
+        # Without separate lengths, either the query or the passage may fill the whole pair
         query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
         template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
@@ -299,15 +299,15 @@ class CrossEncoder(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as a sentence-transformers v6 CrossEncoder directory.
 
-        It is written beside the target and then renamed: the directory is either the old model or the new one.
-        Raises InputError for a model with layers that this format does not have.
+        It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
+        Raises InputError for a model with layers that this format cannot hold.
         """
         write_model(self, Path(directory))
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a while; its own mode comes back, after an error too."""
+    """Put a model into evaluation mode, and restore its previous mode on exit, even after an error."""
     was_training = model.training
     model.eval()
     try:
@@ -317,7 +317,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
-    """Return the passages as a list; raises TypeError for a lone text in their place, and for what is no text."""
+    """Return the passages as a list; raises TypeError for a single text, a table, or anything that is not a text."""
     is_table = isinstance(passages, Mapping | Set | IOBase) or hasattr(passages, "columns")  # a DataFrame has columns
     if isinstance(passages, str | bytes) or is_table or not isinstance(passages, Iterable):
         raise TypeError(
@@ -340,5 +340,5 @@ def _keep_layers(config, number: int, name: str) -> None:
     if number > config.num_hidden_layers:
         raise InputError(f"backbone.num_layers={number}: {name} has {config.num_hidden_layers} layers: lower it")
     config.num_hidden_layers = number
-    if getattr(config, "layer_types", None):  # ModernBERT: which layers see a window alone
+    if getattr(config, "layer_types", None):  # ModernBERT: which layers attend only within a window
         config.layer_types = config.layer_types[:number]

@@ -1,6 +1,6 @@
-"""A last layer that computes only what a score needs: the state of each pair's first token.
+"""Make the last layer compute only what a score needs: the state of each pair's first token.
 
-    score_only_first_states(backbone)                 # True where the parts of its last layer are known
+    score_only_first_states(backbone)                 # True if the backbone's last layer could be changed
 
 Shapes: T tokens, S pairs, p pairs of a padded chunk, L tokens of its longest, D hidden size.
 """
@@ -14,34 +14,34 @@ from distill.models.packed import BERT_LIKE
 
 
 def score_only_first_states(backbone: nn.Module) -> bool:
-    """Let the last layer give the states of first tokens alone, where its parts are known; return whether it does.
+    """Make the last layer return only the states of first tokens, if its architecture is known; return whether it does.
 
-    In BERT and its kin the last layer needs keys and values of all tokens, but queries, output and feed-forward network
-    only of the first: with 6 layers an eighth of all arithmetic is spared, with 12 a sixteenth.
+    In BERT-like models the last layer needs the keys and values of all tokens, but queries, output and feed-forward
+    network only for the first. This saves an eighth of all arithmetic with 6 layers, a sixteenth with 12.
     """
     if backbone.config.model_type not in BERT_LIKE:
         return False
     layer = backbone.encoder.layer[-1]
-    layer.forward = types.MethodType(_forward_first_states, layer)  # of this instance; names of weights stay
+    layer.forward = types.MethodType(_forward_first_states, layer)  # on this instance only; weight names do not change
     return True
 
 
 def _forward_first_states(layer: nn.Module, hidden_states: Tensor, attention_mask: Tensor | None = None, *_, **kwargs):
-    """The forward pass of a BERT layer for the first token of each pair.
+    """Run a BERT layer for the first token of each pair only.
 
-    hidden_states: [1, T, D] packed, giving [1, S, D]; or [p, L, D] padded, giving [p, 1, D].
+    hidden_states: [1, T, D] if packed, which gives [1, S, D]; [p, L, D] if padded, which gives [p, 1, D].
     """
     attention = layer.attention.self
     if "cu_seqlens" in kwargs:
-        places = kwargs["cu_seqlens"][:-1].clamp(max=hidden_states.shape[1] - 1)  # empty pairs at the end begin at T
+        places = kwargs["cu_seqlens"][:-1].clamp(max=hidden_states.shape[1] - 1)  # empty pairs at the end start at T
         first = hidden_states[:, places]
         kwargs["first_only"] = True
     else:
         first = hidden_states[:, :1]
         attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
     query, key, value = (
-        part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
-        for part, states in (
+        layer_part(states).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+        for layer_part, states in (
             (attention.query, first),
             (attention.key, hidden_states),
             (attention.value, hidden_states),

@@ -1,12 +1,9 @@
-"""A cross-encoder as one ONNX graph: written, made int8 for CPUs, and run by onnxruntime.
+"""A cross-encoder exported as one ONNX graph, run by onnxruntime.
 
-    write_onnx(model, directory)                     # directory/onnx/model.onnx: token ids in, scores out
-    quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
-    scorer = OnnxScorer(directory / ONNX_FILE)       # what CrossEncoder has in place of a backbone
+    scorer = OnnxScorer(directory / ONNX_FILE)       # takes the place of CrossEncoder's backbone
 
-Names follow the Hub's: inputs input_ids, attention_mask and, where the model takes them, token_type_ids, each [P, L];
-output logits [P, 1]. onnxruntime 1.23 or newer reads the graph (opset 23 has attention as one operator;
-ModernBERT's is of opset 22).
+distill/export/onnx.py writes such graphs. Names follow those on the Hub: inputs input_ids, attention_mask and, if the
+model uses them, token_type_ids, each [P, L]; output logits [P, 1].
 Shapes: P pairs, L tokens of the longest pair.
 """
 
@@ -24,13 +21,13 @@ PACKAGES = "pip install onnx onnxscript onnxruntime"
 
 
 class OnnxScorer(nn.Module):
-    """Scores pairs in onnxruntime: stands where CrossEncoder has a backbone, and its only state is the score.
+    """Scores pairs in onnxruntime, in place of CrossEncoder's backbone; the state it returns is the score itself.
 
-    On CUDA where onnxruntime has it (onnxruntime-gpu), else on as many CPU threads as torch uses.
+    Runs on CUDA if onnxruntime supports it (onnxruntime-gpu), else on as many CPU threads as torch uses.
     """
 
     def __init__(self, file: Path):
-        """Open the graph; raises InputError where onnxruntime is missing or cannot read it."""
+        """Open the graph; raises InputError if onnxruntime is missing or cannot read it."""
         super().__init__()
         try:
             import onnxruntime
@@ -42,7 +39,7 @@ class OnnxScorer(nn.Module):
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         try:
             self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
-        except Exception as error:  # its classes are many, and private
+        except Exception as error:  # onnxruntime's exception classes are many, and private
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{file}: onnxruntime cannot read it ({reason})") from None
         self.names = [given.name for given in self.session.get_inputs()]
@@ -53,7 +50,7 @@ class OnnxScorer(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SimpleNamespace:
-        """Return the scores [P, 1, 1] as the states of a backbone are returned."""
+        """Return the scores as a backbone returns its states, as last_hidden_state [P, 1, 1]."""
         given = dict(zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
         feed = {name: np.ascontiguousarray(given[name].cpu().numpy()) for name in self.names}
         (scores,) = self.session.run(None, feed)

@@ -1,15 +1,16 @@
-"""Cross-encoders as other libraries save them, recognised by the files of their directory.
+"""Open cross-encoders that this and other libraries saved; the files in the directory tell which library it was.
 
     parts = open_directory(Path("cross-encoder/ms-marco-MiniLM-L6-v2"))     # backbone, tokenizer, layers, lengths
 
-- ours and sentence-transformers: modules.json names Transformer, Pooling and Dense;
-- sentence-transformers, classic: Transformer alone, or no modules.json; the head is that of transformers;
+- this library and sentence-transformers: modules.json names Transformer, Pooling and Dense;
+- sentence-transformers, classic: only Transformer, or no modules.json; the head is that of transformers;
 - Hugging Face transformers: AutoModelForSequenceClassification with one label, or two (monoBERT);
 - lightning-ir: `model_type` cross-encoder, mono or mono-electra and `backbone_model_type` in config.json;
-- language models that answer with a score's token: monoT5, RankT5, Qwen3-Reranker (distill/models/generative.py);
-- onnx/model.onnx without safetensors, as export.py writes it (distill/models/onnx.py).
+- language models that score by the token they generate: monoT5, RankT5, Qwen3-Reranker (distill/models/generative.py);
+- onnx/model.onnx without safetensors, as the export command writes it (distill/models/onnx.py).
 
-Weights are read from safetensors alone, and no code of a directory is run. What cannot be read exactly is refused.
+Weights are read only from safetensors, and code in a directory is never run. A model that cannot be reproduced exactly
+is refused.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from distill.errors import InputError
 from distill.models.generative import is_generative, open_generative
 from distill.models.parts import (
-    COPY_ANEW,
+    COPY_AGAIN,
     Parts,
     check_longest_text,
     check_shapes,
@@ -40,7 +41,7 @@ from distill.models.saved import LENGTHS_FILE, ONNX_FILE
 
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
 OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
-ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a name in a file
+ACTIVATIONS = {  # by the last part of the class name; no class named in a file is ever imported
     "Identity": nn.Identity,
     "Sigmoid": nn.Sigmoid,
     "Tanh": nn.Tanh,
@@ -51,25 +52,25 @@ ACTIVATIONS = {  # by the last part of a class's name; nothing is imported by a 
 
 
 def open_directory(path: Path, prompt: str | None = None) -> Parts:
-    """Open a cross-encoder's directory; raises InputError, a line each, for what is none or cannot be read exactly.
+    """Open a cross-encoder's directory; raises a one-line InputError if it is not one, or cannot be read exactly.
 
-    prompt: of a language model, one of PROMPTS in distill/models/generative.py; None: as its directory says.
+    prompt: for a language model, one of PROMPTS in distill/models/generative.py; None: the one its directory names.
     """
     quiet_transformers()
     config = read_object(path / "config.json")
     model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
     if "auto_map" in config:
-        raise InputError(f"{path}: config.json asks for code of its own (auto_map), which is never run here")
+        raise InputError(f"{path}: config.json asks for custom code (auto_map), which is never run here")
     if prompt is not None and not is_generative(architecture):
-        raise InputError(f"{path}: prompt={prompt} is for language models, and this is a {architecture}: leave it out")
+        raise InputError(f"{path}: prompt={prompt} is for language models, but this is a {architecture}: leave it out")
     if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
         return _open_onnx(path)
     is_lightning_ir = "backbone_model_type" in config or model_type in (*LIGHTNING_IR, *OTHERS_OF_LIGHTNING_IR)
     modules = _modules(path)
     if is_lightning_ir and modules:
         raise InputError(
-            f"{path}: config.json is lightning-ir's ({model_type}), modules.json is sentence-transformers': remove the "
-            "one that is not the model's"
+            f"{path}: config.json is from lightning-ir ({model_type}), but modules.json is from sentence-transformers: "
+            "remove the one that does not belong to the model"
         )
     if is_lightning_ir:
         return _open_lightning_ir(path, config, model_type)
@@ -84,8 +85,8 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if modules[:1] == ["Transformer"] and modules[1:2] == ["Pooling"]:
         if classifies:
             raise InputError(
-                f"{path}: config.json has a head of its own ({architecture}), and modules.json another: remove the one "
-                "that is not the model's"
+                f"{path}: config.json names one head ({architecture}), and modules.json another: remove the one that "
+                "does not belong to the model"
             )
         return _open_modules(path, modules)
     if modules not in ([], ["Transformer"]):
@@ -96,35 +97,35 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if classifies:
         return _open_classifier(path, architecture)
     raise InputError(
-        f"{path}: is no saved cross-encoder ({architecture or 'an encoder'} without a head): give the `model` "
-        "directory of a run, or one of sentence-transformers, lightning-ir or AutoModelForSequenceClassification"
+        f"{path}: is not a saved cross-encoder ({architecture or 'an encoder'} without a head): give the `model` "
+        "directory of a run, or a model of sentence-transformers, lightning-ir or AutoModelForSequenceClassification"
     )
 
 
 def _modules(path: Path) -> list[str]:
-    """Return the names of the classes in modules.json, none where it is absent."""
+    """Return the class names in modules.json, none if there is no such file."""
     if not (path / "modules.json").is_file():
         return []
-    found = read_json(path / "modules.json")
-    if not isinstance(found, list) or not all(isinstance(one, dict) and _is_inside(one.get("path")) for one in found):
-        raise InputError(f"{path}: modules.json must be a list of objects with a type and a path of this directory")
-    return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in found]
+    modules = read_json(path / "modules.json")
+    if not isinstance(modules, list) or not all(
+        isinstance(module, dict) and _is_inside(module.get("path")) for module in modules
+    ):
+        raise InputError(f"{path}: modules.json must be a list of objects with a type and a path in this directory")
+    return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
 
 
 def _is_inside(path: object) -> bool:
-    """Whether a module's path leads nowhere outside the model's directory."""
+    """Whether a module's path stays within the model's directory."""
     return isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def _open_modules(path: Path, names: list[str]) -> Parts:
-    """Open ours and sentence-transformers' directories of Transformer, Pooling and one Dense or more."""
+    """Open a directory of Transformer, Pooling and one or more Dense, as written here and by sentence-transformers."""
     from transformers import AutoModel
 
     modules = read_json(path / "modules.json")
     if len(names) < 3 or set(names[2:]) != {"Dense"}:
-        raise InputError(
-            f"{path}: modules.json names {', '.join(names)}: expected Dense, and nothing else, after Pooling"
-        )
+        raise InputError(f"{path}: modules.json names {', '.join(names)}: expected only Dense after Pooling")
     pooling_file = path / modules[1]["path"] / "config.json"
     pooled = read_object(pooling_file)
     pooling = _pooling(path, pooled)
@@ -133,27 +134,29 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
         linear, activation = _open_dense(path / module["path"])
         layers += [linear, activation]
     if linear.out_features != 1:
-        raise InputError(f"{path}: its last layer gives {linear.out_features} scores: expected one")
+        raise InputError(f"{path}: its last layer returns {linear.out_features} scores: expected one")
     activation = layers.pop()
     layers.pop()
     of_model = _sentence_transformers_activation(path)
     if not isinstance(activation, nn.Identity):
         if of_model is not None and not isinstance(of_model, nn.Identity):
-            raise InputError(f"{path}: has an activation both in its last Dense and of the model: one can be loaded")
+            raise InputError(
+                f"{path}: has an activation in its last Dense and one for the model: only one can be loaded"
+            )
         of_model = activation
     with explained(path):
         backbone = load_whole(AutoModel, path)
     width = backbone.config.hidden_size
-    for key in ("embedding_dimension", "word_embedding_dimension"):  # as version 6 has it, and as older ones did
+    for key in ("embedding_dimension", "word_embedding_dimension"):  # the name in version 6, and in older versions
         if read_count(pooled, key, pooling_file, optional=True) not in (None, width):
             raise InputError(f"{pooling_file}: {key}={pooled[key]}, but the encoder's states have {width} numbers")
-    for layer in (one for one in [*layers, linear] if isinstance(one, nn.Linear)):
+    for layer in (layer for layer in [*layers, linear] if isinstance(layer, nn.Linear)):
         if layer.in_features != width:
-            raise InputError(f"{path}: a Dense takes {layer.in_features} numbers, but gets {width}: {COPY_ANEW}")
+            raise InputError(f"{path}: a Dense takes {layer.in_features} numbers, but gets {width}: {COPY_AGAIN}")
         width = layer.out_features
     parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
-    parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' own default
+    parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' default
     if (path / LENGTHS_FILE).is_file():
         _read_lengths(path, parts)
     else:
@@ -176,7 +179,7 @@ def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module]:
     if config.get("use_residual"):
         raise InputError(f"{path}: has a residual connection, which cannot be loaded")
     sizes = {key: read_count(config, key, path / "config.json") for key in ("in_features", "out_features")}
-    with torch.device("meta"):  # takes no memory: the weights themselves say first whether the sizes are true
+    with torch.device("meta"):  # takes no memory: the sizes are checked against the weights first
         linear = nn.Linear(**sizes, bias=config.get("bias", True))
     weights = read_weights(path / "model.safetensors")
     check_shapes(linear, weights, path, "linear.")
@@ -193,7 +196,7 @@ def _activation(path: Path, name: str) -> nn.Module:
 
 
 def _sentence_transformers_activation(path: Path) -> nn.Module | None:
-    """Return the activation that sentence-transformers would put on the scores, None where no file names it."""
+    """Return the activation that sentence-transformers would apply to the scores, None if no file names one."""
     if (path / "config_sentence_transformers.json").is_file():
         name = read_object(path / "config_sentence_transformers.json").get("activation_fn")
         if name:
@@ -205,9 +208,10 @@ def _sentence_transformers_activation(path: Path) -> nn.Module | None:
 
 
 def _open_classifier(path: Path, architecture: str) -> Parts:
-    """Open a model of AutoModelForSequenceClassification with one label, or two: the second's log-probability.
+    """Open a model of AutoModelForSequenceClassification with one label, or with two.
 
-    log softmax(z)_1 = log sigmoid(z_1 - z_0), one linear layer: the second's row without the first's.
+    With two, the score is the second label's log-probability, log softmax(z)_1 = log sigmoid(z_1 - z_0): one linear
+    layer, whose row is the second label's minus the first's.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -216,7 +220,7 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
     backbone = model.base_model
     classifier = getattr(model, "classifier", None)
     pooling = "cls"
-    if hasattr(classifier, "out_proj") and hasattr(classifier, "dense"):  # ELECTRA, RoBERTa and its kin
+    if hasattr(classifier, "out_proj") and hasattr(classifier, "dense"):  # ELECTRA, RoBERTa and similar models
         gelu = model.config.model_type == "electra"
         projection = nn.Sequential(classifier.dense, nn.GELU() if gelu else nn.Tanh())
         linear = classifier.out_proj
@@ -233,9 +237,9 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
         linear = classifier
     elif getattr(backbone, "pooler", None) is not None and isinstance(classifier, nn.Linear):  # BERT
         projection, linear = nn.Sequential(backbone.pooler.dense, nn.Tanh()), classifier
-        backbone.pooler = None  # its place is the projection now
+        backbone.pooler = None  # the projection takes its place
     else:
-        raise InputError(f"{path}: the head of {architecture} is not known here: cannot be loaded")
+        raise InputError(f"{path}: the head of {architecture} is not supported: cannot be loaded")
     parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling, projection)
     if linear.out_features == 2:
         parts.activation = nn.LogSigmoid()
@@ -246,7 +250,7 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
 
 
 def _open_onnx(path: Path) -> Parts:
-    """Open what export.py has written for onnxruntime; its graph makes the score."""
+    """Open a graph that the export command wrote for onnxruntime; the graph computes the score."""
     from distill.models.onnx import OnnxScorer
 
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
@@ -255,7 +259,7 @@ def _open_onnx(path: Path) -> Parts:
 
 
 def _read_lengths(path: Path, parts: Parts) -> None:
-    """Read to how many tokens query and passage are cut, and whether both together."""
+    """Read how many tokens are kept of a query and of a passage, and of the pair if it has a limit."""
     file = path / LENGTHS_FILE
     lengths = read_object(file)
     parts.lengths = tuple(read_count(lengths, key, file) for key in ("query_length", "passage_length"))
@@ -268,8 +272,8 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
 
     if model_type not in LIGHTNING_IR:
         raise InputError(
-            f"{path}: is a {model_type} of lightning-ir, whose scores do not come from one pair at a time through a "
-            "plain encoder: only cross-encoder, mono and mono-electra can be loaded"
+            f"{path}: is a {model_type} of lightning-ir, which does not score one pair at a time with a plain encoder: "
+            "only cross-encoder, mono and mono-electra can be loaded"
         )
     for key in ("use_adapter", "tokenizer_pattern"):
         if config.get(key):
@@ -287,11 +291,11 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
     head = {key.removeprefix("linear."): weights.pop(key) for key in [*weights] if key.startswith("linear.")}
     pool = {key.removeprefix("bert_pool."): weights.pop(key) for key in [*weights] if key.startswith("bert_pool.")}
     prefix = f"{backbone.base_model_prefix}."
-    if any(key.startswith(prefix) for key in weights):  # the old layout
+    if any(key.startswith(prefix) for key in weights):  # the layout of older versions
         weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
     fill(backbone, weights, path)
     if "weight" not in head:
-        raise InputError(f"{path}: has no linear.weight: the checkpoint is not whole")
+        raise InputError(f"{path}: has no linear.weight: the checkpoint is incomplete")
     linear = nn.Linear(plain.hidden_size, len(head["weight"]), bias="bias" in head)
     fill(linear, head, path)
     parts = Parts(backbone, _lightning_ir_tokenizer(path, backbone_type), *_one_score(path, linear), pooling)
@@ -308,15 +312,14 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
 
 
 def _lightning_ir_tokenizer(path: Path, backbone_type: str):
-    """Load the tokenizer beneath lightning-ir's own class, which cuts the texts as ours are cut."""
+    """Load the plain tokenizer that lightning-ir's class wraps; that class cuts texts the same way as this library."""
     from transformers import PreTrainedTokenizerFast
 
     check_tokenizer_files(path)
     if not (path / "tokenizer.json").is_file():
         return load_tokenizer(path, model_type=backbone_type)
-    names = read_object(path / "tokenizer_config.json").get(
-        "model_input_names"
-    )  # else of BERT's class; by its template
+    # Where the file does not name the inputs, those of BERT, which its template fills
+    names = read_object(path / "tokenizer_config.json").get("model_input_names")
     with explained(path):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(
             path, model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"]
@@ -326,18 +329,18 @@ def _lightning_ir_tokenizer(path: Path, backbone_type: str):
 
 
 def _one_score(path: Path, linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Return weight [1, D] and bias [1] of one score; of two labels, of the second's lead over the first."""
+    """Return weight [1, D] and bias [1] of one score; for two labels, of the second's logit minus the first's."""
     weight = linear.weight.detach()
     bias = linear.bias.detach() if linear.bias is not None else weight.new_zeros(len(weight))
     if len(weight) == 2:
         return weight[1:] - weight[:1], bias[1:] - bias[:1]
     if len(weight) != 1:
-        raise InputError(f"{path}: its head gives {len(weight)} scores: only one or two labels can be loaded")
+        raise InputError(f"{path}: its head returns {len(weight)} scores: only one or two labels can be loaded")
     return weight, bias
 
 
 def _pair_length(path: Path, parts: Parts) -> int:
-    """Return to how many tokens the source library cuts a pair."""
+    """Return the length in tokens to which the source library truncates a pair."""
     given, file = None, path / "sentence_bert_config.json"
     if file.is_file():
         given = read_count(read_object(file), "max_seq_length", file, optional=True)

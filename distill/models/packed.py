@@ -3,11 +3,11 @@
     for chunk in pack_chunks(batch, 16384, pad_id=0, max_length=291, buckets=False):
         states = backbone(**chunk.inputs(takes_token_types=True)).last_hidden_state       # [1, T, D]
 
-It needs no change of a model: transformers calls the attention function registered here, which learns from `cu_seqlens`
-where each pair begins, and position ids begin anew with each pair. On CUDA that function is PyTorch's `varlen_attn`,
-elsewhere scaled_dot_product_attention over runs of pairs of equal length. It has no dropout.
+The model itself does not change: transformers calls the attention function registered here, which finds the start of
+each pair in `cu_seqlens`, and position ids restart with each pair. On CUDA that function is PyTorch's `varlen_attn`,
+elsewhere scaled_dot_product_attention over groups of pairs of equal length. It has no dropout.
 
-`score_only_first_states` spares the last layer what no score needs: there, only the [CLS] state of a pair goes on.
+`score_only_first_states` (first_states.py) makes the last layer compute only each pair's [CLS] state.
 Shapes: T tokens, S pairs, H heads, d their size, D hidden size.
 """
 
@@ -23,26 +23,26 @@ from transformers import AttentionInterface
 from distill.data.batch import Batch, copy_to
 
 NAME = "distill_packed"  # of the attention function, in transformers' registry
-BUCKETS = 8  # numbers of tokens that a full chunk is divided into, so that compiled code meets few shapes
-PAIR_BUCKET = 64  # pairs of a chunk are counted in multiples of this
+BUCKETS = 8  # chunks are filled up to a multiple of max_tokens / BUCKETS, so that compiled code sees few shapes
+PAIR_BUCKET = 64  # the number of pairs of a chunk is filled up to a multiple of this
 BERT_LIKE = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
 PACKABLE = (*BERT_LIKE, "modernbert")  # model types that hand their keyword arguments to the attention function
 
 
 @dataclass
 class PackedChunk:
-    """Some pairs of a batch in one row; what is added to fill a bucket forms pairs of its own at the end."""
+    """Some pairs of a batch in one row; tokens that fill a bucket form extra pairs at the end."""
 
     pairs: Tensor  # [p] int64: which pairs of the batch
     input_ids: Tensor  # [1, T]
     token_type_ids: Tensor  # [1, T]
     position_ids: Tensor  # [1, T], from 0 in each pair
-    cu_seqlens: Tensor  # [S + 1] int32: where each pair begins, and where the last one ends
-    lengths: tuple[int, ...] | None  # of the S pairs; None for CUDA, which reads cu_seqlens
-    max_length: int  # at least that of the longest pair
+    cu_seqlens: Tensor  # [S + 1] int32: where each pair starts, and where the last one ends
+    lengths: tuple[int, ...] | None  # of the S pairs; None on CUDA, which reads cu_seqlens
+    max_length: int  # at least the length of the longest pair
 
     def to(self, device: torch.device) -> "PackedChunk":
-        """Return the chunk with what the model reads on the device."""
+        """Return the chunk with the model's inputs on the device."""
         names = ("input_ids", "token_type_ids", "position_ids", "cu_seqlens")
         moved = {name: copy_to(getattr(self, name), device) for name in names}
         return replace(self, **moved, lengths=None if device.type == "cuda" else self.lengths)
@@ -55,7 +55,10 @@ class PackedChunk:
         return inputs | {"cu_seqlens": self.cu_seqlens, "lengths": self.lengths, "max_length": self.max_length}
 
     def pool(self, states: Tensor, pooling: str) -> Tensor:
-        """Return one state a pair [p, D] of [1, T, D] states, or of the [1, S, D] that only the first tokens have."""
+        """Return one state per pair, [p, D].
+
+        states: [1, T, D], or [1, S, D] where the last layer computed only those of first tokens.
+        """
         num_pairs, states = len(self.pairs), states[0]
         if pooling == "mean":
             lengths = self.cu_seqlens.diff()
@@ -67,11 +70,11 @@ class PackedChunk:
         return states[self.cu_seqlens[:num_pairs]]
 
 
-def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, buckets: bool) -> Iterator[PackedChunk]:
+def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, buckets: bool) -> Iterator[PackedChunk]:
     """Yield all pairs in chunks of at most max_tokens tokens, longest pairs first.
 
-    A pair that is longer than the budget makes a chunk of its own. buckets: fill every chunk with padding up to one of
-    few numbers of tokens and pairs; max_length, of any pair, is then the same for all chunks.
+    A pair longer than max_tokens gets a chunk to itself. buckets: pad every chunk to one of a few sizes, in tokens and
+    in pairs; all chunks then have the same max_length, that of the longest possible pair.
     """
     order = torch.argsort(batch.lengths, descending=True, stable=True)
     lengths = batch.lengths[order].tolist()
@@ -87,7 +90,7 @@ def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, buc
 
 
 def _fill(lengths: list[int], max_tokens: int) -> list[int]:
-    """Add pairs, some of them empty, until tokens and pairs are as many as a bucket has."""
+    """Add pairs, some of them empty, until the numbers of tokens and pairs fill a bucket."""
     bucket = max(max_tokens // BUCKETS, 1)
     missing = -sum(lengths) % bucket
     longest = max(lengths)
@@ -96,7 +99,7 @@ def _fill(lengths: list[int], max_tokens: int) -> list[int]:
 
 
 def _pack(batch: Batch, pairs: Tensor, starts: Tensor, lengths: list[int], pad_id: int, max_length: int) -> PackedChunk:
-    sizes = torch.tensor(lengths)  # [S], with what fills the bucket
+    sizes = torch.tensor(lengths)  # [S], including the pairs that fill the bucket
     cu_seqlens = F.pad(sizes.cumsum(0), (1, 0))
     position_ids = torch.arange(int(cu_seqlens[-1])) - torch.repeat_interleave(cu_seqlens[:-1], sizes)  # [T]
     num_real = int(cu_seqlens[len(pairs)])
@@ -128,11 +131,11 @@ def packed_attention(
     first_only: bool = False,
     **_,
 ) -> tuple[Tensor, None]:
-    """Attend within each pair; what transformers calls in place of its own attention.
+    """Attend within each pair; transformers calls this in place of its own attention.
 
-    query: [1, H, T, d], or [1, H, S, d] of the first tokens alone where first_only is set.
+    query: [1, H, T, d], or [1, H, S, d] of only the first tokens if first_only is set.
     key, value: [1, H, T, d].
-    sliding_window: tokens at this distance and further are not seen.
+    sliding_window: tokens at this distance or further are masked.
     Returns ([1, T or S, H, d], None).
     """
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, H, d]
@@ -155,7 +158,7 @@ def _takes_varlen_attn(query: Tensor) -> bool:
 
 
 def _attend(query, key, value, lengths, query_lengths, scaling: float | None, window: int | None) -> Tensor:
-    """The same by scaled_dot_product_attention, over runs of pairs of equal length at once."""
+    """Attend with scaled_dot_product_attention, over all consecutive pairs of equal length at once."""
     parts, start, query_start = [], 0, 0
     for (length, query_length), run in groupby(zip(lengths, query_lengths, strict=True)):
         num_pairs = len(list(run))
@@ -180,5 +183,5 @@ AttentionInterface.register(NAME, packed_attention)
 
 
 def can_pack(backbone: nn.Module) -> bool:
-    """Whether a backbone's attention goes through transformers' registry, with all keyword arguments."""
+    """Whether a backbone calls attention through transformers' registry, with all keyword arguments."""
     return backbone.config.model_type in PACKABLE

@@ -1,4 +1,4 @@
-"""The padded layout: pairs of similar length as rectangles of tokens.
+"""The padded layout: pairs of similar length in padded rectangles of tokens.
 
 for chunk in pad_chunks(batch, 16384, pad_id=0):
     states = backbone(**chunk.inputs(takes_token_types=True)).last_hidden_state       # [p, L, D]
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distill.data.batch import Batch, copy_to
 
-MIN_CHUNK_TOKENS = 2048  # smaller chunks no longer fill the machine, so padding is the lesser waste
-MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair: at most 20% padding
+MIN_CHUNK_TOKENS = 2048  # smaller chunks leave the machine idle, which costs more than padding
+MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair's length: at most 20% padding
 
 
 @dataclass
@@ -26,17 +26,20 @@ class PaddedChunk:
     token_type_ids: Tensor  # [p, L]
 
     def to(self, device: torch.device) -> "PaddedChunk":
-        """Return the chunk with what the model reads on the device."""
+        """Return the chunk with the model's inputs on the device."""
         names = ("input_ids", "attention_mask", "token_type_ids")
         return replace(self, **{name: copy_to(getattr(self, name), device) for name in names})
 
     def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
-        """Return the backbone's keyword arguments; it counts positions itself."""
+        """Return the backbone's keyword arguments; the backbone counts positions itself."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs | ({"token_type_ids": self.token_type_ids} if takes_token_types else {})
 
     def pool(self, states: Tensor, pooling: str) -> Tensor:
-        """Return one state a pair [p, D] of [p, L, D] states, or of the [p, 1, D] that only the first tokens have."""
+        """Return one state per pair, [p, D].
+
+        states: [p, L, D], or [p, 1, D] where the last layer computed only those of first tokens.
+        """
         if pooling == "cls":
             return states[:, 0]
         if pooling == "last":
@@ -48,8 +51,8 @@ class PaddedChunk:
 def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[PaddedChunk]:
     """Yield all pairs in padded chunks of at most max_tokens tokens, padding included, longest pairs first.
 
-    Pairs are sorted by length, so that a chunk holds pairs of nearly one length. A pair that is longer than the
-    budget makes a chunk of its own.
+    Pairs are sorted by length, so that a chunk holds pairs of similar length. A pair longer than max_tokens gets a
+    chunk to itself.
     """
     order = torch.argsort(batch.lengths, descending=True, stable=True)
     lengths = batch.lengths[order].tolist()

@@ -1,4 +1,4 @@
-"""What opening any cross-encoder needs: its parts; weights, tokenizer and JSON files, read or refused in one line."""
+"""The parts of a cross-encoder, and readers of weights, tokenizers and JSON files that refuse bad ones in one line."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 
-LARGEST = 2**31 - 1  # of the whole numbers in a model's JSON files
-COPY_ANEW = "copy the file anew from where the model was saved"
+LARGEST = 2**31 - 1  # allowed whole number in a model's JSON files
+COPY_AGAIN = "copy the file again from where the model was saved"
 
 
 @dataclass
 class Parts:
-    """What a cross-encoder consists of: s = activation(head(projection(pooled state)))."""
+    """The parts of a cross-encoder: s = activation(head(projection(pooled state)))."""
 
     backbone: nn.Module
     tokenizer: object
@@ -28,20 +28,20 @@ class Parts:
     pooling: str = "cls"  # or "mean", or "last"
     projection: nn.Module = field(default_factory=nn.Identity)  # of the pooled state, before the linear layer
     activation: nn.Module = field(default_factory=nn.Identity)  # of the score
-    lengths: tuple[int, int] | None = None  # tokens of query and passage, cut each by itself
-    max_length: int | None = None  # or tokens of the pair, of which the longer text is cut
-    template: PairTemplate | None = None  # what stands around the texts, where the tokenizer itself does not say
+    lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
+    max_length: int | None = None  # or tokens of the pair, whose longer text is cut
+    template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
 
 
 def load_whole(auto_class, path: Path) -> nn.Module:
-    """Load with transformers, which would draw missing weights at random."""
+    """Load a model with transformers; raises InputError for missing weights, which transformers would make random."""
     import torch
 
     if not any(path.glob("*.safetensors")):
         pickled = (
-            ", and a pickle is not opened: save the model anew with transformers" if any(path.glob("*.bin")) else ""
+            ", and pickles are never opened: save the model again with transformers" if any(path.glob("*.bin")) else ""
         )
-        raise InputError(f"{path}: has no weights as safetensors{pickled}")
+        raise InputError(f"{path}: has no safetensors weights{pickled}")
     model, info = auto_class.from_pretrained(
         path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
@@ -50,14 +50,14 @@ def load_whole(auto_class, path: Path) -> nn.Module:
 
 
 def check_whole(path: Path, missing) -> None:
-    """Raise InputError for missing weights, but for those of a bare encoder's pooler, which no score reads."""
+    """Raise InputError for missing weights, except those of a bare encoder's pooler, which no score uses."""
     missing = sorted(key for key in missing if not key.startswith("pooler."))
     if missing:
-        raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is not whole")
+        raise InputError(f"{path}: lacks {len(missing)} of its weights ({missing[0]}): the checkpoint is incomplete")
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
-    """Give a module its weights; raises InputError where one is missing or has another shape."""
+    """Load weights into a module; raises InputError if one is missing or has another shape."""
     check_shapes(module, weights, path, prefix)
     weights = {key.removeprefix(prefix): tensor.float() for key, tensor in weights.items()}
     state = module.state_dict()
@@ -65,7 +65,7 @@ def fill(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str 
 
 
 def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, prefix: str = "") -> None:
-    """Raise InputError where a weight of the module is missing, or has another shape."""
+    """Raise InputError if a weight of the module is missing, or has another shape."""
     weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
     state = module.state_dict()
     check_whole(path, state.keys() - weights.keys())
@@ -78,19 +78,19 @@ def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, pref
 
 
 def longest_input(config) -> int:
-    """Return the tokens that the backbone's positions reach; no limit where positions are relative only."""
+    """Return how many tokens the backbone's positions cover; sys.maxsize if it has only relative positions."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or not getattr(config, "position_biased_input", True):
         return sys.maxsize
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        return positions - config.pad_token_id - 1  # these count positions from the padding id on
+        return positions - config.pad_token_id - 1  # in these models, positions start after the padding id
     return positions
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None, model_type: str | None = None):
-    """Load the tokenizer of an encoder by directory or Hub id; raises InputError where it has none.
+    """Load the tokenizer of an encoder by directory or Hub id; raises InputError if it has none.
 
-    model_type: of the backbone, where the directory names a tokenizer class that transformers lacks.
+    model_type: of the backbone, for a directory that names a tokenizer class which transformers lacks.
     """
     from transformers import AutoTokenizer
 
@@ -106,19 +106,19 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
 
 
 def check_longest_text(name: str | Path, tokenizer) -> None:
-    """Raise InputError for a tokenizer that cuts texts to no length at all; 1e30 is transformers' word for no limit."""
+    """Raise InputError for a tokenizer without a valid maximum length; transformers writes 1e30 for "no limit"."""
     longest = tokenizer.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
         raise InputError(
             f"{name}: tokenizer_config.json has model_max_length={str(longest)[:40]}: must be a whole number from 1: "
-            f"{COPY_ANEW}"
+            f"{COPY_AGAIN}"
         )
-    if isinstance(longest, float):  # as JSON has it where someone wrote 512.0, 1e30 or Infinity
+    if isinstance(longest, float):  # the JSON file says 512.0, 1e30 or Infinity
         tokenizer.model_max_length = int(min(longest, 1e30))
 
 
 def quiet_transformers() -> None:
-    """Silence the loading reports and bars of transformers; errors still come through."""
+    """Silence the loading reports and progress bars of transformers, but not its errors."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -137,7 +137,7 @@ def check_tokenizer_files(directory: Path) -> None:
 
 @contextlib.contextmanager
 def explained(name):
-    """Turn what transformers raises for a name that cannot be loaded, or for a package that it lacks, into one line."""
+    """Turn what transformers raises for an unloadable name, or for a missing package, into a one-line InputError."""
     try:
         yield
     except InputError:
@@ -160,34 +160,34 @@ def read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path.parent}: is no saved cross-encoder, it lacks {path.name}") from None
+        raise InputError(f"{path.parent}: is not a saved cross-encoder: it has no {path.name}") from None
     except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error})") from None
+        raise InputError(f"{path}: is not JSON ({error})") from None
 
 
 def read_object(path: Path) -> dict:
-    """Return the JSON object that a file holds; raises InputError like `read_json`, and for another kind of value."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}: expected a JSON object: {COPY_ANEW}")
-    return found
+    """Return the JSON object in a file; raises InputError like `read_json`, and for any other JSON value."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}: expected a JSON object: {COPY_AGAIN}")
+    return content
 
 
-def read_count(config: dict, key: str, file: Path, low: int = 1, optional: bool = False) -> int | None:
-    """Return a whole number from a JSON object; raises InputError for what is none, or out of all bounds.
+def read_count(config: dict, key: str, file: Path, low: int = 1, *, optional: bool = False) -> int | None:
+    """Return a whole number from a JSON object; raises InputError for another value, or one out of range.
 
-    optional: whether it may be absent or null, for None.
+    optional: return None if the key is absent or null.
     """
     value = config.get(key)
     if value is None and optional:
         return None
-    if type(value) is not int or not low <= value <= LARGEST:  # True is an int, too
+    if type(value) is not int or not low <= value <= LARGEST:  # isinstance would accept True
         given = f"{key}={str(json.dumps(value))[:40]}" if key in config else f"{key} is missing"
-        raise InputError(f"{file}: {given}: must be a whole number from {low} to {LARGEST}: {COPY_ANEW}")
+        raise InputError(f"{file}: {given}: must be a whole number from {low} to {LARGEST}: {COPY_AGAIN}")
     return value
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file: weights are read from safetensors alone, a pickle is not opened")
+        raise InputError(f"{path}: no such file: weights are read only from safetensors; pickles are never opened")
     return load_file(path)

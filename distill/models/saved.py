@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from distill.errors import InputError
 
-LENGTHS_FILE = "distill.json"  # query and passage length, which no file of sentence-transformers can hold
+LENGTHS_FILE = "distill.json"  # query and passage length, which no sentence-transformers file can hold
 HEAD_FILE = "2_Dense/model.safetensors"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes
@@ -20,7 +20,7 @@ MODULES = [  # sentence-transformers reads these names and classes
 
 
 def find_head(name: str, revision: str | None) -> Path | None:
-    """Return the file of a saved cross-encoder's linear layer, None where the encoder has none."""
+    """Return the file of a saved cross-encoder's linear layer, None for an encoder without one."""
     if os.path.isdir(name):
         file = Path(name) / HEAD_FILE
         return file if file.is_file() else None
@@ -34,7 +34,7 @@ def find_head(name: str, revision: str | None) -> Path | None:
 
 
 def download(name: str) -> Path:
-    """Fetch a saved model from the Hub into its cache, safetensors and texts only."""
+    """Download a saved model from the Hub into its cache, only its safetensors and text files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -44,16 +44,16 @@ def download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise InputError(f"{name}: no such directory, and the Hub does not give it: {reason}") from error
+        raise InputError(f"{name}: no such directory, and not available on the Hub: {reason}") from error
 
 
 def write_model(model, directory: Path) -> None:
-    """Write a CrossEncoder as a sentence-transformers v6 CrossEncoder directory, whole or not at all.
+    """Write a CrossEncoder as a sentence-transformers v6 CrossEncoder directory, completely or not at all.
 
-    Raises InputError for a model with layers that this format does not have.
+    Raises InputError for a model with layers that this format cannot hold.
     """
     if not model.is_plain:
-        raise InputError(f"{directory}: only an encoder with one linear layer, and no activation, can be saved")
+        raise InputError(f"{directory}: only an encoder with one linear layer and no activation can be saved")
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the annotate command reads and leaves: lists with texts, the teacher's ranking, its agreement with others.
+"""The steps of the annotate command: read lists with texts, let a teacher rank them, write the ranking.
 
 lists = read_lists_to_rank(cfg, with_local_files(cfg))
 ranking = rank_with_teacher(cfg, directory, lists)
@@ -37,7 +37,7 @@ from distill.teachers.listwise import Totals
 
 @dataclass
 class ListsToRank:
-    """What a teacher ranks: the lists of a first-stage run, with their texts."""
+    """The lists of a first-stage run that a teacher ranks, with their texts."""
 
     run: Run
     queries: Texts
@@ -58,19 +58,19 @@ class ListsToRank:
 
 @dataclass
 class TeacherRanking:
-    """A teacher's order of all lists, and what the data card says about how it came to be."""
+    """A teacher's order of all lists, and what the data card says about how it was made."""
 
     run: Run
-    flagged: dict[str, bool] = field(default_factory=dict)  # lists with a window that kept its order, unanswered
+    flagged: dict[str, bool] = field(default_factory=dict)  # lists with a window that got no usable answer
     totals: Totals | None = None  # requests, tokens and answers of an LLM
     notes: list[str] = field(default_factory=list)
 
 
 def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
-    """Read the first-stage run, cut to cfg.depth, and its texts; what cannot be ranked is left out and counted.
+    """Read the first-stage run, cut to cfg.depth, and its texts; lists that cannot be ranked are left out and counted.
 
     local: the configuration with local files. Raises InputError for unknown ids, for judgments or a reference that
-    share nothing with the lists, and where nothing is left.
+    share nothing with the lists, and if no list is left.
     """
     run = read_run(local.run)
     queries = read_queries(local.queries, Fields.of(cfg, "queries"))
@@ -80,20 +80,20 @@ def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
     doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
     passages = read_passages(local.passages, doc_ids, Fields.of(cfg))
     run = lists_to_rank(run, cfg, passages)
-    agreement(run, run, local)  # refused before anything is paid for
+    agreement(run, run, local)  # raises its errors before anything is paid for
     return ListsToRank(run, queries, passages)
 
 
 def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
-    """Return the lists of two passages and more, without empty passages; raises InputError for unknown ids.
+    """Return the lists of two or more passages, without empty passages; raises InputError for unknown ids.
 
-    Queries with fewer are left out and counted.
+    Shorter lists are left out and counted.
     """
     check_passages(run, cfg.run, passages, cfg.passages)
     filled = drop_empty(run, passages, cfg.run)
     kept = {query_id: ranked for query_id, ranked in filled.items() if len(ranked) > 1}
     if not kept:
-        raise InputError(f"{cfg.run}: no query has two passages with a text: nothing to rank")
+        raise InputError(f"{cfg.run}: no query has two non-empty passages: nothing to rank")
     short = [query_id for query_id in filled if query_id not in kept]
     log_left_out(cfg.run, "queries have fewer than two passages to rank", short, len(run))
     return kept
@@ -102,16 +102,16 @@ def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
 def rank_with_teacher(cfg: DictConfig, directory: Path, lists: ListsToRank) -> TeacherRanking:
     """Let the configured teacher rank the lists; an LLM's answers are kept in a journal in the directory.
 
-    Raises InputError where max_cost is reached, and for a teacher that cannot be loaded or ranks nothing.
+    Raises InputError if max_cost is reached, and for a teacher that cannot be loaded or ranks nothing.
     """
     if cfg.teacher.llm.engine == "cross-encoder":
-        from distill.teachers.ensemble import score_lists  # here: an LLM behind an address needs no torch
+        from distill.teachers.ensemble import score_lists  # imported here: an LLM over HTTP needs no torch
 
         run, notes = score_lists(lists.run, lists.queries, lists.passages, cfg)
         return TeacherRanking(run, notes=notes)
     orders, flagged, totals = ask_llm(cfg, directory, lists.texts())
     run = {}
-    for query_id, ranked in lists.run.items():  # in the run's order, whichever list was done first
+    for query_id, ranked in lists.run.items():  # in the run's order, whichever list was finished first
         order = orders[query_id]
         doc_ids = [ranked.doc_ids[place] for place in order]
         run[query_id] = RankedList.in_order(doc_ids, np.arange(float(len(order)), 0, -1))
@@ -119,7 +119,7 @@ def rank_with_teacher(cfg: DictConfig, directory: Path, lists: ListsToRank) -> T
 
 
 def estimate_cost(cfg: DictConfig, lists: ListsToRank) -> str:
-    """Return in words what the teacher will take: requests, tokens and money."""
+    """Return, in words, the requests, tokens and money that the teacher will need."""
     llm = cfg.teacher.llm
     if llm.engine == "cross-encoder":
         return f"{lists.num_pairs} pairs for {llm.model}; no request, no cost"
@@ -129,7 +129,7 @@ def estimate_cost(cfg: DictConfig, lists: ListsToRank) -> str:
 def write_annotation(
     directory: Path, cfg: DictConfig, local: DictConfig, lists: ListsToRank, ranking: TeacherRanking
 ) -> dict[str, float]:
-    """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement that was asked for."""
+    """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement, as configured."""
     results = agreement(lists.run, ranking.run, local)
     card = data_card(cfg, lists.run, ranking.flagged, ranking.totals, results, ranking.notes)
     write_whole(directory / "teacher.run", lambda path: write_run(ranking.run, path, tag="teacher"))
@@ -154,15 +154,18 @@ def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
 
 
 def agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
-    """Measure as configured; raises InputError for judgments or a run that share nothing with the lists."""
+    """Return the agreement with judgments and with a reference run, if configured.
+
+    Raises InputError for judgments or a reference that share nothing with the lists.
+    """
     results = {}
     if local.qrels:
         measures, qrels = parse_measures(["nDCG@10"]), read_qrels(local.qrels)
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in run}
         if not qrels:
             raise InputError(f"{local.qrels}: judges none of the {len(run)} queries: use qrels that belong to them")
-        for row, one in (("first_stage", run), ("teacher", ranking)):
-            results |= {f"{row}/{name}": value for name, value in measure(one, qrels, measures)[0].items()}
+        for row, measured in (("first_stage", run), ("teacher", ranking)):
+            results |= {f"{row}/{name}": value for name, value in measure(measured, qrels, measures)[0].items()}
     if local.reference:
         reference = read_run(local.reference)
         taus = [_tau(ranking[q].doc_ids, reference[q].doc_ids) for q in ranking if q in reference]
@@ -173,10 +176,10 @@ def agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
     return results
 
 
-def _tau(one: list[str], other: list[str]) -> float | None:
-    """Kendall's tau over the passages that both rank; None for fewer than two."""
+def _tau(ranking: list[str], other: list[str]) -> float | None:
+    """Return Kendall's tau over the passages that both rank; None for fewer than two."""
     places = {doc_id: place for place, doc_id in enumerate(other)}
-    order = np.array([places[doc_id] for doc_id in one if doc_id in places])
+    order = np.array([places[doc_id] for doc_id in ranking if doc_id in places])
     if len(order) < 2:
         return None
     signs = np.sign(order[None, :] - order[:, None])[np.triu_indices(len(order), 1)]

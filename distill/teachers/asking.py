@@ -1,4 +1,4 @@
-"""An LLM asked for all lists: what it will take, the engine, the journal, and the limit of its cost.
+"""Ask an LLM to rank all lists: estimate the cost, choose the engine, keep the journal, respect max_cost.
 
 estimate_requests(cfg, lists)                     # "50 queries, 450 requests, about 1.93 million tokens in and ..."
 orders, flagged, totals = ask_llm(cfg, directory, lists)        # lists: {query id: (query, passages)}
@@ -23,7 +23,7 @@ Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in t
 
 
 def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
-    """Return in words how many requests and tokens the lists will take, and what that costs where prices are set."""
+    """Return, in words, how many requests and tokens the lists will take, and their cost if prices are set."""
     llm = cfg.teacher.llm
     num_requests, tokens_in, tokens_out = estimate(lists, read_prompt(cfg.prompt, cfg.method), _windows(cfg))
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
@@ -38,16 +38,16 @@ def _windows(cfg: DictConfig) -> Windows:
 
 
 def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, list[int]], dict[str, bool], Totals]:
-    """Return the order of each list (places, best first), which lists are flagged, and what asking took.
+    """Return the order of each list (places, best first), which lists are flagged, and the totals of all requests.
 
-    No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError where
+    No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError if
     max_cost is reached.
     """
     llm, windows = cfg.teacher.llm, _windows(cfg)
     if llm.engine == "http":
         engine = HttpEngine(llm, cfg.method)
     else:
-        from distill.device import choose_device  # here: an LLM behind an address needs no torch
+        from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
 
         engine = LocalEngine(llm, choose_device(llm.device), cfg.method)
     path = Path(cfg.journal) if cfg.journal else directory / "journal.jsonl"
@@ -77,14 +77,14 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     if len(orders) < len(lists):
         raise InputError(
             f"teacher.llm.max_cost={llm.max_cost}: reached after {len(orders)} of {len(lists)} queries, at "
-            f"{spent(totals):.4f}: raise it with {as_override('resume', directory)}"
+            f"{spent(totals):.4f}: raise it and resume with {as_override('resume', directory)}"
         )
     log_totals(totals, len(lists))
     return orders, flagged, totals
 
 
 def log_totals(totals: Totals, num_lists: int) -> None:
-    """Log what asking took, and warn of lists that the scores of single passages leave in order of the first stage."""
+    """Log the totals, and warn about lists whose many equal scores leave them in the first stage's order."""
     log.info(
         "%d requests (%d answers were in the journal), %d million tokens, %s",
         *(totals.requests, totals.journaled, (totals.tokens_in + totals.tokens_out) // 10**6),
@@ -92,6 +92,7 @@ def log_totals(totals: Totals, num_lists: int) -> None:
     )
     if totals.tied:
         log.warning(
-            "in %d of %d lists more than half of the passages share their score: these keep the first stage's order",
+            "in %d of %d lists more than half of the passages share a score: those passages keep the first stage's "
+            "order",
             *(totals.tied, num_lists),
         )

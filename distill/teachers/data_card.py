@@ -11,9 +11,9 @@ from distill.sources.run_files import Run
 def data_card(
     cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float], notes: list[str]
 ) -> str:
-    """Return card.md: the teacher, the first stage, what asking took and what the answers were like.
+    """Return the text of card.md: the teacher, the first stage, the requests and the quality of the answers.
 
-    results: the agreement with judgments and another ranking. notes: what else is worth knowing, a line each.
+    results: the agreement with judgments and with another ranking. notes: further remarks, one line each.
     """
     llm = cfg.teacher.llm
     lines = ["# Data card", "", f"- made: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by the annotate command"]
@@ -27,18 +27,18 @@ def data_card(
         lines += [f"- method: {cfg.method}, {totals.windows} windows"]
         lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
         lines += [
-            f"- windows that kept their order for want of a usable answer: {totals.unanswered}, in "
+            f"- windows that kept their order because no answer was usable: {totals.unanswered}, in "
             f"{sum(flagged.values())} lists"
         ]
         if totals.tied:
             lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
         failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
         lines += [f"- requests: {totals.requests + totals.journaled}"]
-        lines += [f"- tried again in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
+        lines += [f"- retries in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
         lines += [
-            f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; {totals.seconds:.0f} seconds of answering"
+            f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; answers took {totals.seconds:.0f} seconds"
         ]
-        lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} a million tokens"] if cost else []
+        lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} per million tokens"] if cost else []
     lines += [f"- {note}" for note in notes]
     lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
-"""Where LLMs are asked: an OpenAI-compatible endpoint over HTTP, or a local model of transformers.
+"""Engines that run LLMs: an OpenAI-compatible endpoint over HTTP, or a local transformers model.
 
     engine = HttpEngine(cfg.llm, "listwise")
     (answer,) = engine.ask([messages])              # Answer(text, tokens_in, tokens_out, seconds, score)
 
-`at_once` is how many requests an engine takes at a time; an HttpEngine may be asked from so many threads.
+`at_once` is how many requests an engine takes at a time; an HttpEngine may be called from that many threads.
 """
 
 import logging
@@ -25,39 +25,42 @@ from distill.teachers.prompt import Messages
 
 log = logging.getLogger(__name__)
 
-RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that may pass
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds, where a server does not say how long
-TOP_LOGPROBS = 20  # likeliest tokens that an endpoint lists; no more are allowed by most
-CHARACTERS = 4  # of a token, where a server does not count them
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses of transient errors
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds, if the server does not say how long to wait
+TOP_LOGPROBS = 20  # likeliest tokens that an endpoint lists; most endpoints allow no more
+CHARACTERS = 4  # assumed per token, if the server does not report token counts
 
 
 @dataclass
 class Answer:
-    """What a model has answered to one request."""
+    """A model's answer to one request."""
 
     text: str
     tokens_in: int
     tokens_out: int
     seconds: float
-    score: float | None = None  # pointwise: log p(yes) - log p(no), None where the model would write neither
+    score: float | None = None  # pointwise: log p(yes) - log p(no), None if the model would generate neither
 
     def to_json(self) -> dict:
-        """Return what the journal keeps."""
+        """Return the answer as the journal stores it."""
         return asdict(self)
 
 
 def num_tokens(messages: Messages) -> int:
-    """Return about how many tokens the messages have."""
+    """Return the approximate number of tokens of the messages."""
     return sum(len(message["content"]) for message in messages) // CHARACTERS
 
 
 class HttpEngine:
-    """Asks `POST base_url/chat/completions`; what may pass (429, 5xx, timeouts, cut connections) is tried again."""
+    """Sends requests to `POST base_url/chat/completions`, and retries transient errors.
 
-    in_batches = False  # requests are sent one by one, from several threads
+    Transient errors are HTTP statuses such as 429 and 503, timeouts, lost connections and answers of the wrong form.
+    """
+
+    in_batches = False  # requests are sent one at a time, from several threads
 
     def __init__(self, cfg: DictConfig, method: str):
-        """Open the connections; raises InputError where the key's environment variable is not set."""
+        """Open the connections; raises InputError if the key's environment variable is not set."""
         import httpx
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
@@ -70,17 +73,17 @@ class HttpEngine:
         limits = httpx.Limits(max_connections=cfg.concurrency, max_keepalive_connections=cfg.concurrency)
         self.client = httpx.Client(headers=headers, timeout=cfg.timeout, limits=limits)
         self.lock, self.next_time = threading.Lock(), 0.0
-        self.failures = Counter()  # of requests that were tried again, by kind
+        self.failures = Counter()  # retries, by kind of error
         self.stopped = threading.Event()
 
     @property
     def options(self) -> dict:
-        """What an answer depends on, besides model and messages; not where the model is served."""
+        """The options that an answer depends on, besides model and messages; not the address of the server."""
         max_tokens = 1 if self.pointwise else self.cfg.max_tokens
         return {"temperature": self.cfg.temperature, "max_tokens": max_tokens}
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
-        """Answer requests one after the other; raises InputError for what the endpoint refuses for good."""
+        """Answer requests one after the other; raises InputError for a permanent error, or after too many retries."""
         return [self._ask(messages) for messages in requests]
 
     def _ask(self, messages: Messages) -> Answer:
@@ -99,10 +102,10 @@ class HttpEngine:
             try:
                 response = self.client.post(url, json=body)
                 if response.status_code == 200:
-                    found = response.json()
-                    answer = _read_answer(found, messages, time.perf_counter() - start)
+                    completion = response.json()
+                    answer = _read_answer(completion, messages, time.perf_counter() - start)
                     if self.pointwise:
-                        answer.score = self._read_score(found["choices"][0])
+                        answer.score = self._read_score(completion["choices"][0])
                     return answer
                 kind = f"status {response.status_code}"
                 reason = f"{kind}: {' '.join(response.text.split())[:150]}"
@@ -120,25 +123,27 @@ class HttpEngine:
                 with self.lock:
                     self.failures[kind] += 1
                 if pause is not None and pause > LONGEST_PAUSE:
-                    log.warning("%s asks to be left alone for %.0f seconds", url, pause)
+                    log.warning("%s asks to wait %.0f seconds before the next request", url, pause)
                 backoff = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * (0.5 + random.random())
                 self._pause(pause if pause is not None else backoff)
         raise InputError(
-            f"{url} has failed {self.cfg.retries + 1} times in a row ({reason}): once it works "
-            "again, resume=DIRECTORY asks only what is missing"
+            f"{url} failed {self.cfg.retries + 1} times in a row ({reason}): once it works again, "
+            "resume=DIRECTORY requests only what is missing"
         )
 
     def _read_score(self, choice: dict) -> float | None:
         tokens = (choice.get("logprobs") or {}).get("content")
         if tokens is None:
             raise InputError(
-                f"{self.cfg.base_url} answers without logprobs, which method=pointwise needs: take another endpoint, "
+                f"{self.cfg.base_url} answers without logprobs, which method=pointwise needs: use another endpoint, "
                 "llm@teacher.llm=local or method=listwise"
             )
-        return yes_no_score([(one["token"], one["logprob"]) for one in tokens[0]["top_logprobs"]]) if tokens else None
+        if not tokens:
+            return None
+        return yes_no_score([(token["token"], token["logprob"]) for token in tokens[0]["top_logprobs"]])
 
     def _wait_for_turn(self) -> None:
-        """Space requests evenly, where only so many a minute are allowed."""
+        """Wait so that requests are spaced evenly, if requests_per_minute is set."""
         if not self.cfg.requests_per_minute:
             return
         with self.lock:
@@ -148,10 +153,10 @@ class HttpEngine:
 
     def _pause(self, seconds: float) -> None:
         if self.stopped.wait(seconds):
-            raise InputError("stopped: resume=DIRECTORY asks only what is missing")
+            raise InputError("stopped: resume=DIRECTORY requests only what is missing")
 
     def stop(self) -> None:
-        """Give up requests that wait for their turn, or to be tried again; those in flight come back."""
+        """Cancel requests that wait for their turn or for a retry; those in flight still return."""
         self.stopped.set()
 
     def close(self) -> None:
@@ -159,15 +164,15 @@ class HttpEngine:
         self.client.close()
 
 
-def _read_answer(found: dict, messages: Messages, seconds: float) -> Answer:
-    text = found["choices"][0]["message"]["content"] or ""
-    usage = found.get("usage") or {}
+def _read_answer(completion: dict, messages: Messages, seconds: float) -> Answer:
+    text = completion["choices"][0]["message"]["content"] or ""
+    usage = completion.get("usage") or {}
     tokens_out = usage.get("completion_tokens", len(text) // CHARACTERS)
     return Answer(text, usage.get("prompt_tokens", num_tokens(messages)), tokens_out, seconds)
 
 
 def _retry_after(header: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date; None where there is none."""
+    """Return the seconds that a Retry-After header, a number or a date, asks for; None if it is absent or invalid."""
     if header is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", header.strip()):
@@ -179,12 +184,12 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
 
 
 class LocalEngine:
-    """Generates with a causal language model of transformers, several requests in one batch."""
+    """Generates with a causal language model of transformers, several requests per batch."""
 
     in_batches = True
 
     def __init__(self, cfg: DictConfig, device, method: str):
-        """Load the model by directory or Hub id, from safetensors; raises InputError where it cannot be loaded."""
+        """Load the model by directory or Hub id, from safetensors; raises InputError if it cannot be loaded."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -208,11 +213,11 @@ class LocalEngine:
 
     @property
     def options(self) -> dict:
-        """What an answer depends on, besides model and messages."""
+        """The options that an answer depends on, besides model and messages."""
         return {"max_tokens": 1 if self.pointwise else self.cfg.max_tokens, "temperature": 0.0}
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
-        """Answer requests together, always with the likeliest token."""
+        """Answer requests in one batch, with greedy decoding."""
         import torch
 
         start = time.perf_counter()
@@ -232,7 +237,7 @@ class LocalEngine:
             )  # fmt: skip
         new, scores = out.sequences[:, longest:], [None] * len(requests)
         if self.pointwise:
-            first = out.logits[0].float()  # [B, vocabulary]: of the first token of each answer
+            first = out.logits[0].float()  # [B, vocabulary], for the first token of each answer
             yes, no = (first[:, tokens].logsumexp(dim=1) for tokens in self.words)
             scores = (yes - no).tolist()
         seconds = (time.perf_counter() - start) / len(requests)
@@ -248,10 +253,10 @@ class LocalEngine:
         ]
 
     def _tokens_of(self, word: str) -> list[int]:
-        """Return the tokens that begin an answer with this word."""
+        """Return the tokens that can start an answer with this word."""
         forms = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
         encoded = [self.tokenizer.encode(form, add_special_tokens=False) for form in forms]
-        tokens = {one[0] for one in encoded if len(one) == 1} - {self.tokenizer.unk_token_id}
+        tokens = {ids[0] for ids in encoded if len(ids) == 1} - {self.tokenizer.unk_token_id}
         if not tokens:
             raise InputError(f"{self.cfg.model}: has no token for {word}, which method=pointwise needs: use listwise")
         return sorted(tokens)
@@ -262,4 +267,4 @@ class LocalEngine:
         return "\n".join(message["content"] for message in messages) + "\n"
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

@@ -1,4 +1,4 @@
-"""Cross-encoders as teachers: one, or the mean of several whose scores were normalised for each query."""
+"""Cross-encoders as teachers: one, or the mean of several, with scores normalised for each query."""
 
 import logging
 
@@ -17,16 +17,16 @@ from distill.teachers.pointwise import mostly_tie
 
 log = logging.getLogger(__name__)
 
-MAX_TOKENS = 16384  # of one forward pass
-SATURATING = (nn.Sigmoid, nn.Tanh)  # keep the order in theory; in float32 all scores above some 17 become 1
+MAX_TOKENS = 16384  # per forward pass
+SATURATING = (nn.Sigmoid, nn.Tanh)  # they keep the order in theory, but in float32 all scores above about 17 become 1
 
 
 def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> tuple[Run, list[str]]:
-    """Return the run in the teachers' order with their (mean) scores, and what a data card should say of them.
+    """Return the run in the teachers' order with their (mean) scores, and notes for the data card.
 
-    Scores of several models are averaged after each query's were scaled to 0..1 (normalisation=min-max), or to mean 0
-    and deviation 1 (z-score). A model alone keeps its own. Raises InputError for a model whose scores tell no passages
-    apart.
+    The scores of several models are averaged, after scaling each query's to 0..1 (normalisation=min-max), or to mean 0
+    and standard deviation 1 (z-score). The scores of a single model are kept. Raises InputError for a model that gives
+    all passages of every list the same score.
     """
     llm = cfg.teacher.llm
     device = choose_device(llm.device)
@@ -42,9 +42,7 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
         notes += check_scores(scored, name)
         if reranker.cut_queries:
             cut, length = len(reranker.cut_queries), model.query_length
-            notes.append(
-                f"{name}: {cut} of {len(run)} queries are longer than its {length} tokens, their ends not read"
-            )
+            notes.append(f"{name}: {cut} of {len(run)} queries are longer than its {length} tokens and were truncated")
         for query_id, ranked in scored.items():
             scores = ranked.scores if len(names) == 1 else _normalise(ranked.scores, llm.normalisation) / len(names)
             for doc_id, score in zip(ranked.doc_ids, scores.tolist(), strict=True):
@@ -53,38 +51,38 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
 
 
 def take_logits(model: CrossEncoder, name: str) -> list[str]:
-    """Leave out a last activation that rounds high scores to one value; return what was done, as a note."""
+    """Remove a final activation that rounds high scores to one value; return a note if there was one."""
     if not isinstance(model.activation, SATURATING):
         return []
     kind = type(model.activation).__name__.lower()
     model.activation = nn.Identity()
-    note = f"{name}: the scores are those before its last {kind}, which would make high ones equal"
+    note = f"{name}: scores are taken before its final {kind}, which would make high scores equal"
     log.info(note)
     return [note]
 
 
 def check_scores(scored: Run, name: str) -> list[str]:
-    """Count and warn of the lists in which more than half of the passages share their score; return that as a note.
+    """Warn about lists in which more than half of the passages share a score; return the warning as a note.
 
-    They keep the first stage's order, which is not the teacher's. Raises InputError where every list is one tie, and
-    for a score that is no finite number.
+    Those passages keep the first stage's order, which is not the teacher's. Raises InputError if the passages of every
+    list all tie, and for a score that is not finite.
     """
     for query_id, ranked in scored.items():
         if not np.isfinite(ranked.scores).all():
-            raise InputError(f"{name}: gives a passage of query {query_id} a score that is no finite number")
-    whole = [query_id for query_id, ranked in scored.items() if len(np.unique(ranked.scores)) == 1]
-    if len(whole) == len(scored):
+            raise InputError(f"{name}: gives a passage of query {query_id} a score that is not finite")
+    all_tied = [query_id for query_id, ranked in scored.items() if len(np.unique(ranked.scores)) == 1]
+    if len(all_tied) == len(scored):
         query_id, ranked = next(iter(scored.items()))
         raise InputError(
-            f"{name}: gives all passages of every list one score (query {query_id}: {ranked.scores[0]:g}): it ranks "
-            "nothing: check that it is a re-ranker, and trained"
+            f"{name}: gives all passages of every list the same score (query {query_id}: {ranked.scores[0]:g}), so it "
+            "ranks nothing: check that it is a trained re-ranker"
         )
     tied = [query_id for query_id, ranked in scored.items() if mostly_tie(ranked.scores.tolist())]
     if not tied:
         return []
     note = (
-        f"{name}: in {len(tied)} of {len(scored)} lists more than half of the passages share their score with another "
-        f"(all of them one score in {len(whole)}): these keep the first stage's order (first: query {tied[0]})"
+        f"{name}: in {len(tied)} of {len(scored)} lists more than half of the passages share a score with another (in "
+        f"{len(all_tied)}, all share one score): those passages keep the first stage's order (first: query {tied[0]})"
     )
     log.warning(note)
     return [note]

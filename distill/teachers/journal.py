@@ -1,10 +1,11 @@
-"""What an LLM has answered, kept so that nothing is paid twice: a line of JSON an answer, on disk before it counts.
+"""A journal of an LLM's answers, so that no request is paid for twice.
 
     with Journal(directory / "journal.jsonl") as journal:
-        answer = journal.find(key)                  # None where it was never asked
+        answer = journal.find(key)                  # None if it was never requested
         journal.add(key, {"text": "[2] > [1]", "tokens_in": 900, "tokens_out": 12, "seconds": 1.4})
 
-A line that a killed process left half-written is dropped. One process at a time writes a journal.
+Each answer is one line of JSON, which is on disk before the answer is used. A line that a killed process left
+half-written is dropped. Only one process at a time can open a journal.
 """
 
 import fcntl
@@ -18,16 +19,16 @@ from distill.errors import InputError
 
 
 def key_of_request(model: str, options: dict, prompt: str, query: str, passages: list[str], attempt: int) -> str:
-    """Return what tells one request from another: all that its answer may depend on."""
+    """Return a hash of everything that a request's answer may depend on."""
     parts = json.dumps([model, options, prompt, query, passages, attempt], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
 class Journal:
-    """The answers of a file, and those that are added to it; several threads may add."""
+    """The answers in a file, and those added to it; several threads may add."""
 
     def __init__(self, path: Path):
-        """Read the file; raises InputError where it is damaged, or written by another process."""
+        """Read the file; raises InputError if it is damaged, or open in another process."""
         self.path, self.lock = path, threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(path, "a+b")  # noqa: SIM115 - open until close
@@ -35,39 +36,39 @@ class Journal:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.file.close()
-            raise InputError(f"{path}: another process writes it: wait for it, or take another directory") from None
+            raise InputError(f"{path}: another process is writing it: wait for it, or use another directory") from None
         self.answers = self._read()
 
     def _read(self) -> dict[str, dict]:
         self.file.seek(0)
-        answers, whole = {}, 0
+        answers, size = {}, 0  # bytes of the complete lines
         for number, line in enumerate(self.file, start=1):
             if not line.endswith(b"\n"):
-                break  # of a killed process
+                break  # a killed process left half a line
             try:
                 entry = json.loads(line)
                 answers[entry.pop("key")] = entry
             except (ValueError, KeyError, AttributeError):
-                raise InputError(f"{self.path}:{number}: is no line of a journal: remove it") from None
-            whole += len(line)
-        self.file.truncate(whole)
+                raise InputError(f"{self.path}:{number}: is not a journal entry: remove the line") from None
+            size += len(line)
+        self.file.truncate(size)
         return answers
 
     def find(self, key: str) -> dict | None:
-        """Return the answer to a request, None where there is none yet."""
+        """Return the answer to a request, None if there is none yet."""
         return self.answers.get(key)
 
     def add(self, key: str, answer: dict) -> None:
-        """Write an answer; when this returns, it is on the disk."""
+        """Write an answer; it is on disk when this returns."""
         line = json.dumps({"key": key, **answer}, ensure_ascii=False).encode() + b"\n"
         with self.lock:
             self.file.write(line)
             self.file.flush()
-        os.fsync(self.file.fileno())  # threads that wait here share a write of the disk
+        os.fsync(self.file.fileno())  # threads that wait here share one disk write
         self.answers[key] = answer
 
     def close(self) -> None:
-        """Close the file; another process may then write it."""
+        """Close the file, so that another process may open it."""
         self.file.close()
 
     def __enter__(self) -> "Journal":

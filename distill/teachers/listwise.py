@@ -1,19 +1,20 @@
-"""Ranking by an LLM: listwise with a sliding window, from a list's bottom to its top, like RankGPT (Sun et al., 2023).
+"""Rank lists with an LLM: listwise, with a window that slides from bottom to top, like RankGPT (Sun et al., 2023).
 
     ranker = WindowRanker(engine, "gpt", journal, prompt, Windows("listwise", 20, 10, 1), tries=3)
     for query_id, order, flagged in ranker.rank({"q1": ("what is ...", passages)}, allowed=lambda totals: True): ...
 
-A model orders `window` passages at a time; the window then moves up by `stride`, so that what is good travels to the
-top: with a model that makes no mistakes, the best window - stride passages stand in order after one pass. Windows of
-one query wait for each other, windows of different queries do not. Pointwise ranking is the same with windows of one
-passage, which get a score and are put in order at the end.
+The model orders `window` passages at a time. The window then moves up by `stride`, so that good passages travel to the
+top: if the model makes no mistakes, the best window - stride passages are in order after one pass. The windows of one
+query are requested one after the other, those of different queries concurrently. Pointwise ranking uses windows of one
+passage, which get a score and are sorted at the end.
 """
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distill.sources.permutations import mend_permutation
 from distill.teachers.engines import Answer, num_tokens
@@ -24,27 +25,31 @@ from distill.teachers.prompt import Prompt
 
 @dataclass
 class Totals:
-    """What asking has taken so far, and what the answers were like."""
+    """The requests, tokens and seconds so far, and the quality of the answers."""
 
-    prompt: str = ""  # digest of what was asked with
+    prompt: str = ""  # digest of the prompt
     windows: int = 0
-    requests: int = 0  # that were paid for in this run
-    journaled: int = 0  # answers that were there from before
+    requests: int = 0  # paid for in this run
+    journaled: int = 0  # answers found in the journal
     tokens_in: int = 0
     tokens_out: int = 0
     seconds: float = 0.0
-    unanswered: int = 0  # windows that kept their order for want of a usable answer
-    tied: int = 0  # lists of method=pointwise with more than half of their scores equal to another
-    failures: Counter = field(default_factory=Counter)  # requests of this run that were tried again, by kind
+    unanswered: int = 0  # windows that kept their order because no answer was usable
+    tied: int = 0  # with method=pointwise, lists with more than half of their scores equal to another
+    failures: Counter = field(default_factory=Counter)  # retries of this run, by kind of error
     answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/sources/permutations.py
 
     def cost(self, price_in: float, price_out: float) -> float:
-        """Return the cost of this run's and earlier runs' answers, at prices for a million tokens."""
+        """Return the cost of all answers, of this run and of earlier ones, at prices per million tokens."""
         return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
+
+    def with_tokens(self, tokens_in: int, tokens_out: int) -> "Totals":
+        """Return the totals after more tokens."""
+        return replace(self, tokens_in=self.tokens_in + tokens_in, tokens_out=self.tokens_out + tokens_out)
 
 
 def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Return the windows (start, end) of one pass, the lowest first; the last one reaches the top."""
+    """Return the windows (start, end) of one pass, from the bottom of the list to its top."""
     places, end = [], num_passages
     while True:
         start = max(end - window, 0)
@@ -56,7 +61,7 @@ def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int
 
 @dataclass
 class Windows:
-    """Which passages of a list are shown together, in the order of the requests."""
+    """Which passages of a list go into each request, in the order of the requests."""
 
     method: str  # listwise or pointwise
     size: int
@@ -71,7 +76,7 @@ class Windows:
 
 
 def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, int]:
-    """Return about how many requests, tokens in and tokens out the lists {query id: (query, passages)} will take."""
+    """Estimate how many requests, tokens in and tokens out the lists {query id: (query, passages)} will take."""
     num_requests = tokens_in = tokens_out = 0
     for query, passages in lists.values():
         for start, end in windows.of(len(passages)):
@@ -82,22 +87,27 @@ def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, i
 
 
 class WindowRanker:
-    """Ranks lists window by window through an engine, a journal beside it."""
+    """Ranks lists window by window with an engine, and keeps its answers in a journal."""
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows, tries: int,
                  show: Callable[[Totals], None] = lambda totals: None):  # fmt: skip
-        """tries: how often a window is asked for in all, while no answer can be used; show: told after each window."""
+        """Keep the engine and the settings.
+
+        tries: how often a window is requested at most, until an answer is usable. show: called after each window.
+        """
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
         self.show, self.totals, self.lock = show, Totals(prompt.digest), threading.Lock()
-        self.in_flight, self.landed = Totals(), threading.Condition(self.lock)  # what requests on their way may take
+        self.tokens_in_flight = [0, 0]  # in and out, that requests without an answer so far may take
+        self.landed = threading.Condition(self.lock)
         self.stopped = False
 
     def rank(self, lists: dict[str, tuple[str, list[str]]], allowed: Callable[[Totals], bool]) -> Iterator[tuple]:
-        """Yield (query id, order, flagged) of each list {query id: (query, passages)}, as they are done.
+        """Yield (query id, order, flagged) for each list {query id: (query, passages)}, as it is finished.
 
-        order: places of the incoming list, best first. flagged: whether a window kept its order for want of an answer.
-        allowed: asked before each request; where it says no, nothing more is asked, and ends with what is done.
+        order: places in the incoming list, best first. flagged: whether a window kept its order for lack of a usable
+        answer. allowed: called before each request; once it returns False, no more requests are sent, and only the
+        lists finished by then are yielded.
         """
         waiting, at_once = iter(lists.items()), self.engine.at_once
         if self.engine.in_batches:
@@ -107,15 +117,16 @@ class WindowRanker:
             running = {}
             try:
                 while True:
-                    while len(running) < at_once and (one := next(waiting, None)) is not None:
-                        running[pool.submit(self._drive, self._steps(*one[1]), allowed)] = one[0]
+                    for query_id, (query, passages) in itertools.islice(waiting, at_once - len(running)):
+                        future = pool.submit(self._drive, self._steps(query, passages), allowed)
+                        running[future] = query_id
                     if not running:
                         return
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
-                        query_id, found = running.pop(future), future.result()
-                        if found is not None:
-                            yield query_id, *found
+                        query_id, ranked = running.pop(future), future.result()
+                        if ranked is not None:
+                            yield query_id, *ranked
             finally:
                 with self.landed:
                     self.stopped = True
@@ -125,11 +136,11 @@ class WindowRanker:
                     future.cancel()
 
     def _drive(self, steps: Generator, allowed) -> tuple[list[int], bool] | None:
-        """Answer one list's requests, one after the other; None where asking has been stopped."""
+        """Send one list's requests, one after the other; return its order and flag, None if stopped before the end."""
         answer, held = None, (0, 0)
         try:
             while True:
-                messages = steps.send(answer)  # which counts the answer
+                messages = steps.send(answer)  # this also adds the answer to the totals
                 self._release(held)
                 held = (num_tokens(messages), self.engine.options["max_tokens"])
                 if not self._hold(held, allowed):
@@ -142,56 +153,53 @@ class WindowRanker:
             self._release(held)
 
     def _hold(self, held: tuple[int, int], allowed) -> bool:
-        """Count tokens as in flight, once they are allowed beside all others; False where nothing more is allowed."""
+        """Count a request's tokens as in flight, once the others in flight leave room; False if nothing is allowed."""
         with self.landed:
             while not self.stopped and allowed(self.totals):
-                spent, flying = self.totals, self.in_flight
-                ahead = Totals(tokens_in=spent.tokens_in + flying.tokens_in)
-                ahead.tokens_out = spent.tokens_out + flying.tokens_out
-                if allowed(ahead):
-                    flying.tokens_in += held[0]
-                    flying.tokens_out += held[1]
+                if allowed(self.totals.with_tokens(*self.tokens_in_flight)):
+                    self.tokens_in_flight[0] += held[0]
+                    self.tokens_in_flight[1] += held[1]
                     return True
-                self.landed.wait()  # those in flight may come back cheaper
+                self.landed.wait()  # answers to those in flight may cost less than held
             return False
 
     def _release(self, held: tuple[int, int]) -> None:
         with self.landed:
-            self.in_flight.tokens_in -= held[0]
-            self.in_flight.tokens_out -= held[1]
+            self.tokens_in_flight[0] -= held[0]
+            self.tokens_in_flight[1] -= held[1]
             self.landed.notify_all()
 
     def _rank_in_batches(self, waiting: Iterator, at_once: int, allowed) -> Iterator[tuple]:
-        """Rank so many lists side by side that their windows fill an engine's batch."""
-        active: dict[str, tuple[Generator, list]] = {}  # query id -> its steps and the messages that wait
+        """Rank lists side by side, as many as fill an engine's batch with one window each."""
+        active: dict[str, tuple[Generator, list]] = {}  # query id -> its steps and its next messages
         while True:
-            for query_id, one in waiting:
-                steps = self._steps(*one)
-                found = _advance(steps, None)
-                if isinstance(found, tuple):
-                    yield query_id, *found
+            for query_id, (query, passages) in waiting:
+                steps = self._steps(query, passages)
+                outcome = _advance(steps, None)
+                if isinstance(outcome, tuple):
+                    yield query_id, *outcome
                 else:
-                    active[query_id] = (steps, found)
+                    active[query_id] = (steps, outcome)
                 if len(active) >= at_once:
                     break
             if not active or not allowed(self.totals):
                 return
             answers = self.engine.ask([messages for _, messages in active.values()])
             for (query_id, (steps, _)), answer in zip(list(active.items()), answers, strict=True):
-                found = _advance(steps, answer)
-                if isinstance(found, tuple):
+                outcome = _advance(steps, answer)
+                if isinstance(outcome, tuple):
                     del active[query_id]
-                    yield query_id, *found
+                    yield query_id, *outcome
                 else:
-                    active[query_id] = (steps, found)
+                    active[query_id] = (steps, outcome)
 
     def _steps(self, query: str, passages: list[str]) -> Generator[list, Answer, tuple[list[int], bool]]:
-        """Yield the messages of each window that is not in the journal, receive answers, return order and flag."""
+        """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
-        scores: list[float | None] = []  # of the passages, where they are judged one by one
+        scores: list[float | None] = []  # of the passages, with method=pointwise
         for start, end in self.windows.of(len(passages)):
-            part = order[start:end]
-            texts = [passages[place] for place in part]
+            places = order[start:end]
+            texts = [passages[place] for place in places]
             for attempt in range(self.tries):
                 key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
                 entry, answer = self.journal.find(key), None
@@ -202,10 +210,10 @@ class WindowRanker:
                 if self.windows.method == "pointwise":
                     mended, faults = [0], {"unusable"} if entry["score"] is None else set()
                 else:
-                    mended, faults = mend_permutation(entry["text"], len(part))
+                    mended, faults = mend_permutation(entry["text"], len(places))
                 self._count(entry, faults, is_new=answer is not None)
                 if "unusable" not in faults:
-                    order[start:end] = [part[place] for place in mended]
+                    order[start:end] = [places[index] for index in mended]
                     break
             else:
                 flagged = True
@@ -220,7 +228,7 @@ class WindowRanker:
             self.totals.tied += mostly_tie(scores)
         return order_by_score(scores), flagged
 
-    def _count(self, entry: dict, faults: set[str], is_new: bool) -> None:
+    def _count(self, entry: dict, faults: set[str], *, is_new: bool) -> None:
         with self.lock:
             self.totals.requests += is_new
             self.totals.journaled += not is_new
@@ -231,7 +239,7 @@ class WindowRanker:
 
 
 def _advance(steps: Generator, answer: Answer | None):
-    """Return the next messages of a list, or (order, flagged) where it is done."""
+    """Return the next messages of a list, or (order, flagged) when it is finished."""
     try:
         return steps.send(answer)
     except StopIteration as end:

@@ -1,25 +1,26 @@
-"""Pointwise ranking: a model says of each passage by itself whether it answers the query (Liang et al., 2022).
+"""Pointwise ranking: a model says for each passage separately whether it answers the query (Liang et al., 2022).
 
-The score is log p(yes) - log p(no) of the first token that it would write, whatever it then writes.
+The score is log p(yes) - log p(no) of the first token of the answer; later tokens do not matter.
 """
 
 import collections
 import math
 from collections.abc import Sequence
 
-YES, NO = "yes", "no"  # case and white space around a token do not count
+YES, NO = "yes", "no"  # case and white space around a token are ignored
 
-LEAST = 1e-9  # probability: what endpoints round away
+LEAST = 1e-9  # probability that endpoints round to 0
 
 
 def yes_no_score(logprobs: list[tuple[str, float]]) -> float | None:
-    """Return log p(yes) - log p(no) from the likeliest tokens and their log-probabilities; None where both are absent.
+    """Return log p(yes) - log p(no) from the likeliest tokens and their log-probabilities; None if both are absent.
 
-    An endpoint lists some twenty tokens. One that is not among them takes what is left, but no more than the last has.
+    An endpoint lists about twenty tokens. A word that is not among them gets the probability that is left over, but at
+    most that of the least likely token listed.
     """
     sums = {YES: 0.0, NO: 0.0}
     for token, logprob in logprobs:
-        word = token.strip(" \n\t\u2581\u0120").lower()  # with the marks that tokenizers put for a space
+        word = token.strip(" \n\t\u2581\u0120").lower()  # the last two are tokenizers' marks for a space
         if word in sums:
             sums[word] += math.exp(logprob)
     if not any(sums.values()):
@@ -31,11 +32,11 @@ def yes_no_score(logprobs: list[tuple[str, float]]) -> float | None:
 
 
 def order_by_score(scores: list[float | None]) -> list[int]:
-    """Return the places, best score first; ties keep their order, and so do those without a score, at the end."""
+    """Return the places, best score first; ties keep their order, and places without a score come last, in order."""
     return sorted(range(len(scores)), key=lambda place: math.inf if scores[place] is None else -scores[place])
 
 
 def mostly_tie(scores: Sequence[float | None]) -> bool:
-    """Whether more than half of the passages share their score: they keep the first stage's order, no teacher's."""
+    """Whether more than half of the passages share a score, so that the first stage orders them, not the teacher."""
     counts = collections.Counter(scores).values()
     return 2 * sum(count for count in counts if count > 1) > len(scores)

@@ -1,9 +1,9 @@
-"""Prompts for ranking: a template in YAML, filled with a query and its passages.
+"""Prompts for ranking: a YAML template, filled with a query and its passages.
 
     prompt = read_prompt("distill/teachers/prompts/listwise.yaml")
-    messages = prompt.fill("how do bees find home", ["Bees ...", "Trains ..."])     # of a chat: [{"role": ..., ...}]
+    messages = prompt.fill("how do bees find home", ["Bees ...", "Trains ..."])     # chat: [{"role": ..., ...}]
 
-A template has `system`, `before`, `passage` and `after`; {query}, {count}, {number} and {text} are replaced in them.
+A template has `system`, `before`, `passage` and `after`, with the placeholders {query}, {count}, {number} and {text}.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import yaml
 from distill.errors import InputError
 
 Messages = list[dict[str, str]]
-PLACES = {"passage": ("{number}", "{text}"), "after": ("{query}",)}  # what a part must hold; pointwise: no {number}
+PLACES = {"passage": ("{number}", "{text}"), "after": ("{query}",)}  # required placeholders; pointwise: no {number}
 
 
 @dataclass
@@ -23,14 +23,14 @@ class Prompt:
     """The parts of a prompt."""
 
     system: str  # the system message; empty: none
-    before: str  # what comes before the passages
-    passage: str  # each passage, {number} from 1
-    after: str  # what comes after them
-    max_words: int  # a passage is cut after so many words
+    before: str  # the text before the passages
+    passage: str  # each passage, with {number} from 1
+    after: str  # the text after the passages
+    max_words: int  # passages are cut after this many words
 
     @property
     def digest(self) -> str:
-        """What tells one prompt from another, as 16 hexadecimal digits."""
+        """A digest that identifies the prompt, 16 hexadecimal digits."""
         return hashlib.sha256(repr(vars(self)).encode()).hexdigest()[:16]
 
     def fill(self, query: str, passages: list[str]) -> Messages:
@@ -38,7 +38,7 @@ class Prompt:
         lines = [self._put(self.before, query, passages)] if self.before else []
         for number, text in enumerate(passages, start=1):
             words = " ".join(text.split()[: self.max_words])
-            words = re.sub(r"\[(\d+)\]", r"(\1)", words)  # a passage's own [3] would be taken for another's number
+            words = re.sub(r"\[(\d+)\]", r"(\1)", words)  # a [3] in a passage would look like a passage number
             lines.append(self.passage.replace("{number}", str(number)).replace("{text}", words))
         lines.append(self._put(self.after, query, passages))
         messages = [{"role": "user", "content": "\n".join(lines)}]
@@ -49,23 +49,23 @@ class Prompt:
 
 
 def read_prompt(path: str, method: str = "listwise") -> Prompt:
-    """Read a template; raises InputError for one that is no YAML or lacks a part or a place."""
+    """Read a template; raises InputError if it is not YAML, or lacks a part or a placeholder."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = yaml.safe_load(file)
+            template = yaml.safe_load(file)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: give a prompt like distill/teachers/prompts/listwise.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())[:150]})") from None
-    names = {part.name for part in fields(Prompt)}
-    if not isinstance(found, dict) or set(found) != names:
-        raise InputError(f"{path}: expected the keys {', '.join(sorted(names))}, and no others")
+        raise InputError(f"{path}: is not YAML ({' '.join(str(error).split())[:150]})") from None
+    names = {field.name for field in fields(Prompt)}
+    if not isinstance(template, dict) or set(template) != names:
+        raise InputError(f"{path}: expected exactly the keys {', '.join(sorted(names))}")
     for name, places in PLACES.items():
         needed = places if method == "listwise" else [place for place in places if place != "{number}"]
-        absent = [place for place in needed if place not in str(found[name])]
+        absent = [place for place in needed if place not in str(template[name])]
         if absent:
-            raise InputError(f"{path}: {name} lacks {absent[0]}: without it the model cannot see what it stands for")
-    texts = {name: str(found[name] or "").strip("\n") for name in names - {"max_words"}}
-    if not isinstance(found["max_words"], int) or found["max_words"] < 1:
-        raise InputError(f"{path}: max_words={found['max_words']}: must be a whole number, at least 1")
-    return Prompt(**texts, max_words=found["max_words"])
+            raise InputError(f"{path}: {name} lacks {absent[0]}: without it the model would not see its value")
+    texts = {name: str(template[name] or "").strip("\n") for name in names - {"max_words"}}
+    if not isinstance(template["max_words"], int) or template["max_words"] < 1:
+        raise InputError(f"{path}: max_words={template['max_words']}: must be a whole number, at least 1")
+    return Prompt(**texts, max_words=template["max_words"])

@@ -1,12 +1,13 @@
-"""Gradients of a micro-batch of lists, in memory that depends on the token budget alone.
+"""Compute the gradients of a micro-batch of lists; the memory needed depends only on max_tokens.
 
     loss_function = partial(ranknet, reduction="sum")
     loss = backward(model, lists, loss_function, num_terms, max_tokens=16384)
 
-A loss needs all scores of a list at once, but the encoder does not. Where the lists exceed the budget they go through
-the encoder twice, a chunk at a time: first for the scores alone; the loss gives ∂L/∂s; then once more, each chunk with
-its slice of that gradient. The random state is replayed, so dropout agrees, and the gradients are those of one pass
-(Gao et al., 2021, https://arxiv.org/abs/2101.06983, did so for contrastive learning). It costs one more forward pass.
+A loss needs all scores of a list at once, but the encoder does not. Lists that exceed max_tokens go through the encoder
+twice, chunk by chunk. The first pass computes only the scores, from which the loss gives ∂L/∂s. The second pass
+backpropagates each chunk's slice of that gradient. The random state is replayed, so dropout is the same in both passes
+and the gradients equal those of a single pass. This costs one extra forward pass. Gao et al., 2021
+(https://arxiv.org/abs/2101.06983), did the same for contrastive learning.
 """
 
 from collections.abc import Callable
@@ -26,31 +27,31 @@ def backward(
     max_tokens: int,
     precision: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Add the gradients of `loss_function(scores, target, mask) / num_terms` to the model's; return that, detached.
+    """Add the gradients of `loss_function(scores, target, mask) / num_terms` to the model's; return that loss.
 
-    num_terms: of the whole step, so that the update does not depend on how it is cut into micro-batches.
+    num_terms: of the whole step, so that the update does not depend on how the step is split into micro-batches.
     """
     device = model.device
 
     def score(chunk) -> Tensor:
-        # A context of its own for each pass: autocast keeps the cast weights, with the graph they were cast in
+        # A new context for each pass: autocast caches the cast weights along with their graph
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
             return model(chunk)
 
     chunks = [chunk.to(device) for chunk in model.chunks(lists, max_tokens)]
     one_pass = len(chunks) == 1 or len(lists.tokens) <= max_tokens
-    random_states, parts = [], []
+    random_states, scores = [], []
     for chunk in chunks:
         if not one_pass:
             random_states.append(_random_state(device))
-        # With a graph even where it is thrown away: compiled code without one would draw other random numbers
-        parts.append(score(chunk) if one_pass else score(chunk).detach().requires_grad_())
-    loss = loss_function(model.arrange(lists, chunks, parts), lists.target, lists.mask) / num_terms
+        # The graph is built even if it is then discarded: without it, compiled code draws other random numbers
+        scores.append(score(chunk) if one_pass else score(chunk).detach().requires_grad_())
+    loss = loss_function(model.arrange(lists, chunks, scores), lists.target, lists.mask) / num_terms
     loss.backward()
     if not one_pass:
-        for chunk, state, part in zip(chunks, random_states, parts, strict=True):
+        for chunk, state, chunk_scores in zip(chunks, random_states, scores, strict=True):
             _set_random_state(device, state)
-            score(chunk).backward(part.grad)
+            score(chunk).backward(chunk_scores.grad)
     return loss.detach()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and the random state that makes a resumed run exact.
+"""Checkpoints, never half-written, with the random state that makes a resumed run exact.
 
 checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps)
 checkpoints.resume(cfg)                           # from last.pt
@@ -26,12 +26,12 @@ from distill.training.state import TrainingState
 
 log = logging.getLogger(__name__)
 
-# What damaged bytes make torch.load raise
+# Exceptions that torch.load raises for a damaged file
 DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 class Checkpoints:
-    """checkpoints/last.pt and checkpoints/best.pt of one run, and model/, the weights of its best validation."""
+    """The checkpoints last.pt and best.pt of one run, and model/, the weights of its best validation."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class Checkpoints:
         lists: TrainingLists,
         num_steps: int,
     ):
-        """Take what is saved, and what a resumed run is compared with; nothing is read or written yet."""
+        """Keep references to what checkpoints contain and what resuming checks; nothing is read or written yet."""
         self.last, self.best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
         self.model_directory = directory / "model"
         self.ranks, self.model, self.optimizer, self.state = ranks, model, optimizer, state
-        self.overrides = own_overrides()  # of this command and, where it resumes a run, of the one before
+        self.overrides = own_overrides()  # of this command and, once resumed, of the run's earlier commands
         self.lists, self.num_steps = [len(lists), len(lists.rows)], num_steps
 
     def resume(self, cfg: DictConfig) -> None:
-        """Go back to last.pt: weights, optimiser, state and random generators; log what is different now.
+        """Restore weights, optimiser, state and random generators from last.pt, and log any change of schedule.
 
-        Raises InputError for a damaged checkpoint, and for other data than those that the run was started with.
+        Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
         """
         saved = load_checkpoint(self.last)
         if self.ranks.is_first:
@@ -61,7 +61,7 @@ class Checkpoints:
         num_steps = self.num_steps
         if saved.get("lists", self.lists) != self.lists:
             raise InputError(
-                f"resume={cfg.resume}: {self.lists} lists and passages to train on, and {saved['lists']} before: "
+                f"resume={cfg.resume}: {self.lists} lists and passages to train on, but {saved['lists']} before: "
                 "give the files that the run was started with"
             )
         self.model.load_state_dict(saved["model"])
@@ -80,7 +80,7 @@ class Checkpoints:
             )
 
     def save(self, improved: bool) -> None:
-        """Write last.pt; where the last validation was the best so far, best.pt is the same."""
+        """Write last.pt and, if the last validation was the best so far, make best.pt the same file."""
         content = {
             "lists": self.lists,
             "num_steps": self.num_steps,
@@ -96,32 +96,32 @@ class Checkpoints:
                 link_checkpoint(self.last, self.best)
 
     def load_best(self) -> None:
-        """Give all ranks the weights of model/, ready to score."""
+        """Load the weights of model/ on all ranks, ready to score."""
         if self.ranks.is_first:
             self.model.load_state_dict(CrossEncoder.from_pretrained(self.model_directory).state_dict())
         self.ranks.copy_from_first(self.model)
         self.model.eval()
 
     def keep_last(self) -> None:
-        """Make the last step the best one, where nothing was validated."""
+        """Save the last step as the best one, for a run without validation."""
         if self.ranks.is_first:
             self.model.save_pretrained(self.model_directory)
             link_checkpoint(self.last, self.best)
 
 
 def own_overrides() -> list[str]:
-    """Return the overrides of this command, without what it resumes."""
+    """Return the overrides of this command, except resume."""
     return [override for override in command_overrides("task") if not override.startswith("resume=")]
 
 
 def joined_overrides(started: list[str], more: list[str]) -> list[str]:
-    """Return the overrides that a run was started with and those that it was resumed with, which come before."""
+    """Return the overrides that a run was started and resumed with; those of the resuming command take precedence."""
     keys = {override.partition("=")[0] for override in more}
     return [override for override in started if override.partition("=")[0] not in keys] + more
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint aside, flush it to disk, then rename it: killed halfway, it leaves the old one."""
+    """Write a checkpoint to a temporary file, flush it to disk, then rename it: if killed, the old one remains."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".new")
     with open(aside, "wb") as file:
@@ -132,7 +132,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def link_checkpoint(path: Path, link: Path) -> None:
-    """Give a checkpoint a second name, which keeps it when the first is written anew; costs no space."""
+    """Hard-link a checkpoint to a second name, which keeps it when the first is overwritten; takes no disk space."""
     aside = link.with_suffix(".new")
     aside.unlink(missing_ok=True)
     os.link(path, aside)
@@ -142,7 +142,7 @@ def link_checkpoint(path: Path, link: Path) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; only tensors and plain values are unpickled.
 
-    Raises InputError for a file that is cut or damaged.
+    Raises InputError for a truncated or damaged file.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -150,17 +150,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         other = path.with_name("best.pt" if path.name == "last.pt" else "last.pt")
         raise InputError(
-            f"{path}: is damaged ({reason}): put a copy there, such as {other.name}, or train anew"
+            f"{path}: is damaged ({reason}): replace it with a copy, such as {other.name}, or train again"
         ) from None
 
 
 def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder, directory: Path) -> None:
-    """Make best.pt and the saved model those of the best step, where a run was killed between their renames.
+    """Make best.pt and the saved model match the best step, if the run was killed between writing one and the other.
 
-    state: what last.pt holds. model: of its architecture; its weights are overwritten. Remains are removed.
+    state: the contents of last.pt. model: of the same architecture; its weights are overwritten. Temporary files and
+    directories are removed.
     """
     if not state["best_step"]:
-        return  # nothing was validated, or killed before: both are written at the end, or by the next improvement
+        return  # no validation yet: both are written at the end of the run, or by the next improvement
     if state["best_step"] == state["step"] and not (best.is_file() and best.samefile(last)):
         link_checkpoint(last, best)
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
@@ -170,10 +171,10 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
             model.load_state_dict(best_state["model"])
             model.save_pretrained(directory)
     elif not directory.exists():
-        found = next((path for path in (new, old) if _holds(path)), None)
-        if found is None:
-            raise InputError(f"{directory}: is missing, and {best} is not of step {state['best_step']}: train anew")
-        os.rename(found, directory)
+        complete = next((path for path in (new, old) if _holds(path)), None)
+        if complete is None:
+            raise InputError(f"{directory}: is missing, and {best} is not of step {state['best_step']}: train again")
+        os.rename(complete, directory)
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)
     for path in (last, best):
@@ -181,12 +182,12 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
 
 
 def _holds(directory: Path, weights: dict[str, torch.Tensor] | None = None) -> bool:
-    """Whether a directory holds a whole model, with the given weights where they are given."""
+    """Whether a directory holds a complete model and, if weights are given, whether it has these weights."""
     try:
-        found = CrossEncoder.from_pretrained(str(directory)).state_dict()
+        saved = CrossEncoder.from_pretrained(str(directory)).state_dict()
     except InputError:
         return False
-    return weights is None or all(torch.equal(found[name], weight) for name, weight in weights.items())
+    return weights is None or all(torch.equal(saved[name], weight) for name, weight in weights.items())
 
 
 def random_state() -> dict[str, torch.Tensor]:
@@ -198,14 +199,14 @@ def random_state() -> dict[str, torch.Tensor]:
 
 
 def seed_of_rank(seed: int, rank: int) -> int:
-    """Return a seed of its own for each rank's dropout; the first keeps the run's."""
+    """Return the seed of a rank's dropout, different for each rank; the first rank uses the run's seed."""
     return seed + 1_000_003 * rank
 
 
 def restore_random_state(states: list[dict[str, torch.Tensor]], rank: int, size: int, seed: int) -> None:
-    """Set the random generators to the state that this rank has saved.
+    """Restore the random generators to the state that this rank saved.
 
-    states: of all ranks that there were. On another number of ranks, each starts its generators anew from the seed.
+    states: of all ranks of the saved run. If the number of ranks has changed, each rank seeds its generators afresh.
     """
     if len(states) != size:
         torch.manual_seed(seed_of_rank(seed, rank))

@@ -1,18 +1,18 @@
-"""How much arithmetic a training step is, and how much of the device it uses.
+"""Count the arithmetic of a training step, for its model FLOPs utilisation (MFU).
 
-Counted are the matrix products on real tokens, 2 operations for each multiplication and addition: with N weights in the
-matrices of the layers, T tokens, S pairs of lengths l, D the width of attention,
+Only matrix products on real tokens count, with 2 operations per multiply-add. With N weights in the matrices of the
+layers, T tokens, S pairs of lengths l, and D the width of attention,
 
-    forward = 2·N·T + 4·D·Σ l²  summed over layers (a sliding window counts min(l, window) in place of one l)
+    forward = 2·N·T + 4·D·Σ l²  summed over layers (with a sliding window, one factor l becomes min(l, window))
 
-less what the last layer does not compute for tokens after the first (distill/models/packed.py); backward is twice that.
-Embeddings, normalisation, activations and the loss are not counted. MFU = operations a second / the device's peak.
+minus what the last layer skips for tokens after the first (distill/models/first_states.py). Backward is twice that.
+Embeddings, normalisation, activations and the loss do not count. MFU = operations per second / the device's peak.
 """
 
 import torch
 from torch import Tensor, nn
 
-PEAK = {  # dense bfloat16 operations a second of one device, from the makers' data sheets
+PEAK = {  # dense bfloat16 operations per second of one device, from the manufacturers' data sheets
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -27,18 +27,18 @@ PEAK = {  # dense bfloat16 operations a second of one device, from the makers' d
 
 
 class FlopCounter:
-    """Counts the operations of training on pairs of given lengths with one model."""
+    """Counts the operations of training one model on pairs of given lengths."""
 
     def __init__(self, model):
-        """Read the shapes off a CrossEncoder."""
+        """Read the shapes of a CrossEncoder."""
         config, backbone = model.backbone.config, model.backbone
-        layers = backbone.layers if hasattr(backbone, "layers") else backbone.encoder.layer  # ModernBERT; BERT's kin
+        layers = backbone.layers if hasattr(backbone, "layers") else backbone.encoder.layer  # ModernBERT; BERT-like
         self.weights = [_matrix_weights(layer) for layer in layers]  # of each layer
         width = config.hidden_size
         first_only = "forward" in vars(layers[-1])
         self.every_token = sum(self.weights)
         self.first_token = 0
-        if first_only:  # keys and values of all tokens, the rest of the first
+        if first_only:  # keys and values for all tokens, the rest only for the first
             self.first_token = self.weights[-1] - 2 * width * width
             self.every_token -= self.first_token
         windows = [getattr(getattr(layer, "attn", None), "sliding_window", None) for layer in layers]
@@ -46,7 +46,7 @@ class FlopCounter:
         self.width, self.first_only = width, first_only
 
     def __call__(self, lengths: Tensor) -> float:
-        """Return the operations of forward and backward pass over pairs of these lengths [S]."""
+        """Return the number of operations of a forward and backward pass over pairs of these lengths [S]."""
         lengths = lengths.double()
         forward = 2 * self.every_token * lengths.sum() + 2 * self.first_token * len(lengths)
         for number, window in enumerate(self.windows):
@@ -57,11 +57,11 @@ class FlopCounter:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Return the device's bfloat16 operations a second, or None where they are not known."""
+    """Return the device's peak bfloat16 operations per second, or None if unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK.items() if part in name), None)
+    return next((peak for model, peak in PEAK.items() if model in name), None)
 
 
 def _matrix_weights(layer: nn.Module) -> int:

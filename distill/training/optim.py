@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
-    """Return AdamW with weight decay on matrices and embeddings only, none on biases and norms."""
+    """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": cfg.weight_decay},
@@ -26,17 +26,17 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
 
 
 def warmup_steps(warmup: float, num_steps: int) -> int:
-    """Return over how many steps the learning rate rises: below 1 it is a share of all steps, else their number."""
+    """Return the number of warm-up steps; warmup below 1 is a share of all steps, otherwise it is their number."""
     return round(warmup * num_steps) if warmup < 1 else int(warmup)
 
 
 def warn_of_warmup(cfg: DictConfig, num_steps: int) -> None:
-    """Warn of a warm-up that takes up the whole run: at such learning rates it may learn nothing."""
+    """Warn if the warm-up takes up the whole run: with such low learning rates the model may learn nothing."""
     num_warmup = warmup_steps(cfg.warmup, num_steps)
     if num_warmup and num_warmup >= num_steps:
         reached = cfg.lr * lr_factor(cfg.schedule, num_steps - 1, num_warmup, num_steps)
         log.warning(
-            "optimizer.warmup=%g reaches this run's %d steps: the learning rate only rises, to %.3g of %.3g: "
+            "optimizer.warmup=%g covers all of this run's %d steps: the learning rate only rises, to %.3g of %.3g: "
             "lower it, as in optimizer.warmup=0.1, or train for more steps",
             *(cfg.warmup, num_steps, reached, cfg.lr),
         )
@@ -45,7 +45,7 @@ def warn_of_warmup(cfg: DictConfig, num_steps: int) -> None:
 def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_steps: int) -> float:
     """Set and return the learning rate of a step, counted from 0: linear warm-up, then the schedule down to 0.
 
-    A function of the step alone, so that a resumed run needs no state of it.
+    It depends only on the step, so that a checkpoint need not store it.
     """
     lr = cfg.lr * lr_factor(cfg.schedule, step, warmup_steps(cfg.warmup, num_steps), num_steps)
     for group in optimizer.param_groups:
@@ -54,7 +54,7 @@ def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_ste
 
 
 def lr_factor(schedule: str, step: int, num_warmup: int, num_steps: int) -> float:
-    """Return the share of the peak learning rate at a step, counted from 0."""
+    """Return the learning rate at a step, counted from 0, as a share of the peak."""
     if step < num_warmup:
         return (step + 1) / num_warmup
     progress = (step - num_warmup) / max(num_steps - num_warmup, 1)

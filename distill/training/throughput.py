@@ -1,8 +1,8 @@
-"""How fast training is: pairs and tokens a second, and the share of the device's arithmetic that is used.
+"""Measure the speed of training: pairs and tokens per second, and MFU, the share of the device's peak arithmetic.
 
 throughput = Throughput(model, device)
 throughput.count(batch)                           # after every step
-with throughput.paused(): ...                     # a validation does not count
+with throughput.paused(): ...                     # the time of a validation does not count
 metrics |= throughput.take(ranks)                 # since the last call
 """
 
@@ -18,7 +18,7 @@ from distill.training.flops import FlopCounter, peak_flops
 
 
 class Throughput:
-    """Counts what the steps since the last log line have gone through, over the time that they took."""
+    """Counts the pairs, tokens and operations of the steps since the last log line, and measures their time."""
 
     def __init__(self, model, device: torch.device):
         """Start the clock."""
@@ -36,13 +36,13 @@ class Throughput:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock for a while."""
+        """Stop the clock inside the `with` block."""
         paused = time.perf_counter()
         yield
         self.clock += time.perf_counter() - paused
 
     def take(self, ranks: Ranks) -> dict[str, float]:
-        """Return the metrics of all ranks since the last call, and start anew; MFU where the device's peak is known."""
+        """Return the metrics of all ranks since the last call, with MFU if the device's peak is known, and restart."""
         seconds = time.perf_counter() - self.clock
         num_pairs, num_tokens, num_flops = ranks.sum(self.num_pairs, self.num_tokens, self.num_flops)
         metrics = {"train/pairs_per_second": num_pairs / seconds, "train/tokens_per_second": num_tokens / seconds}

@@ -1,6 +1,6 @@
-"""Where numbers go: files always, Weights & Biases on request, a table at the end.
+"""Log metrics and results: always to files, and to Weights & Biases on request.
 
-with Tracker(cfg) as tracker:                       # an exception inside ends the W&B run as failed
+with Tracker(cfg) as tracker:                       # an exception inside marks the W&B run as failed
     tracker.start(directory, step)
     tracker.log(step, {"train/loss": 0.4})
     tracker.finish({"test/sample/nDCG@10": 0.9}, directory / "model", {"sample": {"q1": {"nDCG@10": 0.9}}})
@@ -20,24 +20,26 @@ from distill.storage.files import write_whole
 
 log = logging.getLogger(__name__)
 
-WANDB_SECONDS = 30  # to wait for W&B's servers before the run is kept on disk instead
-FLUSH_SECONDS = 0.5  # between writes of W&B's file; its own 15 would lose the configuration of a job killed early
+WANDB_SECONDS = 30  # to wait for W&B's servers before logging offline instead
+FLUSH_SECONDS = (
+    0.5  # between writes of W&B's file; its default of 15 could lose the configuration of a job killed early
+)
 ID_FILE = "wandb_id.txt"
-ARTIFACT_FILE = "wandb_artifact.txt"  # beside model/: what W&B calls that model
+ARTIFACT_FILE = "wandb_artifact.txt"  # beside model/: the model's name in W&B
 
 
 class Tracker:
-    """Writes the metrics of one run; files first, so that nothing lives in W&B alone."""
+    """Writes the metrics of one run, to files first, so that nothing exists only in W&B."""
 
     def __init__(self, cfg: DictConfig):
-        """Open nothing yet: a run whose input is refused leaves no W&B run behind."""
+        """Open nothing yet: a run refused for bad input leaves no W&B run behind."""
         self.cfg = cfg
         self.file = self.wandb = None
 
     def start(self, directory: Path, step: int = 0) -> None:
-        """Open the run's files; where a run is resumed at a step, drop what was logged after it.
+        """Open the run's files; if the run is resumed at a step, drop what was logged after that step.
 
-        Of several ranks only the first starts its tracker; the others' do nothing.
+        With several ranks, only the first starts its tracker; the other trackers do nothing.
         """
         self.directory = directory
         metrics = directory / "metrics.jsonl"
@@ -65,9 +67,9 @@ class Tracker:
             self.wandb.log(metrics, step=step)
 
     def finish(self, results: dict[str, float], model: Path, per_query: dict[str, dict[str, dict[str, float]]]) -> None:
-        """Write results.json, and give W&B the same, a table a task and, where that was asked for, the model.
+        """Write results.json, and send W&B the results, a table for each task and, if configured, the model.
 
-        per_query: task -> query id -> measure -> value, which per_query.csv holds as well.
+        per_query: task -> query id -> measure -> value, as in per_query.csv.
         """
         if not self.file:
             return
@@ -83,8 +85,8 @@ class Tracker:
             measures = list(next(iter(values.values())))
             rows = [[query_id, *(row[name] for name in measures)] for query_id, row in values.items()]
             tables[f"per_query/{task}"] = wandb.Table(columns=["query_id", *measures], data=rows)
-        self.wandb.log(tables)  # ends the last step, too, which would otherwise write over the summary below
-        # In the shape of define_metric's, but of the whole run: a resumed one has seen only its last part
+        self.wandb.log(tables)  # this also ends the last step, which would otherwise overwrite the summary below
+        # In the form that define_metric uses, but over the whole run: W&B's own covers only the part since resuming
         self.wandb.summary.update(
             {name: {"max": value} if name.startswith("val/") else value for name, value in results.items()}
         )
@@ -94,8 +96,8 @@ class Tracker:
             artifact = wandb.Artifact(name, type="model", metadata=metadata)
             artifact.add_dir(str(model))
             self.wandb.log_artifact(artifact)
-            # The run's own collection, so that its latest version is this one; offline, no entity is known yet
-            known = [part for part in (self.wandb.entity, self.wandb.project) if part]
+            # A collection for this run only, so that its latest version is this model; offline, the entity is unknown
+            known = [name for name in (self.wandb.entity, self.wandb.project) if name]
             (self.directory / ARTIFACT_FILE).write_text("/".join([*known, f"{name}:latest"]) + "\n")
 
     def close(self, exit_code: int = 0) -> None:
@@ -107,28 +109,28 @@ class Tracker:
 
 
 def _logged_by(line: str, step: int) -> bool:
-    """Whether a line of metrics.jsonl is whole (a killed process may leave half a line), and not after the step."""
+    """Whether a line of metrics.jsonl is complete (a killed process may leave half a line) and not after the step."""
     try:
         return line.endswith("\n") and json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):
-        log.warning("metrics.jsonl: a damaged line is left out: %s", printable(line.strip())[:80])
+        log.warning("metrics.jsonl: dropped a damaged line: %s", printable(line.strip())[:80])
         return False
 
 
 def _source_artifact(backbone: str) -> str | None:
-    """Return the artifact that a backbone is, where it is the model directory of a run that logged one."""
+    """Return the W&B artifact of a backbone that is the model directory of an earlier run, None if there is none."""
     path = Path(backbone).parent / ARTIFACT_FILE
     return path.read_text().strip() if os.path.isdir(backbone) and path.is_file() else None
 
 
 def _main_choices(cfg: DictConfig) -> dict[str, str | int | None]:
-    """What tells one run of an ablation from another."""
+    """Return the settings that distinguish the runs of an ablation."""
     names = {group: cfg[group].name for group in ("backbone", "loss", "teacher", "data")}
     return {**names, "depth": cfg.data.depth, "num_queries": cfg.data.num_queries, "seed": cfg.seed}
 
 
 def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
-    """Start or resume the W&B run; what W&B lacks (key, network) must never stop training."""
+    """Start or resume the W&B run; a missing key or network must never stop training."""
     import wandb
 
     settings = cfg.logger
@@ -158,7 +160,7 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
         log.warning("wandb: cannot log online (%s): logging offline", " ".join(str(error).split()))
         run = wandb.init(mode="offline", **options)
     run_id.write_text(run.id)
-    # Over W&B's own step, which is the step of training
+    # Against W&B's built-in step, which is the training step
     run.define_metric("train/*")
     run.define_metric("train/loss", summary="min,last")
     run.define_metric("val/*", summary="max")
@@ -168,14 +170,16 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
 
 
 def _declare_source(run, source: str) -> None:
-    """Make the model that this run starts from its input, so that W&B draws stage 1 -> stage 2 -> ..."""
+    """Declare the model that this run starts from as its input, so that W&B draws stage 1 -> stage 2 -> ..."""
     from wandb.errors import Error
 
     if run.offline:
-        log.info("wandb: trained from %s: offline, a lineage cannot be declared: noted in the configuration", source)
+        log.info("wandb: offline, so the lineage from %s is only recorded in the configuration", source)
         return
     try:
         run.use_artifact(source, type="model")
     except (Error, ValueError) as error:
         reason = " ".join(str(error).split())
-        log.warning("wandb: trained from %s, which is not there (%s): noted in the configuration", source, reason)
+        log.warning(
+            "wandb: %s is not available (%s), so the lineage is only recorded in the configuration", source, reason
+        )

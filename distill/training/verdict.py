@@ -1,12 +1,13 @@
-"""What a training run came to, in one line at its end, and whether its loss went anywhere.
+"""The verdict of a training run, logged in one line at its end, and a warning if the loss did not fall.
 
-    taus = measure_agreement(cfg, lists, model, precision)          # where nothing is judged
+    taus = measure_agreement(cfg, lists, model, precision)          # if no query is judged
     log_verdict(cfg, directory, results, measured, validation, taus)
 
-Of a task, the student is compared with the first stage on the first measure, by a paired t-test over queries. Of a
-suite, every task by itself: the line says on how many the student is better and on how many worse, with the mean over
-the tasks. Where only validation queries are judged, their means are compared, without a test, since they chose the
-model. Where nothing is judged, it is Kendall's tau with the teacher over training lists, which the student has seen.
+- A task: the student is compared with the first stage on the first measure, by a paired t-test over queries.
+- A suite: each task is tested separately. The line says on how many the student is better and on how many worse, and
+  gives the means over the tasks.
+- Only validation queries: their means are compared without a test, since they chose the model.
+- No judgments: Kendall's tau with the teacher, on training lists that the student has seen.
 """
 
 import json
@@ -27,10 +28,10 @@ from distill.training.optim import warmup_steps
 
 log = logging.getLogger(__name__)
 
-MAX_LISTS, MAX_PASSAGES = 50, 100  # of the training lists that the agreement is taken over
+MAX_LISTS, MAX_PASSAGES = 50, 100  # training lists that the agreement is measured on, and passages of each
 SAME = 0.02  # a loss that changes by less than this share has ended where it began
 
-Values = dict[str, float]  # of each query, or of each list
+Values = dict[str, float]  # query id, or number of a list -> value
 
 
 def log_verdict(
@@ -41,13 +42,13 @@ def log_verdict(
     validation: list,
     taus: dict[str, Values],
 ) -> None:
-    """Log what became of the loss if that is amiss, and then the verdict: as a warning, unless the student is better.
+    """Warn if the loss did not fall, then log the verdict: as a warning, unless the student is better.
 
     measured: task -> row -> query id -> measure -> value. validation: the tasks that the model was chosen by.
     """
-    amiss = describe_loss(cfg, directory / "metrics.jsonl")
-    if amiss is not None:
-        log.warning(amiss)
+    problem = describe_loss(cfg, directory / "metrics.jsonl")
+    if problem is not None:
+        log.warning(problem)
     if measured and cfg.task.tasks:
         line, is_better = judge_suite(cfg.task, measured)
     elif measured:
@@ -60,9 +61,9 @@ def log_verdict(
 
 
 def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
-    """Return what is amiss with a run's loss and what may help; None where it fell, or was logged only once.
+    """Return how a run's loss failed to fall and what may help; None if it fell, or was logged only once.
 
-    The first tenth of the logged lines is compared with the last one.
+    The mean over the first tenth of the logged lines is compared with that over the last tenth.
     """
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
@@ -80,7 +81,7 @@ def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
 
 
 def judge_task(name: str, rows: dict[str, dict]) -> tuple[str, bool]:
-    """Return how the student ranks beside the first stage of a task, and whether that is better."""
+    """Return how the student ranks compared with the first stage of a task, and whether it ranks better."""
     measure, student, first = _first_measure(rows)
     word, test = _compare(student, first, "queries")
     line = f"the student ranks {word} than the first stage on {name}: {measure} {_beside(student, first)} ({test})"
@@ -95,20 +96,21 @@ def judge_task(name: str, rows: dict[str, dict]) -> tuple[str, bool]:
 
 
 def judge_suite(cfg: DictConfig, measured: dict[str, dict]) -> tuple[str, bool]:
-    """Return on how many tasks of a suite the student ranks better and worse, and whether on more of them better."""
-    found = [_first_measure(rows) for rows in measured.values()]
-    words = [_compare(student, first, "queries")[0] for _, student, first in found]
+    """Return on how many tasks of a suite the student ranks better and worse, and whether better on more than worse."""
+    tasks = [_first_measure(rows) for rows in measured.values()]
+    words = [_compare(student, first, "queries")[0] for _, student, first in tasks]
     better, worse = words.count("better"), words.count("worse")
-    alike = [one for one in found if one[0] == found[0][0]]  # a task may be measured by another first measure
-    student, first = (fmean(fmean(one[place].values()) for one in alike) for place in (1, 2))
-    tasks = f"{better} of {len(words)} tasks of {cfg.name}, worse on {worse} (p < {ALPHA:g} each)"
-    of = f" of {len(alike)}" if len(alike) < len(found) else ""
-    means = f"mean {found[0][0]}{of} {student:.4f} against {first:.4f}"
-    return f"the student ranks better than the first stage on {tasks}: {means}", better > worse
+    main = tasks[0][0]
+    alike = [(student, first) for measure, student, first in tasks if measure == main]  # a task may have another one
+    student, first = (fmean(fmean(values.values()) for values in row) for row in zip(*alike, strict=True))
+    counts = f"{better} of {len(words)} tasks of {cfg.name}, worse on {worse} (p < {ALPHA:g} each)"
+    of = f" of {len(alike)}" if len(alike) < len(tasks) else ""
+    means = f"mean {main}{of} {student:.4f} against {first:.4f}"
+    return f"the student ranks better than the first stage on {counts}: {means}", better > worse
 
 
 def judge_validation(cfg: DictConfig, results: dict[str, float], tasks: list) -> tuple[str, bool]:
-    """Return how the student ranks beside the first stage of the validation queries, and whether that is better."""
+    """Return how the student ranks compared with the first stage on the validation queries, and whether better."""
     from distill.evaluation.averages import measure_together
 
     name, first = next(iter(measure_together(tasks, [task.run for task in tasks]).items()))
@@ -116,18 +118,21 @@ def judge_validation(cfg: DictConfig, results: dict[str, float], tasks: list) ->
     word = "better" if student > first else "no better"
     line = (
         f"the student ranks {word} than the first stage on the validation queries: {name} {student:.4f} against "
-        f"{first:.4f} (these queries chose the model: give task.run and task.qrels for others)"
+        f"{first:.4f} (these queries chose the model: give task.run and task.qrels to test on others)"
     )
     return line, word == "better"
 
 
 def judge_agreement(taus: dict[str, Values], teacher: str) -> tuple[str, bool]:
-    """Return how the student's order agrees with the teacher's, or the labels, beside how the first stage's does."""
+    """Return how well the student agrees with the teacher (or the labels), compared with the first stage.
+
+    The second value is whether it agrees better.
+    """
     number = len(taus["student"])
     where = f"on {number} of the lists that it was trained on, since no query is judged"
     whose = "the teacher" if teacher == "teacher" else "the labels"
     if not number:
-        return f"nothing to tell by: no query is judged, and {whose} has no list with an order", False
+        return f"none: no query is judged, and no training list has an order by {whose}", False
     if "first_stage" not in taus:
         tau = fmean(taus["student"].values())
         return f"the student agrees with {whose} by Kendall's tau {tau:.4f}, {where}", tau > 0
@@ -139,20 +144,24 @@ def judge_agreement(taus: dict[str, Values], teacher: str) -> tuple[str, bool]:
 
 
 def _first_measure(rows: dict[str, dict]) -> tuple[str, Values, Values]:
-    """Return the first measure's name, and its values of the student and of the first stage."""
+    """Return the first measure's name, and its values for the student and for the first stage."""
     name = next(iter(next(iter(rows["test"].values()))))
     student, first = _values(rows["test"], name), _values(rows["first_stage"], name)
     shared = [query_id for query_id in first if query_id in student]
-    return name, {one: student[one] for one in shared}, {one: first[one] for one in shared}
+    return (
+        name,
+        {query_id: student[query_id] for query_id in shared},
+        {query_id: first[query_id] for query_id in shared},
+    )
 
 
 def _values(per_query: dict[str, dict[str, float]], measure: str) -> Values:
-    """Return the values of the queries for which the measure is defined."""
+    """Return the measure's values by query, without queries that it is undefined for."""
     return {query_id: values[measure] for query_id, values in per_query.items() if values.get(measure) is not None}
 
 
 def _compare(student: Values, first: Values, unit: str) -> tuple[str, str]:
-    """Return "better", "worse" or "no better", and the paired t-test that says so."""
+    """Return "better", "worse" or "no better", and the paired t-test behind it, in words."""
     if len(student) < 2:
         return "no better", f"fewer than two {unit}, too few to tell"
     [result] = compare(first, {"student": student})
@@ -166,10 +175,10 @@ def _beside(student: Values, first: Values) -> str:
 
 
 def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Values]:
-    """Return Kendall's tau with what the loss learns from, by row and list: student, and first_stage where it is known.
+    """Return Kendall's tau with the target of the loss, by row and list: for student, and for first_stage if known.
 
-    Over up to 50 training lists, chosen by cfg.seed, and up to 100 passages of each.
-    Pairs that the target does not tell apart do not count; pairs that a ranking does not tell apart count 0.
+    Measured on up to 50 training lists, chosen by cfg.seed, and up to 100 passages of each.
+    Pairs that tie in the target do not count; pairs that tie in the ranking count 0.
     """
     import torch
 
@@ -185,7 +194,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
             rows, targets = lists[index]
             kept = np.sort(generator.permutation(len(rows))[:MAX_PASSAGES])
             rows, targets = rows[kept], targets[kept]
-            values = -targets if cfg.loss.target == "rank" else targets  # the more, the better
+            values = -targets if cfg.loss.target == "rank" else targets  # higher is better
             if len(np.unique(values)) < 2:
                 continue
             query, query_id = lists.queries[lists.query_rows[index]], lists.query_id(index)
@@ -206,19 +215,25 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
 
 
 def agreement_results(taus: dict[str, Values]) -> dict[str, float]:
-    """Return the means under `results.json`'s names."""
+    """Return the means under the names used in results.json."""
     return {f"agreement/{row}/tau": fmean(values.values()) for row, values in taus.items() if values}
 
 
 def kendall_tau(scores: np.ndarray, target: np.ndarray) -> float:
-    """Return how much more of the pairs that the target tells apart are ordered like it than against it, -1 to 1."""
+    """Return the share of pairs ordered like the target minus the share ordered against it, from -1 to 1.
+
+    Pairs that tie in the target do not count.
+    """
     above, below = np.nonzero(target[:, None] > target[None, :])
     agreeing, opposed = (scores[above] > scores[below]).mean(), (scores[above] < scores[below]).mean()
     return float(agreeing - opposed)
 
 
 def _read_first_stage(cfg: DictConfig):
-    """Return the first stage's run if it is at hand, else None: a run that was not read so far may be anything."""
+    """Return the first stage's run, or None if there is none or it cannot be read.
+
+    A run that training did not read is only read now if it is a local file that is not large.
+    """
     from distill.sources.runs import LARGE_FILE, read_run
 
     source = cfg.teacher.first_stage
@@ -228,6 +243,6 @@ def _read_first_stage(cfg: DictConfig):
         return None
     try:
         return read_run(local_file(source) if is_remote(source) else source)
-    except InputError as error:  # the model is trained: nothing here may end the run
-        log.warning("teacher.first_stage cannot be compared with: %s", error)
+    except InputError as error:  # the model is already trained: nothing here may end the run
+        log.warning("no comparison with teacher.first_stage: %s", error)
         return None
