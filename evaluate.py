@@ -27,7 +27,7 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_evaluate, check_stride
-from distill.config.composition import register_schemas
+from distill.config.command import start
 from distill.config.overrides import as_override
 from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
@@ -188,5 +188,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    register_schemas()
-    main()
+    start(main, "evaluate")

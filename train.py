@@ -27,9 +27,8 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_train
-from distill.config.composition import refuse_renamed, register_schemas
+from distill.config.command import start
 from distill.config.overrides import as_override
-from distill.errors import exit_on_bad_input
 from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job, shown_path
 
 log = logging.getLogger("train")
@@ -223,7 +222,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with exit_on_bad_input(sweep=False):
-        refuse_renamed(sys.argv[1:])
-    register_schemas()
-    main()
+    start(main, "train")

@@ -53,7 +53,7 @@ def main() -> None:
         scores.grad = None
         LOSSES[name](scores, ranks, mask).backward()
 
-    parts = {"encoder": encode, "ranknet": lambda: lose("ranknet"), "adr_mse": lambda: lose("adr_mse")}
+    parts = {"encoder": encode, "ranknet": lambda: lose("ranknet"), "adrmse": lambda: lose("adrmse")}
     times = {name: [] for name in parts}
     for round_number in range(arguments.rounds + 1):
         for name, step in parts.items():
@@ -62,7 +62,7 @@ def main() -> None:
                 times[name].append(seconds)
     result = environment(device) | {name: spread(values) for name, values in times.items()}
     encoder_ms = result["encoder"]["median"]
-    for name in ("ranknet", "adr_mse"):
+    for name in ("ranknet", "adrmse"):
         result[name]["share"] = result[name]["median"] / (result[name]["median"] + encoder_ms)
     print(json.dumps(result, indent=1))
 

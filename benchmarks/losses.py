@@ -33,7 +33,7 @@ from benchmarks.report import RESULTS, environment, save
 from distill.losses import LOSSES
 
 SHAPES = "32x10,32x50,32x100,64x256,64x1000,16x4096"
-SPECIAL_PER_PAIR = {"ranknet": 3, "adr_mse": 4}
+SPECIAL_PER_PAIR = {"ranknet": 3, "adrmse": 4}
 SPECIAL_PER_CYCLE = 16  # of one multiprocessor, compute capability 7.5 to 10.0
 BYTES_PER_PASSAGE = 20  # float32: scores and ranks in, gradient out; gradient in and out
 ROUNDS = 15
@@ -272,7 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shapes", default=SHAPES, help="lists x passages, comma-separated")
-    parser.add_argument("--losses", default="ranknet,adr_mse")
+    parser.add_argument("--losses", default="ranknet,adrmse")
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory for the JSON file")
     parser.add_argument("--name", default="losses", help="prefix of the JSON file's name")
     arguments = parser.parse_args()

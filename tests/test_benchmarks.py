@@ -49,14 +49,14 @@ def test_limit_of_the_losses_by_hand():
     # 2 lists of 5: 20 unordered pairs of 3 special functions are nothing beside 10 passages of 20 bytes
     assert limit_ms("ranknet", 2, 5, rates) == pytest.approx(1e3 * 200 / 1e9)
     # 64 lists of 1000: 31 968 000 pairs
-    assert limit_ms("adr_mse", 64, 1000, {**rates, "bytes_per_second": 1e12}) == pytest.approx(4 * 31.968e6 / 1e9)
+    assert limit_ms("adrmse", 64, 1000, {**rates, "bytes_per_second": 1e12}) == pytest.approx(4 * 31.968e6 / 1e9)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux alone")
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
 def test_kernels_compile_for_gpus_without_spills(arch):
     rows = [line.split() for line in run_module("machine_code", "--arch", arch).splitlines()[2:]]
-    assert {row[0] for row in rows} == {"ranknet", "adr_mse"} and len(rows) == 3
+    assert {row[0] for row in rows} == {"ranknet", "adrmse"} and len(rows) == 3
     for _, registers, spilled, _, _, instructions, special in rows:
         assert int(registers) <= 128 and spilled == "0"  # two programs of 8 warps fit in a multiprocessor's registers
         assert float(instructions) <= 24 and float(special) <= 2.25

@@ -28,12 +28,12 @@ def test_a_card_says_what_the_model_was_made_of():
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.base_model == "google/electra-base-discriminator"
     assert card.data.pipeline_tag == "text-ranking" and card.data.library_name == "sentence-transformers"
-    assert {"loss:adr_mse", "teacher:rankzephyr-colbertv2"} <= set(card.data.tags)
+    assert {"loss:adrmse", "teacher:rankzephyr-colbertv2"} <= set(card.data.tags)
     values = {(one.dataset_name, one.metric_type): one.metric_value for one in card.data.eval_results}
     assert values[("mine", "nDCG@10")] == 0.65432 and values[("suite-arithmetic-mean", "nDCG@10")] == 0.4
     for line in (
         "| Data | msmarco (msmarco-passage), 1000 queries |",
-        "| Loss | adr_mse, learning from rank |",
+        "| Loss | adrmse, learning from rank |",
         "| Depth | 50 |",
         "| Steps | 120 of 32 lists, AdamW with lr 3e-05 |",
         "| mine | nDCG@10 | 0.3000 | 0.7123 | 0.6543 |",

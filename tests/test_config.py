@@ -12,8 +12,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config import checks as config
-from distill.config.checks import check_annotate, check_evaluate, check_retrieve, check_train
+from distill.config import schema as config
+from distill.config.checks import check_evaluate, check_train, check_values
+from distill.config.composition import options_of, register_schemas
+from distill.config.help import help_text
+from distill.config.losses import loss_schemas
+from distill.config.mistakes import mistake
+from distill.config.overrides import quoted, unquoted
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.generative import PROMPTS
@@ -25,6 +30,12 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
+COMMANDS = ("train", "evaluate", "annotate", "retrieve", "export", "report", "dashboards")
+
+
+@pytest.fixture(autouse=True)
+def schemas():
+    register_schemas()
 
 
 def commands_of(option: str) -> list[tuple[str, list[str]]]:
@@ -112,8 +123,8 @@ def test_every_teacher_to_ask_composes_and_is_sound(llm, collection):
         *(f"{name}={collection[name]}" for name in ("passages", "queries")),
         f"run={collection['first_stage']}",
     ]
-    check_annotate(compose_config("annotate", *overrides, f"llm@teacher.llm={llm}", "teacher.llm.model=m"))
-    check_retrieve(compose_config("retrieve", *overrides[:2], "output=f.run"))
+    check_values(compose_config("annotate", *overrides, f"llm@teacher.llm={llm}", "teacher.llm.model=m"))
+    check_values(compose_config("retrieve", *overrides[:2], "output=f.run"))
     assert not OmegaConf.missing_keys(compose_config("dashboards"))
 
 
@@ -126,9 +137,14 @@ def test_the_papers_backbones_are_there(backbone):
 @pytest.mark.parametrize("loss", ["ranknet", "adrmse", "lce", "marginmse", "bce", "hinge"])
 def test_every_loss_config_names_its_function_and_options(loss):
     cfg = compose_config("train", f"loss={loss}").loss
+    assert cfg.name == loss
     options = set(cfg) - {"name", "target"}
     code = LOSSES[cfg.name].__code__
     assert options <= set(code.co_varnames[: code.co_argcount])
+
+
+def test_conf_the_schemas_and_the_functions_name_the_same_losses():
+    assert sorted(LOSSES) == sorted(loss_schemas()) == options_of("loss")
 
 
 @pytest.mark.parametrize(
@@ -156,9 +172,9 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("+loss.alpha=1", "loss.alpha is no key of the configuration"),
-        ("+train.nope=1", "train.nope is no key of the configuration"),
-        ("+nope.nope=1", "nope is no key of the configuration"),
+        ("+loss.alpha=1", "loss.alpha: no such key: see --help for the keys that there are"),
+        ("+train.nope=1", "train.nope: no such key"),
+        ("+nope.nope=1", "nope: no such key"),
         ("teacher=run", "teacher.path is missing: give it on the command line"),
         ("teacher=run teacher.path=nope.run", "teacher.path=nope.run: no such file"),
         ("data=files data.passages=a.tsv data.queries=b.tsv", "data.passages=a.tsv: no such file"),
@@ -173,7 +189,10 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("loss=ranknet teacher.path=null", "the loss needs a rank for every passage, but teacher=sample gives label"),
         ("data.num_negatives=7", "data.num_negatives=7 draws negatives by label, but loss=ranknet"),
         ("data.depth=1", "data.depth=1: must be at least 2, since a list needs two passages"),
-        ("train.max_epochs=2", "train.max_steps and train.max_epochs: give exactly one"),
+        (
+            "train.max_epochs=2",
+            "train.max_steps=80 and train.max_epochs=2.0: give exactly one, and set the other to null",
+        ),
         ("train.patience=5", "train.patience=5 is below train.validate_every=20"),
         ("validation.run=null", "train.patience=60 needs a validation"),
         ("task.run=null", "task.untrained=true needs task.run"),
@@ -232,27 +251,26 @@ def test_compile_takes_true_false_and_auto(value):
 FIELDS = "id_field query_id_field"
 FREE_OF_RULES = {
     "Backbone": "name revision",
-    "Data": f"name passages queries {FIELDS}",
-    "Teacher": "name path texts first_stage qrels licence citation",
-    "TaskPart": f"passages queries run qrels teacher measures corpus licence {FIELDS}",
+    "Data": f"name {FIELDS}",
+    "Teacher": "name texts licence citation",
     "Task": f"name passages queries run qrels teacher measures corpus licence tasks {FIELDS}",
     "Train": "device",
     "Logger": "name project entity group job_type run_name tags",
-    "TrainConfig": "loss licence resume",
+    "TrainConfig": "loss licence",
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
-    "EvaluateConfig": "model resume device",
-    "ReportConfig": "runs output title metrics labels baseline compare",
-    "RetrieveConfig": f"passages queries output model device {FIELDS}",
+    "EvaluateConfig": "model device",
+    "ReportConfig": "output title metrics labels baseline compare",
+    "RetrieveConfig": f"output model device {FIELDS}",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
-    "AnnotateConfig": f"passages queries run {FIELDS} prompt journal qrels reference resume",
+    "AnnotateConfig": f"{FIELDS} prompt journal",
 }
+SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *loss_schemas().values()]
 
 
 def test_every_number_and_every_choice_has_a_rule_beside_its_field():
-    schemas = [kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)]
     without = {}
-    for schema in schemas:
+    for schema in SCHEMAS:
         types = typing.get_type_hints(schema)
         for field in dataclasses.fields(schema):
             kinds = {*(typing.get_args(types[field.name]) or (types[field.name],))} - {type(None), bool}
@@ -262,7 +280,7 @@ def test_every_number_and_every_choice_has_a_rule_beside_its_field():
 
 
 def test_a_number_that_is_free_of_rules_is_none():
-    for schema in (kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)):
+    for schema in SCHEMAS:
         types = typing.get_type_hints(schema)
         free = FREE_OF_RULES.get(schema.__name__, "").split()
         assert not [name for name in free if {int, float} & {types[name], *typing.get_args(types[name])}]
@@ -287,6 +305,127 @@ def test_help_and_the_composed_configuration_wait_for_nothing_large(entry_point,
     imported = {line.rsplit("|")[-1].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
     assert "hydra" in imported
     assert not {"torch", "transformers", "pyarrow", "pandas", "matplotlib", "wandb", "ir_datasets"} & imported
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train depth=50", "depth: did you mean data.depth?"),
+        ("train data.dept=50", "data.dept: did you mean data.depth?"),
+        ("train batch_sise=3", "batch_sise: did you mean train.batch_size?"),
+        ("train trian.batch_size=3", "trian.batch_size: did you mean train.batch_size?"),
+        ("train nope=1", "nope: no such key: see --help for the keys that there are"),
+        ("train loss.alpha=2 loss=adrmes", "loss=adrmes: did you mean loss=adrmse?"),
+        ("train loss=adrmse loss.alhpa=2", "loss.alhpa: did you mean loss.alpha?"),
+        ("train los=adrmse", "los: did you mean loss?"),
+        ("train loss=nope", "loss=nope: no such option: choose one of adrmse, bce, hinge, lce, marginmse, ranknet"),
+        ("train task@validaton=sample", "task@validaton: did you mean task@validation?"),
+        (
+            "train experiment=comparison/adrmes",
+            "experiment=comparison/adrmes: did you mean experiment=comparison/adrmse?",
+        ),
+        ("train hydra/launcher=proceses", "hydra/launcher=proceses: did you mean hydra/launcher=processes?"),
+        ("train hydra.run.dri=x", "hydra.run.dri: did you mean hydra.run.dir?"),
+        ("train -m optimizer.lr=interval(0,1) loss=glob(*) data.dept=1", "data.dept: did you mean data.depth?"),
+        ("train data.depth=deep", "data.depth=deep: Value 'deep' of type 'str' could not be converted to Integer"),
+        ("train seed=1,2", "seed=1,2: several values need -m, for a sweep; a list is written as in seed=[1,2]"),
+        ("train -m seed=1,2 loss=ranknet,adrmes", "loss=adrmes: did you mean loss=adrmse?"),
+        ("train -m data.dept=1,2", "data.dept: did you mean data.depth?"),
+        ("train depth", "depth: cannot be read: write key=value, and quote special characters, as in 'key=\"a, b\"'"),
+        ("train task.tasks.a.dept=3 task=sample-suite", "task.tasks.a.dept: did you mean task.tasks.a.depth?"),
+        (
+            "train task.tasks.sample-val.depth=3 task=sample-suite",
+            "task.tasks.sample-val.depth: not set in this task yet: add it, as in +task.tasks.sample-val.depth=3",
+        ),
+        ("evaluate taks=sample", "taks: did you mean task?"),
+        ("annotate teacher.llm.modle=m", "teacher.llm.modle: did you mean teacher.llm.model?"),
+        ("annotate llm@teacher.llm=htpp", "llm@teacher.llm=htpp: did you mean llm@teacher.llm=http?"),
+        ("report baslin=loss=ranknet", "baslin: did you mean baseline?"),
+    ],
+)
+def test_what_hydra_refuses_is_answered_with_what_was_meant(command, message):
+    name, *overrides = command.split()
+    sweep = "-m" in overrides
+    overrides = [quoted(one) for one in overrides if one != "-m"]
+    assert mistake(HydraException("refused"), name, overrides, sweep) == message
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("train:\n  batch_sise: 3", "train.batch_sise: did you mean train.batch_size?"),
+        ("optimiser:\n  lr: 1", "optimiser: did you mean optimizer?"),
+        ("data:\n  depth: deep", "data.depth: Value 'deep' of type 'str' could not be converted to Integer"),
+        ("loss:\n  alpha: 2", "loss.alpha: no such key: see --help for the keys that there are"),
+        ("defaults:\n  - override /loss: adrmes", "loss=adrmes: did you mean loss=adrmse?"),
+        ("train: [1", "while parsing a flow sequence in"),
+    ],
+)
+def test_what_is_wrong_in_an_experiment_file_is_named_with_it(tmp_path, lines, message):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{lines}\n")
+    overrides = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine"]
+    assert mistake(HydraException("refused"), "train", overrides).startswith(f"experiment=mine: {message}")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train.py depth=50", "depth: did you mean data.depth?"),
+        ("evaluate.py +data.dpeth=50", "data: no such key: see --help for the keys that there are"),
+        ("train.py +data.dpeth=50", "data.dpeth: did you mean data.depth?"),
+        ("-m distill report baslin=loss=ranknet", "baslin: did you mean baseline?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, command, message):
+    script, *rest = command.split()
+    words = [script, *rest] if script == "-m" else [str(ROOT / script), *rest]
+    run = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_every_key_and_every_option(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = [line.strip() for line in help_text(name, []).splitlines()]
+    explained = {}
+    for line in lines:
+        match = re.match(r"([\w.-]+)=(.{,34}?)  +(.+)", line)
+        if match:
+            explained[match[1]] = match[3]
+    cfg = OmegaConf.to_container(compose_config(name), resolve=False)
+    assert not [key for key in leaves(cfg) if key not in explained]
+    for group in {"train": ("loss", "backbone", "teacher"), "annotate": ("llm",)}.get(name, ()):
+        for option in options_of(group):
+            assert any(re.match(rf"{re.escape(option)}  +\S", line) for line in lines), option
+
+
+def leaves(node: dict, prefix: str = ""):
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_help_has_the_defaults_of_the_options_beside_it():
+    assert re.search(r"loss.alpha=1.0 +steepness of the smooth ranks", help_text("train", ["loss=adrmse"]))
+    with pytest.raises(InputError, match="depth: did you mean data.depth?"):
+        help_text("train", ["depth=3"])
+
+
+def test_a_value_with_an_equals_sign_and_a_list_of_models_are_quoted_for_hydra():
+    assert quoted("baseline=loss=ranknet,data.depth=50") == "baseline='loss=ranknet,data.depth=50'"
+    assert quoted("model=outputs/lr=1e-3/it's") == r"model='outputs/lr=1e-3/it\'s'"
+    assert quoted("teacher.llm.model=DIR1,DIR2") == "teacher.llm.model='DIR1,DIR2'"
+    assert quoted("labels=[a=b:A (ours),'c=d:(C)']") == r"labels=[a\=b:A \(ours\),'c=d:(C)']"
+    for argument in (
+        *("alpha=0.1", "baseline='a=b'", r"metrics=[a\=b]", "metrics=[test/*]", "--help", "loss=ranknet,adrmse"),
+        *("x=sort(2,1,reverse=true)", "teacher.llm.model='A,B'", "--config-dir=a=b", "lr=${divide:4,2}"),
+    ):
+        assert quoted(argument) == argument
+    for argument in ("baseline=loss=ranknet,it's", "labels=[a=b:A (ours),'c=d:(C)']", "alpha=0.1"):
+        assert unquoted(quoted(argument)) == argument
 
 
 @pytest.mark.parametrize("value", ["x" * 5000 + ".run", "'a\0b.run'"], ids=["long", "NUL"])

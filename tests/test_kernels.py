@@ -19,7 +19,7 @@ from kernels.ranknet import ranknet
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = {"ranknet": ranknet, "adr_mse": adr_mse}
+KERNELS = {"ranknet": ranknet, "adrmse": adr_mse}
 NAMES = sorted(KERNELS)
 DEPTHS = [1, 2, 7, 50, 100, 128, 129, 1000]  # below, at and above one tile of columns, and several
 
@@ -94,7 +94,7 @@ def test_agrees_for_a_sum_of_wide_and_huge_scores(name, scale, device):
 @pytest.mark.parametrize("discount", ["log2", "none"])
 @pytest.mark.parametrize("alpha", [0.1, 2.0, 50.0])
 def test_adr_mse_agrees_for_every_steepness_and_discount(alpha, discount, device):
-    check("adr_mse", *make_lists(3, 33), device, alpha=alpha, discount=discount)
+    check("adrmse", *make_lists(3, 33), device, alpha=alpha, discount=discount)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,7 +192,7 @@ def test_a_compiled_training_step_goes_through_without_a_break(name, device):
 @pytest.mark.parametrize("name", NAMES)
 def test_operators_keep_the_rules_of_torch_library(name, device):
     scores, ranks = (tensor.to(device) for tensor in make_lists(2, 5))
-    arguments = (1.0, True, True) if name == "adr_mse" else (True,)
+    arguments = (1.0, True, True) if name == "adrmse" else (True,)
     operator = getattr(torch.ops.listwise, name)
     counters = launch.zero_counters(scores)
     torch.library.opcheck(operator, (scores.requires_grad_(), ranks, counters, *arguments))
@@ -219,7 +219,7 @@ def test_wrong_inputs_are_refused():
 def test_both_implementations_refuse_alike(name, device):
     scores, ranks = (tensor.to(device) for tensor in make_lists(2, 5))
     options = [{"reduction": "median"}]
-    if name == "adr_mse":
+    if name == "adrmse":
         options += [{"alpha": 0.0}, {"alpha": float("nan")}, {"discount": "dcg"}]
     for wrong in options:
         messages = set()

@@ -89,7 +89,7 @@ def make_lists(num_lists: int = 4, depth: int = 6, dtype=torch.float64, seed: in
     labels = torch.randint(0, 3, (num_lists, depth), generator=generator).double()
     labels[:, 0], labels[:, 1] = 1, 0
     teacher_scores = torch.randn(num_lists, depth, dtype=torch.float64, generator=generator)
-    targets = {"ranknet": ranks, "adr_mse": ranks, "margin_mse": teacher_scores}
+    targets = {"ranknet": ranks, "adrmse": ranks, "marginmse": teacher_scores}
     targets |= dict.fromkeys(("lce", "bce", "hinge"), labels)
     return scores.to(dtype), {name: target * mask for name, target in targets.items()}, mask
 
@@ -101,7 +101,7 @@ def reference(name: str, scores, target, mask) -> tuple[float, int]:
         items = [(s, t) for s, t, kept in zip(s_row, t_row, real, strict=True) if kept]
         for i, (s_i, t_i) in enumerate(items):
             others = items[:i] + items[i + 1 :]
-            if name == "adr_mse":
+            if name == "adrmse":
                 smooth = 1 + sum(sigmoid(s_j - s_i) for s_j, _ in others)
                 total, count = total + (t_i - smooth) ** 2 / math.log2(t_i + 1), count + 1
             elif name == "bce":
@@ -115,7 +115,7 @@ def reference(name: str, scores, target, mask) -> tuple[float, int]:
                     total, count = total + softplus(s_j - s_i), count + 1
                 elif name == "hinge" and t_i > t_j:
                     total, count = total + max(0.0, 1 - (s_i - s_j)), count + 1
-                elif name == "margin_mse" and i < j:
+                elif name == "marginmse" and i < j:
                     total, count = total + ((s_i - s_j) - (t_i - t_j)) ** 2, count + 1
     return total, count
 

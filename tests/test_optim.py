@@ -4,7 +4,7 @@ import pytest
 from conftest import compose_config
 
 from distill.config.checks import check_train
-from distill.config.composition import refuse_renamed
+from distill.config.command import refuse_renamed
 from distill.errors import InputError
 from distill.training.optim import lr_factor, warmup_steps, warn_of_warmup
 

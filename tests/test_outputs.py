@@ -257,6 +257,19 @@ def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaul
         resumed(directory)
 
 
+@pytest.mark.parametrize(("old", "new"), [("adr_mse", "adrmse"), ("margin_mse", "marginmse")])
+def test_a_loss_named_as_in_earlier_versions_is_resumed(tmp_path, old, new):
+    cfg = started(tmp_path, f"loss={new}", "train.max_steps=12")
+    text = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace(f"name: {new}", f"name: {old}"))
+    assert OmegaConf.load(tmp_path / "config.yaml").loss.name == old
+    assert state_of(cfg, tmp_path) == "stopped"
+    found = resumed(tmp_path)
+    assert found.loss == cfg.loss and changes(cfg, found) == {}
+    assert resumed(tmp_path, f"loss={new}").loss == cfg.loss
+    assert_refused(tmp_path, f"loss.name: {old.replace('_', '')} -> ranknet", "loss=ranknet")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -15,8 +15,9 @@ import yaml
 from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
-from distill.commands.report import quote_value, report, unquote_value
-from distill.config.checks import check_report
+from distill.commands.report import report
+from distill.config.checks import check_values
+from distill.config.overrides import quoted
 from distill.errors import InputError
 from distill.report.figures import draw_curves, draw_dots
 from distill.report.labels import read_labels, shorten
@@ -72,7 +73,7 @@ def report_on(directory: Path, *overrides: str, out: Path | None = None) -> Path
     out = out or directory.parent / "out"
     out.mkdir(exist_ok=True)
     cfg = compose_config("report", f"runs='{directory}'", *overrides)
-    check_report(cfg)
+    check_values(cfg)
     report(cfg, out)
     return out
 
@@ -212,7 +213,7 @@ def test_rows_show_short_paths_and_are_found_by_them(tmp_path):
 def test_labels_name_a_row_or_stand_for_their_values_in_several(tmp_path):
     make_grid(tmp_path / "runs", {(loss, depth): [0.5] for loss in ("ranknet", "adr_mse", "lce") for depth in (1, 2)})
     given = "labels=[loss=ranknet:RankNet,'loss=adrmse,data.depth=1:ADR-MSE (ours)',loss=lce,data.depth=2:InfoNCE]"
-    rows = read_table(report_on(tmp_path / "runs", "published=false", quote_value(given), "compare=loss"))
+    rows = read_table(report_on(tmp_path / "runs", "published=false", quoted(given), "compare=loss"))
     assert list(rows) == [
         "ADR-MSE (ours)", "loss=adrmse, data.depth=2", "loss=lce, data.depth=1", "InfoNCE",
         "RankNet, data.depth=1", "RankNet, data.depth=2",
@@ -477,7 +478,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, file, text, message):
         ("labels=['loss=lce,data.depth=1:A','loss=lce,data.depth=2:A']", "labels: 2 rows are called A: give each"),
         ("correction=sidak", "correction=sidak is unknown: choose one of holm, bonferroni"),
         ("alpha=1", "alpha=1.0: must be below 1"),
-        ("runs=5", "runs=5: expected a directory or a list of them"),
+        ("runs=5", "runs=5: must be a directory or a list of them"),
         ("runs=nowhere", "runs=nowhere: no such directory"),
     ],
 )
@@ -715,12 +716,3 @@ def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_p
     assert f"error: runs={tmp_path / 'empty'}: no run directory there or below" in done.stderr
     assert (tmp_path / "out" / "index.html").is_file() and not (tmp_path / "out" / ".hydra").exists()
     assert OmegaConf.load(tmp_path / "out" / "report.yaml").runs == str(tmp_path / "depth=1")
-
-
-def test_a_value_with_an_equals_sign_is_quoted_for_hydra():
-    assert quote_value("baseline=loss=ranknet,data.depth=50") == "baseline='loss=ranknet,data.depth=50'"
-    assert quote_value("labels=[a=b:A (ours),'c=d:(C)']") == r"labels=[a\=b:A \(ours\),'c=d:(C)']"
-    for argument in ("alpha=0.1", "baseline='a=b'", r"metrics=[a\=b]", "metrics=[test/*]", "--help"):
-        assert quote_value(argument) == argument
-    for argument in ("baseline=loss=ranknet,data.depth=50", "labels=[a=b:A (ours),'c=d:(C)']", "alpha=0.1"):
-        assert unquote_value(quote_value(argument)) == argument

@@ -99,7 +99,7 @@ def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):
     ("overrides", "message"),
     [
         (["passages=nope.tsv"], "passages=nope.tsv: no such file"),
-        (["method=dense"], "model is missing: method=dense needs an encoder"),
+        (["method=dense"], "method=dense needs model, an encoder's directory or Hub id"),
         (["method=dense", "model=./nowhere"], "model=./nowhere: cannot be loaded as a dense encoder"),
         (["method=bm52"], "method=bm52 is unknown: choose one of bm25, dense, sparse"),
         (["b=2"], "b=2.0: must be between 0 and 1"),

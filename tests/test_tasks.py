@@ -130,7 +130,7 @@ def test_an_unknown_collection_is_unavailable_in_a_suite_alone(collection, caplo
 
 def test_a_wrong_key_in_a_task_of_a_suite_is_refused(tmp_path, collection):
     run = run_evaluate(tmp_path / "out", "model=null", *suite_overrides(collection), "+task.tasks.first.dept=3")
-    assert run.returncode == 2 and "error: task.tasks.first: Key 'dept' not in 'TaskPart'" in run.stderr
+    assert run.returncode == 2 and "error: task.tasks.first.dept: did you mean task.tasks.first.depth?" in run.stderr
 
 
 def test_training_validates_and_tests_on_suites(file_overrides, collection, tmp_path):

@@ -236,7 +236,7 @@ def test_bad_input_is_one_line_and_exit_status_2(tmp_path):
 def test_a_sweep_leaves_one_directory_a_job(file_overrides, tmp_path):
     overrides = [*file_overrides, "train.max_steps=2", "loss=ranknet,adrmse", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     subprocess.run([sys.executable, str(ROOT / "train.py"), "-m", *overrides], check=True, capture_output=True)
-    for job, loss in (("0", "ranknet"), ("1", "adr_mse")):
+    for job, loss in (("0", "ranknet"), ("1", "adrmse")):
         directory = tmp_path / "sweep" / job
         assert OmegaConf.load(directory / "config.yaml").loss.name == loss
         assert (directory / "results.json").is_file()

@@ -12,14 +12,14 @@ to journal.jsonl, from which it resumes. To train on the ranking:
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_annotate
-from distill.config.composition import ROOT, register_schemas
+from distill.config.checks import check_values
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import command_line, open_run, run_job
 
@@ -70,20 +70,12 @@ def describe(cfg: DictConfig) -> str:
     return f"{stopped}annotating the top {cfg.depth} of {cfg.run} with {cfg.teacher.llm.model}"
 
 
-def quote_models(arguments: list[str]) -> list[str]:
-    """Quote a list of models, teacher.llm.model=A,B, which Hydra would otherwise take for a sweep."""
-    key = "teacher.llm.model="
-    return [f'{key}"{a[len(key) :]}"' if a.startswith(key) and "," in a and '"' not in a else a for a in arguments]
-
-
 @hydra.main(config_path=str(ROOT / "conf"), config_name="annotate", version_base="1.3")
 def run(cfg: DictConfig) -> float | None:
     """Annotate once; bad input ends with a one-line message and exit status 2."""
-    return run_job(cfg, describe, check_annotate, annotate)
+    return run_job(cfg, describe, check_values, annotate)
 
 
 def main() -> None:
     """Run the command with the command line's arguments."""
-    register_schemas()
-    sys.argv[1:] = quote_models(sys.argv[1:])
-    run()
+    start(run, "annotate")

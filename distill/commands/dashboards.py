@@ -13,7 +13,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.composition import ROOT, register_schemas
+from distill.config.checks import check_values
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.errors import InputError, exit_on_bad_input
 
 CHOICES = ("loss.name", "data.depth", "data.num_queries", "seed")  # what an ablation varies
@@ -84,6 +86,7 @@ def save_workspace(workspace) -> str:
 def run(cfg: DictConfig) -> None:
     """Build the workspace as configured; an error ends with a one-line message and exit status 2."""
     with exit_on_bad_input(sweep=False):
+        check_values(cfg)
         workspace = build_workspace(cfg)
         if cfg.dry_run:  # wandb-workspaces has no public function for what `save` sends
             json.dump(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), sys.stdout)
@@ -94,5 +97,4 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command with the command line's arguments."""
-    register_schemas()
-    run()
+    start(run, "dashboards")

@@ -14,8 +14,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_export
-from distill.config.composition import ROOT, register_schemas
+from distill.config.checks import check_values
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.jobs import run_command
 
 log = logging.getLogger("export")
@@ -45,10 +46,9 @@ def describe(cfg: DictConfig) -> str:
 @hydra.main(config_path=str(ROOT / "conf"), config_name="export", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Export once; bad input ends with a one-line message and exit status 2."""
-    run_command(cfg, describe, check_export, export)
+    run_command(cfg, describe, check_values, export)
 
 
 def main() -> None:
     """Run the command with the command line's arguments."""
-    register_schemas()
-    run()
+    start(run, "export")

@@ -10,8 +10,6 @@ figures/ in its output directory. A test that cannot be made is a note on the pa
 
 import contextlib
 import logging
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +17,10 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.checks import check_report
-from distill.config.composition import ROOT, command_overrides, register_schemas, run_directory
+from distill.config.checks import check_values
+from distill.config.command import start
+from distill.config.composition import ROOT, command_overrides, run_directory
+from distill.config.overrides import unquoted
 from distill.errors import InputError
 from distill.jobs import run_command
 
@@ -105,7 +105,7 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     from distill.report.page import to_html
     from distill.report.provenance import describe_page, read_commands
 
-    page.about = describe_page([unquote_value(argument) for argument in command_overrides("task")])
+    page.about = describe_page([unquoted(argument) for argument in command_overrides("task")])
     page.commands = read_commands([run for row in page.rows for run in row.runs])
     markdown = markup.to_markdown(page.table)
     if page.problems:
@@ -174,31 +174,9 @@ def describe(cfg: DictConfig) -> str:
 @hydra.main(config_path=str(ROOT / "conf"), config_name="report", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
-    run_command(cfg, describe, check_report, lambda cfg: report(cfg, run_directory()))
-
-
-def quote_value(argument: str) -> str:
-    """Quote a value with an equals sign in it (baseline=loss=ranknet), which Hydra's grammar refuses."""
-    key, sign, value = argument.partition("=")
-    if value[:1] == "[":  # in a list each sign by itself, and parentheses, unless they are quoted
-        quoted_or_sign = r"""'[^']*'|"[^"]*"|\\.|[=()]"""
-        return f"{key}={re.sub(quoted_or_sign, lambda found: _escaped(found[0]), value)}"
-    return f"{key}='{value}'" if sign and "=" in value and value[0] not in "'\"{" and "'" not in value else argument
-
-
-def _escaped(text: str) -> str:
-    return f"\\{text}" if text in "=()" else text
-
-
-def unquote_value(argument: str) -> str:
-    """Return what quote_value was given."""
-    key, _, value = argument.partition("=")
-    given = (f"{key}={value[1:-1]}", key + "=" + re.sub(r"\\([=()])", r"\1", value))
-    return next((one for one in given if quote_value(one) == argument), argument)
+    run_command(cfg, describe, check_values, lambda cfg: report(cfg, run_directory()))
 
 
 def main() -> None:
     """Run the command with the arguments of the command line."""
-    sys.argv[1:] = map(quote_value, sys.argv[1:])
-    register_schemas()
-    run()
+    start(run, "report")

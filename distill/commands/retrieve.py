@@ -12,8 +12,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_retrieve
-from distill.config.composition import ROOT, register_schemas
+from distill.config.checks import check_values
+from distill.config.command import start
+from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import check_output, command_line, run_command
 
@@ -59,10 +60,9 @@ def describe(cfg: DictConfig) -> str:
 @hydra.main(config_path=str(ROOT / "conf"), config_name="retrieve", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input ends with a one-line message and exit status 2."""
-    run_command(cfg, describe, check_retrieve, retrieve)
+    run_command(cfg, describe, check_values, retrieve)
 
 
 def main() -> None:
     """Run the command with the command line's arguments."""
-    register_schemas()
-    run()
+    start(run, "retrieve")

@@ -18,8 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from distill.config.losses import loss_schemas
 from distill.config.schema import (
-    LOSS_SCHEMAS,
     AnnotateConfig,
     DashboardsConfig,
     EvaluateConfig,
@@ -53,7 +53,7 @@ def register_schemas() -> None:
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="annotate_schema", node=AnnotateConfig)
     store.store(name="dashboards_schema", node=DashboardsConfig)
-    for name, schema in LOSS_SCHEMAS.items():
+    for name, schema in loss_schemas().items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
     OmegaConf.register_new_resolver(
@@ -130,13 +130,10 @@ def chosen_experiment() -> str | None:
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
 
 
-def refuse_renamed(arguments: list[str]) -> None:
-    """Raise InputError for a key that has another name now: Hydra would only say that it is unknown."""
-    for argument in arguments:
-        key, _, value = argument.lstrip("+~").partition("=")
-        if key == "optimizer.warmup_steps":
-            new = "optimizer.warmup"
-            raise InputError(f"{key}={value}: is {new} now, below 1 a share of the steps: write {new}={value}")
+def options_of(group: str) -> list[str]:
+    """Return the options of a group that conf/ has; none for what is no group."""
+    directory = ROOT / "conf" / group
+    return sorted(str(path.relative_to(directory).with_suffix("")) for path in directory.rglob("*.yaml"))
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 as_override("resume", directory)        # resume='/runs/lr=1e-3,seed=0': parsed back to exactly that directory
 cfg.resume = as_literal(directory)      # read back as it is, also with a ${ in it
+quoted("baseline=loss=ranknet")         # baseline='loss=ranknet': as a user may give it, and as Hydra parses it
 """
 
 import re
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import OverrideParseException
+
+WITH_COMMAS = ("teacher.llm.model",)  # keys of a text that may hold commas, which Hydra would take for a sweep
 
 
 def as_override(key: str, text: str | Path) -> str:
@@ -24,3 +29,40 @@ def as_override(key: str, text: str | Path) -> str:
 def as_literal(text: str | Path) -> str:
     """Return text for a node of OmegaConf, which would take `${` for the beginning of an interpolation."""
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", str(text))
+
+
+def quoted(argument: str) -> str:
+    """Quote what a user means as text and Hydra's grammar refuses: `=` in a value, `=`, `(` and `)` in those of a list.
+
+    Commas are quoted too, in a key whose text may hold them.
+    """
+    key, sign, value = argument.partition("=")
+    if not sign or argument.startswith("-") or value[:1] in ("", "'", '"', "{"):
+        return argument
+    if "," in value and key in WITH_COMMAS:
+        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+    if not re.search(r"[=(]", value) or _is_grammatical(argument):
+        return argument
+    if value[0] == "[":
+        quoted_or_sign = r"""'[^']*'|"[^"]*"|\\.|[=()]"""
+        return f"{key}={re.sub(quoted_or_sign, lambda found: _escaped(found[0]), value)}"
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+
+
+def _escaped(text: str) -> str:
+    return f"\\{text}" if text in ("=", "(", ")") else text
+
+
+def _is_grammatical(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except OverrideParseException:
+        return False
+    return True
+
+
+def unquoted(argument: str) -> str:
+    """Return what `quoted` was given."""
+    key, _, value = argument.partition("=")
+    given = (f"{key}={value[1:-1]}".replace(r"\'", "'"), f"{key}=" + re.sub(r"\\([=()])", r"\1", value))
+    return next((one for one in given if quoted(one) == argument), argument)

@@ -20,14 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config.checks import check_resume
 from distill.config.composition import command_overrides, flatten
 from distill.config.overrides import as_literal
+from distill.config.rules import check_value
 from distill.config.schema import AnnotateConfig, EvaluateConfig, TrainConfig
 from distill.errors import InputError
 
 NAMED = 5  # differences that a message names
 RENAMED = {"optimizer.warmup_steps": "optimizer.warmup"}  # keys of earlier versions
+RENAMED_VALUES = {"loss.name": {"adr_mse": "adrmse", "margin_mse": "marginmse"}}
 CHOICE = ("name", "engine")  # keys that say which option of a group was chosen
 TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
               for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
@@ -169,7 +170,7 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
     if default is None:
         default, named = _what_was_named(cfg)
     command, directory = command_of(cfg), Path(cfg.resume)
-    check_resume(cfg, command.needs, command.noun)
+    check_value(cfg, "resume")
     saved = read_config(directory)
     check_command(saved, command, directory)
     plain = _fill(_renamed(_plain(saved), default), default, _default_value)
@@ -260,11 +261,14 @@ def _default_value(node: DictConfig, key: str) -> Any:
 
 
 def _renamed(plain: dict, node: DictConfig) -> dict:
-    """Give keys of earlier versions their new names."""
+    """Give keys and values of earlier versions their new names."""
     for old, new in RENAMED.items():
         if _has(plain, old) and not _has(_plain(node), old) and _has(_plain(node), new):
             group, name = old.rsplit(".", 1)
             _put(plain, new, _at(plain, group).pop(name))
+    for key, names in RENAMED_VALUES.items():
+        if _has(plain, key) and _at(plain, key) in names:
+            _put(plain, key, names[_at(plain, key)])
     return plain
 
 

@@ -1,19 +1,23 @@
-"""Rules of single configuration values, written beside the fields that they belong to.
+"""Rules of configuration values, written beside the fields that they belong to.
 
     @dataclass
-    class Model:
-        pooling: str = choice("cls", "mean")
-        query_length: int = at_least(1)
-        dropout: float | None = at_least(0, below=1, default=None)
+    class Train:
+        batch_size: int = at_least(1)
+        max_steps: int | None = at_least(1, default=None)
+        max_epochs: float | None = beside(above(0, default=None), either("max_steps"))
 
     check_rules(cfg)        # walks over a composed configuration, whatever dataclasses it is made of
 
-A rule is a function of the value that returns what is wrong with it, as it follows `key=value`, or None.
+A rule is a function of a value; it returns what is wrong, as it follows `key=value`, or None. A bond is a rule between
+a value and others of its group: a function of the group, its prefix (`train.`), and the value. The walk checks every
+value by itself before it checks any bond.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
@@ -21,24 +25,25 @@ from omegaconf import MISSING, OmegaConf
 from distill.errors import InputError
 
 Rule = Callable[[Any], str | None]
+Bond = Callable[[Any, str, Any], str | None]
 LARGEST = 2**31 - 1  # of whole numbers: nothing that is counted here is more, and products of two stay below 2**63
 
 
 def choice(*options: str, any_case: bool = False, default: Any = MISSING) -> Any:
-    """A field whose value is one of the options; any_case: True is "true", as Hydra hands on what looks like a bool."""
+    """A field whose value is one of the options; any_case: True is "true", as Hydra passes what looks like a bool."""
 
     def rule(value: str) -> str | None:
         if (value.lower() if any_case else value) in options:
             return None
         return f" is unknown: choose one of {', '.join(options)}"
 
-    return _field(rule, default)
+    return field(default=default, metadata={"rule": rule, "options": options})
 
 
 def at_least(
     low: float, below: float | None = None, at_most: float | None = None, why: str = "", default: Any = MISSING
 ) -> Any:
-    """A field of a finite number from `low` on; why: what the reason is, where it does not go without saying."""
+    """A field of a finite number from `low` on; why: the reason, if it does not go without saying."""
     bounds = [(f"at least {low}", lambda value: value >= low)]
     return _field(_number(bounds, below, at_most, why), default)
 
@@ -77,6 +82,33 @@ def must(reason: str, holds: Callable[[Any], bool], default: Any = MISSING) -> A
     return _field(lambda value: None if holds(value) else f": must {reason}", default)
 
 
+def source(default: Any = MISSING) -> Any:
+    """A field of a file, an address or an `ir_datasets` id."""
+    return _field(missing_file, default)
+
+
+def output_of(noun: str, needs: str) -> Any:
+    """A field of the output directory of an earlier run, which must hold a file: output_of("training", "model")."""
+    article = "an" if noun[0] in "aeiou" else "a"
+
+    def rule(value: str) -> str | None:
+        if os.path.isfile(Path(value) / needs):  # False for a name that no file can have, too
+            return None
+        return f": no {needs} there: give the output directory of {article} {noun}"
+
+    return _field(rule, None)
+
+
+def missing_file(value: str) -> str | None:
+    """Rule: what looks like a path is a file; anything else may be an `ir_datasets` id, which is looked up later."""
+    from distill.sources.locate import is_path, is_remote  # here: the schema is imported before the first line is out
+
+    # os.path answers False for a name that no file can have; Path.is_file raises OSError
+    if is_remote(value) or os.path.isfile(value) or not (is_path(value) or os.path.isdir(value)):
+        return None
+    return f": no such file: check the path (it is read from {Path.cwd()})"
+
+
 def _field(rule: Rule, default: Any) -> Any:
     return field(default=default, metadata={"rule": rule})
 
@@ -100,22 +132,111 @@ def _number(
     return rule
 
 
+def beside(one: Any, *bonds: Bond) -> Any:
+    """A field with bonds to others of its group, in addition to its own rule."""
+    return field(default=one.default, metadata={**one.metadata, "bonds": bonds})
+
+
+def either(other: str) -> Bond:
+    """Bond: exactly one of two keys is given, and the other is null."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if (value is None) != (group[other] is None):
+            return None
+        return f" and {prefix}{other}={shown(group[other])}: give exactly one, and set the other to null"
+
+    return bond
+
+
+def not_with(other: str, reason: str) -> Bond:
+    """Bond: at most one of two keys is given; reason: what both do."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or group[other] is None:
+            return None
+        return f" and {prefix}{other}={group[other]} {reason}: set one of them to null"
+
+    return bond
+
+
+def no_less_than(other: str, why: str) -> Bond:
+    """Bond: a number is not below that of another key, if it is given."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or value >= group[other]:
+            return None
+        return f" is below {prefix}{other}={group[other]}: {why}: raise the one or lower the other"
+
+    return bond
+
+
+def no_more_than(other: str, why: str) -> Bond:
+    """Bond: a number does not exceed that of another key."""
+    return lambda group, prefix, value: (
+        f" exceeds {prefix}{other}={group[other]}: {why}: lower the one or raise the other"
+        if value > group[other]
+        else None
+    )
+
+
+def needs(option: str, **what: str) -> Bond:
+    """Bond: with this option the other keys must be given; what: what each of them is."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        lacking = [key for key in what if group[key] is None] if value == option else []
+        return f" needs {prefix}{lacking[0]}, {what[lacking[0]]}" if lacking else None
+
+    return bond
+
+
+def needs_some(*others: str) -> Bond:
+    """Bond: if it is given, one of the other numbers is above 0."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or any(group[other] > 0 for other in others):
+            return None
+        return f" needs {' or '.join(prefix + other for other in others)}"
+
+    return bond
+
+
 def check_rules(cfg: Any, prefix: str = "") -> None:
-    """Check every value of a composed configuration by the rule of its field; raises InputError for the first fault."""
-    for key, value, rule in _ruled_values(cfg, prefix):
-        fault = rule(value)
-        if fault is not None:
-            raise InputError(f"{key}={value}{fault}")
+    """Check every value of a composed configuration by the rules of its field; raises InputError for a fault."""
+    for _, key, value, options in _ruled_values(cfg, prefix):
+        if value is not None and "rule" in options:
+            _refuse(key, value, options["rule"](value))
+    for group, key, value, options in _ruled_values(cfg, prefix):
+        for bond in options.get("bonds", ()):
+            _refuse(key, value, bond(group, key.removesuffix(key.split(".")[-1]), value))
 
 
-def _ruled_values(node: Any, prefix: str) -> Iterator[tuple[str, Any, Rule]]:
-    """Yield key, value and rule of all fields that have both a value and a rule."""
+def check_value(cfg: Any, key: str) -> None:
+    """Check a single value at the top of a configuration by the rule of its field; raises InputError."""
+    [options] = [one.metadata for one in fields(OmegaConf.get_type(cfg)) if one.name == key]
+    if cfg[key] is not None:
+        _refuse(key, cfg[key], options["rule"](cfg[key]))
+
+
+def _refuse(key: str, value: Any, fault: str | None) -> None:
+    if fault is not None:
+        raise InputError(f"{key}={shown(value)}{fault}")
+
+
+def shown(value: Any) -> Any:
+    """Return a value as it is written on the command line."""
+    return "null" if value is None else value
+
+
+def _ruled_values(node: Any, prefix: str) -> Iterator[tuple[Any, str, Any, dict]]:
+    """Yield group, key, value and rules of every field that has rules and a value, which may be null."""
     schema = OmegaConf.get_type(node)
-    rules = {one.name: one.metadata.get("rule") for one in fields(schema)} if is_dataclass(schema) else {}
+    rules = {one.name: one.metadata for one in fields(schema)} if is_dataclass(schema) else {}
     for name in node:
-        value = None if OmegaConf.is_missing(node, name) else node[name]
-        if OmegaConf.is_dict(value) and rules.get(name) is None:
+        if OmegaConf.is_missing(node, name):
+            continue
+        value = node[name]
+        if OmegaConf.is_dict(value) and not rules.get(name):
             yield from _ruled_values(value, f"{prefix}{name}.")
-        elif value is not None and rules.get(name) is not None:
-            value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            yield f"{prefix}{name}", value, rules[name]
+        elif rules.get(name):
+            plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            yield node, f"{prefix}{name}", plain, rules[name]

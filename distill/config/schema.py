@@ -1,20 +1,38 @@
-"""The keys of every configuration, with the type and the rule of each; the values, with a comment each, are in `conf/`.
+"""The keys of every configuration, with type and rules of each; the values, with a comment each, are in `conf/`.
 
-A wrong key or type fails while a configuration is composed (distill/config/composition.py), a value that breaks its
-rule in distill/config/checks.py.
+A wrong key or type fails while Hydra composes a configuration (distill/config/composition.py); a broken rule fails in
+distill/config/checks.py. The keys of each loss are in distill/config/losses.py.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import MISSING
 
-from distill.config.rules import above, at_least, auto_or_at_least, between, choice, each, must
+from distill.config.rules import (
+    above,
+    at_least,
+    auto_or_at_least,
+    beside,
+    between,
+    choice,
+    each,
+    either,
+    must,
+    needs,
+    needs_some,
+    no_less_than,
+    no_more_than,
+    not_with,
+    output_of,
+    source,
+)
 
 LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
 SOME_FIELD = ("name at least one field", bool)
+ENCODER = "an encoder's directory or Hub id"
 
 
 @dataclass
@@ -37,62 +55,17 @@ class Model:
 
 
 @dataclass
-class RankNetLoss:
-    name: str = choice("ranknet")
-    target: str = choice("rank")
-    reduction: str = choice("mean", "sum")
-    implementation: str = choice("auto", "torch", "triton")
-
-
-@dataclass
-class AdrMseLoss:
-    name: str = choice("adr_mse")
-    target: str = choice("rank")
-    alpha: float = above(0)
-    discount: str = choice("log2", "none")
-    reduction: str = choice("mean", "sum")
-    implementation: str = choice("auto", "torch", "triton")
-
-
-@dataclass
-class LceLoss:
-    name: str = choice("lce")
-    target: str = choice("label")
-    reduction: str = choice("mean", "sum")
-
-
-@dataclass
-class MarginMseLoss:
-    name: str = choice("margin_mse")
-    target: str = choice("score")
-    reduction: str = choice("mean", "sum")
-
-
-@dataclass
-class BceLoss:
-    name: str = choice("bce")
-    target: str = choice("label")
-    reduction: str = choice("mean", "sum")
-
-
-@dataclass
-class HingeLoss:
-    name: str = choice("hinge")
-    target: str = choice("label")
-    margin: float = above(0)
-    reduction: str = choice("mean", "sum")
-
-
-@dataclass
 class Data:
     name: str = MISSING
-    passages: str | None = MISSING
-    queries: str | None = MISSING
+    passages: str | None = source()
+    queries: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
     num_negatives: int | None = at_least(1, default=None)
-    list_size: int | None = at_least(2, why=TWO_PASSAGES, default=None)
+    list_size: int | None = beside(
+        at_least(2, why=TWO_PASSAGES, default=None), not_with("num_negatives", "both say how long a list is")
+    )
     list_choice: str = choice("random", "stratified", "top")
     id_field: str | None = None
     text_fields: list[str] | None = must(*SOME_FIELD, default=None)
@@ -103,36 +76,20 @@ class Data:
 @dataclass
 class Teacher:
     name: str = MISSING
-    path: str | None = MISSING
-    format: str = choice("run", "permutations", "triples")
+    path: str | None = source()
+    format: str = beside(
+        choice("run", "permutations", "triples"),
+        needs("permutations", path="the answers", first_stage="the lists that the answers permute"),
+        needs("triples", path="the triples"),
+    )
     texts: str | None = MISSING
     scores: bool = MISSING
-    first_stage: str | None = MISSING
+    first_stage: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
-    qrels: str | None = MISSING
+    qrels: str | None = source()
     min_grade: int = at_least(1, why="lower grades are not relevant")
     licence: str | None = None
     citation: str | None = None
-
-
-@dataclass
-class TaskPart:
-    """A task of a suite: what is null is the suite's."""
-
-    passages: str | None = None
-    queries: str | None = None
-    run: str | None = None
-    qrels: str | None = None
-    teacher: str | None = None
-    depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
-    measures: list[str] | None = None
-    corpus: str | None = None
-    licence: str | None = None
-    drop_identical: bool | None = None
-    id_field: str | None = None
-    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
-    query_id_field: str | None = None
-    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
 
 
 @dataclass
@@ -151,7 +108,7 @@ class Task:
     drop_identical: bool = MISSING
     windows: int = at_least(1)
     window_stride: int | None = at_least(1, default=None)
-    tasks: dict[str, Any] = field(default_factory=dict)  # of TaskPart, checked by check_task: + can then add one
+    tasks: dict[str, Any] = field(default_factory=dict)  # checked by check_task, so that + can add one
     runs: str | None = must(
         "hold {task} where the task's name stands in the file names", lambda value: "{task}" in value, default=None
     )
@@ -160,6 +117,10 @@ class Task:
     text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
     query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+
+
+SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
+PART_KEYS = [one.name for one in fields(Task) if one.name not in SUITE_KEYS]  # of each of its tasks
 
 
 @dataclass
@@ -180,11 +141,13 @@ class Optimizer:
 @dataclass
 class Train:
     batch_size: int = at_least(1)
-    max_steps: int | None = at_least(1, default=None)
+    max_steps: int | None = beside(at_least(1, default=None), either("max_epochs"))
     max_epochs: float | None = above(0, below=2**31, default=None)
     max_tokens: int = at_least(1)
     validate_every: int = at_least(1)
-    patience: int | None = at_least(1, default=None)
+    patience: int | None = beside(
+        at_least(1, default=None), no_less_than("validate_every", "training would stop at the first validation")
+    )
     save_every: int | None = at_least(1, default=None)
     log_every: int = at_least(1)
     num_workers: int | None = at_least(0, default=None)
@@ -220,7 +183,7 @@ class TrainConfig:
     logger: Logger = MISSING
     seed: int = at_least(0, below=2**63)
     licence: str | None = None
-    resume: str | None = None
+    resume: str | None = output_of("training", needs="checkpoints/last.pt")
 
 
 @dataclass
@@ -240,7 +203,7 @@ class EvaluateConfig:
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     task: Task = MISSING
     latency_queries: int = at_least(0)
-    resume: str | None = None
+    resume: str | None = output_of("evaluation", needs="config.yaml")
     max_tokens: int = at_least(1)
     layout: str = choice(*LAYOUTS)
     device: str = MISSING
@@ -249,7 +212,10 @@ class EvaluateConfig:
 
 @dataclass
 class ReportConfig:
-    runs: Any = MISSING
+    runs: Any = must(  # Any: Hydra 1.3 cannot compose a union
+        "be a directory or a list of them, as in runs=[DIR1,DIR2]",
+        lambda runs: isinstance(runs, str) or (isinstance(runs, list) and all(isinstance(one, str) for one in runs)),
+    )
     output: str = MISSING
     title: str = MISSING
     metrics: list[str] | None = None
@@ -263,11 +229,13 @@ class ReportConfig:
 
 @dataclass
 class RetrieveConfig:
-    passages: str = MISSING
-    queries: str = MISSING
+    passages: str = source()
+    queries: str = source()
     output: str = MISSING
     depth: int = at_least(1)
-    method: str = choice("bm25", "dense", "sparse")
+    method: str = beside(
+        choice("bm25", "dense", "sparse"), needs("dense", model=ENCODER), needs("sparse", model=ENCODER)
+    )
     k1: float = at_least(0)
     b: float = between(0, 1)
     model: str | None = None
@@ -302,8 +270,8 @@ class Llm:
     max_tokens: int = at_least(1)
     price_in: float = at_least(0)
     price_out: float = at_least(0)
-    max_cost: float | None = above(0, default=None)
-    normalisation: str | None = choice("min-max", "z-score", default=None)  # of cross-encoders alone
+    max_cost: float | None = beside(above(0, default=None), needs_some("price_in", "price_out"))
+    normalisation: str | None = choice("min-max", "z-score", default=None)  # of cross-encoders only
     batch_size: int = at_least(1)
     device: str = MISSING
 
@@ -315,9 +283,9 @@ class LlmTeacher:
 
 @dataclass
 class AnnotateConfig:
-    passages: str = MISSING
-    queries: str = MISSING
-    run: str = MISSING
+    passages: str = source()
+    queries: str = source()
+    run: str = source()
     id_field: str | None = None
     text_fields: list[str] | None = must(*SOME_FIELD, default=None)
     query_id_field: str | None = None
@@ -328,22 +296,12 @@ class AnnotateConfig:
     teacher: LlmTeacher = MISSING
     method: str = choice("listwise", "pointwise")
     window: int = at_least(2, why=TWO_PASSAGES)
-    stride: int = at_least(1)
+    stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
     tries: int = at_least(1)
     prompt: str = MISSING
     journal: str | None = None
-    qrels: str | None = None
-    reference: str | None = None
+    qrels: str | None = source(default=None)
+    reference: str | None = source(default=None)
     dry_run: bool = MISSING
-    resume: str | None = None
-
-
-LOSS_SCHEMAS = {
-    "ranknet": RankNetLoss,
-    "adrmse": AdrMseLoss,
-    "lce": LceLoss,
-    "marginmse": MarginMseLoss,
-    "bce": BceLoss,
-    "hinge": HingeLoss,
-}
+    resume: str | None = output_of("annotation", needs="config.yaml")

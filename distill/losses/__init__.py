@@ -1,7 +1,7 @@
 """The six training objectives in plain PyTorch, as the papers define them.
 
     loss = ranknet(scores, ranks, mask)            # scalar
-    loss = LOSSES["adr_mse"](scores, ranks, mask, alpha=2.0, reduction="sum")
+    loss = LOSSES["adrmse"](scores, ranks, mask, alpha=2.0, reduction="sum")     # by its name in conf/loss/
 
 Each objective is a function `loss(scores, target, mask, **options) -> scalar` that knows nothing about tokens.
 
@@ -27,12 +27,13 @@ from distill.losses.terms import (
 
 __all__ = ["LOSSES", "TERMS", "adr_mse", "bce", "hinge", "lce", "margin_mse", "ranknet"]
 
-LOSSES = {"ranknet": ranknet, "adr_mse": adr_mse, "lce": lce, "margin_mse": margin_mse, "bce": bce, "hinge": hinge}
-TERMS = {
-    "ranknet": count_ranked_pairs,
-    "adr_mse": count_passages,
-    "lce": count_relevant,
-    "margin_mse": count_pairs,
-    "bce": count_passages,
-    "hinge": count_labelled_pairs,
+_LISTED = {  # option of conf/loss/: the function, and what counts its terms
+    "ranknet": (ranknet, count_ranked_pairs),
+    "adrmse": (adr_mse, count_passages),
+    "lce": (lce, count_relevant),
+    "marginmse": (margin_mse, count_pairs),
+    "bce": (bce, count_passages),
+    "hinge": (hinge, count_labelled_pairs),
 }
+LOSSES = {name: function for name, (function, _) in _LISTED.items()}
+TERMS = {name: count for name, (_, count) in _LISTED.items()}

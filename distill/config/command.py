@@ -1,0 +1,71 @@
+"""What happens to a command line before Hydra runs a command, and after Hydra has refused it.
+
+    start(main, "train")        # instead of main(): in an entry point, with the name of its configuration in conf/
+
+`--help` is answered from conf/. Values that Hydra's grammar refuses are quoted. A key, option or value that Hydra
+refuses is answered with one line and exit status 2. Imports neither torch nor transformers.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from distill.config.composition import register_schemas
+from distill.config.overrides import quoted
+from distill.errors import InputError, exit_on_bad_input, printable
+
+RENAMED = {"optimizer.warmup_steps": "is optimizer.warmup now, below 1 a share of the steps: write optimizer.warmup="}
+
+
+def start(main: Callable[[], object], name: str) -> None:
+    """Run a function made by `hydra.main`; raises SystemExit(2) after one line on bad input."""
+    register_schemas()
+    arguments = [quoted(argument) for argument in sys.argv[1:]]
+    with exit_on_bad_input(sweep=False):
+        refuse_renamed(arguments)
+        if {"-h", "--help"} & {*arguments}:
+            from distill.config.help import help_text
+
+            _print(help_text(name, overrides_of(arguments)))
+            return
+    sys.argv[1:] = arguments
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, of which Hydra would print several lines
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, YAMLError, InputError) as error:
+        from distill.config.mistakes import mistake
+
+        reason = mistake(error, name, overrides_of(arguments), is_sweep(arguments))
+        print(f"error: {printable(reason)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `--help | head`: Python would write to it once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse_renamed(arguments: list[str]) -> None:
+    """Raise InputError for a key that has another name now: Hydra would only say that it is unknown."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("+~").partition("=")
+        if key in RENAMED:
+            raise InputError(f"{key}={value}: {RENAMED[key]}{value}")
+
+
+def overrides_of(arguments: list[str]) -> list[str]:
+    """Return the arguments that are overrides: without Hydra's flags and their values."""
+    takes_value = "--cfg -c --package -p --config-path -cp --config-name -cn --config-dir -cd".split()
+    before = ["", *arguments]
+    return [one for one, last in zip(arguments, before, strict=False) if one[:1] != "-" and last not in takes_value]
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether Hydra is told to run a sweep."""
+    return bool({"-m", "--multirun"} & {*arguments})

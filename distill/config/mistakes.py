@@ -1,0 +1,127 @@
+"""What is wrong with a command line that Hydra refuses, in one line: the key, and what was probably meant.
+
+    mistake(error, "train", ["depth=50"])       # "depth: did you mean data.depth?"
+
+Hydra's own words are for its developers. The overrides are composed once more, one after the other, until one fails.
+"""
+
+import re
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from distill.config.composition import ROOT, options_of
+from distill.config.nearest import keys_of, nearest, unknown_key
+from distill.config.schema import PART_KEYS
+from distill.errors import InputError
+
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)  # what composing raises
+MOST = 20  # options that a message names
+FULL_KEY = re.compile(r"full_key: (\S+)")  # in what Hydra quotes of OmegaConf's errors
+PART = re.compile(r"(task|validation)\.tasks\.[^.]+\.")  # before a key of a suite's task
+
+
+def mistake(error: Exception, name: str, overrides: list[str], sweep: bool = False) -> str:
+    """Return in one line why Hydra refuses these overrides of a configuration.
+
+    error: what it raised, which is told where no override is at fault.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except OverrideParseException:
+            return f"{text}: cannot be read: write key=value, and quote special characters, as in 'key=\"a, b\"'"
+    kept = []
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for override in sorted(parsed, key=_order):
+            if override.is_sweep_override() and not sweep:
+                key, _, value = override.input_line.partition("=")
+                return f"{key}={value}: several values need -m, for a sweep; a list is written as in {key}=[{value}]"
+            values = _single_values(override)
+            for text in values:
+                try:
+                    compose(name, overrides=[*kept, text])
+                except REFUSALS as refused:
+                    return _explain(refused, name, kept, text)
+            kept += values[:1]
+    return _first_line(error)
+
+
+def _order(override: Override) -> int:
+    """The search path decides on the options, and the options on the keys."""
+    return 0 if override.key_or_group.startswith("hydra.") else 1 if options_of(override.key_or_group) else 2
+
+
+def _single_values(override: Override) -> list[str]:
+    """Return an override with each of the values that it sweeps over; the override itself if it does not sweep.
+
+    None for an interval, and for a pattern of options, which always fits some.
+    """
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if override.is_interval_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return []
+    key = override.input_line.partition("=")[0]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
+    """Return what is wrong with an override, given the overrides before it, which are sound."""
+    cfg = compose(name, overrides=kept, return_hydra_config=True)
+    key, _, value = text.lstrip("+~").partition("=")
+    groups = [str(group) for group in cfg.hydra.runtime.choices]
+    group = key.partition("@")[0]
+    if isinstance(refused, MissingConfigException):
+        missing = (refused.missing_cfg_file or f"{group}/{value}").removesuffix(".yaml")
+        if missing == f"{group}/{value}":
+            return _unknown_option(key, value, options_of(group))
+        inside = next((one for one in sorted(groups, key=len, reverse=True) if missing.startswith(f"{one}/")), None)
+        if inside is None:
+            return f"{text}: {_first_line(refused)}"
+        return f"{text}: {_unknown_option(inside, missing.removeprefix(f'{inside}/'), options_of(inside))}"
+    if options_of(group):
+        if key not in groups:
+            return unknown_key(key, groups)
+        in_file = FULL_KEY.search(str(refused))  # the option is there, and its file is wrong
+        if in_file and in_file[1] not in _keys(cfg, in_file[1]):
+            return f"{text}: {unknown_key(in_file[1], _keys(cfg, in_file[1]))}"
+        return f"{text}: {f'{in_file[1]}: ' if in_file else ''}{_first_line(refused)}"
+    keys = _keys(cfg, key)
+    if key not in keys:
+        return unknown_key(key, [*groups, *keys])
+    if PART.match(key) and OmegaConf.select(cfg, key, default=None) is None:
+        return f"{key}: not set in this task yet: add it, as in +{key}={value}"
+    return f"{text}: {_first_line(refused)}"
+
+
+def _keys(cfg: DictConfig, key: str) -> list[str]:
+    """Return the keys that there are, where that key was looked for."""
+    part = PART.match(key)
+    if part:
+        return [part[0] + one for one in PART_KEYS]
+    return keys_of(cfg.hydra, "hydra.") if key.startswith("hydra.") else keys_of(cfg)
+
+
+def _unknown_option(group: str, option: str, options: list[str]) -> str:
+    near = nearest(option, options)
+    if near:
+        return f"{group}={option}: did you mean {group}={near}?"
+    known = ", ".join(options[:MOST]) + (", ..." if len(options) > MOST else "")
+    return f"{group}={option}: no such option: choose one of {known}"
+
+
+def _first_line(error: BaseException) -> str:
+    """Return what an error says: of Hydra's, what it was raised from."""
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith("raised while composing config:")), type(error).__name__)

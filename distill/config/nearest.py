@@ -1,0 +1,45 @@
+"""The nearest known key, for one that there is not.
+
+unknown_key("depth", keys_of(cfg))          # "depth: did you mean data.depth?"
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from omegaconf import OmegaConf
+
+LEAST = 0.65  # similarity of the last parts of two keys, for one to be offered; two swapped letters in five leave 0.8
+
+
+def unknown_key(key: str, keys: Iterable[str]) -> str:
+    """Return what to say of a key that there is not."""
+    near = nearest(key, keys)
+    return f"{key}: did you mean {near}?" if near else f"{key}: no such key: see --help for the keys that there are"
+
+
+def nearest(key: str, keys: Iterable[str]) -> str | None:
+    """Return the key whose last part, and then whose group, is most similar; None if none is."""
+    last = key.rpartition(".")[2]
+    near = [one for one in keys if SequenceMatcher(None, last, one.rpartition(".")[2]).ratio() >= LEAST]
+    return max(near, key=lambda one: _similarity(key, one), default=None)
+
+
+def _similarity(one: str, other: str) -> float:
+    (group, _, last), (other_group, _, other_last) = one.rpartition("."), other.rpartition(".")
+    groups = 1.0 if group == other_group else SequenceMatcher(None, group, other_group).ratio()
+    return 2 * SequenceMatcher(None, last, other_last).ratio() + groups
+
+
+def keys_of(node: Any, prefix: str = "") -> list[str]:
+    """Return the full paths of all keys that a configuration's schema has, groups included."""
+    schema = OmegaConf.get_type(node)
+    known = {one.name for one in fields(schema)} if is_dataclass(schema) else set(node)
+    keys = []
+    for name in (name for name in node if name in known):
+        keys.append(f"{prefix}{name}")
+        has_value = not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name)
+        if has_value and OmegaConf.is_dict(node[name]):
+            keys += keys_of(node[name], f"{prefix}{name}.")
+    return keys
