@@ -15,8 +15,7 @@ import pytest
 from conftest import ROOT, compose_config, make_backbone
 from omegaconf import OmegaConf
 
-from distill.commands.annotate import quote_models
-from distill.commands.report import quote_value
+from distill.config.overrides import quoted
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PATH = re.compile(
@@ -25,6 +24,7 @@ PATH = re.compile(
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*")  # as in loss=LOSS
 GROUPS = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} | {"task@validation", "llm@teacher.llm"}
+EXTENDING = ROOT / "docs" / "extending.md"
 INSTALLED = ("distill/_data", "distill/_kernels")  # in the wheel only
 COMMANDS = sorted(path.stem for path in (ROOT / "conf").glob("*.yaml"))
 
@@ -116,13 +116,10 @@ def test_every_command_composes(page, command):
     if "--config-dir" in command:  # of the reader's own files
         return
     assert name in COMMANDS
-    added = page.name == "extending.md"  # its diffs add options: test_the_diffs_of_extending_apply_and_run
     kept = [composable(override, sweep) for override in overrides if not override.startswith("hydra")]
-    kept = [one for one in kept if one and not (added and one.partition("=")[0] in GROUPS)]
-    kept = [quote_value(one) for one in kept] if name == "report" else quote_models(kept)
-    if added:
-        kept = [one for one in kept if not one.startswith("loss.")]
-    compose_config(name, *kept)
+    if page == EXTENDING:  # without the options that its diffs add: test_the_diffs_of_extending_apply_and_run
+        kept = [one for one in kept if one and one.partition("=")[0] not in GROUPS and not one.startswith("loss.")]
+    compose_config(name, *(quoted(one) for one in kept if one))
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +195,6 @@ def test_architecture_repeats_the_docstrings_of_the_rooms():
 # Extending
 
 
-EXTENDING = ROOT / "docs" / "extending.md"
 DIFFS = [text for kind, text in FENCE.findall(EXTENDING.read_text(encoding="utf-8")) if kind == "diff"]
 RUNS = [
     text.replace("\\\n", " ").splitlines()
