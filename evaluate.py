@@ -28,114 +28,116 @@ from omegaconf import DictConfig
 
 from distill.config.checks import check_evaluate, check_stride
 from distill.config.composition import register_schemas
+from distill.config.overrides import as_override
 from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
-from distill.jobs import open_run, run_job
+from distill.jobs import command_line, open_run, run_job
 
 log = logging.getLogger("evaluate")
 
 
 def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     """Evaluate as configured and return what results.json holds; raises InputError for bad input."""
-    # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.device import choose_device
+    # Imported here, so that --help and the first line of output need not wait for torch
+    from distill.device import choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
+    from distill.evaluation.results import task_directory, write_per_query, write_results, write_task
+    from distill.evaluation.suite import SuiteNumbers
+    from distill.evaluation.tasks import read_task
 
+    # ---- 1. Device, directory and model ------------------------------------------------------------------------------
     ranks = start_ranks(choose_device(cfg.device))
-    if not ranks.is_first:
-        logging.getLogger().setLevel(logging.ERROR)
+    if cfg.model is not None:
+        log.info("%s", describe_device(ranks.device, choose_precision(cfg.precision, ranks.device), ranks.size))
     with open_run(cfg, directory, ranks) as directory:
-        return evaluate_tasks(cfg, directory, ranks)
+        model = load_model(cfg, ranks.device) if cfg.model is not None else None
+        measured_row, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
 
-
-def evaluate_tasks(cfg: DictConfig, directory: Path, ranks) -> dict[str, float]:
-    """Do what `evaluate` says, in a directory that is this evaluation's own."""
-    from distill.config.measures import parse_measures
-    from distill.evaluation.averages import suite_results
-    from distill.evaluation.results import format_results, task_directory, write_results
-
-    model = load_model(cfg, ranks) if cfg.model is not None else None
-    parts, results, missing = split_suite(cfg.task), {}, {}
-    measured: dict[str, dict] = {}  # task -> row -> values of each query
-    for part in parts:
-        try:
+        # ---- 2. Task by task; what a stopped evaluation has re-ranked is not re-ranked again -------------------------
+        numbers = SuiteNumbers(cfg.task)
+        for part in split_suite(cfg.task):
             place = task_directory(directory, cfg.task, part.name)
-            of_task, measured[part.name] = evaluate_task(cfg, part, model, place, ranks)
-        except Unavailable as error:
-            if not cfg.task.tasks:
-                raise
-            missing[part.name] = f"{error} ({part.licence})" if part.licence else str(error)
-            log.warning("%s: not measured: %s", part.name, missing[part.name])
-            continue
-        results |= of_task
-    if not measured:
-        raise Unavailable(f"{cfg.task.name}: none of its {len(parts)} tasks is here: {next(iter(missing.values()))}")
-    results |= suite_results(cfg.task, measured)
-    if ranks.is_first:
-        write_results(directory / "results.json", results)
-        num_queries = {name: len(values["first_stage"]) for name, values in measured.items()}
-        print(format_results(results, cfg.task.name, num_queries, parse_measures(cfg.task.measures), missing))
-    ranks.finish()
-    log.info("runs, values per query and results: %s", directory)
-    return results
+            is_done = cfg.resume is not None and ranks.gather((place / "per_query.csv").is_file())[0]
+            try:
+                task = read_task(part, texts=model is not None)
+            except Unavailable as error:
+                if not cfg.task.tasks:
+                    raise
+                numbers.missing[part.name] = f"{error} ({part.licence})" if part.licence else str(error)
+                log.warning("%s: not measured: %s", part.name, numbers.missing[part.name])
+                continue
+            rows, latency = task.rows, {}
+            if model is not None:
+                rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks)
+            numbers.means |= numbers.add(task, rows) | latency
+            values = numbers.per_query[task.name][measured_row]
+            if ranks.is_first and is_done:
+                write_per_query(place, values)  # the judgments may be others now
+            elif ranks.is_first:
+                place.mkdir(parents=True, exist_ok=True)
+                if latency:
+                    (place / "latency.json").write_text(json.dumps(latency) + "\n")
+                write_task(place, rows[measured_row], values, tag)
+
+        # ---- 3. The suite's averages ---------------------------------------------------------------------------------
+        if not numbers.per_query:
+            reason = next(iter(numbers.missing.values()))
+            raise Unavailable(f"{cfg.task.name}: none of its {len(numbers.missing)} tasks is here: {reason}")
+        results = numbers.results()
+        if ranks.is_first:
+            write_results(directory / "results.json", results)
+            print(numbers.table(results))
+            log.info("runs, values of each query and results: %s", directory)
+            log.info("next: %s", command_line("report", as_override("runs", directory)))
+        ranks.finish()
+        return results
 
 
-def load_model(cfg: DictConfig, ranks):
+def load_model(cfg: DictConfig, device):
     """Load the model onto its device."""
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.onnx import OnnxScorer
 
-    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(ranks.device)
+    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device)
     check_stride(cfg.task, "task", model.passage_length)
     is_graph = isinstance(model.backbone, OnnxScorer)
     if is_graph and cfg.precision == "bfloat16":
         raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, which has its own: leave it out")
-    if ranks.device.type == "cuda" and not is_graph:
+    if device.type == "cuda" and not is_graph:
         model.backbone.compile(dynamic=True)
     return model
 
 
-def evaluate_task(cfg: DictConfig, part: DictConfig, model, directory: Path, ranks) -> tuple[dict, dict]:
-    """Evaluate one task; return its results, and for each ranking that was measured the values of each query.
-
-    What a stopped evaluation has re-ranked is not re-ranked again.
-    """
+def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
+    """Return a task's run in the model's order, and its latency where that is asked for."""
     from distill.device import choose_precision
-    from distill.evaluation.averages import measure_rows
     from distill.evaluation.rerank import Reranker
-    from distill.evaluation.results import write_per_query, write_task
-    from distill.evaluation.tasks import read_task
+
+    precision = choose_precision(cfg.precision, ranks.device)
+    reranked = Reranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+    warn_of_ties(reranked, task.name)
+    return reranked, time_queries(task, model, cfg, precision)
+
+
+def reranked_before(directory: Path, task) -> tuple:
+    """Return the run that a stopped evaluation has left, and its latency; raises InputError where it is of another."""
     from distill.sources.runs import read_run
 
-    done = cfg.resume is not None and ranks.gather((directory / "per_query.csv").is_file())[0]
-    # With its texts also where it is done: what has none is left out of the first stage
-    task = read_task(part, texts=model is not None)
-    rows, latency = {"first_stage": task.run}, {}
-    if task.teacher:
-        rows["teacher"] = task.teacher
-    if model is not None and done:
-        log.info("%s: re-ranked before", part.name)
-        rows["test"] = read_run(str(directory / "run.txt"))
-        check_same_passages(rows["test"], task.run, directory)
-        if (directory / "latency.json").is_file():
-            latency = json.loads((directory / "latency.json").read_text())
-    elif model is not None:
-        precision = choose_precision(cfg.precision, ranks.device)
-        rows["test"] = Reranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
-        warn_of_ties(rows["test"], part.name)
-        latency = time_queries(task, model, cfg, precision)
-    results, values = measure_rows(task, rows)
-    if ranks.is_first and done:
-        write_per_query(
-            directory, values["test" if model is not None else "first_stage"]
-        )  # judgments may be others now
-    elif ranks.is_first:
-        name, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
-        directory.mkdir(parents=True, exist_ok=True)
-        if latency:
-            (directory / "latency.json").write_text(json.dumps(latency) + "\n")
-        write_task(directory, rows[name], values[name], tag)
-    return results | latency, values
+    log.info("%s: re-ranked before", task.name)
+    reranked = read_run(str(directory / "run.txt"))
+    check_same_passages(reranked, task.run, directory)
+    latency = directory / "latency.json"
+    return reranked, json.loads(latency.read_text()) if latency.is_file() else {}
+
+
+def check_same_passages(reranked, run, directory: Path) -> None:
+    """Raise InputError where the run is not the one that was re-ranked in this directory before."""
+    for query_id, ranked in reranked.items():
+        if query_id not in run or set(run[query_id].doc_ids) != set(ranked.doc_ids):
+            raise InputError(
+                f"{directory}/run.txt: re-ranks other passages of query {query_id} than task.run has: give the run "
+                "that it was made from, or take another directory"
+            )
 
 
 def warn_of_ties(run, name: str) -> None:
@@ -148,16 +150,6 @@ def warn_of_ties(run, name: str) -> None:
             "%s: in %d of %d lists more than half of the passages share their score: nothing ranks these (first: %s)",
             *(name, len(tied), len(run), tied[0]),
         )
-
-
-def check_same_passages(reranked, run, directory: Path) -> None:
-    """Raise InputError where the run is not the one that was re-ranked in this directory before."""
-    for query_id, ranked in reranked.items():
-        if query_id not in run or set(run[query_id].doc_ids) != set(ranked.doc_ids):
-            raise InputError(
-                f"{directory}/run.txt: re-ranks other passages of query {query_id} than task.run has: give the run "
-                "that it was made from, or take another directory"
-            )
 
 
 def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
@@ -183,10 +175,16 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
     return dict(zip(names, (statistics.median(seconds[1:] or seconds), peak), strict=True))
 
 
+def describe(cfg: DictConfig) -> str:
+    """Return the first words that the user reads."""
+    what = f"measuring {cfg.task.run}" if cfg.model is None else f"re-ranking with {cfg.model}"
+    return f"{f'resuming {cfg.resume}: ' if cfg.resume else ''}{what} on task={cfg.task.name}"
+
+
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Evaluate one configuration and return its objective; bad input is answered with one line and exit status 2."""
-    return run_job(cfg, check_evaluate, evaluate)
+    return run_job(cfg, describe, check_evaluate, evaluate)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
+def describe_device(device: torch.device, precision: torch.dtype, num_ranks: int = 1) -> str:
+    """Return what a command runs on, in words: device, precision, and threads or GPU."""
+    num_threads = torch.get_num_threads()
+    threads = f"{num_threads} thread{'s' if num_threads > 1 else ''}"
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
+    ranks = f", {num_ranks} ranks" if num_ranks > 1 else ""
+    return f"device: {device} ({kind}), {str(precision).removeprefix('torch.')}, torch {torch.__version__}{ranks}"
+
+
 def cpu_flags(cpu_info: Path) -> frozenset[str]:
     """Return the names of what the CPU can do, none where the system has no such file."""
     try:
@@ -60,8 +69,8 @@ def _warn_of_slow_bfloat16(flags: frozenset[str]) -> None:
         )
 
 
-def check_implementation(name: str, device: torch.device) -> None:
-    """Raise InputError for a loss implementation that cannot run on the device: before the data are read."""
+def check_implementation(name: str | None, device: torch.device) -> None:
+    """Raise InputError for a loss implementation that cannot run on the device; None: the loss has only one."""
     if name != "triton":
         return
     if importlib.util.find_spec("triton") is None:

@@ -9,6 +9,7 @@ backward pass a step from every rank, and so fits neither ragged shares nor the 
 distill/training/backward.py.)
 """
 
+import logging
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -117,4 +118,6 @@ def start_ranks(device: torch.device) -> Ranks:
         torch.cuda.set_device(device)
     # What lies on the CPU goes by gloo also beside GPUs: the host's own small sums must not wait for a GPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    if dist.get_rank() > 0:
+        logging.getLogger().setLevel(logging.ERROR)  # the first rank speaks for all
     return Ranks(dist.get_rank(), size, device)

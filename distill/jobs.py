@@ -1,9 +1,9 @@
-"""What an output directory holds, so that one run has one directory: resumed or refused, never emptied or mixed.
+"""What the entry points share, and what an output directory holds: one run, resumed or refused, never mixed.
 
-run_job(cfg, check_train, train)        # what an entry point does: once, or as a job of a sweep; returns the objective
+run_job(cfg, describe, check_train, train)                  # once, or as a job of a sweep; returns the objective
+with command(cfg, "retrieving ...", output): ...            # what a command without a directory of runs does
 with open_run(cfg, directory, ranks) as directory: ...      # holds it while the run lives, and writes config.yaml
 state_of(cfg, directory)                # "new", "stopped" or "finished": a sweep runs only what is missing
-write_whole(path, write)                # a file is whole or absent
 
 It imports no torch: a sweep looks through its directories before it starts anything.
 """
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from distill.config.overrides import as_literal, as_override
 from distill.config.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
 from distill.errors import InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
+from distill.progress import duration
 from distill.storage.files import aside_of, write_whole
 from distill.storage.locking import locked
 
@@ -38,22 +40,56 @@ LEFT = (  # what a run may leave beside config.yaml: a directory that has none o
 
 
 def run_job(
-    cfg: DictConfig, check: Callable[[DictConfig], None], run: Callable[[DictConfig, Path], dict[str, float]]
+    cfg: DictConfig,
+    describe: Callable[[DictConfig], str],
+    check: Callable[[DictConfig], None],
+    run: Callable[[DictConfig, Path], dict[str, float]],
 ) -> float | None:
     """Check a configuration and run it in its directory, unless that is finished; return the objective.
 
-    Bad input is answered with one line and exit status 2.
+    describe: gives the first words that the user reads. Bad input is answered with one line and exit status 2.
     """
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # a launcher that runs its jobs through Hydra, as Slurm's does
+    sweep = is_sweep()  # a launcher that runs its jobs through Hydra, as Slurm's does
     directory = run_directory()
     with exit_on_bad_input(sweep), removed_if_refused(directory):
         results = take_up(cfg, directory) if sweep else None
         if results is None:
             if cfg.resume is not None and not sweep:
                 cfg = resumed_config(cfg)
-            check(cfg)
-            results = run(cfg, Path(cfg.resume or directory).absolute())
+            with timed(describe(cfg), cfg.resume or directory):
+                check(cfg)
+                results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
+
+
+def is_sweep() -> bool:
+    """Whether Hydra runs this process as one of a sweep's jobs."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+@contextlib.contextmanager
+def command(what: str, where: str | Path) -> Iterator[None]:
+    """Say what a command does and where it writes, at its end how long it took; answer bad input with one line."""
+    with exit_on_bad_input(is_sweep()), timed(what, where):
+        yield
+
+
+@contextlib.contextmanager
+def timed(what: str, where: str | Path) -> Iterator[None]:
+    """Log what is done and where it is written, before anything slow is imported; and at the end the time it took."""
+    speaks = os.environ.get("RANK", "0") == "0"
+    started = time.perf_counter()
+    if speaks:
+        log.info("%s; output: %s", what, _shown(where))
+    yield
+    if speaks:
+        log.info("finished in %s", duration(time.perf_counter() - started))
+
+
+def _shown(path: str | Path) -> str:
+    """A path as the user would type it: from the current directory, if it is below that."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @contextlib.contextmanager
@@ -200,7 +236,17 @@ def _resume_hint(cfg: DictConfig, directory: Path) -> str:
 
 def resume_command(cfg: DictConfig, directory: Path) -> str:
     """Return the command that resumes a run."""
-    return shlex.join([*invocation(command_of(cfg).name), as_override("resume", directory)])
+    return command_line(command_of(cfg).name, as_override("resume", directory))
+
+
+def command_line(name: str, *overrides: str) -> str:
+    """Return a command as the user types it."""
+    return shlex.join([*invocation(name), *overrides])
+
+
+def own_command_line(name: str, overrides: list[str]) -> str | None:
+    """Return the command of a run, None where no command was: it was started from Python."""
+    return command_line(name, *overrides) if HydraConfig.initialized() else None
 
 
 def invocation(name: str) -> list[str]:

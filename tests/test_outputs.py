@@ -20,9 +20,9 @@ from distill.config.resuming import changes, command_of, refused, resumed_config
 from distill.errors import InputError
 from distill.jobs import open_run, resume_command, state_of
 from distill.models.cross_encoder import CrossEncoder
-from distill.training.checkpoint import load_checkpoint
+from distill.training.checkpoint import joined_overrides, load_checkpoint
 from evaluate import evaluate
-from train import joined_overrides, train
+from train import train
 
 MARKS = st.text(alphabet="ab1e5-/.,=:'\"\\ ${}[]()\n\t~+@%é中?", max_size=12)
 OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")

@@ -44,6 +44,11 @@ class Task:
     windows: int  # parts of a long passage that are scored, the best of which counts; 1: its beginning
     window_stride: int | None  # tokens from one window's beginning to the next one's; None: half of a window
 
+    @property
+    def rows(self) -> dict[str, Run]:
+        """The rankings that are measured beside the student's: the first stage's and, if known, the teacher's."""
+        return {"first_stage": self.run} | ({"teacher": self.teacher} if self.teacher else {})
+
 
 def read_tasks(cfg: DictConfig) -> list[Task]:
     """Read all tasks of a suite, with their texts; there may be none.

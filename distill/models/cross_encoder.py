@@ -124,6 +124,12 @@ class CrossEncoder(nn.Module):
         config = self.backbone.config
         return getattr(config, "attention_probs_dropout_prob", getattr(config, "attention_dropout", 0.0)) or 0.0
 
+    def describe(self) -> str:
+        """Return its size and layout in words."""
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
+        return f"{num_parameters / 1e6:.2f} million parameters, {self.layout} layout{without}"
+
     def choose_layout(self, layout: str) -> None:
         """Take the "packed" or "padded" layout, or by "auto" packed where that can be; raises InputError like __init__.
 

@@ -1,19 +1,87 @@
-"""What annotate.py reads and leaves: lists with texts, the teacher's ranking, a data card, agreement with others."""
+"""What the annotate command reads and leaves: lists with texts, the teacher's ranking, its agreement with others.
 
-from datetime import UTC, datetime
+lists = read_lists_to_rank(cfg, with_local_files(cfg))
+ranking = rank_with_teacher(cfg, directory, lists)
+results = write_annotation(directory, cfg, local, lists, ranking)
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.config.measures import parse_measures
+from distill.data.teacher_lists import choose_queries
 from distill.errors import InputError
+from distill.evaluation.measures import measure
 from distill.evaluation.results import write_results
-from distill.evaluation.tasks import measure, parse_measures
+from distill.sources.fields import Fields
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList, Run, write_run
 from distill.sources.runs import read_run
-from distill.sources.texts import Texts, check_passages, drop_empty, log_left_out
+from distill.sources.texts import (
+    Texts,
+    check_passages,
+    drop_empty,
+    known_queries,
+    log_left_out,
+    read_passages,
+    read_queries,
+)
 from distill.storage.files import write_whole
+from distill.teachers.asking import ask_llm, estimate_requests
+from distill.teachers.data_card import data_card
+from distill.teachers.listwise import Totals
+
+
+@dataclass
+class ListsToRank:
+    """What a teacher ranks: the lists of a first-stage run, with their texts."""
+
+    run: Run
+    queries: Texts
+    passages: Texts
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of query-passage pairs."""
+        return sum(map(len, self.run.values()))
+
+    def texts(self) -> dict[str, tuple[str, list[str]]]:
+        """Return {query id: (query, passages)}, the passages in the run's order."""
+        return {q: (self.queries[q], [self.passages[d] for d in ranked.doc_ids]) for q, ranked in self.run.items()}
+
+
+@dataclass
+class TeacherRanking:
+    """A teacher's order of all lists, and what the data card says about how it came to be."""
+
+    run: Run
+    flagged: dict[str, bool] = field(default_factory=dict)  # lists with a window that kept its order, unanswered
+    totals: Totals | None = None  # requests, tokens and answers of an LLM
+    notes: list[str] = field(default_factory=list)
+
+
+def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
+    """Read the first-stage run, cut to cfg.depth, and its texts; what cannot be ranked is left out and counted.
+
+    local: the configuration with local files. Raises InputError for unknown ids, for judgments or a reference that
+    share nothing with the lists, and where nothing is left.
+    """
+    run = read_run(local.run)
+    queries = read_queries(local.queries, Fields.of(cfg, "queries"))
+    known = known_queries(run, cfg.run, queries, cfg.queries)
+    query_ids = choose_queries(known, cfg.num_queries, cfg.subset_seed, cfg.run)
+    run = {query_id: run[query_id].cut(cfg.depth) for query_id in query_ids}
+    doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
+    passages = read_passages(local.passages, doc_ids, Fields.of(cfg))
+    run = lists_to_rank(run, cfg, passages)
+    agreement(run, run, local)  # refused before anything is paid for
+    return ListsToRank(run, queries, passages)
 
 
 def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
@@ -31,37 +99,55 @@ def lists_to_rank(run: Run, cfg: DictConfig, passages: Texts) -> Run:
     return kept
 
 
-def write_annotation(
-    directory: Path, cfg, local, run: Run, found: dict, flagged: dict[str, bool], totals, notes: list[str]
-) -> dict:
-    """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement that was asked for.
+def rank_with_teacher(cfg: DictConfig, directory: Path, lists: ListsToRank) -> TeacherRanking:
+    """Let the configured teacher rank the lists; an LLM's answers are kept in a journal in the directory.
 
-    found: each query's order of places in the run, or its ranking. notes: what else the card should say.
+    Raises InputError where max_cost is reached, and for a teacher that cannot be loaded or ranks nothing.
     """
-    ranking: Run = {}
-    for query_id, ranked in run.items():  # in the run's order, whatever was done first
-        one = found[query_id]
-        if not isinstance(one, RankedList):
-            scores = np.arange(float(len(one)), 0, -1)
-            one = RankedList.in_order([ranked.doc_ids[place] for place in one], scores)
-        ranking[query_id] = one
-    results = agreement(run, ranking, local)
-    write_whole(directory / "teacher.run", lambda path: write_run(ranking, path, tag="teacher"))
-    write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, run, ranking, flagged))
-    write_whole(directory / "card.md", lambda path: path.write_text(_card(cfg, run, flagged, totals, results, notes)))
+    if cfg.teacher.llm.engine == "cross-encoder":
+        from distill.teachers.ensemble import score_lists  # here: an LLM behind an address needs no torch
+
+        run, notes = score_lists(lists.run, lists.queries, lists.passages, cfg)
+        return TeacherRanking(run, notes=notes)
+    orders, flagged, totals = ask_llm(cfg, directory, lists.texts())
+    run = {}
+    for query_id, ranked in lists.run.items():  # in the run's order, whichever list was done first
+        order = orders[query_id]
+        doc_ids = [ranked.doc_ids[place] for place in order]
+        run[query_id] = RankedList.in_order(doc_ids, np.arange(float(len(order)), 0, -1))
+    return TeacherRanking(run, flagged, totals)
+
+
+def estimate_cost(cfg: DictConfig, lists: ListsToRank) -> str:
+    """Return in words what the teacher will take: requests, tokens and money."""
+    llm = cfg.teacher.llm
+    if llm.engine == "cross-encoder":
+        return f"{lists.num_pairs} pairs for {llm.model}; no request, no cost"
+    return estimate_requests(cfg, lists.texts())
+
+
+def write_annotation(
+    directory: Path, cfg: DictConfig, local: DictConfig, lists: ListsToRank, ranking: TeacherRanking
+) -> dict[str, float]:
+    """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement that was asked for."""
+    results = agreement(lists.run, ranking.run, local)
+    card = data_card(cfg, lists.run, ranking.flagged, ranking.totals, results, ranking.notes)
+    write_whole(directory / "teacher.run", lambda path: write_run(ranking.run, path, tag="teacher"))
+    write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, lists.run, ranking))
+    write_whole(directory / "card.md", lambda path: path.write_text(card))
     write_results(directory / "results.json", results)
     return results
 
 
-def _write_parquet(path: Path, run: Run, ranking: Run, flagged: dict[str, bool]) -> None:
+def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = {name: [] for name in ("query_id", "doc_id", "rank", "first_stage_rank", "flagged")}
-    for query_id, ranked in ranking.items():
+    for query_id, ranked in ranking.run.items():
         first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
         for rank, doc_id in enumerate(ranked.doc_ids, start=1):
-            values = (query_id, doc_id, rank, first[doc_id], flagged.get(query_id, False))
+            values = (query_id, doc_id, rank, first[doc_id], ranking.flagged.get(query_id, False))
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
     pq.write_table(pa.table(rows), path)
@@ -95,35 +181,3 @@ def _tau(one: list[str], other: list[str]) -> float | None:
         return None
     signs = np.sign(order[None, :] - order[:, None])[np.triu_indices(len(order), 1)]
     return float(signs.mean())
-
-
-def _card(
-    cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float], notes: list[str]
-) -> str:
-    llm = cfg.teacher.llm
-    lines = ["# Data card", "", f"- made: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by annotate.py"]
-    lines += [f"- teacher: {llm.model} ({llm.engine})", f"- first stage: {cfg.run}, its top {cfg.depth}"]
-    lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
-    if totals is not None:
-        cost = totals.cost(llm.price_in, llm.price_out)
-        lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
-        if cfg.method == "listwise":
-            lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
-        lines += [f"- method: {cfg.method}, {totals.windows} windows"]
-        lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
-        lines += [
-            f"- windows that kept their order for want of a usable answer: {totals.unanswered}, in "
-            f"{sum(flagged.values())} lists"
-        ]
-        if totals.tied:
-            lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
-        failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
-        lines += [f"- requests: {totals.requests + totals.journaled}"]
-        lines += [f"- tried again in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
-        lines += [
-            f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; {totals.seconds:.0f} seconds of answering"
-        ]
-        lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} a million tokens"] if cost else []
-    lines += [f"- {note}" for note in notes]
-    lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
-    return "\n".join(lines) + "\n"

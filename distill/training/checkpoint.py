@@ -1,9 +1,12 @@
 """Checkpoints that are whole or absent, and the random state that makes a resumed run exact.
 
-save_checkpoint(directory / "last.pt", state)
-state = load_checkpoint(directory / "last.pt")
+checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps)
+checkpoints.resume(cfg)                           # from last.pt
+checkpoints.save(improved)                        # last.pt and, after a better validation, best.pt
+checkpoints.load_best()                           # the weights of model/
 """
 
+import logging
 import os
 import pickle
 import shutil
@@ -11,12 +14,110 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
+from distill.config.composition import command_overrides
+from distill.data.lists import TrainingLists
+from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.training.optim import set_lr
+from distill.training.state import TrainingState
+
+log = logging.getLogger(__name__)
 
 # What damaged bytes make torch.load raise
 DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError)
+
+
+class Checkpoints:
+    """checkpoints/last.pt and checkpoints/best.pt of one run, and model/, the weights of its best validation."""
+
+    def __init__(
+        self,
+        directory: Path,
+        ranks: Ranks,
+        model: CrossEncoder,
+        optimizer: torch.optim.Optimizer,
+        state: TrainingState,
+        lists: TrainingLists,
+        num_steps: int,
+    ):
+        """Take what is saved, and what a resumed run is compared with; nothing is read or written yet."""
+        self.last, self.best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
+        self.model_directory = directory / "model"
+        self.ranks, self.model, self.optimizer, self.state = ranks, model, optimizer, state
+        self.overrides = own_overrides()  # of this command and, where it resumes a run, of the one before
+        self.lists, self.num_steps = [len(lists), len(lists.rows)], num_steps
+
+    def resume(self, cfg: DictConfig) -> None:
+        """Go back to last.pt: weights, optimiser, state and random generators; log what is different now.
+
+        Raises InputError for a damaged checkpoint, and for other data than those that the run was started with.
+        """
+        saved = load_checkpoint(self.last)
+        if self.ranks.is_first:
+            mend_best(saved, self.last, self.best, self.model, self.model_directory)
+        num_steps = self.num_steps
+        if saved.get("lists", self.lists) != self.lists:
+            raise InputError(
+                f"resume={cfg.resume}: {self.lists} lists and passages to train on, and {saved['lists']} before: "
+                "give the files that the run was started with"
+            )
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state.restore(saved, self.ranks)
+        step, ranks = self.state.step, self.ranks
+        restore_random_state(saved["random"], ranks.rank, ranks.size, cfg.seed + step)
+        self.overrides = joined_overrides(saved.get("overrides", []), self.overrides)
+        log.info("resumed at step %d of %d", step, num_steps)
+        before = saved.get("num_steps", num_steps)
+        if num_steps != before:
+            lr_before, lr = (set_lr(self.optimizer, cfg.optimizer, step, steps) for steps in (before, num_steps))
+            log.info(
+                "the %s schedule now ends at step %d, not %d: the learning rate at step %d is %.3g instead of %.3g",
+                *(cfg.optimizer.schedule, num_steps, before, step, lr, lr_before),
+            )
+
+    def save(self, improved: bool) -> None:
+        """Write last.pt; where the last validation was the best so far, best.pt is the same."""
+        content = {
+            "lists": self.lists,
+            "num_steps": self.num_steps,
+            **self.state.saved(self.ranks),
+            "random": self.ranks.gather(random_state()),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "overrides": self.overrides,
+        }
+        if self.ranks.is_first:
+            save_checkpoint(self.last, content)
+            if improved:
+                link_checkpoint(self.last, self.best)
+
+    def load_best(self) -> None:
+        """Give all ranks the weights of model/, ready to score."""
+        if self.ranks.is_first:
+            self.model.load_state_dict(CrossEncoder.from_pretrained(self.model_directory).state_dict())
+        self.ranks.copy_from_first(self.model)
+        self.model.eval()
+
+    def keep_last(self) -> None:
+        """Make the last step the best one, where nothing was validated."""
+        if self.ranks.is_first:
+            self.model.save_pretrained(self.model_directory)
+            link_checkpoint(self.last, self.best)
+
+
+def own_overrides() -> list[str]:
+    """Return the overrides of this command, without what it resumes."""
+    return [override for override in command_overrides("task") if not override.startswith("resume=")]
+
+
+def joined_overrides(started: list[str], more: list[str]) -> list[str]:
+    """Return the overrides that a run was started with and those that it was resumed with, which come before."""
+    keys = {override.partition("=")[0] for override in more}
+    return [override for override in started if override.partition("=")[0] not in keys] + more
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -1,0 +1,43 @@
+"""The numbers of a task or of a suite of tasks, gathered task by task.
+
+numbers = SuiteNumbers(cfg.task)
+numbers.add(task, {"first_stage": task.run, "test": reranked})
+results |= numbers.results()                      # with the suite's averages
+print(numbers.table(results))
+"""
+
+from omegaconf import DictConfig
+
+from distill.config.measures import parse_measures
+from distill.evaluation.averages import measure_rows, suite_results
+from distill.evaluation.measures import PerQuery
+from distill.evaluation.results import format_results
+from distill.evaluation.tasks import Task
+from distill.sources.run_files import Run
+
+
+class SuiteNumbers:
+    """What was measured on each task, and which tasks could not be measured."""
+
+    def __init__(self, cfg: DictConfig):
+        """cfg: the task or suite in the configuration."""
+        self.cfg = cfg
+        self.means: dict[str, float] = {}  # under the names of results.json
+        self.per_query: dict[str, dict[str, PerQuery]] = {}  # task -> row -> values of each query
+        self.missing: dict[str, str] = {}  # task -> why
+
+    def add(self, task: Task, rows: dict[str, Run]) -> dict[str, float]:
+        """Measure the rankings of a task, by row, and return their means under the names of results.json."""
+        means, self.per_query[task.name] = measure_rows(task, rows)
+        self.means |= means
+        return means
+
+    def results(self) -> dict[str, float]:
+        """Return all means, with the averages of a suite."""
+        return self.means | suite_results(self.cfg, self.per_query)
+
+    def table(self, results: dict[str, float]) -> str:
+        """Return results as the table that a command prints."""
+        num_queries = {name: len(next(iter(rows.values()))) for name, rows in self.per_query.items()}
+        measures = parse_measures(self.cfg.measures)
+        return format_results(results, self.cfg.name, num_queries, measures, self.missing)

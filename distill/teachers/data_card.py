@@ -1,0 +1,44 @@
+"""The data card of an annotation."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from distill.sources.run_files import Run
+
+
+def data_card(
+    cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float], notes: list[str]
+) -> str:
+    """Return card.md: the teacher, the first stage, what asking took and what the answers were like.
+
+    results: the agreement with judgments and another ranking. notes: what else is worth knowing, a line each.
+    """
+    llm = cfg.teacher.llm
+    lines = ["# Data card", "", f"- made: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by the annotate command"]
+    lines += [f"- teacher: {llm.model} ({llm.engine})", f"- first stage: {cfg.run}, its top {cfg.depth}"]
+    lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
+    if totals is not None:
+        cost = totals.cost(llm.price_in, llm.price_out)
+        lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
+        if cfg.method == "listwise":
+            lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
+        lines += [f"- method: {cfg.method}, {totals.windows} windows"]
+        lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
+        lines += [
+            f"- windows that kept their order for want of a usable answer: {totals.unanswered}, in "
+            f"{sum(flagged.values())} lists"
+        ]
+        if totals.tied:
+            lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
+        failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
+        lines += [f"- requests: {totals.requests + totals.journaled}"]
+        lines += [f"- tried again in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
+        lines += [
+            f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; {totals.seconds:.0f} seconds of answering"
+        ]
+        lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} a million tokens"] if cost else []
+    lines += [f"- {note}" for note in notes]
+    lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
+    return "\n".join(lines) + "\n"

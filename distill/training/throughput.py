@@ -1,0 +1,52 @@
+"""How fast training is: pairs and tokens a second, and the share of the device's arithmetic that is used.
+
+throughput = Throughput(model, device)
+throughput.count(batch)                           # after every step
+with throughput.paused(): ...                     # a validation does not count
+metrics |= throughput.take(ranks)                 # since the last call
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import torch
+
+from distill.data.batch import Batch
+from distill.distributed import Ranks
+from distill.training.flops import FlopCounter, peak_flops
+
+
+class Throughput:
+    """Counts what the steps since the last log line have gone through, over the time that they took."""
+
+    def __init__(self, model, device: torch.device):
+        """Start the clock."""
+        self.count_flops, self.peak = FlopCounter(model), peak_flops(device)
+        self._start()
+
+    def _start(self) -> None:
+        self.num_pairs, self.num_tokens, self.num_flops, self.clock = 0, 0, 0.0, time.perf_counter()
+
+    def count(self, batch: Batch) -> None:
+        """Add a step's batch."""
+        self.num_pairs += len(batch.lengths)
+        self.num_tokens += len(batch.tokens)
+        self.num_flops += self.count_flops(batch.lengths)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock for a while."""
+        paused = time.perf_counter()
+        yield
+        self.clock += time.perf_counter() - paused
+
+    def take(self, ranks: Ranks) -> dict[str, float]:
+        """Return the metrics of all ranks since the last call, and start anew; MFU where the device's peak is known."""
+        seconds = time.perf_counter() - self.clock
+        num_pairs, num_tokens, num_flops = ranks.sum(self.num_pairs, self.num_tokens, self.num_flops)
+        metrics = {"train/pairs_per_second": num_pairs / seconds, "train/tokens_per_second": num_tokens / seconds}
+        if self.peak:
+            metrics["train/mfu"] = num_flops / seconds / (self.peak * ranks.size)
+        self._start()
+        return metrics
