@@ -1,10 +1,10 @@
 """Model cards: what the run says of itself, in a form that the Hub reads; and the use of each format."""
 
 import pytest
-from conftest import compose_config
 from huggingface_hub import ModelCard
 
 from distill.export.model_card import exported_card, make_card, write_card
+from tests.helpers.configuration import compose_config
 
 RESULTS = {
     "first_stage/mine/nDCG@10": 0.3,

@@ -7,7 +7,6 @@ import sys
 import typing
 
 import pytest
-from conftest import ROOT, compose_config
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +16,8 @@ from distill.config.checks import check_annotate, check_evaluate, check_retrieve
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.generative import PROMPTS
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 GROUPS = ("backbone", "loss", "data", "teacher", "task", "optimizer", "logger", "experiment")
 OPTIONS = [

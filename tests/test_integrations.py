@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, WORDS
-from test_exporting import make_model
+
+from tests.helpers.backbones import WORDS
+from tests.helpers.models import make_model
+from tests.helpers.paths import ROOT
 
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

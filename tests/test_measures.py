@@ -6,10 +6,8 @@ import subprocess
 import sys
 
 import ir_measures
-import numpy as np
 import pytest
 import pytrec_eval
-from conftest import ROOT, compose_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,16 +18,12 @@ from distill.evaluation.averages import measure_rows
 from distill.evaluation.measures import measure, trec_order, try_measures
 from distill.evaluation.tasks import read_task
 from distill.sources.qrels import read_qrels
-from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
+from tests.helpers.rankings import QRELS, ranked
 
-QRELS = {"q1": {"d1": 1, "d2": 0, "d5": 2}, "q2": {"d1": 0, "d2": 0}, "q3": {"d3": 1}, "q4": {"d3": 3, "d4": -2}}
 BY_NUMBER = {query_id[1:]: grades for query_id, grades in QRELS.items()}  # gdeval.pl wants queries to be numbers
-
-
-def ranked(scores: dict[str, float]) -> RankedList:
-    doc_ids = sorted(scores, key=lambda doc_id: -scores[doc_id])
-    return RankedList.in_order(doc_ids, np.array([scores[doc_id] for doc_id in doc_ids]))
 
 
 # Scores that tie, that tie as float32 alone, and ids whose order differs from code unit to code unit
@@ -150,7 +144,6 @@ def test_every_name_of_ir_measures_is_measured_or_refused():
 import math
 from distill.errors import InputError
 from distill.evaluation.measures import measure, parse_measures, try_measures
-from test_measures import QRELS, ranked
 run = {{"q1": ranked({{"d2": 2.0, "d1": 1.0}}), "other": ranked({{"d1": 1.0}})}}
 for name in {names!r}:
     try:

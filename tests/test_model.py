@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FAMILIES, ROOT, make_backbone
 from transformers import AutoModel, AutoTokenizer
 
 from distill import CrossEncoder
 from distill.errors import InputError
+from tests.helpers.backbones import FAMILIES, make_backbone
+from tests.helpers.paths import ROOT
 
 QUERY = "a bee finds its home"
 PASSAGES = ["trains follow rails of iron", "the ant and the bee", "its home by the sun", "rain"]

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import as_tuples, compose_config, decoded_lists
 
 import distill.sources.run_files
 import distill.sources.runs
 from benchmarks.generate import run_lines
 from distill.errors import InputError
 from distill.sources.runs import open_run, read_run
+from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 
 @pytest.fixture(autouse=True)

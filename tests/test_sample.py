@@ -6,13 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, compose_config
 
 from distill.evaluation.tasks import measure, parse_measures
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from train import train
 
 SAMPLE = ROOT / "sample"

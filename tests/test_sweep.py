@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
 from distill import interrupt
@@ -20,6 +19,8 @@ from distill.errors import InputError
 from distill.interrupt import StopRequest
 from distill.jobs import objective, state_of, take_up
 from distill.training.checkpoint import load_checkpoint
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from train import train
 
 

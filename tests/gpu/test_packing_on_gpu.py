@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import make_backbone
-from test_packing import FAMILIES, LENGTHS, SIZES, positions, ragged_batch
 
 from distill.losses import LOSSES
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.backward import backward
+from tests.helpers.backbones import PACKED_FAMILIES, make_backbone, positions
+from tests.helpers.batches import LENGTHS, SIZES, ragged_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = torch.device("cuda")
@@ -38,7 +38,7 @@ def run(model: CrossEncoder, precision: torch.dtype, max_tokens: int = 4096) -> 
 
 @pytest.mark.parametrize("precision, scores_tolerance, gradient_tolerance",
                          [(torch.float32, 1e-4, 1e-3), (torch.bfloat16, 0.05, 0.1)])  # fmt: skip
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_packed_is_padded(tmp_path, family, precision, scores_tolerance, gradient_tolerance):
     directory = positions(make_backbone(tmp_path, family))
     packed, padded = (run(load(directory, layout), precision) for layout in ("packed", "padded"))
@@ -47,7 +47,7 @@ def test_packed_is_padded(tmp_path, family, precision, scores_tolerance, gradien
     assert (packed[1] - padded[1]).norm() <= gradient_tolerance * padded[1].norm()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_compiled_is_eager_within_the_rounding_of_bfloat16(tmp_path, family):
     directory = positions(make_backbone(tmp_path, family))
     eager, compiled = load(directory, "packed"), load(directory, "packed")

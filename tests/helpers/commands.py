@@ -10,6 +10,7 @@ test of the start itself (its imports, a stop during them) takes subprocess inst
 import atexit
 import functools
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,8 +29,7 @@ class Started:
     def __init__(self, arguments: list[str], env: Mapping[str, str] | None, cwd, start_new_session: bool):
         """Start it."""
         self.arguments = arguments
-        self._files = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)]  # noqa: SIM115 - read later
-        output, errors = self._files
+        self._files = output, errors = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = warm_process().start(
             arguments, stdout=output, stderr=errors, env=env, cwd=cwd, start_new_session=start_new_session
         )
@@ -61,6 +61,15 @@ def start(*arguments, env: Mapping[str, str] | None = None, cwd=None, start_new_
     return Started([first, *map(str, arguments[1:])], env, cwd, start_new_session)
 
 
+def start_ranks(size: int, *arguments) -> list[Started]:
+    """Start `python ARGUMENTS` as so many ranks, each with the environment that torchrun would give it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [start(*arguments, env=common | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))) for rank in range(size)]
+
+
 def run(*arguments, env: Mapping[str, str] | None = None, cwd=None, check: bool = False) -> subprocess.CompletedProcess:
     """Run `python ARGUMENTS`; check: raise an AssertionError with what it has printed where it fails."""
     started = start(*arguments, env=env, cwd=cwd)
@@ -70,6 +79,16 @@ def run(*arguments, env: Mapping[str, str] | None = None, cwd=None, check: bool 
         started.kill()
     assert not check or started.returncode == 0, output + errors
     return subprocess.CompletedProcess([sys.executable, *started.arguments], started.returncode, output, errors)
+
+
+def run_evaluate(directory, *overrides) -> subprocess.CompletedProcess:
+    """Run evaluate.py with an output directory."""
+    return run("evaluate.py", *overrides, f"hydra.run.dir={directory}")
+
+
+def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
+    """Run `distill annotate` with an output directory."""
+    return run("-m", "distill", "annotate", *overrides, f"hydra.run.dir={directory}")
 
 
 @functools.cache
