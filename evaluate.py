@@ -111,10 +111,10 @@ def load_model(cfg: DictConfig, device):
 def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
     """Return a task's run in the model's order, and its latency where that is asked for."""
     from distill.device import choose_precision
-    from distill.evaluation.rerank import Reranker
+    from distill.evaluation.rerank import TaskReranker
 
     precision = choose_precision(cfg.precision, ranks.device)
-    reranked = Reranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+    reranked = TaskReranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
     warn_of_ties(reranked, task.name)
     return reranked, time_queries(task, model, cfg, precision)
 

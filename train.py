@@ -50,7 +50,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.device import check_implementation, choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
     from distill.evaluation.averages import measure_together
-    from distill.evaluation.rerank import Reranker
+    from distill.evaluation.rerank import TaskReranker
     from distill.evaluation.results import task_directory, write_task
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
@@ -89,8 +89,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
         loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
-        validators = [Reranker(task, model, judged_only=True, ranks=ranks) for task in validation]
-        testers = [Reranker(task, model, ranks=ranks) for task in tasks]
+        validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
+        testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the names of the weights
         optimizer = make_optimizer(model, cfg.optimizer)

@@ -1,7 +1,7 @@
 """What the entry points share, and what an output directory holds: one run, resumed or refused, never mixed.
 
 run_job(cfg, describe, check_train, train)                  # once, or as a job of a sweep; returns the objective
-with command(cfg, "retrieving ...", output): ...            # what a command without a directory of runs does
+run_command(cfg, describe, check_export, export)            # of a command without a directory of runs
 with open_run(cfg, directory, ranks) as directory: ...      # holds it while the run lives, and writes config.yaml
 state_of(cfg, directory)                # "new", "stopped" or "finished": a sweep runs only what is missing
 
@@ -56,8 +56,8 @@ def run_job(
         if results is None:
             if cfg.resume is not None and not sweep:
                 cfg = resumed_config(cfg)
+            check(cfg)
             with timed(describe(cfg), cfg.resume or directory):
-                check(cfg)
                 results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
 
@@ -67,11 +67,20 @@ def is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-@contextlib.contextmanager
-def command(what: str, where: str | Path) -> Iterator[None]:
-    """Say what a command does and where it writes, at its end how long it took; answer bad input with one line."""
-    with exit_on_bad_input(is_sweep()), timed(what, where):
-        yield
+def run_command(
+    cfg: DictConfig,
+    describe: Callable[[DictConfig], str],
+    check: Callable[[DictConfig], None],
+    run: Callable[[DictConfig], object],
+) -> None:
+    """Check a configuration and run a command whose output is one file or directory, `cfg.output`.
+
+    describe: gives the first words that the user reads. Bad input is answered with one line and exit status 2.
+    """
+    with exit_on_bad_input(is_sweep()):
+        check(cfg)
+        with timed(describe(cfg), cfg.output):
+            run(cfg)
 
 
 @contextlib.contextmanager

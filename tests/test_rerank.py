@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from distill.config.measures import parse_measures
 from distill.errors import InputError
 from distill.evaluation.averages import measure_rows
-from distill.evaluation.rerank import Reranker, window_starts
-from distill.evaluation.tasks import measure, parse_measures, read_task
+from distill.evaluation.measures import measure
+from distill.evaluation.rerank import TaskReranker, window_starts
+from distill.evaluation.tasks import read_task
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
@@ -26,7 +28,7 @@ def task_config(collection, *more):
 def test_every_passage_has_the_score_that_rank_gives_it(collection, backbone):
     task = read_task(task_config(collection))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
-    reranked = Reranker(task, model).rerank(model, max_tokens=60)
+    reranked = TaskReranker(task, model).rerank(model, max_tokens=60)
     assert list(reranked) == list(task.run)
     for query_id, ranked in reranked.items():
         doc_ids = task.run[query_id].doc_ids
@@ -39,17 +41,17 @@ def test_reranking_stops_at_the_depth_and_keeps_the_training_mode(collection, ba
     task = read_task(task_config(collection, "task.depth=3"))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).train()
     first_stage = read_run(str(collection["first_stage"]))
-    reranked = Reranker(task, model).rerank(model, max_tokens=10**4)
+    reranked = TaskReranker(task, model).rerank(model, max_tokens=10**4)
     assert model.training
     assert all(set(ranked.doc_ids) == set(first_stage[q].doc_ids[:3]) for q, ranked in reranked.items())
 
 
 def test_queries_whose_ends_the_model_does_not_read_are_counted(collection, backbone, caplog):
     task = read_task(task_config(collection))
-    Reranker(task, CrossEncoder.from_backbone(str(backbone), query_length=4, passage_length=16))
+    TaskReranker(task, CrossEncoder.from_backbone(str(backbone), query_length=4, passage_length=16))
     assert "longer than" not in caplog.text
     model = CrossEncoder.from_backbone(str(backbone), query_length=2, passage_length=16)
-    assert Reranker(task, model).cut_queries == ["q1", "q2", "q4", "q5"]
+    assert TaskReranker(task, model).cut_queries == ["q1", "q2", "q4", "q5"]
     assert caplog.messages[-1] == (
         "files: 4 of 6 queries are longer than model.query_length=2 tokens: their ends are not read (first: q1)"
     )
@@ -59,7 +61,7 @@ def test_passages_of_equal_score_keep_their_order(collection, backbone):
     task = read_task(task_config(collection))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
     torch.nn.init.zeros_(model.head.weight)
-    reranked = Reranker(task, model).rerank(model, max_tokens=10**4)
+    reranked = TaskReranker(task, model).rerank(model, max_tokens=10**4)
     assert all(ranked.doc_ids == task.run[q].doc_ids for q, ranked in reranked.items())
 
 
@@ -67,7 +69,7 @@ def test_passages_of_equal_score_keep_their_order(collection, backbone):
 def test_a_score_that_is_not_finite_is_refused_with_its_query_and_passage(collection, backbone, monkeypatch, value):
     task = read_task(task_config(collection, "task.windows=3", "task.window_stride=2"))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=4).eval()
-    reranker = Reranker(task, model)
+    reranker = TaskReranker(task, model)
     num_windows = [len(window_starts(len(task.passages[d].split()[:8]), 4, 2)) for d in task.run["q1"].doc_ids]
     place = sum(num_windows[:7]) - 1  # the last window of the seventh passage; the best of them would hide -inf
     score = model.score
@@ -89,7 +91,7 @@ def test_a_model_with_damaged_weights_neither_ranks_nor_teaches(collection, back
     torch.nn.init.constant_(model.head.weight, float("nan"))
     first = task.run["q0"].doc_ids[0]
     with pytest.raises(InputError, match=f"^query q0, passage {first}: the model's score is nan"):
-        Reranker(task, model).rerank(model, max_tokens=10**4)
+        TaskReranker(task, model).rerank(model, max_tokens=10**4)
     model.save_pretrained(tmp_path / "model")
     cfg = compose_config(
         "annotate", "llm@teacher.llm=cross-encoder", f"teacher.llm.model={tmp_path / 'model'}",
@@ -148,8 +150,8 @@ def test_unjudged_queries_are_counted_and_left_out_of_validation(collection, bac
     task = read_task(task_config(collection))
     assert "1 of 6 queries of the run are not judged" in caplog.text
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
-    assert "q0" not in Reranker(task, model, judged_only=True).run
-    assert "q0" in Reranker(task, model).run
+    assert "q0" not in TaskReranker(task, model, judged_only=True).run
+    assert "q0" in TaskReranker(task, model).run
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from distill.evaluation.tasks import measure, parse_measures
+from distill.config.measures import parse_measures
+from distill.evaluation.measures import measure
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run

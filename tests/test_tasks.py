@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
 from distill.evaluation.averages import measure_together, suite_metrics
-from distill.evaluation.rerank import Reranker, window_starts
-from distill.evaluation.tasks import measure, read_task, read_tasks
+from distill.evaluation.measures import measure
+from distill.evaluation.rerank import TaskReranker, window_starts
+from distill.evaluation.tasks import read_task, read_tasks
 from distill.models.cross_encoder import CrossEncoder
 from distill.retrieval.bm25 import K1, B, bm25_run
 from distill.sources.qrels import read_qrels
@@ -236,7 +237,7 @@ def test_a_long_passage_has_the_score_of_its_best_window(collection, backbone):
     overrides += ["task=files", f"task.run={collection['first_stage']}", "task.windows=3", "task.window_stride=2"]
     task = read_task(compose_config("evaluate", *overrides).task)
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=4).eval()
-    reranked = Reranker(task, model).rerank(model, max_tokens=200)
+    reranked = TaskReranker(task, model).rerank(model, max_tokens=200)
     num_long = 0
     for query_id, ranked in reranked.items():
         for doc_id, score in zip(ranked.doc_ids, ranked.scores, strict=True):

@@ -34,7 +34,7 @@ def test_a_student_that_ranks_better_is_said_to_by_a_paired_test():
     # Differences of mean 0.45 and deviation 0.0577: t = 15.59 with 3 degrees of freedom
     assert line == (
         "the student ranks better than the first stage on sample: nDCG@10 0.7000 against 0.2500 (4 queries, "
-        "p < 0.001); 90% of the teacher's gain (0.7500)"
+        "significant: p < 0.001); 90% of the teacher's gain (0.7500)"
     )
     assert better
 
@@ -42,8 +42,8 @@ def test_a_student_that_ranks_better_is_said_to_by_a_paired_test():
 def test_a_student_that_ranks_worse_is_said_to():
     line, better = judge_task("files", rows(raised(-0.1, -0.2, -0.1, -0.2), raised(0.1, 0.1, 0.1, 0.1)))
     assert line == (
-        "the student ranks worse than the first stage on files: nDCG@10 0.1000 against 0.2500 (4 queries, p = 0.014); "
-        "none of the teacher's gain (0.3500)"
+        "the student ranks worse than the first stage on files: nDCG@10 0.1000 against 0.2500 (4 queries, "
+        "significant: p = 0.014); none of the teacher's gain (0.3500)"
     )
     assert not better
 
@@ -53,7 +53,7 @@ def test_a_difference_that_chance_explains_is_no_better():
     # Differences of mean 0.05 and deviation 0.1915: t = 0.522 with 3 degrees of freedom
     assert line == (
         "the student ranks no better than the first stage on files: nDCG@10 0.3000 against 0.2500 (4 queries, "
-        "p = 0.64); the teacher does not rank better either: 0.2250"
+        "not significant: p = 0.64); the teacher does not rank better either: 0.2250"
     )
     assert not better
 
@@ -97,7 +97,7 @@ def test_without_judgments_the_agreement_with_the_teacher_is_told():
     taus = {"student": {"0": 0.8, "1": 0.7, "2": 0.9}, "first_stage": {"0": 0.1, "1": 0.1, "2": 0.1}}
     assert judge_agreement(taus, "teacher") == (
         "the student agrees with the teacher more than the first stage does: Kendall's tau 0.8000 against 0.1000 "
-        "(3 lists, p = 0.0067), on 3 of the lists that it was trained on, since no query is judged",
+        "(3 lists, significant: p = 0.0067), on 3 of the lists that it was trained on, since no query is judged",
         True,
     )
     del taus["first_stage"]
@@ -153,9 +153,9 @@ def test_a_run_without_judgments_ends_with_its_agreement(file_overrides, tmp_pat
     student, first = results["agreement/student/tau"], results["agreement/first_stage/tau"]
     assert -1 <= first < student <= 1
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
-    last = caplog.records[-1].getMessage()
+    last = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("verdict: "))
     assert last.startswith("verdict: the student agrees with the teacher ")
-    assert f"Kendall's tau {student:.4f} against {first:.4f} (6 lists, p " in last
+    assert f"Kendall's tau {student:.4f} against {first:.4f} (6 lists, " in last
     assert last.endswith("on 6 of the lists that it was trained on, since no query is judged")
 
 
@@ -163,7 +163,7 @@ def test_a_run_that_is_only_validated_is_judged_by_that(file_overrides, tmp_path
     caplog.set_level("INFO")
     results = run_train(tmp_path / "run", *file_overrides, "task.run=null")
     assert not [name for name in results if name.startswith("agreement/")]
-    last = caplog.records[-1].getMessage()
+    last = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("verdict: "))
     assert f"on the validation queries: nDCG@10 {results['val/nDCG@10']:.4f} against 0." in last
 
 

@@ -10,13 +10,12 @@ import logging
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distill.config.checks import check_retrieve
 from distill.config.composition import ROOT, register_schemas
-from distill.errors import exit_on_bad_input
+from distill.config.overrides import as_override
+from distill.jobs import check_output, command_line, run_command
 
 log = logging.getLogger("retrieve")
 
@@ -24,7 +23,6 @@ log = logging.getLogger("retrieve")
 def retrieve(cfg: DictConfig) -> None:
     """Retrieve as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.jobs import check_output
     from distill.retrieval.bm25 import bm25_run
     from distill.sources.fields import Fields
     from distill.sources.locate import with_local_files
@@ -34,27 +32,34 @@ def retrieve(cfg: DictConfig) -> None:
 
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries)
-    cfg = with_local_files(cfg)
-    queries, fields = read_queries(cfg.queries, Fields.of(cfg, "queries")), Fields.of(cfg)
+    local = with_local_files(cfg)
+    queries, fields = read_queries(local.queries, Fields.of(cfg, "queries")), Fields.of(cfg)
     if cfg.method == "bm25":
-        run = bm25_run(cfg.passages, queries, cfg.depth, cfg.k1, cfg.b, fields)
+        run = bm25_run(local.passages, queries, cfg.depth, cfg.k1, cfg.b, fields)
     else:
         from distill.device import choose_device
         from distill.retrieval.encoders import encoder_run
 
         device = choose_device(cfg.device)
-        run = encoder_run(cfg.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields)
+        run = encoder_run(local.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields)
     write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))
     num_passages = sum(map(len, run.values()))
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
+    files = {"passages": cfg.passages, "queries": cfg.queries, "run": output}
+    overrides = [as_override(key, value) for key, value in files.items()]
+    log.info("next: %s", command_line("annotate", *overrides, "teacher.llm.model=..."))
+
+
+def describe(cfg: DictConfig) -> str:
+    """Return the first words that the user reads."""
+    encoder = f" {cfg.model}" if cfg.model else ""
+    return f"retrieving the top {cfg.depth} of {cfg.passages} with {cfg.method}{encoder}"
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="retrieve", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input is answered with one line and exit status 2."""
-    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_retrieve(cfg)
-        retrieve(cfg)
+    run_command(cfg, describe, check_retrieve, retrieve)
 
 
 def main() -> None:

@@ -1,28 +1,29 @@
 """Re-rank a run with a cross-encoder.
 
 task = read_task(cfg.task)
-student_run = Reranker(task, model).rerank(model, max_tokens=16384)
+student_run = TaskReranker(task, model).rerank(model, max_tokens=16384)
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from distill.data.batch import make_batch
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.tasks import Task
-from distill.models.cross_encoder import CrossEncoder
-from distill.progress import silent
+from distill.models.cross_encoder import CrossEncoder, evaluating
+from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
 
+FEW_PAIRS = 2000  # are re-ranked without a word
 PAIRS_AT_ONCE = 4096  # pairs sorted by length together: many enough for even chunks, few enough for little memory
 
 
-class Reranker:
+class TaskReranker:
     """Re-ranks one task's run, any number of times; its texts are tokenised once."""
 
     def __init__(self, task: Task, model: CrossEncoder, judged_only: bool = False, ranks: Ranks | None = None):
@@ -50,31 +51,26 @@ class Reranker:
 
         Passages of equal score keep their old order. Raises InputError for a score that is not finite.
         """
-        was_training = model.training
-        model.eval()
         reranked: Run = {}
         num_pairs = sum(map(len, self.run.values()))
-        with tqdm(
-            total=num_pairs,
-            desc="re-ranking",
-            unit="pair",
-            leave=False,
-            disable=silent(num_pairs > 2000 and self.ranks.is_first),
-        ) as bar:
+        shown = num_pairs > FEW_PAIRS and self.ranks.is_first
+        with (
+            evaluating(model),
+            Progress(total=num_pairs, desc="re-ranking", unit="pair", leave=False, shown=shown) as bar,
+        ):
             for query_ids in self._groups():
-                found = [self._pairs(model, query_id) for query_id in query_ids]
-                lists = [pairs for pairs, _ in found]
+                pairs_of = [self._pairs(model, query_id) for query_id in query_ids]
+                lists = [pairs for pairs, _ in pairs_of]
                 batch = make_batch(query_ids, lists, [np.zeros(len(pairs)) for pairs in lists])
                 with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
                     scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
-                for query_id, row, (_, firsts) in zip(query_ids, scores, found, strict=True):
+                for query_id, row, (_, firsts) in zip(query_ids, scores, pairs_of, strict=True):
                     self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
                     reranked[query_id] = _sort_by(self.run[query_id], best)
                     bar.update(len(best))
-        model.train(was_training)
-        everything = {query_id: ranked for part in self.ranks.gather(reranked) for query_id, ranked in part.items()}
-        return {query_id: everything[query_id] for query_id in self.query_ids}
+        of_all_ranks = {query_id: ranked for share in self.ranks.gather(reranked) for query_id, ranked in share.items()}
+        return {query_id: of_all_ranks[query_id] for query_id in self.query_ids}
 
     def _check_finite(self, query_id: str, scores: np.ndarray, firsts: list[bool]) -> None:
         """Raise InputError for the first window's score that is no ordinary number: it would sort as if it were."""
@@ -111,7 +107,7 @@ class Reranker:
 
 def window_starts(num_tokens: int, length: int, stride: int) -> range:
     """Return where the windows of a passage begin: every `stride` tokens, until one reaches the passage's end."""
-    num_windows = 1 + -(-max(num_tokens - length, 0) // stride)
+    num_windows = 1 + math.ceil(max(num_tokens - length, 0) / stride)
     return range(0, num_windows * stride, stride)
 
 

@@ -193,12 +193,8 @@ class CrossEncoder(nn.Module):
         passages = _as_texts(query, passages)
         if not passages:
             return [], []
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             scores = self._score_texts(query, passages, max_tokens, precision)
-        finally:
-            self.train(was_training)
         for index in torch.nonzero(~torch.isfinite(scores)).flatten().tolist():
             raise InputError(
                 f"passage {index} has the score {scores[index]:g}, which is no finite number: the model's weights are "
@@ -307,6 +303,17 @@ class CrossEncoder(nn.Module):
         Raises InputError for a model with layers that this format does not have.
         """
         write_model(self, Path(directory))
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while; its own mode comes back, after an error too."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _as_texts(query: str, passages: Iterable[str]) -> list[str]:

@@ -38,7 +38,7 @@ PROBES = [("who is it?", "It is 5."), ("10 mm", '"quoted" words'), ("bees find h
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ScoringPrompt:
     """What a language model is shown, and the tokens whose logits are its score."""
 
     text: str  # with {query} and {passage}
@@ -48,10 +48,10 @@ class Prompt:
 
 
 PROMPTS = {
-    "monot5": Prompt("Query: {query} Document: {passage} Relevant:", "▁true", "▁false", log_probability=True),
-    "rankt5": Prompt("Query: {query} Document: {passage}", "<extra_id_10>", None),
+    "monot5": ScoringPrompt("Query: {query} Document: {passage} Relevant:", "▁true", "▁false", log_probability=True),
+    "rankt5": ScoringPrompt("Query: {query} Document: {passage}", "<extra_id_10>", None),
     # As on the cards of Qwen/Qwen3-Reranker-*, whose probability is the sigmoid of these log-odds
-    "qwen3-reranker": Prompt(
+    "qwen3-reranker": ScoringPrompt(
         "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
         'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
         "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
@@ -178,7 +178,7 @@ def _prompt_by_name(path: Path, config: dict, choices: tuple[str, ...]) -> str |
     return next((choice for choice in choices for name in names if choice in name.lower()), None)
 
 
-def _chat_prompt(path: Path, tokenizer) -> Prompt | None:
+def _chat_prompt(path: Path, tokenizer) -> ScoringPrompt | None:
     """Return the prompt of a chat template that takes the roles query and document, as sentence-transformers' do."""
     if not tokenizer.chat_template:
         return None
@@ -192,7 +192,7 @@ def _chat_prompt(path: Path, tokenizer) -> Prompt | None:
     if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(marks[1]):
         return None
     text = text.replace("{", "{{").replace("}", "}}")
-    return Prompt(text.replace(marks[0], "{query}").replace(marks[1], "{passage}"), "yes", "no")
+    return ScoringPrompt(text.replace(marks[0], "{query}").replace(marks[1], "{passage}"), "yes", "no")
 
 
 def _with_instruction(path: Path, messages: list[dict]) -> list[dict]:

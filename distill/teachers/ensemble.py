@@ -8,7 +8,7 @@ from torch import nn
 
 from distill.device import choose_device, choose_precision
 from distill.errors import InputError
-from distill.evaluation.rerank import Reranker
+from distill.evaluation.rerank import TaskReranker
 from distill.evaluation.tasks import Task
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.run_files import RankedList, Run
@@ -37,7 +37,7 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
     for name in names:
         model = CrossEncoder.from_pretrained(name).to(device)
         notes += take_logits(model, name)
-        reranker = Reranker(task, model)
+        reranker = TaskReranker(task, model)
         scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", device))
         notes += check_scores(scored, name)
         if reranker.cut_queries:

@@ -157,7 +157,8 @@ def _compare(student: Values, first: Values, unit: str) -> tuple[str, str]:
         return "no better", f"fewer than two {unit}, too few to tell"
     [result] = compare(first, {"student": student})
     word = ("better" if result.difference > 0 else "worse") if result.p < ALPHA else "no better"
-    return word, f"{len(student)} {unit}, p {'< 0.001' if result.p < 0.001 else f'= {result.p:.2g}'}"
+    p = "< 0.001" if result.p < 0.001 else f"= {result.p:.2g}"
+    return word, f"{len(student)} {unit}, {'significant' if result.p < ALPHA else 'not significant'}: p {p}"
 
 
 def _beside(student: Values, first: Values) -> str:
@@ -173,33 +174,34 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     import torch
 
     from distill.data.batch import make_batch
+    from distill.models.cross_encoder import evaluating
 
     generator = np.random.default_rng(cfg.seed)
     chosen = np.sort(generator.choice(len(lists), min(MAX_LISTS, len(lists)), replace=False))
     first_stage = _read_first_stage(cfg)
     taus: dict[str, Values] = {"student": {}} | ({"first_stage": {}} if first_stage is not None else {})
-    was_training = model.training
-    model.eval()
-    for index in chosen.tolist():
-        rows, targets = lists[index]
-        kept = np.sort(generator.permutation(len(rows))[:MAX_PASSAGES])
-        rows, targets = rows[kept], targets[kept]
-        values = -targets if cfg.loss.target == "rank" else targets  # the more, the better
-        if len(np.unique(values)) < 2:
-            continue
-        query, query_id = lists.queries[lists.query_rows[index]], lists.query_id(index)
-        if first_stage is not None:
-            if query_id not in first_stage:
+    with evaluating(model):
+        for index in chosen.tolist():
+            rows, targets = lists[index]
+            kept = np.sort(generator.permutation(len(rows))[:MAX_PASSAGES])
+            rows, targets = rows[kept], targets[kept]
+            values = -targets if cfg.loss.target == "rank" else targets  # the more, the better
+            if len(np.unique(values)) < 2:
                 continue
-            places = {doc_id: -place for place, doc_id in enumerate(first_stage[query_id].doc_ids)}
-            order = np.array([places.get(lists.passages.text_id(row), -np.inf) for row in rows])
-            taus["first_stage"][str(index)] = kendall_tau(order, values)
-        batch = make_batch([query_id], [[model.template.join(query, lists.passages[row]) for row in rows]], [targets])
-        half = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
-        with torch.inference_mode(), half:
-            scores = model.score(batch, cfg.train.max_tokens)[0].cpu().numpy()
-        taus["student"][str(index)] = kendall_tau(scores, values)
-    model.train(was_training)
+            query, query_id = lists.queries[lists.query_rows[index]], lists.query_id(index)
+            if first_stage is not None:
+                if query_id not in first_stage:
+                    continue
+                places = {doc_id: -place for place, doc_id in enumerate(first_stage[query_id].doc_ids)}
+                order = np.array([places.get(lists.passages.text_id(row), -np.inf) for row in rows])
+                taus["first_stage"][str(index)] = kendall_tau(order, values)
+            batch = make_batch(
+                [query_id], [[model.template.join(query, lists.passages[row]) for row in rows]], [targets]
+            )
+            half = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
+            with torch.inference_mode(), half:
+                scores = model.score(batch, cfg.train.max_tokens)[0].cpu().numpy()
+            taus["student"][str(index)] = kendall_tau(scores, values)
     return taus
 
 
