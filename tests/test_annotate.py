@@ -134,7 +134,7 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     script = [429, 500, "prose", "cut", "repeated", "slow", "invented", "no json", "empty", "refusal", 503, "good"]
     server = serve(script=script)
     more = [f"qrels={collection['qrels']}", f"reference={collection['teacher']}", "teacher.llm.concurrency=1"]
-    more += ["teacher.llm.retries=6", "teacher.llm.timeout=5"]  # seconds, which only the slow answer takes
+    more += ["teacher.llm.retries=6", "teacher.llm.timeout=10"]  # seconds, which only the slow answer takes
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, *more))
     assert run.returncode == 0, run.stderr
     first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
