@@ -30,7 +30,7 @@ from distill.config.checks import check_train
 from distill.config.composition import refuse_renamed, register_schemas
 from distill.config.overrides import as_override
 from distill.errors import exit_on_bad_input
-from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job
+from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job, shown_path
 
 log = logging.getLogger("train")
 
@@ -211,7 +211,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 def describe(cfg: DictConfig) -> str:
     """Return the first words that the user reads."""
     stopped = f"resuming {cfg.resume}: " if cfg.resume else ""
-    names = f"{cfg.backbone.name} with loss={cfg.loss.name}, data={cfg.data.name}, teacher={cfg.teacher.name}"
+    backbone = shown_path(cfg.backbone.name) if Path(cfg.backbone.name).is_absolute() else cfg.backbone.name
+    names = f"{backbone} with loss={cfg.loss.name}, data={cfg.data.name}, teacher={cfg.teacher.name}"
     return f"{stopped}training {names}, seed={cfg.seed}"
 
 

@@ -89,14 +89,14 @@ def timed(what: str, where: str | Path) -> Iterator[None]:
     speaks = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
     if speaks:
-        log.info("%s; output: %s", what, _shown(where))
+        log.info("%s; output: %s", what, shown_path(where))
     yield
     if speaks:
         log.info("finished in %s", duration(time.perf_counter() - started))
 
 
-def _shown(path: str | Path) -> str:
-    """A path as the user would type it: from the current directory, if it is below that."""
+def shown_path(path: str | Path) -> str:
+    """Return a path as the user would type it: relative to the current directory, if it is below that."""
     path = Path(path).absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

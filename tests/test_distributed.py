@@ -66,7 +66,7 @@ def test_a_lost_rank_ends_the_run_which_resumes_on_two_and_on_one(file_overrides
         time.sleep(0.01)
     process.terminate()  # torchrun passes it on: every rank stops after the same step
     _, errors = process.communicate()
-    assert f"saved; resume with: python train.py resume={directory}" in errors
+    assert f"; resume with: python train.py resume={directory}" in errors
     run("train.py", *overrides, f"resume={directory}", f"hydra.run.dir={directory}", check=True)
     assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 600
     assert all(loss == loss for loss in losses_of(directory)) and len(losses_of(directory)) == 600

@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+import subprocess
 import sys
 from collections import Counter
 
@@ -12,16 +13,17 @@ import pytest
 from distill.errors import InputError
 from distill.evaluation.results import write_task
 from distill.evaluation.significance import (
-    Comparison,
-    bonferroni,
+    MIN_CELLS,
+    PairedTest,
+    adjust,
     compare,
     critical_difference,
-    draw_critical_difference,
     friedman,
-    holm,
     nemenyi,
     read_per_query,
+    wilcoxon,
 )
+from distill.report.diagram import draw_critical_difference
 from distill.sources.run_files import RankedList
 
 ABS = 1e-9  # against formulas in plain Python
@@ -104,7 +106,7 @@ def test_paired_t_test_worked_by_hand():
     # the p-value has a closed form, 1 - t / sqrt(2 + t²)
     (row,) = compare(named(0, 1, 2), {"adr_mse": named(1, 3, 5)})
     p = 1 - math.sqrt(12 / 14)
-    assert row == Comparison(
+    assert row == PairedTest(
         name="adr_mse",
         mean=3.0,
         difference=2.0,
@@ -179,13 +181,35 @@ def test_a_single_query_is_refused():
 
 def test_bonferroni_and_holm_on_a_worked_example():
     p_values = [0.01, 0.04, 0.03, 0.005]
-    assert bonferroni(p_values) == pytest.approx([0.04, 0.16, 0.12, 0.02])
-    assert holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # 0.04 is raised to 2 * 0.03
+    assert adjust(p_values, "bonferroni") == pytest.approx([0.04, 0.16, 0.12, 0.02])
+    assert adjust(p_values, "holm") == pytest.approx([0.03, 0.06, 0.06, 0.02])  # 0.04 is raised to 2 * 0.03
 
 
 def test_corrected_p_values_stop_at_1_and_equal_ones_stay_equal():
-    assert bonferroni([0.6, 0.2]) == [1, 0.4] and holm([0.9, 0.6, 0.4]) == [1, 1, 1]
-    assert holm([0.02, 0.02]) == [0.04, 0.04] and holm([0.3]) == [0.3] and holm([]) == bonferroni([]) == []
+    assert adjust([0.6, 0.2], "bonferroni") == [1, 0.4] and adjust([0.9, 0.6, 0.4], "holm") == [1, 1, 1]
+    assert adjust([0.02, 0.02], "holm") == [0.04, 0.04]
+    for correction in ("holm", "bonferroni"):
+        assert adjust([0.3], correction) == [0.3] and adjust([], correction) == []
+
+
+def test_the_verdict_of_a_training_run_needs_no_package_of_the_report():
+    code = (
+        "import sys; from distill.evaluation.significance import compare\n"
+        "[test] = compare({'a': 0.1, 'b': 0.2, 'c': 0.3}, {'student': {'a': 0.2, 'b': 0.4, 'c': 0.4}})\n"
+        "assert test.p_holm == test.p_bonferroni == test.p < 1\n"
+        "assert not {'statsmodels', 'scikit_posthocs', 'matplotlib', 'pandas', 'jinja2'} & {*sys.modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wilcoxon_by_its_exact_distribution():
+    # all of n cells on one side: 2 of the 2^n signs are as extreme
+    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64) and MIN_CELLS == 6
+    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 32)
+    # rank 1 below, ranks 2 to 6 above: sums up to 1 come of 2 of 64 signs on either side
+    assert wilcoxon([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(4 / 64)
+    assert wilcoxon([0.0] * 6) == 1.0
 
 
 def test_friedman_on_demsars_example():

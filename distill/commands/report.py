@@ -1,40 +1,47 @@
 """Gather runs into tables, tests, figures and one page.
 
     python -m distill report runs=outputs/multirun/DATE/TIME
-    python -m distill report runs=[DIR1,DIR2] metrics=[test/*/nDCG@10] baseline=loss=ranknet compare=loss.name
+    python -m distill report runs=[DIR1,DIR2] metrics=[test/*/nDCG@10] baseline=loss=ranknet compare=loss
 
 Each directory is searched for the runs of train.py and evaluate.py. Prints the table, and leaves index.html
 (everything, in one file), report.yaml (its configuration), results.md, results.tex, results.csv, comparison.csv and
-figures/ in its output directory.
+figures/ in its output directory. A test that cannot be made is a note on the page.
 """
 
+import contextlib
 import logging
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.checks import check_report
-from distill.config.composition import ROOT, register_schemas, run_directory
-from distill.errors import InputError, exit_on_bad_input
+from distill.config.composition import ROOT, command_overrides, register_schemas, run_directory
+from distill.errors import InputError
+from distill.jobs import run_command
+
+if TYPE_CHECKING:
+    from distill.report.page import Figure, Report
 
 log = logging.getLogger("report")
 
 OVER = {"data.depth": "effectiveness-over-depth", "data.num_queries": "effectiveness-over-queries"}
+OVER_SEEDS = "mean and standard deviation over seeds"
 
 
 def report(cfg: DictConfig, directory: Path) -> None:
     """Write a report as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration need not wait for them
-    from distill.report import comparison, markup
-    from distill.report.page import Report, to_html
+    from distill.report.labels import read_labels
+    from distill.report.page import Report
     from distill.report.published import add_published
-    from distill.report.rows import find_row, make_rows, name_rows
+    from distill.report.rows import make_rows, name_rows
     from distill.report.runs import read_runs
-    from distill.report.table import choose_columns, make_table, mark_significance
+    from distill.report.table import choose_columns, label_references, make_table
 
     if (directory / "config.yaml").exists():
         raise InputError(f"output={directory}: holds a run: choose another directory for the report")
@@ -45,74 +52,149 @@ def report(cfg: DictConfig, directory: Path) -> None:
     rows = make_rows(runs)
     columns = choose_columns(runs, cfg.metrics)
     measured = [row for row in rows if any(row.by_seed(column) for column in columns)]
-    name_rows(measured)  # by what differs between the rows of the table
+    labels = read_labels(cfg.labels, [row.config for row in rows])
+    name_rows(rows, labels)
+    name_rows(measured, labels)  # by what differs between the rows of the table
 
     table = make_table(cfg.title, rows, runs, columns)
-    baseline = find_row(measured, cfg.baseline, "baseline") if cfg.baseline else None
-    if baseline:
-        mark_significance(table, measured, baseline, cfg.correction, cfg.alpha)
+    label_references(table, rows, labels)
+    page = Report(table, rows, labels, unfinished, published=cfg.published, correction=cfg.correction)
+    add_tests(cfg, page, measured)
     if unfinished:
         table.notes.append(f"Unfinished and left out ({len(unfinished)}): {'; '.join(map(str, unfinished))}.")
-    compared = comparison.compare_key(cfg.compare, measured, columns) if cfg.compare else None
+    page.figures = draw_figures(page, measured, directory / "figures")
     if cfg.published:
         add_published(table)
+    write(cfg, page, directory)
 
-    page = Report(table, rows, unfinished, baseline.name if baseline else None, cfg.correction, compared)
-    page.published = cfg.published
-    page.figures = draw_figures(measured, rows, columns, directory / "figures")
-    markdown = markup.to_markdown(table)
-    if compared:
-        page.diagram = draw_diagram(compared, directory / "figures")
-        markdown += "\n" + comparison.to_markdown(compared)
-        (directory / "comparison.csv").write_text(comparison.to_csv(compared), encoding="utf-8")
+
+def add_tests(cfg: DictConfig, page: "Report", measured: list) -> None:
+    """Add the tests that were asked for, and notes; what cannot be tested is a problem that the page names.
+
+    Raises InputError for a baseline that is no row, and a key that is none.
+    """
+    from distill.report.comparison import compare_key, find_key
+    from distill.report.paired import mark_significance, note_seeds
+    from distill.report.rows import find_row
+
+    baseline = find_row(measured, cfg.baseline, "baseline", page.labels) if cfg.baseline else None
+    key = find_key(cfg.compare, measured) if cfg.compare else None
+    if baseline:
+        page.baseline = baseline.name
+        with noted(page.problems):
+            mark_significance(page.table, measured, baseline, cfg.correction, cfg.alpha)
+    page.table.notes += note_seeds(page.table, page.baseline)
+    if key:
+        with noted(page.problems):
+            page.comparison = compare_key(key, measured, page.table.columns, page.labels, cfg.correction)
+
+
+@contextlib.contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Note why a test could not be made, in place of ending the command."""
+    try:
+        yield
+    except InputError as error:
+        log.warning("%s", error)
+        problems.append(str(error))
+
+
+def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
+    """Write the page and the files beside it, and print the table."""
+    from distill.report import comparison, markup
+    from distill.report.page import to_html
+    from distill.report.provenance import describe_page, read_commands
+
+    page.about = describe_page([unquote_value(argument) for argument in command_overrides("task")])
+    page.commands = read_commands([run for row in page.rows for run in row.runs])
+    markdown = markup.to_markdown(page.table)
+    if page.problems:
+        markdown += "\n" + "".join(f"- Not tested: {problem}\n" for problem in page.problems)
+    if page.comparison:
+        page.diagram = draw_diagram(page.comparison, directory / "figures")
+        markdown += "\n" + comparison.to_markdown(page.comparison)
+        (directory / "comparison.csv").write_text(comparison.to_csv(page.comparison), encoding="utf-8")
     (directory / "results.md").write_text(markdown, encoding="utf-8")
-    (directory / "results.tex").write_text(markup.to_latex(table), encoding="utf-8")
-    (directory / "results.csv").write_text(markup.to_csv(table), encoding="utf-8")
+    (directory / "results.tex").write_text(markup.to_latex(page.table), encoding="utf-8")
+    (directory / "results.csv").write_text(markup.to_csv(page.table), encoding="utf-8")
     (directory / "index.html").write_text(to_html(page), encoding="utf-8")
     OmegaConf.save(cfg, directory / "report.yaml")
     print(markdown)
     log.info("page: %s", directory / "index.html")
 
 
-def draw_figures(measured: list, rows: list, columns: list[str], directory: Path) -> list[tuple[str, str]]:
-    """Draw and write what there is to draw; return captions and <svg> elements for the page."""
-    from distill.report.figures import draw_curves, draw_latency, draw_over, save, to_inline_svg
+def draw_figures(page: "Report", measured: list, directory: Path) -> "list[Figure]":
+    """Draw and write what there is to draw, and return it for the page."""
+    from distill.report import figures
+    from distill.report.page import Figure
+    from distill.report.panels import draw, save, to_inline_svg
 
-    over_seeds = "mean and standard deviation over seeds"
-    figures = {name: (draw_over(key, measured, columns), f"Over {key}; {over_seeds}.") for key, name in OVER.items()}
-    figures["curves"] = (draw_curves(rows), f"Validation and training loss over steps; {over_seeds}.")
-    figures["latency"] = (draw_latency(measured, columns), "Effectiveness against seconds per query.")
+    columns, labels = page.table.columns, page.labels
+    found = {}
+    for key in figures.swept_keys(measured):
+        name = OVER.get(key, f"effectiveness-over-{key}")
+        found[name] = (figures.draw_over(key, measured, columns, labels), f"Over {key}; {OVER_SEEDS}.")
+    if not any(panels for panels, _ in found.values()):
+        found["effectiveness"] = figures.draw_dots(page.table, measured)
+    found["curves"] = figures.draw_curves(page.rows, labels)
+    found["latency"] = (
+        figures.draw_latency(measured, columns),
+        f"Effectiveness against seconds per query; {OVER_SEEDS}.",
+    )
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, (figure, caption) in figures.items():
-        if figure:
-            save(figure, directory / name)
-            drawn.append((caption, to_inline_svg(figure, name)))
+    for name, (panels, caption) in found.items():
+        if panels:
+            wide = draw(panels)
+            save(wide, directory / name)
+            narrow = to_inline_svg(draw(panels, narrow=True), f"{name}-narrow")
+            drawn.append(Figure(caption, to_inline_svg(wide, name), narrow))
     return drawn
 
 
-def draw_diagram(compared, directory: Path) -> Path:
-    """Write the critical-difference diagram and return the path of its PNG."""
-    from distill.evaluation.significance import draw_critical_difference
+def draw_diagram(compared, directory: Path) -> Path | None:
+    """Write the critical-difference diagram and return the path of its PNG; None where two values are compared."""
+    from distill.report.diagram import draw_critical_difference
 
+    if compared.average_ranks is None:
+        return None
+    names = [line[0] for line in compared.lines]
     for suffix in ("svg", "png"):
         path = directory / f"critical-difference.{suffix}"
-        draw_critical_difference(compared.treatments, compared.average_ranks, compared.p_values, path)
+        draw_critical_difference(names, compared.average_ranks, compared.p_values, path)
     return path
+
+
+def describe(cfg: DictConfig) -> str:
+    """Return the first words that the user reads."""
+    runs = cfg.runs if isinstance(cfg.runs, str) else ", ".join(cfg.runs)
+    return f"reporting on {runs}"
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="report", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Write one report; bad input is answered with one line and exit status 2."""
-    with exit_on_bad_input(sweep=HydraConfig.get().mode == RunMode.MULTIRUN):
-        check_report(cfg)
-        report(cfg, run_directory())
+    run_command(cfg, describe, check_report, lambda cfg: report(cfg, run_directory()))
 
 
 def quote_value(argument: str) -> str:
     """Quote a value with an equals sign in it (baseline=loss=ranknet), which Hydra's grammar refuses."""
     key, sign, value = argument.partition("=")
-    return f"{key}='{value}'" if sign and "=" in value and value[0] not in "'\"[{" and "'" not in value else argument
+    if value[:1] == "[":  # in a list each sign by itself, and parentheses, unless they are quoted
+        quoted_or_sign = r"""'[^']*'|"[^"]*"|\\.|[=()]"""
+        return f"{key}={re.sub(quoted_or_sign, lambda found: _escaped(found[0]), value)}"
+    return f"{key}='{value}'" if sign and "=" in value and value[0] not in "'\"{" and "'" not in value else argument
+
+
+def _escaped(text: str) -> str:
+    return f"\\{text}" if text in "=()" else text
+
+
+def unquote_value(argument: str) -> str:
+    """Return what quote_value was given."""
+    key, _, value = argument.partition("=")
+    given = (f"{key}={value[1:-1]}", key + "=" + re.sub(r"\\([=()])", r"\1", value))
+    return next((one for one in given if quote_value(one) == argument), argument)
 
 
 def main() -> None:

@@ -253,6 +253,7 @@ class ReportConfig:
     output: str = MISSING
     title: str = MISSING
     metrics: list[str] | None = None
+    labels: list[str] = MISSING
     baseline: str | None = None
     correction: str = choice("holm", "bonferroni")
     alpha: float = above(0, below=1)

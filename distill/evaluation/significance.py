@@ -1,16 +1,17 @@
 """Significance of differences in effectiveness, between two models per query and between several over many cells.
 
     per_query = {name: read_per_query(path)["nDCG@10"] for name, path in files.items()}
-    rows = compare(per_query["bm25"], {"adr_mse": per_query["adr_mse"], "rank_net": per_query["rank_net"]})
+    tests = compare(per_query["bm25"], {"adrmse": per_query["adrmse"], "ranknet": per_query["ranknet"]})
     statistic, p, ranks = friedman(values)                 # values [N, k], larger is better
-    draw_critical_difference(names, ranks, nemenyi(values), "objectives.svg")
+    p_values = nemenyi(values)
 
-Two models are compared with a paired two-sided t-test over queries, several over many cells (a backbone on a data set,
-say) with Friedman's test and Nemenyi's post-hoc test: J. Demsar, Statistical Comparisons of Classifiers over Multiple
-Data Sets, JMLR 7 (2006), section 3.2. N cells, k methods. All but `compare` need requirements-report.txt.
+Two models are compared by a paired two-sided t-test over queries. Over many cells (a backbone on a data set, say), two
+are compared by Wilcoxon's signed-rank test, three or more by Friedman's test and Nemenyi's post-hoc test: J. Demsar,
+Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), sections 3.1.3 and 3.2. N cells, k
+methods. Nemenyi's test, and the correction of several p-values, need requirements-report.txt; training's verdict needs
+neither.
 """
 
-import contextlib
 import csv
 import importlib
 import math
@@ -27,12 +28,12 @@ import numpy as np
 from distill.errors import InputError
 from distill.storage.files import text_lines
 
-ALPHA = 0.05  # methods whose p-value is above it are joined in the diagram
-FIGURES = (".png", ".svg")
+ALPHA = 0.05  # of the verdict, and of what the diagram of critical differences joins
+MIN_CELLS = 6  # below, Wilcoxon's two-sided p-value cannot be under 0.05
 
 
 @dataclass
-class Comparison:
+class PairedTest:
     """One method against the baseline; the p-values are those of the two-sided test."""
 
     name: str
@@ -77,13 +78,16 @@ def _split(place: str, line: str) -> list[str]:
 
 
 def _number(place: str, name: str, column: str) -> float:
-    with contextlib.suppress(ValueError):
-        if math.isfinite(value := float(column)):
-            return value
-    raise InputError(f"{place}: {name} is {column!r}: expected a finite number")
+    try:
+        value = float(column)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{place}: {name} is {column!r}: expected a finite number")
+    return value
 
 
-def compare(baseline: dict[str, float], others: dict[str, dict[str, float]]) -> list[Comparison]:
+def compare(baseline: dict[str, float], others: dict[str, dict[str, float]]) -> list[PairedTest]:
     """Test each of the others against the baseline, query by query, corrected for the number of others.
 
     Values that are those of the baseline give t = 0, p = 1; a constant difference, which has no variance, t = ±inf.
@@ -96,13 +100,13 @@ def compare(baseline: dict[str, float], others: dict[str, dict[str, float]]) -> 
         _check_queries(name, baseline, values)
         tests.append(_paired_t_test([values[query_id] for query_id in baseline], list(baseline.values())))
     p_values = [p for _, p in tests]
-    rows = zip(others.items(), tests, bonferroni(p_values), holm(p_values), strict=True)
-    comparisons = []
+    rows = zip(others.items(), tests, adjust(p_values, "bonferroni"), adjust(p_values, "holm"), strict=True)
+    paired = []
     for (name, values), (t, p), p_bonferroni, p_holm in rows:
         mean = fmean(values.values())
         difference = mean - fmean(baseline.values())
-        comparisons.append(Comparison(name, mean, difference, t, p, p_bonferroni, p_holm, len(baseline)))
-    return comparisons
+        paired.append(PairedTest(name, mean, difference, t, p, p_bonferroni, p_holm, len(baseline)))
+    return paired
 
 
 def _check_queries(name: str, baseline: dict[str, float], values: dict[str, float]) -> None:
@@ -120,22 +124,22 @@ def _paired_t_test(values: list[float], baseline: list[float]) -> tuple[float, f
         return 0.0, 1.0  # scipy divides 0 by 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a constant difference, whose variance is 0
-        result = _import("scipy.stats").ttest_rel(values, baseline)
+        result = require("scipy.stats").ttest_rel(values, baseline)
     return float(result.statistic), float(result.pvalue)
 
 
-def bonferroni(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values times their number, at most 1."""
-    return [min(1.0, len(p_values) * p) for p in p_values]
+def adjust(p_values: Sequence[float], correction: str) -> list[float]:
+    """Return p-values corrected for their number, by Holm's step-down or Bonferroni's method: "holm", "bonferroni"."""
+    if len(p_values) < 2:  # the verdict of a training run, which must not wait for statsmodels
+        return list(p_values)
+    return require("statsmodels.stats.multitest").multipletests(p_values, method=correction)[1].tolist()
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's step-down p-values: the i-th smallest of m times m - i + 1, at least the one before, at most 1."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+def wilcoxon(differences: Sequence[float]) -> float:
+    """Return the p-value of Wilcoxon's two-sided signed-rank test over cells; 1 where no cell differs."""
+    if not any(differences):
+        return 1.0  # scipy divides 0 by 0
+    return float(require("scipy.stats").wilcoxon(differences).pvalue)
 
 
 def friedman(values: np.ndarray) -> tuple[float, float, np.ndarray]:
@@ -145,7 +149,7 @@ def friedman(values: np.ndarray) -> tuple[float, float, np.ndarray]:
     three methods, and for values that are not finite.
     """
     values = _check_values(values)
-    stats = _import("scipy.stats")
+    stats = require("scipy.stats")
     average_ranks = stats.rankdata(-values, axis=1).mean(axis=0)  # [k]
     if (values == values[:, :1]).all():
         return 0.0, 1.0, average_ranks  # scipy's correction for ties divides 0 by 0
@@ -156,7 +160,7 @@ def friedman(values: np.ndarray) -> tuple[float, float, np.ndarray]:
 def nemenyi(values: np.ndarray) -> np.ndarray:
     """Return the p-values [k, k] of Nemenyi's test on values [N, k]; raises InputError as `friedman` does."""
     values = _check_values(values)
-    return _import("scikit_posthocs").posthoc_nemenyi_friedman(values).to_numpy()
+    return require("scikit_posthocs").posthoc_nemenyi_friedman(values).to_numpy()
 
 
 def critical_difference(k: int, N: int, alpha: float = ALPHA) -> float:
@@ -167,7 +171,7 @@ def critical_difference(k: int, N: int, alpha: float = ALPHA) -> float:
     """
     assert 0 < alpha < 1
     _check_size(N, k)
-    q = _import("scipy.stats").studentized_range.ppf(1 - alpha, k, math.inf) / math.sqrt(2)
+    q = require("scipy.stats").studentized_range.ppf(1 - alpha, k, math.inf) / math.sqrt(2)
     return float(q * math.sqrt(k * (k + 1) / (6 * N)))
 
 
@@ -189,34 +193,8 @@ def _check_size(num_cells: int, num_methods: int) -> None:
         raise InputError(f"{num_cells} cells: Friedman's and Nemenyi's tests need two or more: evaluate on more")
 
 
-def draw_critical_difference(
-    names: Sequence[str], average_ranks: np.ndarray, p_values: np.ndarray, path: str | Path
-) -> None:
-    """Draw the critical-difference diagram, as PNG or SVG by the path's suffix; bars join what is not significant.
-
-    Raises InputError for another suffix and for a name that appears twice.
-    """
-    if Path(path).suffix not in FIGURES:
-        raise InputError(f"{path}: no known kind of figure: let the name end in {' or '.join(FIGURES)}")
-    if len(set(names)) < len(names):
-        raise InputError(f"names={list(names)}: a name appears twice: give each method its own")
-    matrix = _import("pandas").DataFrame(p_values, index=list(names), columns=list(names))
-    # Agg, and no pyplot: the figure needs no display and leaves the caller's backend alone
-    figure = _import("matplotlib.figure").Figure(figsize=(8, 1.5 + 0.25 * len(names)), layout="constrained")
-    _import("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    _import("scikit_posthocs").critical_difference_diagram(
-        dict(zip(names, average_ranks, strict=True)),
-        matrix,
-        alpha=ALPHA,
-        ax=figure.subplots(),
-        label_fmt_left="{label} ({rank:.2f})",
-        label_fmt_right="({rank:.2f}) {label}",
-    )
-    figure.savefig(path, dpi=200)
-
-
-def _import(name: str) -> ModuleType:
-    """Import what `import distill` shall not wait for, or a module of requirements-report.txt."""
+def require(name: str) -> ModuleType:
+    """Import what `import distill` shall not wait for; raises InputError where requirements-report.txt is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

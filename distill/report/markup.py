@@ -5,6 +5,11 @@ path.write_text(to_markdown(table))
 
 import csv
 import io
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from distill.report.table import Cell, Table, TableRow, digits
 
@@ -65,31 +70,40 @@ def escape_latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """Return the table in LaTeX, for the package booktabs; kinds of rows are parted by rules."""
-    columns = "l" + "r" * (len(table.columns) + 1)
-    header = " & ".join(["", *map(escape_latex, table.headers()), "seeds"])
-    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(table.title)}}}"]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{header} \\"]
+    lines = []
     last = None
     for row in table.rows:
-        if (row.kind, row.source) != last:
-            last = (row.kind, row.source)
-            lines.append(r"\midrule")
-            if row.source:
-                source = rf"\emph{{Published: {escape_latex(row.source)}}}"
-                lines.append(rf"\multicolumn{{{len(table.columns) + 2}}}{{l}}{{{source}}} \\")
         cells = [_latex_cell(row.cells.get(name), digits(table, name)) for name in table.columns]
-        lines.append(rf"{' & '.join([escape_latex(row.name), *cells, seeds(row)])} \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+        is_first = (row.kind, row.source) != last
+        last = (row.kind, row.source)
+        lines.append(
+            {"name": row.name, "cells": cells, "seeds": seeds(row), "is_first": is_first, "source": row.source}
+        )
+    # What Jinja itself escapes is HTML: here `finalize` does it, with Markup as the mark of what is LaTeX already
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        finalize=_escape_value,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("table.tex").render(table=table, lines=lines)
 
 
-def _latex_cell(cell: Cell | None, num_digits: int) -> str:
+def _escape_value(value: Any) -> str:
+    return value if isinstance(value, Markup) else escape_latex(str(value))
+
+
+def _latex_cell(cell: Cell | None, num_digits: int) -> Markup:
     if cell is None:
-        return "--"
+        return Markup("--")
     text = escape_latex(number(cell, num_digits))
     text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}", 0: text}[cell.place]
-    return text + r"$^{\dagger}$" * cell.significant
+    return Markup(text + r"$^{\dagger}$" * cell.significant)
 
 
 def to_csv(table: Table) -> str:

@@ -1,118 +1,171 @@
 """The page of a report: one HTML file with everything in it, which needs no network and no script.
 
 path.write_text(to_html(report))
+
+page.html is its template, page.css its style. A table with many columns is cut into several below each other, and on a
+phone each row becomes a block of lines, so that no number leaves the screen.
 """
 
 import base64
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+from typing import Any
 
-from distill.report.comparison import KeyComparison, summary
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from distill.report.comparison import KeyComparison
+from distill.report.labels import Labels, shown_key
 from distill.report.markup import number, seeds
 from distill.report.published import read_published
-from distill.report.rows import Row, describe, varying_keys
-from distill.report.table import Cell, Table, digits
+from distill.report.rows import Row, varying_keys
+from distill.report.table import Cell, Table, TableRow, digits
 
-CSS = Path(__file__).with_name("page.css")
+HERE = Path(__file__).parent
+MAX_COLUMNS = 6  # of means with deviations, beside the rows' names, at 1280 pixels
+
+
+@dataclass
+class Figure:
+    """A figure of the page, at two widths, as <svg> elements."""
+
+    caption: str
+    wide: Markup
+    narrow: Markup
 
 
 @dataclass
 class Report:
-    """What the page shows; figures are (caption, <svg> element)."""
+    """What the page shows."""
 
     table: Table
     rows: list[Row]
-    unfinished: list[Path]
+    labels: Labels
+    unfinished: list[Path] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)  # date, commit, command
+    commands: list[str] = field(default_factory=list)  # that started the runs
+    problems: list[str] = field(default_factory=list)  # why a test that was asked for is missing
     baseline: str | None = None
     correction: str = "holm"
     comparison: KeyComparison | None = None
     diagram: Path | None = None  # of critical differences, a PNG
-    figures: list[tuple[str, str]] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
     published: bool = False
+
+
+@dataclass
+class PageCell:
+    """A cell: a number with its deviation and marks, or text, which may wrap."""
+
+    text: str
+    deviation: str = ""
+    place: int = 0
+    mark: str = ""
+    is_text: bool = False
+
+
+@dataclass
+class PageLine:
+    """A line of a table: its name and its cells; `heading` stands above it."""
+
+    name: str
+    cells: list[PageCell]
+    kind: str = ""
+    heading: str = ""
+
+
+@dataclass
+class PageTable:
+    """A table of the page; the first head is that of the names."""
+
+    heads: list[str]
+    lines: list[PageLine]
 
 
 def to_html(report: Report) -> str:
     """Return the page."""
-    num_runs = sum(len(row.runs) for row in report.rows)
-    unfinished = f", {len(report.unfinished)} unfinished left out" if report.unfinished else ""
-    sections = [
-        f"<h1>{escape(report.table.title)}</h1>",
-        f'<p class="faint">{num_runs} runs in {len(report.rows)} rows{unfinished}</p>',
-        "<h2>Results</h2>",
-        _table(report.table),
-        _configurations(report.rows),
-        _tests(report.table, report.baseline, report.correction) if report.baseline else "",
-        _comparison(report.comparison, report.diagram) if report.comparison else "",
-        "<h2>Figures</h2>" if report.figures else "",
-        *(f"<figure>{svg}<figcaption>{escape(text)}</figcaption></figure>" for text, svg in report.figures),
-        _published() if report.published else "",
-        _runs(report.rows),
-        _unfinished(report.unfinished) if report.unfinished else "",
-    ]
-    title, css = escape(report.table.title), CSS.read_text(encoding="utf-8")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    body = "\n".join(filter(None, sections))
-    head = f'<html lang="en"><head>{head}\n<style>\n{css}</style></head>'
-    return f"<!DOCTYPE html>\n{head}\n<body>\n{body}\n</body></html>\n"
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = breakable
+    published, citations = read_published()
+    for row in (row for table in published for row in table.rows):
+        row.source = ""  # the heading names it
+    return environment.get_template("page.html").render(
+        report=report,
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        num_runs=sum(len(row.runs) for row in report.rows),
+        results=results_tables(report.table),
+        configurations=_configurations(report.rows, report.labels),
+        tests=_tests(report.table, report.correction) if report.baseline else None,
+        compared=_compared(report.comparison) if report.comparison else [],
+        diagram=base64.b64encode(report.diagram.read_bytes()).decode() if report.diagram else "",
+        published=[(table, results_tables(table)) for table in published],
+        citations=citations,
+        runs=_runs(report.rows),
+    )
 
 
-def _table(table: Table) -> str:
-    bodies = []
-    for kind in ("reference", "ours", "published"):
-        lines, source = [], ""
-        for row in table.kind(kind):
-            if row.source != source:
+def breakable(text: str) -> Markup:
+    """Let a name break after its punctuation, rather than within a word."""
+    return Markup(re.sub(r"([/=_](?!$))", r"\1<wbr>", str(escape(text))))
+
+
+def results_tables(table: Table) -> list[PageTable]:
+    """Return the table of results, as several where the columns are too many for one."""
+    heads = table.headers()
+    has_seeds = bool(table.kind("ours"))
+    tables = []
+    for part in _parts(len(heads), MAX_COLUMNS):
+        lines: list[PageLine] = []
+        source = ""
+        for row in table.rows:
+            if row.cells.keys() & {*table.columns[part]}:
+                heading = f"Published: {row.source}" if row.source != source else ""
+                lines.append(_result_line(table, row, table.columns[part], has_seeds, heading))
                 source = row.source
-                lines.append(f'<tr><th colspan="{len(table.columns) + 2}">Published: {escape(source)}</th></tr>')
-            cells = [_cell(row.cells.get(name), digits(table, name)) for name in table.columns]
-            lines.append(_line([*cells, seeds(row)], escape(row.name)))
-        if lines:
-            bodies.append(f'<tbody class="kind {kind}">{"".join(lines)}</tbody>')
-    heads = ["", *map(escape, table.headers()), "seeds"]
-    if not table.kind("ours"):
-        heads, bodies = heads[:-1], [body.replace("<td></td></tr>", "</tr>") for body in bodies]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return _wide(heads, "".join(bodies)) + (f'\n<ul class="notes">{notes}</ul>' if notes else "")
+        tables.append(PageTable(["", *heads[part], *["seeds"] * has_seeds], lines))
+    return tables
 
 
-def _cell(cell: Cell | None, num_digits: int) -> str:
+def _parts(number: int, most: int) -> list[slice]:
+    """Cut columns into as few parts as fit, all about as wide."""
+    size = math.ceil(number / math.ceil(number / most))
+    return [slice(first, first + size) for first in range(0, number, size)]
+
+
+def _result_line(table: Table, row: TableRow, columns: Sequence[str], has_seeds: bool, heading: str) -> PageLine:
+    cells = [_cell(row.cells.get(name), digits(table, name)) for name in columns]
+    cells += [PageCell(seeds(row))] * has_seeds
+    return PageLine(row.name, cells, row.kind, heading)
+
+
+def _cell(cell: Cell | None, num_digits: int) -> PageCell:
     if cell is None:
-        return "–"
+        return PageCell("–")
     mean, sign, std = number(cell, num_digits).partition(" ± ")
-    before, after = {1: ("<strong>", "</strong>"), 2: ("<u>", "</u>"), 0: ("", "")}[cell.place]
-    deviation = f' <span class="std">± {std}</span>' if sign else ""
-    return f"{before}{mean}{after}{'†' * cell.significant}{deviation}"
+    return PageCell(mean, f"{sign}{std}".strip(), cell.place, "†" * cell.significant)
 
 
-def _line(cells: Sequence[str], head: str) -> str:
-    return f'<tr><th scope="row">{head}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _wide(heads: Sequence[str], body: str, kind: str = "plain") -> str:
-    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    return f'<div class="wide"><table class="{kind}"><thead><tr>{columns}</tr></thead>{body}</table></div>'
-
-
-def _body(lines: Sequence[str]) -> str:
-    return f"<tbody>{''.join(lines)}</tbody>"
-
-
-def _configurations(rows: Sequence[Row]) -> str:
-    """Every key that differs between the rows, also those that their names leave out."""
+def _configurations(rows: Sequence[Row], labels: Labels) -> PageTable | None:
+    """Every key that differs between the rows, also those that their names leave out; None where none does."""
     keys = varying_keys([row.config for row in rows])
-    if not keys:
-        return ""
-    lines = [
-        _line([escape(describe(row.config, [key]).partition("=")[2]) or "–" for row in rows], escape(key))
-        for key in keys
-    ]
-    table = _wide(["", *(escape(row.name) for row in rows)], _body(lines))
-    return f"<details><summary>All {len(keys)} keys that differ between the rows</summary>{table}</details>"
+    lines = []
+    for key in keys:
+        by_value: dict[str, list[str]] = {}
+        for row in rows:
+            if key in row.config:
+                by_value.setdefault(labels.value(row.config[key]), []).append(row.name)
+        values = "; ".join(f"{value} ({', '.join(names)})" for value, names in by_value.items())
+        lines.append(PageLine(shown_key(key), [PageCell(values, is_text=True)]))
+    return PageTable(["key", "values, and the rows that have them"], lines) if keys else None
 
 
-def _tests(table: Table, baseline: str, correction: str) -> str:
+def _tests(table: Table, correction: str) -> PageTable | None:
+    """Every test against the baseline; None where there is none, as the notes below the results say."""
     lines = []
     for column, header in zip(table.columns, table.headers(), strict=True):
         for row in table.kind("ours"):
@@ -121,58 +174,29 @@ def _tests(table: Table, baseline: str, correction: str) -> str:
                 continue
             test = cell.test
             p_corrected = test.p_holm if correction == "holm" else test.p_bonferroni
-            values = [f"{test.difference:+.4f}", f"{test.t:.2f}", f"{test.p:.2g}", f"{p_corrected:.2g}"]
-            mark = "†" if cell.significant else ""
-            lines.append(_line([escape(header), *values, mark, str(test.num_queries)], escape(row.name)))
-    if not lines:  # the notes below the results say why
-        return ""
-    heads = ["", "metric", "difference", "t", "p", f"p, {correction.capitalize()}", "", "queries"]
-    text = f'<h2>Significance</h2>\n<p class="faint">Against {escape(baseline)}.</p>'
-    return f"{text}\n{_wide(heads, _body(lines), 'two-names')}"
+            values = [f"{test.difference:+.4f}", f"{test.t:.2f}", f"{test.p:.2g}"]
+            cells = [PageCell(header, is_text=True), *map(PageCell, values)]
+            cells += [PageCell(f"{p_corrected:.2g}", mark="†" * cell.significant), PageCell(str(test.num_queries))]
+            lines.append(PageLine(row.name, cells))
+    heads = ["row", "metric", "difference", "t", "p", f"p, {correction.capitalize()}", "queries"]
+    return PageTable(heads, lines) if lines else None
 
 
-def _comparison(comparison: KeyComparison, diagram: Path | None) -> str:
-    lines = []
-    for index, name in enumerate(comparison.treatments):
-        p_values = ["–" if other == index else f"{p:.3g}" for other, p in enumerate(comparison.p_values[index])]
-        lines.append(_line([f"{comparison.average_ranks[index]:.2f}", *p_values], escape(name)))
-    heads = [escape(comparison.key), "average rank", *map(escape, comparison.treatments)]
-    figure = ""
-    if diagram:
-        image = base64.b64encode(diagram.read_bytes()).decode()
-        text = "Critical-difference diagram: bars join what is not significantly apart (Nemenyi, 0.05)."
-        figure = f'<figure><img alt="critical-difference diagram" src="data:image/png;base64,{image}">'
-        figure += f"<figcaption>{text}</figcaption></figure>"
-    head = f"<h2>{escape(comparison.key)} compared</h2><p>{escape(summary(comparison))}</p>"
-    return f"{head}\n{_wide(heads, _body(lines))}\n{figure}"
+def _compared(comparison: KeyComparison) -> list[PageTable]:
+    heads, printed = comparison.heads, comparison.printed()
+    tables = []
+    for part in _parts(len(heads) - 1, MAX_COLUMNS + 2):  # its numbers have no deviations
+        lines = [PageLine(line[0], [*map(PageCell, line[1:][part])]) for line in printed]
+        tables.append(PageTable([heads[0], *heads[1:][part]], lines))
+    return tables
 
 
-def _published() -> str:
-    """Every published table, folded away: those that share a metric with ours stand in the results as well."""
-    tables, citations = read_published()
-    listed = "".join(f"<li>{escape(short)}: {escape(citation)}.</li>" for short, citation in citations.items())
-    blocks = []
-    for table in tables:
-        for row in table.rows:
-            row.source = ""  # the heading names it
-        blocks.append(f"<h3>{escape(table.title)}</h3>\n{_table(table)}")
-    tables_html = "\n".join(blocks)
-    text = f'<h2>Published figures</h2>\n<ul class="notes">{listed}</ul>'
-    return f"{text}\n<details><summary>All {len(tables)} tables</summary>\n{tables_html}\n</details>"
-
-
-def _runs(rows: Sequence[Row]) -> str:
+def _runs(rows: Sequence[Row]) -> PageTable:
     lines = []
     for row in rows:
         for run in row.runs:
-            seed = "" if run.config.get("seed") is None else str(run.config["seed"])
-            steps, seconds = (run.results.get(f"train/{name}") for name in ("steps", "seconds"))
-            values = ["–" if value is None else f"{value:,.0f}" for value in (steps, seconds)]
-            lines.append(_line([escape(row.name), seed, *values], escape(str(run.directory))))
-    heads = ["directory", "row", "seed", "steps", "seconds"]
-    return f"<h2>Runs</h2>\n{_wide(heads, _body(lines), 'two-names')}"
-
-
-def _unfinished(directories: Sequence[Path]) -> str:
-    items = "".join(f"<li>{escape(str(directory))}</li>" for directory in directories)
-    return f'<h2>Unfinished runs</h2>\n<p class="faint">Without results.json, left out above.</p>\n<ul>{items}</ul>'
+            values: list[Any] = [run.results.get(f"train/{name}") for name in ("steps", "seconds")]
+            cells = [PageCell(row.name, is_text=True), PageCell(str(run.config.get("seed", "")))]
+            cells += [PageCell("–" if value is None else f"{value:,.0f}") for value in values]
+            lines.append(PageLine(str(run.directory), cells))
+    return PageTable(["directory", "row", "seed", "steps", "seconds"], lines)

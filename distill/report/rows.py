@@ -1,18 +1,18 @@
 """Runs that differ in their seed alone form one row; a row is named by the keys that tell it from the others.
 
 rows = make_rows(runs)
-rows[0].name, rows[0].by_seed("test/sample/nDCG@10")     # "loss.name=ranknet, data.depth=50", {0: 0.71, 1: 0.72}
+name_rows(rows, labels)
+rows[0].name, rows[0].by_seed("test/sample/nDCG@10")     # "loss=ranknet, data.depth=50", {0: 0.71, 1: 0.72}
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distill.errors import InputError
-from distill.report.runs import Run, is_measuring
+from distill.report.labels import Labels
+from distill.report.runs import STAGE, RunRecord, is_measuring
 
-SECTIONS = ("loss", "backbone", "teacher", "data", "validation", "task")  # groups whose option has a name
 IMPLIED = ("loss.", "backbone.", "teacher.", "validation.", "task.", "data.passages", "data.queries")
 FALLBACK = ("directory", "model", "backbone.name", "loss.name")  # what names a row that stands alone
 
@@ -23,7 +23,7 @@ class Row:
 
     name: str
     config: dict[str, Any]  # without what may differ within the row
-    runs: list[Run]
+    runs: list[RunRecord]
 
     def seeds(self) -> list[Any]:
         """Return the seeds of its runs, each once."""
@@ -38,8 +38,8 @@ class Row:
         return {seed: sum(ones) / len(ones) for seed, ones in values.items()}
 
 
-def make_rows(runs: Sequence[Run]) -> list[Row]:
-    """Gather runs into rows and name them, in the order of the runs' directories.
+def make_rows(runs: Sequence[RunRecord]) -> list[Row]:
+    """Gather runs into rows, which have no names yet, in the order of the runs' directories.
 
     The task only says what was measured, so that a model's evaluations on several tasks stand in one row; where they
     give one metric twice (at two depths, say), each way of measuring has a row of its own.
@@ -49,13 +49,12 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
         parts = _gather(group, lambda key: not _is_free(key)) if _is_measured_in_two_ways(group) else [group]
         for part in parts:
             rows.append(Row("", _shared_config(part), part))
-    name_rows(rows)
     return rows
 
 
-def _gather(runs: Sequence[Run], keep: Callable[[str], bool]) -> list[list[Run]]:
+def _gather(runs: Sequence[RunRecord], keep: Callable[[str], bool]) -> list[list[RunRecord]]:
     """Runs with the same values of the keys to keep."""
-    groups: dict[tuple, list[Run]] = {}
+    groups: dict[tuple, list[RunRecord]] = {}
     for run in runs:
         kept = tuple(sorted((key, repr(value)) for key, value in run.config.items() if keep(key)))
         groups.setdefault(kept, []).append(run)
@@ -73,7 +72,7 @@ def _is_free(key: str) -> bool:
     return key == "seed" or key in without_effect or key.startswith("logger.")
 
 
-def _is_measured_in_two_ways(runs: list[Run]) -> bool:
+def _is_measured_in_two_ways(runs: list[RunRecord]) -> bool:
     """Whether two of the runs give one metric and differ in a key that both have and that says how it is measured."""
     ways: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -86,7 +85,7 @@ def _is_measured_in_two_ways(runs: list[Run]) -> bool:
     return False
 
 
-def _shared_config(runs: list[Run]) -> dict[str, Any]:
+def _shared_config(runs: list[RunRecord]) -> dict[str, Any]:
     first, *others = (run.config for run in runs)
     return {
         key: value
@@ -95,43 +94,44 @@ def _shared_config(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def name_rows(rows: list[Row]) -> None:
-    """Name each row by the keys that differ between these rows."""
+def name_rows(rows: Sequence[Row], labels: Labels) -> None:
+    """Name each row by the keys that differ between these rows, or by the label that is meant for it alone.
+
+    Raises InputError where two rows come to the same label.
+    """
     keys = naming_keys([row.config for row in rows])
     for row in rows:
         own = [key for key in keys if key in row.config] or [key for key in FALLBACK if key in row.config]
-        row.name = describe(row.config, own) or str(row.runs[0].directory)
+        row.name = labels.describe(row.config, own) or labels.value(str(row.runs[0].directory))
     names = [row.name for row in rows]
     for row in rows:
         if names.count(row.name) > 1:
             row.name = f"{row.name} [{row.runs[0].directory}]"
-
-
-def describe(config: dict[str, Any], keys: Sequence[str]) -> str:
-    """Return "key=value, key=value" as one would type it."""
-    return ", ".join(f"{key}={_typed(config[key])}" for key in keys if key in config)
-
-
-def _typed(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_typed, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    for label in labels.given:
+        meant = _rows_of(rows, label.row, labels)
+        if len(meant) == 1:
+            meant[0].name = label.text
+    names = [row.name for row in rows]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"labels: {names.count(name)} rows are called {name}: give each its own label")
 
 
 def varying_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the keys with two values or more among the configurations that have them: names first, then in order."""
+    """Return the keys with two values or more among the configurations that have them: names first, then in order.
+
+    The names of earlier stages come after those of the last one.
+    """
     keys = dict.fromkeys(key for config in configs for key in config)
     varying = [key for key in keys if len({repr(config[key]) for config in configs if key in config}) > 1]
-    return sorted(varying, key=lambda key: not key.endswith(".name"))  # a stable sort
+    return sorted(varying, key=lambda key: (not key.endswith(".name"), bool(STAGE.match(key))))  # a stable sort
 
 
 def naming_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Return the varying keys, without those that an option's name or an equal key already tells."""
     kept: list[str] = []
     for key in varying_keys(configs):
-        implied = key.startswith(IMPLIED) and follows(key, kept, configs)
+        implied = (STAGE.match(key) or key.startswith(IMPLIED)) and follows(key, kept, configs)
         by_backbone = key == "optimizer.lr" and follows(key, ["backbone.lr"], configs)
         if not implied and not (by_backbone and all(c.get(key) == c.get("backbone.lr") for c in configs if key in c)):
             kept.append(key)
@@ -148,13 +148,12 @@ def follows(key: str, given: Sequence[str], configs: Sequence[dict[str, Any]]) -
     return True
 
 
-def find_row(rows: Sequence[Row], wanted: str, option: str) -> Row:
+def find_row(rows: Sequence[Row], wanted: str, option: str, labels: Labels) -> Row:
     """Return the row of that name, or the one with such values: "loss=ranknet, data.depth=50".
 
     Raises InputError where none or several are meant.
     """
-    named = [row for row in rows if row.name == wanted]
-    found = named or [row for row in rows if _matches(row.config, wanted)]
+    found = _rows_of(rows, wanted, labels)
     if len(found) == 1:
         return found[0]
     known = "; ".join(row.name for row in (found or rows))
@@ -162,20 +161,6 @@ def find_row(rows: Sequence[Row], wanted: str, option: str) -> Row:
     raise InputError(f"{option}={wanted}: {reason}: {known}")
 
 
-def _matches(config: dict[str, Any], wanted: str) -> bool:
-    pairs = [pair.partition("=") for pair in re.split(r"[,\s]+", wanted.strip())]
-    return all(sign and _has_value(config, key, value) for key, sign, value in pairs)
-
-
-def _has_value(config: dict[str, Any], key: str, value: str) -> bool:
-    key = option_key(key, config)
-    if key not in config:
-        return False
-    if key.endswith(".name"):  # loss=adrmse is configured as adr_mse
-        return str(config[key]).replace("_", "").casefold() == value.replace("_", "").casefold()
-    return _typed(config[key]) == value
-
-
-def option_key(key: str, config: dict[str, Any]) -> str:
-    """Return the key that holds a group's choice: loss -> loss.name."""
-    return f"{key}.name" if key in SECTIONS and key not in config else key
+def _rows_of(rows: Sequence[Row], wanted: str, labels: Labels) -> list[Row]:
+    """The row of that name, else those with such values."""
+    return [row for row in rows if row.name == wanted] or [row for row in rows if labels.fits(row.config, wanted)]

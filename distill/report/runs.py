@@ -20,12 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from distill.config.composition import flatten
 from distill.errors import InputError
 
+OLD_LOSS_NAMES = {"adr_mse": "adrmse", "margin_mse": "marginmse"}  # as older runs wrote them
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold a config.yaml of its own
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
+STAGE = re.compile(r"stage\d+\.")  # before the keys of a stage that is not the last
+
 
 @dataclass
-class Run:
+class RunRecord:
     """A finished run: its directory, its configuration (flat: "loss.name") and what its results.json holds."""
 
     directory: Path
@@ -33,7 +36,7 @@ class Run:
     results: dict[str, float]
 
 
-def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[Path]]:
+def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     """Return the finished runs below the directories, and the directories of the unfinished ones.
 
     Raises InputError for a directory that is none, where there is no run at all, and for a file that cannot be read.
@@ -51,7 +54,8 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[Path]]:
         )
     finished = [path for path in found.values() if (path / "results.json").is_file()]
     unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
-    return [Run(path, read_config(path), read_results(path / "results.json")) for path in finished], unfinished
+    records = [RunRecord(path, read_config(path), read_final_results(path / "results.json")) for path in finished]
+    return records, unfinished
 
 
 def _find_runs(directory: Path) -> list[Path]:
@@ -72,40 +76,62 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def read_config(directory: Path) -> dict[str, Any]:
     """Read a run's configuration, flat: config.yaml, or Hydra's own copy; without either, its directory tells it apart.
 
-    Where the model that it starts from, or evaluates, was trained by a run that is still there, that run's keys stand
-    in its place (below `backbone.from` for a second stage): the path of a directory would keep seeds apart.
+    A model that another run trained is a path, which would keep seeds apart. While that run is still there, its keys
+    stand in for the path: as they are for an evaluation, below `stage1.` and so on for the stages before a training.
     """
     path = directory / "config.yaml"
     if not path.is_file():
         path = directory / ".hydra" / "config.yaml"
     if not path.is_file():
         return {"directory": str(directory)}
+    config = _read_yaml(path)
+    if "loss.name" in config:
+        config["loss.name"] = loss_name(config["loss.name"])
+    trained = _trained_by(config.get("model"), directory)
+    if trained:
+        return trained | {key: value for key, value in config.items() if is_measuring(key)}
+    if "loss.name" not in config:  # an evaluation of a model that no run of ours has trained
+        return config
+    before = _trained_by(config.get("backbone.name"), directory)
+    if not before:
+        return {"stages": 1} | config
+    config["backbone.name"] = before.get("backbone.name")
+    return {"stages": before["stages"] + 1} | config | _as_stages(before)
+
+
+def loss_name(name: Any) -> str:
+    """Return a loss's name as it is configured today: adr_mse and margin_mse of older runs are adrmse and marginmse."""
+    return OLD_LOSS_NAMES.get(name, name)
+
+
+def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a run below the number of its stage; those of the stages before it have theirs already."""
+    kept = {key: value for key, value in config.items() if not key.startswith(("task.", "logger."))}
+    own = f"stage{kept.pop('stages')}."
+    return {
+        key if STAGE.match(key) else own + key: value for key, value in kept.items() if key not in ("seed", "resume")
+    }
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        config = flatten(OmegaConf.load(path))
+        return flatten(OmegaConf.load(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: is no YAML ({error.problem}): restore the file, or remove the run") from None
     except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}:1: cannot be read ({reason}): restore the file, or remove the run") from None
-    trained = _trained_by(config.get("model"), directory)
-    if trained:
-        return trained | {key: value for key, value in config.items() if is_measuring(key)}
-    first_stage = _trained_by(config.get("backbone.name"), directory)
-    if first_stage:
-        config["backbone.name"] = first_stage.get("backbone.name")
-        kept = {key: value for key, value in first_stage.items() if not key.startswith(("task.", "logger."))}
-        config |= {f"backbone.from.{key}": value for key, value in kept.items() if key not in ("seed", "resume")}
-    return config
 
 
 def _trained_by(model: Any, directory: Path) -> dict[str, Any]:
-    """The configuration of the run that left this model, or nothing."""
+    """Return the configuration of the training that left this model; nothing where that is unknown."""
     if not isinstance(model, str) or Path(model).name != "model":
         return {}
     source = Path(model).parent
     same = source.resolve() == directory.resolve()
-    return {} if same or not (source / "config.yaml").is_file() else read_config(source)
+    config = {} if same or not (source / "config.yaml").is_file() else read_config(source)
+    return config if "stages" in config else {}
 
 
 def is_measuring(key: str) -> bool:
@@ -113,7 +139,7 @@ def is_measuring(key: str) -> bool:
     return key.split(".")[0] in MEASURING
 
 
-def read_results(path: Path) -> dict[str, float]:
+def read_final_results(path: Path) -> dict[str, float]:
     """Read a results.json: metric name to number; raises InputError with the line for anything else."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -134,7 +160,7 @@ def read_results(path: Path) -> dict[str, float]:
     return {name: float(value) for name, value in results.items()}
 
 
-def read_history(run: Run) -> list[dict[str, float]]:
+def read_history(run: RunRecord) -> list[dict[str, float]]:
     """Read the lines of a run's metrics.jsonl; none where it has no such file.
 
     Half a line at the end, which a killed process leaves, is passed over; any other bad line raises InputError.

@@ -1,20 +1,19 @@
-"""The table of a report: rows over metrics, with mean, deviation, best and second, and marks of significance.
+"""The table of a report: rows over metrics, with mean and deviation over seeds, best and second.
 
-table = make_table(rows, choose_columns(runs, ["test/*/nDCG@10"]))
-mark_significance(table, rows, baseline=rows[0], correction="holm", alpha=0.05)
+table = make_table("Report", rows, runs, choose_columns(runs, ["test/*/nDCG@10"]))
 """
 
 import fnmatch
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
-from distill.evaluation.significance import Comparison, compare, read_per_query
+from distill.evaluation.significance import PairedTest
+from distill.report.labels import Labels
 from distill.report.rows import Row
-from distill.report.runs import Run
+from distill.report.runs import RunRecord
 
 REFERENCES = ("first_stage", "teacher")  # measured beside the model, on top of the table
 
@@ -28,7 +27,7 @@ class Cell:
     num_seeds: int = 1
     decimals: int | None = None  # as printed in a paper; none: as the column
     place: int = 0  # 1: best, 2: second; 0: neither
-    test: Comparison | None = None  # against the baseline
+    test: PairedTest | None = None  # against the baseline
     significant: bool = False
 
 
@@ -62,7 +61,7 @@ class Table:
         return [column.removeprefix("test/") if same else column for column in self.columns]
 
 
-def choose_columns(runs: Sequence[Run], patterns: Sequence[str] | None) -> list[str]:
+def choose_columns(runs: Sequence[RunRecord], patterns: Sequence[str] | None) -> list[str]:
     """Return the metrics that match a pattern, in order of appearance; without patterns, all that were tested.
 
     What was measured of a first stage or teacher alone counts as tested. Raises InputError where nothing matches.
@@ -84,7 +83,7 @@ def lower_is_better(metric: str) -> bool:
     return any(word in metric for word in ("latency", "seconds", "loss")) and "per_second" not in metric.split("/")[-1]
 
 
-def make_table(title: str, rows: Sequence[Row], runs: Sequence[Run], columns: list[str]) -> Table:
+def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], columns: list[str]) -> Table:
     """Put mean and deviation over seeds into a table, below what was measured of first stage and teacher."""
     ours = [TableRow(row.name, "ours", _cells(row, columns), len(row.seeds())) for row in rows]
     table = Table(title, columns, [*_reference_rows(runs, columns), *(row for row in ours if row.cells)])
@@ -112,7 +111,7 @@ def _cells(row: Row, columns: list[str]) -> dict[str, Cell]:
     return cells
 
 
-def _reference_rows(runs: Sequence[Run], columns: list[str]) -> list[TableRow]:
+def _reference_rows(runs: Sequence[RunRecord], columns: list[str]) -> list[TableRow]:
     """First stage and teacher; several rows of one where runs give it different values (other files or depths)."""
     rows = []
     for kind in REFERENCES:
@@ -126,6 +125,19 @@ def _reference_rows(runs: Sequence[Run], columns: list[str]) -> list[TableRow]:
             cells = {column: Cell(ones[number]) for column, ones in values.items() if number < len(ones)}
             rows.append(TableRow(ROWS[kind] + (f" ({number + 1})" if number else ""), "reference", cells))
     return rows
+
+
+def label_references(table: Table, rows: Sequence[Row], labels: Labels) -> None:
+    """Give first stage and teacher their labels; raises InputError for a label that is meant for nothing here."""
+    references = table.kind("reference")
+    names = [reference.name for reference in references]
+    for label in labels.given:
+        if label.row not in names and not any(labels.fits(row.config, label.row) for row in rows):
+            known = "; ".join([*names, *(row.name for row in rows)])
+            raise InputError(f"labels=[{label.row}:{label.text}]: {label.row} fits no row: choose one of: {known}")
+        for reference in references:
+            if reference.name == label.row:
+                reference.name = label.text
 
 
 def digits(table: Table, column: str) -> int:
@@ -143,73 +155,3 @@ def _place(cells: list[Cell], column: str, num_digits: int) -> None:
     for cell in cells:
         place = order.index(round(cell.mean, num_digits)) + 1
         cell.place = place if place <= 2 else 0
-
-
-def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correction: str, alpha: float) -> None:
-    """Test each row against the baseline, column by column; the correction is for the rows of one column.
-
-    A query's value is its mean over the row's seeds. Raises InputError where the baseline has no values per query.
-    """
-    by_name = {row.name: row for row in rows}
-    untested: dict[str, None] = {}
-    without: list[str] = []
-    if not any(per_query(baseline, column) for column in table.columns):
-        raise InputError(
-            f"baseline={baseline.name}: no per_query.csv with these metrics in {baseline.runs[0].directory}: a paired "
-            "test needs the values per query: evaluate it again"
-        )
-    for column in table.columns:
-        reference = per_query(baseline, column)
-        if not reference:  # a mean over tasks, say
-            without.append(column)
-            continue
-        others = {}
-        for line in table.kind("ours"):
-            values = per_query(by_name[line.name], column)
-            if line.name == baseline.name or column not in line.cells:
-                continue
-            if values.keys() == reference.keys():
-                others[line.name] = values
-            else:
-                untested[line.name] = None
-        for test in compare(reference, others) if others else []:
-            cell = next(line.cells[column] for line in table.kind("ours") if line.name == test.name)
-            cell.test = test
-            cell.significant = (test.p_holm if correction == "holm" else test.p_bonferroni) < alpha
-    table.notes.append(
-        f"† p < {alpha:g} against {baseline.name}: paired two-sided t-test over queries (a query's values averaged "
-        f"over seeds), {correction.capitalize()}'s correction for the other rows of a column."
-    )
-    if without:
-        table.notes.append(f"Not tested, for want of the baseline's values per query: {'; '.join(without)}.")
-    if untested:
-        table.notes.append(
-            f"Not tested in every column, for want of values on the same queries: {'; '.join(untested)}."
-        )
-
-
-def per_query(row: Row, column: str) -> dict[str, float]:
-    """Return a metric's value for each query, averaged over the row's runs; empty where a seed has none."""
-    kind, _, rest = column.partition("/")
-    task, _, measure = rest.rpartition("/")
-    runs = [run for run in row.runs if column in run.results]
-    found = [(run, _per_query_file(run, task).get(measure, {})) for run in runs] if kind == "test" else []
-    values = [one for _, one in found if one]
-    seeds = {run.config.get("seed") for run, one in found if one}
-    if not values or seeds != set(row.by_seed(column)) or any(one.keys() != values[0].keys() for one in values):
-        return {}
-    return {query_id: math.fsum(one[query_id] for one in values) / len(values) for query_id in values[0]}
-
-
-def _per_query_file(run: Run, task: str) -> dict[str, dict[str, float]]:
-    """Values per query of one task: in the task's own folder, or in the run's where it has one task."""
-    path = run.directory / "tasks" / task / "per_query.csv"
-    tasks = {name.split("/", 1)[1].rpartition("/")[0] for name in run.results if name.startswith("test/")}
-    if not path.is_file() and len(tasks) == 1:
-        path = run.directory / "per_query.csv"
-    return _read_once(str(path)) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=512)
-def _read_once(path: str) -> dict[str, dict[str, float]]:
-    return read_per_query(path)

@@ -1,0 +1,120 @@
+"""Paired tests of rows over queries, and whether seeds vary more than rows differ.
+
+mark_significance(table, rows, baseline=rows[0], correction="holm", alpha=0.05)
+table.notes += note_seeds(table, baseline="loss=ranknet")
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+from distill.errors import InputError
+from distill.evaluation.significance import compare, read_per_query
+from distill.report.rows import Row
+from distill.report.runs import RunRecord
+from distill.report.table import Table, TableRow, digits, lower_is_better
+
+MAX_NAMED = 4  # rows that a note names
+
+
+def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correction: str, alpha: float) -> None:
+    """Test each row against the baseline, column by column; the correction is for the rows of one column.
+
+    A query's value is its mean over the row's seeds. Raises InputError where the baseline has no values per query.
+    """
+    by_name = {row.name: row for row in rows}
+    untested: dict[str, None] = {}
+    without: list[str] = []
+    if not any(per_query(baseline, column) for column in table.columns):
+        raise InputError(
+            f"baseline={baseline.name}: no per_query.csv with these metrics in {baseline.runs[0].directory}: a paired "
+            "test needs the values per query: evaluate it again"
+        )
+    for column in table.columns:
+        reference = per_query(baseline, column)
+        if not reference:  # a mean over tasks, say
+            without.append(column)
+            continue
+        others = {}
+        for line in table.kind("ours"):
+            values = per_query(by_name[line.name], column)
+            if line.name == baseline.name or column not in line.cells:
+                continue
+            if values.keys() == reference.keys():
+                others[line.name] = values
+            else:
+                untested[line.name] = None
+        for test in compare(reference, others) if others else []:
+            cell = next(line.cells[column] for line in table.kind("ours") if line.name == test.name)
+            cell.test = test
+            cell.significant = (test.p_holm if correction == "holm" else test.p_bonferroni) < alpha
+    table.notes.append(
+        f"† p < {alpha:g} against {baseline.name}: paired two-sided t-test over queries (a query's values averaged "
+        f"over seeds), {correction.capitalize()}'s correction for the other rows of a column."
+    )
+    if without:
+        table.notes.append(f"Not tested, for want of the baseline's values per query: {'; '.join(without)}.")
+    if untested:
+        table.notes.append(
+            f"Not tested in every column, for want of values on the same queries: {'; '.join(untested)}."
+        )
+
+
+def per_query(row: Row, column: str) -> dict[str, float]:
+    """Return a metric's value for each query, averaged over the row's runs; empty where a seed has none."""
+    kind, _, rest = column.partition("/")
+    task, _, measure = rest.rpartition("/")
+    runs = [run for run in row.runs if column in run.results]
+    found = [(run, _per_query_file(run, task).get(measure, {})) for run in runs] if kind == "test" else []
+    values = [one for _, one in found if one]
+    seeds = {run.config.get("seed") for run, one in found if one}
+    if not values or seeds != set(row.by_seed(column)) or any(one.keys() != values[0].keys() for one in values):
+        return {}
+    return {query_id: math.fsum(one[query_id] for one in values) / len(values) for query_id in values[0]}
+
+
+def _per_query_file(run: RunRecord, task: str) -> dict[str, dict[str, float]]:
+    """Values per query of one task: in the task's own folder, or in the run's where it has one task."""
+    path = run.directory / "tasks" / task / "per_query.csv"
+    tasks = {name.split("/", 1)[1].rpartition("/")[0] for name in run.results if name.startswith("test/")}
+    if not path.is_file() and len(tasks) == 1:
+        path = run.directory / "per_query.csv"
+    return _read_once(str(path)) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=512)
+def _read_once(path: str) -> dict[str, dict[str, float]]:
+    return read_per_query(path)
+
+
+def note_seeds(table: Table, baseline: str | None) -> list[str]:
+    """Return a note that names the rows which differ from the baseline, or from the best row, by less than seeds vary.
+
+    Seeds vary more where the larger of the two rows' standard deviations exceeds the difference of their means.
+    """
+    close: dict[tuple[str, str], list[str]] = {}  # row and the one beside it -> columns
+    for column, header in zip(table.columns, table.headers(), strict=True):
+        rows = [row for row in table.kind("ours") if column in row.cells]
+        compared = next((row for row in rows if row.name == baseline), None) if baseline else _best(rows, column)
+        for row in rows if compared else []:
+            difference = row.cells[column].mean - compared.cells[column].mean
+            deviation = max(one.cells[column].std or 0.0 for one in (row, compared))
+            if row is not compared and abs(difference) < deviation:
+                form = f".{digits(table, column)}f"
+                detail = f"{header}: difference {difference:+{form}}, standard deviation {deviation:{form}}"
+                close.setdefault((row.name, compared.name), []).append(detail)
+    if not close:
+        return []
+    pairs = [f"{row} and {other} ({_first(columns)})" for (row, other), columns in close.items()]
+    more = f"; and {len(pairs) - MAX_NAMED} more pairs" if len(pairs) > MAX_NAMED else ""
+    named = "; ".join(pairs[:MAX_NAMED])
+    return [f"Seeds vary more than these rows differ, so take more seeds before you rank them: {named}{more}."]
+
+
+def _first(details: list[str]) -> str:
+    return details[0] + (f"; and in {len(details) - 1} more columns" if len(details) > 1 else "")
+
+
+def _best(rows: Sequence[TableRow], column: str) -> TableRow | None:
+    choose = min if lower_is_better(column) else max
+    return choose(rows, key=lambda row: row.cells[column].mean, default=None)

@@ -1,0 +1,70 @@
+"""Where a page comes from: when it was written, by which commit, and by which commands its runs were started.
+
+describe_page(["runs=outputs/multirun/DATE/TIME"])       # {"Written": …, "Commit": …, "Command": …}
+read_commands(runs)                                      # ["python train.py -m loss=ranknet,adrmse seed=0,1"]
+"""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+
+import yaml
+
+from distill.config.composition import ROOT
+from distill.report.runs import RunRecord
+
+SWEEP_FILE = "multirun.yaml"  # what Hydra writes into the directory of a sweep
+MAX_LEVELS = 4  # from a job's directory up to its sweep's
+
+
+def describe_page(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the date, the commit if the code is a checkout, and the command of the report."""
+    command = shlex.join(["python", "-m", "distill", "report", *arguments])
+    about = {"Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "Commit": _commit()}
+    return {name: text for name, text in about.items() if text} | {"Command": command}
+
+
+def _commit() -> str:
+    """The commit of this checkout; empty where the code was installed, or git is missing."""
+    if not (ROOT / ".git").exists():  # another repository may surround an installed package
+        return ""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip().replace("-dirty", ", with local changes")
+
+
+def read_commands(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the commands that started the runs, as far as their directories tell: a sweep's is one."""
+    commands = (_sweep_command(run) or _card_command(run) for run in runs)
+    return list(dict.fromkeys(filter(None, commands)))
+
+
+def _sweep_command(run: RunRecord) -> str:
+    for place in list(run.directory.absolute().parents)[:MAX_LEVELS]:
+        if (place / SWEEP_FILE).is_file():
+            try:
+                hydra = yaml.safe_load((place / SWEEP_FILE).read_text(encoding="utf-8"))["hydra"]
+                script, overrides = hydra["job"]["name"], hydra["overrides"]
+                own = [one for one in overrides["hydra"] if not one.startswith("hydra.mode=")]
+                return shlex.join(["python", f"{script}.py", "-m", *overrides["task"], *own])
+            except (
+                yaml.YAMLError,
+                UnicodeDecodeError,
+                KeyError,
+                TypeError,
+            ):  # of another version: the page can do without
+                return ""
+    return ""
+
+
+def _card_command(run: RunRecord) -> str:
+    """The command in the model's card, a line of its own below "Train it again"."""
+    card = run.directory / "model" / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = re.search(r"^## Train it again$.*?^```\w*\n(.*?)^```$", text, re.M | re.S)
+    return found[1].strip() if found else ""
