@@ -248,7 +248,7 @@ def test_measuring_keeps_what_trec_eval_computes_of_tied_lists_by_hand():
 @pytest.mark.parametrize("grade", [-1, -2, -1000])
 def test_grades_below_zero_are_not_relevant_and_end_no_process(tmp_path, grade):
     code = (
-        "from distill.evaluation.measures import measure, parse_measures;"
+        "from distill.config.measures import parse_measures; from distill.evaluation.measures import measure;"
         "from distill.sources.run_files import RankedList; import numpy as np;"
         f"qrels = {{'q0': {{'d1': 1, 'd2': 0}}, 'q1': dict.fromkeys(['d1', 'd2', 'd3'], {grade}), 'q2': {{'d1': 1}}}};"
         "one = RankedList.in_order(['d1'], np.ones(1)); run = {'q0': one, 'q1': one};"
