@@ -4,11 +4,13 @@
     python train.py -m hydra/launcher=processes hydra.launcher.n_jobs=2 seed=0,1,2
     python train.py -m ... hydra.sweep.dir=THE_SAME_DIRECTORY               once more: only what is missing
 
-A job is the same script in a single run. What it prints is in job.log in its directory, and on the terminal too where
-jobs run one by one. SIGTERM and Ctrl-C are passed on, so that jobs save before they end. The jobs that failed are named
-at the end, with exit status 1; to a search they are the worst value. Hydra finds this file by its folder's name.
+A job is the same script in a single run, forked from a process that has imported torch and the rest once
+(distill/warm.py). What it prints is in job.log in its directory, and on the terminal too where jobs run one by one.
+SIGTERM and Ctrl-C are passed on, so that jobs save before they end. The jobs that failed are named at the end, with
+exit status 1; to a search they are the worst value. Hydra finds this file by its folder's name.
 """
 
+import atexit
 import contextlib
 import copy
 import inspect
@@ -35,6 +37,7 @@ from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
 from distill.jobs import check_sweep, invocation, objective, read_results, state_of
 from distill.storage.locking import locked
+from distill.warm import Fork, WarmProcess
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Job:
     hydra_cfg: DictConfig
     directory: Path
     state: str
-    process: subprocess.Popen | None = None
+    process: Fork | subprocess.Popen | None = None
     bytes_before: int = 0  # in job.log, from processes before
     bytes_shown: int = 0
     reason: str | None = None
@@ -72,6 +75,7 @@ class ProcessLauncher(Launcher, Callback):
         """n_jobs: at once."""
         self.n_jobs = n_jobs
         self.jobs: list[Job] = []
+        self.warm: WarmProcess | None = None
         self.lock, self.held = None, contextlib.ExitStack()  # never closed: the lock ends with the processes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -141,10 +145,15 @@ class ProcessLauncher(Launcher, Callback):
         """Run jobs, n_jobs at once; raises SystemExit(128 + signal) when they have ended after a stop request."""
         running: list[Job] = []
         stopped_by = 0
+        if waiting and not self.warm:
+            self.warm = WarmProcess(_environment())
+            atexit.register(self.warm.close)
         with _signals() as signals:
             try:
                 while running or (waiting and not stopped_by):
-                    while waiting and len(running) < self.n_jobs and not signals and not stopped_by:
+                    while (
+                        self.warm.is_ready() and waiting and len(running) < self.n_jobs and not (signals or stopped_by)
+                    ):
                         job = waiting.pop(0)
                         self._start(job)
                         running.append(job)
@@ -174,18 +183,18 @@ class ProcessLauncher(Launcher, Callback):
         job.directory.mkdir(parents=True, exist_ok=True)
         with open(job.log, "ab") as output:
             job.bytes_before = job.bytes_shown = output.tell()
-            job.process = subprocess.Popen(
-                self._command(job),
-                stdin=subprocess.DEVNULL,
+            job.process = self.warm.start(
+                self._arguments(job),
                 stdout=output,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                stderr=output,
+                env=_environment(),
                 pass_fds=[self.lock.fileno()],
                 start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which passes it on once
+                fork=not job.hydra_cfg.hydra.job.env_set,  # the job sets these before it imports torch
             )
 
-    def _command(self, job: Job) -> list[str]:
-        """Return the command of a single run with the job's configuration."""
+    def _arguments(self, job: Job) -> list[str]:
+        """Return what Python is given for a single run with the job's configuration."""
         options = ["--config-name", job.hydra_cfg.hydra.job.config_name]
         for source in job.hydra_cfg.hydra.runtime.config_sources:
             flag = {"main": "--config-path", "command-line": "--config-dir"}.get(source.provider)
@@ -194,7 +203,7 @@ class ProcessLauncher(Launcher, Callback):
         given = OmegaConf.to_container(job.hydra_cfg.hydra.overrides, resolve=False)["hydra"]
         overrides = [*given, *job.overrides, as_override("hydra.run.dir", job.directory)]
         overrides += ["hydra.mode=RUN", f"hydra.job.num={job.number}", f"hydra.job.id={job.number}"]
-        return [sys.executable, *self.program, *options, *overrides]
+        return [*self.program, *options, *overrides]
 
     def _report_failures(self) -> bool:
         """Log one line for each job that failed; return whether there are any."""
@@ -210,6 +219,10 @@ class ProcessLauncher(Launcher, Callback):
         start = invocation(self.program[-1]) if self.program[0] == "-m" else ["python", sys.argv[0]]
         arguments = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
         return shlex.join([*start, *arguments, as_override("hydra.sweep.dir", self.sweep_dir)])
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONUNBUFFERED": "1"}
 
 
 def _program(file: Path) -> list[str]:

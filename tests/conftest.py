@@ -16,18 +16,12 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from hypothesis import settings
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from tests.helpers.backbones import WORDS, make_backbone
+from tests.helpers.paths import SHARED
 
 settings.register_profile("distill", deadline=None)  # of an example: a busy machine misses any
 settings.load_profile("distill")
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-FAMILIES = ["bert", "electra", "roberta", "modernbert", "deberta-v2"]
-WORDS = "a bee finds its home by the sun and so does an ant but trains follow rails of iron through rain snow".split()
-SPECIALS = {"roberta": ("<s>", "</s>", "<pad>", "<unk>", "<mask>")}
-BERT_SPECIALS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 
 
 @pytest.fixture
@@ -36,80 +30,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the test collections beside the repository (../shared)")
     return SHARED
-
-
-def compose_config(name: str, *overrides: str):
-    """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
-    from hydra import compose, initialize_config_dir  # here: tests/gpu runs where there is no Hydra
-
-    from distill.config.composition import register_schemas
-
-    register_schemas()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
-
-
-def decoded_lists(cfg) -> list:
-    """Read the training lists, with the ids of their queries and passages back in place of the rows."""
-    from distill.data.lists import read_lists
-    from distill.data.teacher_lists import TeacherList
-    from distill.models.parts import load_tokenizer
-
-    lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))
-    decoded = []
-    for index in range(len(lists)):
-        rows, targets = lists[index]
-        doc_ids = [lists.passages.text_id(row) for row in rows]
-        decoded.append(TeacherList(lists.query_id(index), doc_ids, targets))
-    return decoded
-
-
-def as_tuples(lists) -> list[tuple]:
-    """What two equal lists agree in."""
-    return [(one.query_id, one.doc_ids, one.target.tolist()) for one in lists]
-
-
-def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: list[str] = WORDS) -> Path:
-    """Write a two-layer encoder with a word-level tokenizer, as Hugging Face directories are."""
-    cls, sep, pad, unk, mask = SPECIALS.get(family, BERT_SPECIALS)
-    vocabulary = {word: index for index, word in enumerate([pad, unk, cls, sep, mask, *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    pair = f"{cls} $A {sep} {sep} $B {sep}" if family == "roberta" else f"{cls} $A {sep} $B:1 {sep}:1"
-    specials = [(cls, vocabulary[cls]), (sep, vocabulary[sep])]
-    tokenizer.post_processor = processors.TemplateProcessing(f"{cls} $A {sep}", pair, specials)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, cls_token=cls, sep_token=sep, pad_token=pad, unk_token=unk, mask_token=mask
-    )
-    sizes = {"vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": vocabulary[pad]}
-    if family == "modernbert":
-        sizes |= {"local_attention": 8, "global_attn_every_n_layers": 2}
-        sizes |= {name: vocabulary[token] for name, token in (("cls_token_id", cls), ("sep_token_id", sep))}
-        sizes |= {"bos_token_id": vocabulary[cls], "eos_token_id": vocabulary[sep]}
-    if family == "electra":
-        sizes |= {"embedding_size": 8}
-    if family == "distilbert":
-        sizes |= {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
-    torch.manual_seed(seed)
-    model = AutoModel.from_config(AutoConfig.for_model(family, **sizes))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)  # the usual 0.02 makes all scores nearly equal
-    model.save_pretrained(directory)
-    wrapped.save_pretrained(directory)
-    return directory
-
-
-def make_language_model(directory: Path, words: list[str] = WORDS) -> Path:
-    """Write a two-layer causal language model with random weights and a word-level tokenizer."""
-    make_backbone(directory, words=words)
-    torch.manual_seed(0)
-    size = len(AutoTokenizer.from_pretrained(directory))
-    config = AutoConfig.for_model("llama", vocab_size=size, hidden_size=16, num_hidden_layers=2,
-                                  num_attention_heads=2, intermediate_size=32, pad_token_id=0)  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture
@@ -176,3 +96,20 @@ def file_overrides(collection, backbone) -> list[str]:
         *(f"{key}.{name}={collection[name]}" for key in ("validation", "task") for name in task),
         *(f"{key}.run={collection['first_stage']}" for key in ("validation", "task")),
     ]
+
+
+@pytest.fixture
+def serve():
+    """Start chat endpoints, which end with the test."""
+    from tests.helpers.chat_server import Server
+
+    servers = []
+
+    def start(**options) -> Server:
+        servers.append(Server(**options))
+        return servers[-1]
+
+    yield start
+    for one in servers:
+        one.closing.set()
+        one.server.shutdown()

@@ -8,12 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections import Counter
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +18,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, WORDS, compose_config, make_language_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +30,12 @@ from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.prompt import read_prompt
+from tests.helpers.backbones import WORDS, make_language_model
+from tests.helpers.chat_server import overrides_of
+from tests.helpers.commands import run_annotate, run_evaluate, start
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
-GUARD = 300  # seconds: a test that waits for so long hangs
 PROMPT = ROOT / "distill" / "teachers" / "prompts" / "listwise.yaml"
 
 
@@ -129,114 +129,12 @@ def test_lists_in_batches_are_ranked_as_alone(tmp_path):
         assert [int(lists[query_id][1][place]) for place in order[:10]] == list(range(10))
 
 
-class Server:
-    """A chat endpoint: answers by a script of behaviours, then by the passages' text backwards; counts what it gets."""
-
-    def __init__(self, script=(), delay: float = 0.0, together: int = 0):
-        self.script, self.delay = iter(script), delay
-        self.gate = threading.Barrier(together, timeout=GUARD) if together else None  # so many are answered at a time
-        self.closing = threading.Event()
-        self.lock, self.in_flight, self.most, self.asked = threading.Lock(), 0, 0, Counter()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # headers and body are two packets: the second would wait for 40 ms
-
-            def log_message(self, *_):
-                pass
-
-            def do_POST(self):
-                outer.answer(self)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, handler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        text = body["messages"][-1]["content"]
-        with self.lock:
-            self.in_flight += 1
-            self.most = max(self.most, self.in_flight)
-            self.asked[text] += 1
-            behaviour = next(self.script, "good")
-        time.sleep(self.delay)
-        if self.gate:
-            self.gate.wait()
-        with self.lock:
-            self.in_flight -= 1
-        passages = re.findall(r"^\[(\d+)\] (.*)$", text, re.MULTILINE)
-        ranking = " > ".join(f"[{number}]" for number, _ in sorted(passages, key=lambda one: one[1][::-1]))
-        replies = {"good": ranking, "empty": "", "prose": f"Sure! The order of all 10: {ranking}. Anything else?"}
-        replies |= {"repeated": f"[1] > [1] > {ranking}", "invented": f"[99] > {ranking} > [0]", "refusal": "I cannot."}
-        if behaviour == "cut":
-            handler.close_connection = True
-            handler.connection.close()
-            return
-        if behaviour == "slow":
-            self.closing.wait(GUARD)  # longer than any client waits
-        status = behaviour if isinstance(behaviour, int) else 429 if behaviour == "in an hour" else 200
-        message = {"choices": [{"message": {"content": replies.get(behaviour, ranking)}}]}
-        if "logprobs" in body and behaviour != "no logprobs":
-            message["choices"][0]["logprobs"] = {"content": [{"top_logprobs": self.yes_no(text, behaviour)}]}
-        if behaviour == "no json":
-            payload = b"<html>"
-        else:
-            payload = json.dumps(message | {"usage": {"prompt_tokens": 100, "completion_tokens": 10}}).encode()
-        try:
-            handler.send_response(status)
-            if status == 429:
-                handler.send_header("Retry-After", "3600" if behaviour == "in an hour" else "0")
-            handler.send_header("Content-Length", str(len(payload)))
-            handler.end_headers()
-            handler.wfile.write(payload)
-        except OSError:
-            pass  # the client has given up
-
-    @staticmethod
-    def yes_no(text: str, behaviour) -> list[dict]:
-        """Say yes the more likely, the more bees a passage has; a refusal says neither."""
-        yes = 0.1 + 0.8 * text.count("bee") / len(text)
-        tokens = {"I": 0.9} if behaviour == "refusal" else {"Yes": yes / 2, " yes": yes / 2, "No": 1 - yes}
-        return [{"token": token, "logprob": float(np.log(p))} for token, p in tokens.items()]
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(**options) -> Server:
-        servers.append(Server(**options))
-        return servers[-1]
-
-    yield start
-    for one in servers:
-        one.closing.set()
-        one.server.shutdown()
-
-
-def overrides_of(collection, server, *more) -> list[str]:
-    names = ("passages", "queries")
-    overrides = [*(f"{name}={collection[name]}" for name in names), f"run={collection['first_stage']}"]
-    llm = {"base_url": server.url, "model": "judge", "concurrency": 3, "timeout": GUARD, "retries": 3}
-    return overrides + [f"teacher.llm.{key}={value}" for key, value in llm.items()] + ["window=4", "stride=2", *more]
-
-
-def command_of(directory, *overrides) -> list[str]:
-    return [sys.executable, "-m", "distill", "annotate", *overrides, f"hydra.run.dir={directory}"]
-
-
-def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
-    return subprocess.run(command_of(directory, *overrides), capture_output=True, text=True)
-
-
 def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collection, tmp_path, serve):
     # Spread out, since a request waits the longer the more often it has failed
     script = [429, 500, "prose", "cut", "repeated", "slow", "invented", "no json", "empty", "refusal", 503, "good"]
     server = serve(script=script)
     more = [f"qrels={collection['qrels']}", f"reference={collection['teacher']}", "teacher.llm.concurrency=1"]
-    more += ["teacher.llm.retries=6", "teacher.llm.timeout=5"]  # seconds, which only the slow answer takes
+    more += ["teacher.llm.retries=6", "teacher.llm.timeout=10"]  # seconds, which only the slow answer takes
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, *more))
     assert run.returncode == 0, run.stderr
     first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
@@ -270,7 +168,7 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
     run = run_annotate(tmp_path / "whole", *overrides_of(collection, whole))
     assert run.returncode == 0, run.stderr
     overrides = overrides_of(collection, server, "teacher.llm.concurrency=1")
-    process = subprocess.Popen(command_of(tmp_path / "out", *overrides), stderr=subprocess.DEVNULL)
+    process = start("-m", "distill", "annotate", *overrides, f"hydra.run.dir={tmp_path / 'out'}")
     while sum(server.asked.values()) < 10:
         assert process.poll() is None
         time.sleep(0.02)
@@ -294,8 +192,8 @@ def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_pa
 
 def test_ctrl_c_ends_an_annotation_with_one_line_that_resumes_it(collection, tmp_path, serve):
     server = serve(delay=0.1)
-    command = command_of(tmp_path / "out", *overrides_of(collection, server))
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    overrides = overrides_of(collection, server)
+    process = start("-m", "distill", "annotate", *overrides, f"hydra.run.dir={tmp_path / 'out'}")
     while sum(server.asked.values()) < 6:
         assert process.poll() is None
         time.sleep(0.02)
@@ -483,9 +381,8 @@ def test_a_cross_encoder_teaches_its_own_ranking(collection, tmp_path, backbone)
     run = run_annotate(tmp_path / "one", *files, f"teacher.llm.model={tmp_path / 'model0'}")
     assert run.returncode == 0, run.stderr
     task = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
-    command = [sys.executable, str(ROOT / "evaluate.py"), f"model={tmp_path / 'model0'}", "task=files", *task]
-    command += [f"task.run={collection['first_stage']}", f"hydra.run.dir={tmp_path / 'eval'}"]
-    subprocess.run(command, check=True, capture_output=True)
+    task.append(f"task.run={collection['first_stage']}")
+    assert run_evaluate(tmp_path / "eval", f"model={tmp_path / 'model0'}", "task=files", *task).returncode == 0
     theirs, ours = (read_run(str(tmp_path / name)) for name in ("eval/run.txt", "one/teacher.run"))
     assert all(theirs[q].doc_ids == ours[q].doc_ids for q in theirs)
     both = f"teacher.llm.model={tmp_path / 'model0'},{tmp_path / 'model1'}"

@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import make_backbone
-from test_batch import random_batch
 
 import distill.models.cross_encoder
 from distill.losses import LOSSES
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.backward import backward
+from tests.helpers.backbones import make_backbone
+from tests.helpers.batches import random_batch
 
 
 @pytest.fixture

@@ -1,30 +1,14 @@
 """Micro-batches and padded chunks: nothing lost, nothing above budget, and the same gradient however a batch is cut."""
 
-import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, make_backbone
 
-from distill.data.batch import make_batch, split_lists
+from distill.data.batch import split_lists
 from distill.losses import LOSSES, TERMS
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.padded import PaddedChunk, pad_chunks
-
-
-def random_batch(sizes=(5, 2, 7, 3), longest: int = 20, seed: int = 0, vocabulary: int = 20):
-    """Ragged lists of pairs of 3 to `longest` tokens with ranks as target."""
-    rng = np.random.default_rng(seed)
-    lists = []
-    for size in sizes:
-        lengths = rng.integers(3, longest + 1, size)
-        lists.append(
-            [
-                (rng.integers(5, vocabulary, n).astype(np.int32), (np.arange(n) > n // 2).astype(np.int32))
-                for n in lengths
-            ]
-        )
-    targets = [rng.permutation(size) + 1 for size in sizes]
-    return make_batch([f"q{i}" for i in range(len(sizes))], lists, targets)
+from tests.helpers.backbones import FAMILIES, make_backbone
+from tests.helpers.batches import random_batch
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 100, 10**6])

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 
 from benchmarks.losses import extra_memory, limit_ms
+from tests.helpers.models import make_model
+from tests.helpers.paths import ROOT
 
 
 def run_module(name: str, *arguments: str) -> str:
@@ -64,7 +65,6 @@ def test_kernels_compile_for_gpus_without_spills(arch):
 
 def test_rerank_takes_models_of_several_kinds(tmp_path):
     pytest.importorskip("onnxruntime")
-    from test_exporting import make_model
 
     from distill.export.formats import export
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import requests
-from conftest import as_tuples, compose_config, decoded_lists
 
 from distill.errors import InputError
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 
 def test_tsv_and_beir_jsonl_give_the_same_texts(tmp_path):

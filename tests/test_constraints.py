@@ -3,7 +3,7 @@
 import re
 import runpy
 
-from conftest import ROOT
+from tests.helpers.paths import ROOT
 
 NEWEST = runpy.run_path(str(ROOT / ".ci" / "newest"))
 PINNED = NEWEST["read_constraints"]((ROOT / "constraints.txt").read_text())

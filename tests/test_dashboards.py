@@ -1,14 +1,14 @@
 """The W&B workspace: which panels it has, and how it is refused without a key, a network or wandb-workspaces."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
-from conftest import compose_config
 
 from distill.errors import InputError
+from tests.helpers.commands import run, without_wandb
+from tests.helpers.configuration import compose_config
 
 
 def panels(workspace: dict) -> dict[str, dict]:
@@ -19,8 +19,7 @@ def panels(workspace: dict) -> dict[str, dict]:
 
 
 def dashboards(*overrides, env=None) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, "-m", "distill", "dashboards", *overrides]
-    return subprocess.run(arguments, capture_output=True, text=True, env=env)
+    return run("-m", "distill", "dashboards", *overrides, env=env)
 
 
 def test_the_workspace_has_the_panels_of_an_ablation():
@@ -49,8 +48,7 @@ def test_the_workspace_has_the_panels_of_an_ablation():
 
 def test_without_a_key_the_workspace_is_refused_in_one_line_and_with_exit_status_2(tmp_path):
     pytest.importorskip("wandb_workspaces")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    process = dashboards(env=environment | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")})
+    process = dashboards(env=without_wandb(tmp_path))
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
         "error: no W&B API key: run `wandb login`, or set dry_run=true to see the workspace as JSON"

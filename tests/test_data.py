@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import compose_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from distill.data.pairs import PairTemplate
 from distill.models.parts import load_tokenizer
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
+from tests.helpers.configuration import compose_config
 
 
 def loader_of(file_overrides, *more, rank=0, num_ranks=1):

@@ -1,7 +1,6 @@
 """Several ranks take the steps of one, a lost rank ends the run, and any number of ranks goes on with it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,16 +8,16 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
 
 from distill.training.checkpoint import load_checkpoint
+from tests.helpers.commands import run, start_ranks
+from tests.helpers.paths import ROOT
 
 
-def command(directory, ranks: int, *overrides) -> list[str]:
-    script = [str(ROOT / "train.py"), *overrides, f"hydra.run.dir={directory}"]
-    if ranks == 1:
-        return [sys.executable, *script]
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *script]
+def torchrun(directory, ranks: int, *overrides) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(ROOT / "train.py")]
+    command = [sys.executable, *launcher, *overrides, f"hydra.run.dir={directory}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def weights_of(directory) -> dict[str, torch.Tensor]:
@@ -37,8 +36,8 @@ def test_one_two_and_four_ranks_end_with_the_same_weights(file_overrides, tmp_pa
     overrides += ["optimizer.eps=1e-3"]  # or Adam would blow up gradients that are rounding alone, as of key biases
     directories = {ranks: tmp_path / str(ranks) for ranks in ((1, 2, 4) if loss == "ranknet" else (1, 2))}
     for ranks, directory in directories.items():
-        run = subprocess.run(command(directory, ranks, *overrides), capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
+        for rank in start_ranks(ranks, "train.py", *overrides, f"hydra.run.dir={directory}"):
+            assert rank.wait() == 0, rank.communicate()
     expected = weights_of(directories[1])
     for directory in directories.values():
         for name, weight in weights_of(directory).items():
@@ -52,38 +51,22 @@ def test_one_two_and_four_ranks_end_with_the_same_weights(file_overrides, tmp_pa
 def test_a_lost_rank_ends_the_run_which_resumes_on_two_and_on_one(file_overrides, tmp_path):
     overrides = [*file_overrides, "train.max_steps=600", "train.validate_every=300", "train.save_every=20"]
     directory = tmp_path / "run"
-    process = subprocess.Popen(
-        command(directory, 2, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    first, second = start_ranks(2, "train.py", *overrides, f"hydra.run.dir={directory}")
     metrics = directory / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and '"step": 50,' in metrics.read_text()):
+    while first.poll() is None and not (metrics.exists() and '"step": 50,' in metrics.read_text()):
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    ranks = {int(read_environment(child).get("RANK", -1)): int(child) for child in children}
-    os.kill(ranks[1], signal.SIGKILL)
-    _, errors = process.communicate()
-    assert process.returncode != 0
-    assert "rank 0 of 2: lost another rank" in errors or "Signal 9 (SIGKILL)" in errors
+    second.kill()
+    assert second.wait() == -signal.SIGKILL and first.wait() == 2
+    _, errors = first.communicate()
+    assert errors.splitlines()[-1].startswith("error: rank 0 of 2: lost another rank"), errors
     stopped_at = load_checkpoint(directory / "checkpoints" / "last.pt")["step"]
     assert 20 <= stopped_at < 600
-    for ranks, last_step in ((2, stopped_at + 40), (1, None)):
-        process = subprocess.Popen(
-            command(directory, ranks, *overrides, f"resume={directory}"), stderr=subprocess.PIPE, text=True
-        )
-        if last_step is None:
-            _, errors = process.communicate()
-            assert process.returncode == 0, errors
-            break
-        while process.poll() is None and f'"step": {last_step},' not in metrics.read_text():
-            time.sleep(0.01)
-        process.terminate()  # torchrun passes it on: every rank stops after the same step
-        _, errors = process.communicate()
-        assert f"saved; resume with: python train.py resume={directory}" in errors
+    process = torchrun(directory, 2, *overrides, f"resume={directory}")
+    while process.poll() is None and f'"step": {stopped_at + 40},' not in metrics.read_text():
+        time.sleep(0.01)
+    process.terminate()  # torchrun passes it on: every rank stops after the same step
+    _, errors = process.communicate()
+    assert f"; resume with: python train.py resume={directory}" in errors
+    run("train.py", *overrides, f"resume={directory}", f"hydra.run.dir={directory}", check=True)
     assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 600
     assert all(loss == loss for loss in losses_of(directory)) and len(losses_of(directory)) == 600
-
-
-def read_environment(pid: str) -> dict[str, str]:
-    """The environment of a process."""
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        return dict(entry.decode().split("=", 1) for entry in file.read().split(b"\0") if b"=" in entry)

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, compose_config, make_backbone
 from omegaconf import OmegaConf
 
 from distill.config.overrides import quoted
+from tests.helpers.backbones import make_backbone
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PATH = re.compile(

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import compose_config
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
@@ -15,6 +14,7 @@ from distill.sources.texts import read_passages, read_queries
 from distill.teachers.annotation import lists_to_rank
 from distill.teachers.ensemble import check_scores, score_lists
 from distill.teachers.pointwise import mostly_tie
+from tests.helpers.configuration import compose_config
 
 IDENTITY = "torch.nn.modules.linear.Identity"
 

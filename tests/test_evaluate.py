@@ -2,20 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
 
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.runs import read_run
-
-
-def run_evaluate(directory, *overrides, ranks: int = 1) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, str(ROOT / "evaluate.py"), *overrides, f"hydra.run.dir={directory}"]
-    return subprocess.run(command, capture_output=True, text=True)
+from tests.helpers.commands import run_evaluate, start_ranks
 
 
 @pytest.fixture
@@ -91,9 +83,10 @@ def test_bad_input_is_one_line_and_exit_status_2(tmp_path, overrides, override, 
 def test_two_ranks_share_the_queries_and_leave_the_run_of_one(tmp_path, overrides, backbone):
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
     model.save_pretrained(tmp_path / "model")
-    for ranks in (1, 2):
-        run = run_evaluate(tmp_path / str(ranks), f"model={tmp_path / 'model'}", *overrides, ranks=ranks)
-        assert run.returncode == 0, run.stderr
+    for size in (1, 2):
+        options = [f"model={tmp_path / 'model'}", *overrides, f"hydra.run.dir={tmp_path / str(size)}"]
+        for rank in start_ranks(size, "evaluate.py", *options):
+            assert rank.wait() == 0, rank.communicate()
     one, two = ({q: r.doc_ids for q, r in read_run(str(tmp_path / n / "run.txt")).items()} for n in ("1", "2"))
     assert one == two and list(one) == list(two)
     assert (tmp_path / "1" / "per_query.csv").read_text() == (tmp_path / "2" / "per_query.csv").read_text()

@@ -8,7 +8,8 @@ import sys
 import textwrap
 
 import pytest
-from conftest import ROOT
+
+from tests.helpers.paths import ROOT
 
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
 RUN = [name for name in SCRIPTS if name != "llm_server"]  # which serves until it is stopped: tests/test_recipes.py

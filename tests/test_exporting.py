@@ -3,32 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import WORDS, make_backbone
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.errors import InputError
 from distill.export.formats import export
 from distill.models.cross_encoder import CrossEncoder
-
-QUERY = " ".join(WORDS[:3])
-PASSAGES = [" ".join(WORDS[start : start + size]) for start, size in ((0, 4), (2, 9), (5, 1), (1, 12))]
-
-
-def make_model(directory, family: str, pooling: str = "cls") -> CrossEncoder:
-    make_backbone(directory, family)
-    torch.manual_seed(0)
-    model = CrossEncoder.from_backbone(str(directory), pooling, query_length=8, passage_length=20).eval()
-    torch.nn.init.normal_(model.head.weight)
-    torch.nn.init.normal_(model.head.bias)
-    return model
-
-
-def scores_of(model: CrossEncoder) -> torch.Tensor:
-    return torch.tensor([model.rank(QUERY, [passage])[1][0] for passage in PASSAGES])
+from tests.helpers import commands
+from tests.helpers.backbones import WORDS
+from tests.helpers.models import PASSAGES, QUERY, make_model, scores_of
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -90,16 +75,16 @@ def test_a_head_that_bends_scores_is_refused_and_leaves_nothing(tmp_path, family
 
 def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
     make_model(tmp_path / "backbone", "bert").save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-m", "distill", "export", f"model={tmp_path / 'model'}", f"output={tmp_path / 'out'}"]
+    command = ["-m", "distill", "export", f"model={tmp_path / 'model'}", f"output={tmp_path / 'out'}"]
     for chosen, status, message in (
         ("lightning-ir", 0, "lightning-ir: "),
         ("lightning-ir", 2, "already exists"),
         ("onyx", 2, "format=onyx is unknown: choose one of sentence-transformers, lightning-ir,"),
     ):
-        run = subprocess.run([*command, f"format={chosen}"], capture_output=True, text=True, cwd=tmp_path)
+        run = commands.run(*command, f"format={chosen}", cwd=tmp_path)
         assert run.returncode == status and message in run.stdout + run.stderr, run.stderr
         assert "Traceback" not in run.stderr
-    run = subprocess.run([*command, "format=onnx", "hub=mine"], capture_output=True, text=True, cwd=tmp_path)
+    run = commands.run(*command, "format=onnx", "hub=mine", cwd=tmp_path)
     assert run.returncode == 2 and "hub=mine: must be OWNER/NAME" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model", "out"]
 

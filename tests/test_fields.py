@@ -4,7 +4,6 @@ import sys
 import unicodedata
 
 import pytest
-from conftest import ROOT
 
 from distill.errors import InputError
 from distill.sources.fields import (
@@ -18,6 +17,7 @@ from distill.sources.fields import (
     read_grade,
     read_number,
 )
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("value", ["7", "d-1", "D:1/x?y=z#1", "é", "日本", "a" * 2048, "\u200d"])

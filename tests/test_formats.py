@@ -5,17 +5,18 @@ import shutil
 
 import pytest
 import torch
-from conftest import WORDS, make_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from distill.data.pairs import longest_first
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from tests.helpers.backbones import WORDS, make_backbone
+from tests.helpers.models import make_classifier
 
 FAMILIES = ["bert", "electra", "roberta", "modernbert", "deberta-v2", "distilbert", "xlm-roberta"]
 LONG = " ".join(WORDS[place % len(WORDS)] for place in range(100))
@@ -30,22 +31,6 @@ PAIRS = [
 def scores_of(directory, layout: str = "auto") -> torch.Tensor:
     model = CrossEncoder.from_pretrained(str(directory), layout=layout)
     return torch.tensor([model.rank(query, [passage])[1][0] for query, passage in PAIRS])
-
-
-def make_classifier(directory, family: str, num_labels: int):
-    """Write a model of AutoModelForSequenceClassification over the test's tokenizer."""
-    make_backbone(directory, family)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    config = AutoConfig.from_pretrained(directory)
-    config.num_labels = num_labels
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(directory)
-    tokenizer.model_max_length = 40
-    tokenizer.save_pretrained(directory)
-    return model, tokenizer
 
 
 @pytest.mark.parametrize("num_labels", [1, 2])

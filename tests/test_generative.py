@@ -1,12 +1,9 @@
 """Language models as re-rankers: the scores that the whole model's logits give, over the tokens of the whole prompt."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, WORDS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -23,6 +20,12 @@ from transformers import (
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.generative import PROMPTS, T5_PROMPTS
+from distill.sources.runs import read_run
+from distill.sources.texts import read_passages, read_queries
+from evaluate import evaluate
+from tests.helpers.backbones import WORDS
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 TEXT = [*(ROOT / "sample" / "passages.tsv").read_text(encoding="utf-8").splitlines()[:200], "yes no true false"] * 2
 PAIRS = [("who is it?", "It is 5."), (" ".join(WORDS[:3]), " ".join(WORDS[2:9])), ("10 mm", '"a" (b).\nc')]
@@ -284,8 +287,14 @@ def test_a_language_model_evaluates_and_is_neither_saved_nor_given_a_prompt_it_h
         CrossEncoder.from_pretrained(str(tmp_path / "lm"), prompt=prompt).save_pretrained(tmp_path / "saved")
     task = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
     task.append(f"task.run={collection['first_stage']}")
-    command = [sys.executable, str(ROOT / "evaluate.py"), f"model={tmp_path / 'lm'}", "task=files", *task]
-    run = subprocess.run([*command, f"prompt={prompt}", "task.windows=2"], capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode == 0 and "nDCG@10" in run.stdout, run.stderr
+    options = [f"model={tmp_path / 'lm'}", "task=files", *task, f"prompt={prompt}", "task.windows=2"]
+    evaluate(compose_config("evaluate", *options), tmp_path / "out")
+    model = CrossEncoder.from_pretrained(str(tmp_path / "lm"), prompt=prompt)
+    queries = read_queries(str(collection["queries"]))
+    passages = read_passages(str(collection["passages"]), {f"d{number}" for number in range(30)})
+    for query_id, ranked in read_run(str(tmp_path / "out" / "run.txt")).items():
+        places, scores = model.rank(queries[query_id], [passages[doc_id] for doc_id in ranked.doc_ids])
+        assert sorted(places) == list(range(10))
+        assert [ranked.scores[place] for place in places] == pytest.approx(scores, abs=1e-5)
     with pytest.raises(InputError, match="is for language models"):
         CrossEncoder.from_pretrained(str(backbone), prompt=prompt)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from conftest import as_tuples, compose_config, decoded_lists
 
 import distill.sources.opening
 from distill.config.checks import check_train
@@ -12,6 +11,7 @@ from distill.sources.fields import Fields
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 LINES = [
     {

@@ -1,11 +1,11 @@
 """In other libraries' pipelines: PyTerrier's, which nothing else imports, and the rerankers of docs/models.md."""
 
-import subprocess
-import sys
-
 import pytest
-from conftest import ROOT, WORDS
-from test_exporting import make_model
+
+from tests.helpers.backbones import WORDS
+from tests.helpers.commands import run
+from tests.helpers.models import make_model
+from tests.helpers.paths import ROOT
 
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -14,9 +14,10 @@ MODULES = sorted(
 )
 
 
-def test_everything_else_is_imported_without_it():
+def test_everything_else_is_imported_without_it(tmp_path):
     code = f"import sys, importlib; sys.modules['pyterrier'] = None; [importlib.import_module(m) for m in {MODULES}]"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    (tmp_path / "script.py").write_text(code)
+    run(tmp_path / "script.py", check=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import as_tuples, compose_config, decoded_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ import distill.data.teacher_lists
 from distill.data.teacher_lists import choose_queries, ranks_among
 from distill.errors import InputError
 from distill.sources.runs import read_run
+from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 
 def read(file_overrides, *more):

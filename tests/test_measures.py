@@ -1,15 +1,10 @@
 """Measures: trec_eval's order for all of them, and what cannot be computed is refused before anything is trained."""
 
 import math
-import os
-import subprocess
-import sys
 
 import ir_measures
-import numpy as np
 import pytest
 import pytrec_eval
-from conftest import ROOT, compose_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,16 +15,12 @@ from distill.evaluation.averages import measure_rows
 from distill.evaluation.measures import measure, trec_order, try_measures
 from distill.evaluation.tasks import read_task
 from distill.sources.qrels import read_qrels
-from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
+from tests.helpers.commands import run
+from tests.helpers.configuration import compose_config
+from tests.helpers.rankings import QRELS, ranked
 
-QRELS = {"q1": {"d1": 1, "d2": 0, "d5": 2}, "q2": {"d1": 0, "d2": 0}, "q3": {"d3": 1}, "q4": {"d3": 3, "d4": -2}}
 BY_NUMBER = {query_id[1:]: grades for query_id, grades in QRELS.items()}  # gdeval.pl wants queries to be numbers
-
-
-def ranked(scores: dict[str, float]) -> RankedList:
-    doc_ids = sorted(scores, key=lambda doc_id: -scores[doc_id])
-    return RankedList.in_order(doc_ids, np.array([scores[doc_id] for doc_id in doc_ids]))
 
 
 # Scores that tie, that tie as float32 alone, and ids whose order differs from code unit to code unit
@@ -143,15 +134,15 @@ def test_what_ends_its_process_is_refused():
         try_measures([one], QRELS)
 
 
-def test_every_name_of_ir_measures_is_measured_or_refused():
+def test_every_name_of_ir_measures_is_measured_or_refused(tmp_path):
     """In a process of its own, which none of them may end: with a cut-off and without one."""
     names = [name + more for name in sorted(ir_measures.measures.registry) for more in ("", "@3", "@0.5")]
     code = f"""
 import math
-from distill.errors import InputError
 from distill.config.measures import parse_measures
+from distill.errors import InputError
 from distill.evaluation.measures import measure, try_measures
-from test_measures import QRELS, ranked
+from tests.helpers.rankings import QRELS, ranked
 run = {{"q1": ranked({{"d2": 2.0, "d1": 1.0}}), "other": ranked({{"d1": 1.0}})}}
 for name in {names!r}:
     try:
@@ -164,12 +155,8 @@ for name in {names!r}:
     assert all(math.isfinite(value) for value in means.values()), name
     print(*measures)
 """
-    path = os.pathsep.join(map(str, [ROOT, ROOT / "tests"]))
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
-    assert run.returncode == 0, run.stderr
-    able = set(run.stdout.split())
+    (tmp_path / "script.py").write_text(code)
+    able = set(run(tmp_path / "script.py", check=True).stdout.split())
     expected = "nDCG nDCG@3 AP AP@3 RR RR@3 P@3 R@3 Success@3 Rprec Bpref infAP Judged@3 SetP IPrec@0.5 Compat NumRet"
     assert set(expected.split()) <= able
     assert not {"Accuracy@3", "alpha_nDCG@3", "StRecall@3", "ERR@3"} & able
@@ -259,7 +246,7 @@ def test_measuring_keeps_what_trec_eval_computes_of_tied_lists_by_hand():
 
 
 @pytest.mark.parametrize("grade", [-1, -2, -1000])
-def test_grades_below_zero_are_not_relevant_and_end_no_process(grade):
+def test_grades_below_zero_are_not_relevant_and_end_no_process(tmp_path, grade):
     code = (
         "from distill.config.measures import parse_measures; from distill.evaluation.measures import measure;"
         "from distill.sources.run_files import RankedList; import numpy as np;"
@@ -268,5 +255,6 @@ def test_grades_below_zero_are_not_relevant_and_end_no_process(grade):
         "names = ['nDCG@10', 'AP', 'AP(rel=2)', 'R@5', 'Rprec', 'Bpref', 'Judged@3'];"
         "print([v for v in measure(run, qrels, parse_measures(names))[1]['q1'].values()])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    (tmp_path / "script.py").write_text(code)
+    done = run(tmp_path / "script.py")
     assert (done.returncode, done.stdout) == (0, "[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]\n"), done.stderr

@@ -1,6 +1,5 @@
 """The cross-encoder: what it computes, what it saves, and that sentence-transformers opens it with the same scores."""
 
-import os
 import subprocess
 import sys
 
@@ -8,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FAMILIES, ROOT, make_backbone
 from transformers import AutoModel, AutoTokenizer
 
 from distill import CrossEncoder
 from distill.errors import InputError
+from tests.helpers.backbones import FAMILIES, make_backbone
+from tests.helpers.paths import ROOT
 
 QUERY = "a bee finds its home"
 PASSAGES = ["trains follow rails of iron", "the ant and the bee", "its home by the sun", "rain"]
@@ -203,13 +203,11 @@ def test_a_directory_that_is_no_cross_encoder_is_refused(backbone):
 
 
 def test_an_unknown_name_is_answered_in_one_line(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    program = "from distill import CrossEncoder; CrossEncoder.{}('no/such-model')"
-    for method in ("from_pretrained", "from_backbone"):
-        run = subprocess.run(
-            [sys.executable, "-c", program.format(method)], cwd=ROOT, capture_output=True, text=True, env=os.environ
-        )
-        assert run.stderr.strip().splitlines()[-1].startswith("distill.errors.InputError: no/such-model: ")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for open_model in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):
+        with pytest.raises(InputError, match="^no/such-model: ") as caught:
+            open_model("no/such-model")
+        assert "\n" not in str(caught.value)
 
 
 def test_importing_distill_imports_neither_torch_nor_transformers():

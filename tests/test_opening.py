@@ -7,7 +7,6 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
 
 import distill.sources.opening
 from distill.errors import InputError
@@ -16,6 +15,7 @@ from distill.sources.opening import open_source
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from tests.helpers.paths import ROOT
 
 RUN = "q1 Q0 d1 1 2.5 t\nq1 Q0 d2 2 1.5 t\nq2 Q0 d1 1 0.5 t\n"
 LINE = '{"query": "a bee", "pos": ["bees steer"], "neg": ["trains"]}\n'

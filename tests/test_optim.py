@@ -1,12 +1,12 @@
 """The learning rate over the steps: a warm-up in steps or as a share of them, and what takes up the whole run."""
 
 import pytest
-from conftest import compose_config
 
 from distill.config.checks import check_train
 from distill.config.command import refuse_renamed
 from distill.errors import InputError
 from distill.training.optim import lr_factor, warmup_steps, warn_of_warmup
+from tests.helpers.configuration import compose_config
 
 
 @pytest.mark.parametrize(

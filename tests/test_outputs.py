@@ -1,13 +1,14 @@
 """Output directories: one run each, resumed or refused, never mixed; and what `resume=DIR` reads there."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import ROOT, compose_config
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,9 @@ from distill.jobs import open_run, resume_command, state_of
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.checkpoint import joined_overrides, load_checkpoint
 from evaluate import evaluate
+from tests.helpers.commands import run, start
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from train import train
 
 MARKS = st.text(alphabet="ab1e5-/.,=:'\"\\ ${}[]()\n\t~+@%é中?", max_size=12)
@@ -84,8 +88,8 @@ def test_commands_of_the_same_second_get_directories_of_their_own(tmp_path):
 def test_processes_started_at_once_leave_one_directory_each_and_printing_leaves_none(collection, tmp_path):
     files = [f"task.run={collection['first_stage']}", f"task.qrels={collection['qrels']}", "model=null", "task=files"]
     place = f"{tmp_path}/runs/same"
-    script = [sys.executable, str(ROOT / "evaluate.py"), *files, f"hydra.run.dir=${{output_dir:null,{place}}}"]
-    runs = [subprocess.Popen([*script, f"task.depth={depth}"], stdout=subprocess.DEVNULL) for depth in (2, 3, 4)]
+    command = ["evaluate.py", *files, f"hydra.run.dir=${{output_dir:null,{place}}}"]
+    runs = [start(*command, f"task.depth={depth}") for depth in (2, 3, 4)]
     assert [run.wait() for run in runs] == [0, 0, 0]
     directories = sorted((tmp_path / "runs").iterdir())
     assert [path.name for path in directories] == ["same", "same-2", "same-3"]
@@ -93,7 +97,7 @@ def test_processes_started_at_once_leave_one_directory_each_and_printing_leaves_
     for path in directories:
         depth = OmegaConf.load(path / "config.yaml").task.depth
         assert len((path / "run.txt").read_text().splitlines()) == 6 * depth
-    subprocess.run([*script, "--cfg", "all", "--resolve"], check=True, capture_output=True)
+    run(*command, "--cfg", "all", "--resolve", check=True)
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
@@ -415,16 +419,16 @@ def _save_model(state: dict, directory) -> None:
 PATCHED = """
 import os, runpy, sys, time
 sys.path.insert(0, {root!r})
-sys.argv = [{script!r}, *{arguments!r}]
+sys.argv[0] = {script!r}
 {patch}
 runpy.run_path({script!r}, run_name="__main__")
 """
 
 
-def run_patched(patch: str, script: str, *arguments: str) -> subprocess.CompletedProcess:
+def run_patched(place: Path, patch: str, script: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run an entry point after a patch, which sends it a signal at a chosen place."""
-    code = PATCHED.format(root=str(ROOT), script=str(ROOT / script), arguments=arguments, patch=patch)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    (place / "patched.py").write_text(PATCHED.format(root=str(ROOT), script=str(ROOT / script), patch=patch))
+    return run(place / "patched.py", *arguments)
 
 
 KILLED_AT = {
@@ -442,8 +446,8 @@ def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_ov
     overrides = [*file_overrides, "optimizer.lr=0.01", "train.max_steps=8"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     train(compose_config("train", *overrides), straight)
-    run = run_patched(KILLED_AT[place], "train.py", *overrides, f"hydra.run.dir={killed}")
-    assert run.returncode == -9, run.stderr
+    done = run_patched(tmp_path, KILLED_AT[place], "train.py", *overrides, f"hydra.run.dir={killed}")
+    assert done.returncode == -9, done.stderr
     assert (killed / "model").is_dir() == (place == "best.pt") and (killed / "checkpoints" / "best.pt").is_file()
     train(resumed(killed), killed)
     assert best_files(killed) == best_files(straight)
@@ -458,14 +462,14 @@ def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_o
         "distill.evaluation.suite.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
-    run = run_patched(patch, "train.py", *arguments)
-    assert run.returncode == 128 + number and "Traceback" not in run.stderr
+    stopped = run_patched(tmp_path, patch, "train.py", *arguments)
+    assert stopped.returncode == 128 + number and "Traceback" not in stopped.stderr
     command = resume_command(compose_config("train"), directory)
-    assert run.stderr.splitlines()[-1] == f"stopped by {name}; resume with: {command}"
+    assert stopped.stderr.splitlines()[-1] == f"stopped by {name}; resume with: {command}"
     assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 2
     if number == 2:
-        resumed = subprocess.run(f"{sys.executable} {ROOT}/{command.removeprefix('python ')}", shell=True, cwd=tmp_path)
-        assert resumed.returncode == 0 and (directory / "results.json").is_file()
+        run(*shlex.split(command.removeprefix("python ")), cwd=tmp_path, check=True)
+        assert (directory / "results.json").is_file()
 
 
 @pytest.mark.parametrize("script", [[str(ROOT / "train.py")], ["-m", "distill", "retrieve"]], ids=["train", "retrieve"])

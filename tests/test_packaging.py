@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from packaging.requirements import Requirement
 
 import distill
+from tests.helpers.paths import ROOT
 
 LAUNCHER = "hydra_plugins/process_launcher.py"
 

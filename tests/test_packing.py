@@ -5,29 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import make_backbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel
 
-from distill.data.batch import make_batch
 from distill.errors import InputError
 from distill.models import packed as packing
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.packed import BUCKETS, PAIR_BUCKET, pack_chunks
-
-FAMILIES = ["bert", "electra", "roberta", "modernbert"]
-
-
-def ragged_batch(lengths, sizes, seed: int = 0):
-    """Lists of pairs of random tokens; a fifth of each pair's tokens have type 0."""
-    rng = np.random.default_rng(seed)
-    pairs = [(rng.integers(5, 20, length), np.arange(length) > length // 5) for length in lengths]
-    lists, start = [], 0
-    for size in sizes:
-        lists.append(pairs[start : start + size])
-        start += size
-    return make_batch([str(n) for n in range(len(sizes))], lists, [np.zeros(size) for size in sizes])
+from tests.helpers.backbones import PACKED_FAMILIES, make_backbone, positions
+from tests.helpers.batches import LENGTHS, SIZES, ragged_batch
 
 
 def plain_scores(model: CrossEncoder, backbone, batch) -> torch.Tensor:
@@ -44,26 +31,8 @@ def plain_scores(model: CrossEncoder, backbone, batch) -> torch.Tensor:
     return torch.stack(scores)
 
 
-def positions(directory, number: int = 600):
-    """A tiny backbone that reads so many tokens."""
-    import json
-
-    config = json.loads((directory / "config.json").read_text()) | {"max_position_embeddings": number}
-    (directory / "config.json").write_text(json.dumps(config))
-    model = AutoModel.from_config(AutoModel.from_pretrained(directory, ignore_mismatched_sizes=True).config)
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(directory)
-    return directory
-
-
-LENGTHS = [3, 512, 17, 17, 64, 5, 65, 9, 10, 200, 3, 17, 128]
-SIZES = [5, 1, 4, 3]
-
-
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_packed_padded_and_plain_scores_and_gradients_agree(tmp_path, family, pooling):
     directory = str(positions(make_backbone(tmp_path, family)))
     batch = ragged_batch(LENGTHS, SIZES)
@@ -91,7 +60,7 @@ def test_packed_padded_and_plain_scores_and_gradients_agree(tmp_path, family, po
                 assert error <= 1e-4 * parameter.grad.norm() + 1e-7, name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_filling_a_bucket_changes_no_score(tmp_path, family):
     model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, family))), layout="packed").eval()
     batch = ragged_batch(LENGTHS, SIZES)
@@ -135,7 +104,7 @@ def test_deberta_stays_padded(tmp_path):
         CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, layout="packed")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_the_way_of_a_gpu_traces_into_one_graph_for_all_shapes(tmp_path, monkeypatch, family):
     # Without a GPU varlen_attn cannot run; that it is called as it wants to be, and what it returns, shows in the trace
     monkeypatch.setattr(packing, "_takes_varlen_attn", lambda query: True)

@@ -6,8 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, WORDS, compose_config, make_language_model
-from test_annotate import Server, overrides_of, run_annotate, serve  # noqa: F401 - serve is a fixture
 
 from distill.errors import InputError
 from distill.sources.runs import read_run
@@ -17,6 +15,11 @@ from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
 from distill.teachers.pointwise import order_by_score, yes_no_score
 from distill.teachers.prompt import read_prompt
+from tests.helpers.backbones import WORDS, make_language_model
+from tests.helpers.chat_server import Server, overrides_of
+from tests.helpers.commands import run_annotate
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 ABS = 1e-6
 PROMPT = str(ROOT / "distill" / "teachers" / "prompts" / "pointwise.yaml")
@@ -65,7 +68,7 @@ def test_lists_in_which_most_scores_tie_are_counted(tmp_path):
     assert found == {"q1": [0, 2, 1], "q2": [1, 0]} and ranker.totals.tied == 1
 
 
-def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve):  # noqa: F811
+def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve):
     server = serve(script=["refusal"] * 3)
     overrides = overrides_of(collection, server, "method=pointwise", "tries=3", "teacher.llm.concurrency=1")
     run = run_annotate(tmp_path / "out", *overrides)
@@ -92,14 +95,14 @@ def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve)
     assert again.returncode == 0 and sum(server.asked.values()) == asked
 
 
-def test_an_endpoint_without_log_probabilities_is_refused(collection, tmp_path, serve):  # noqa: F811
+def test_an_endpoint_without_log_probabilities_is_refused(collection, tmp_path, serve):
     server = serve(script=["no logprobs"])
     overrides = overrides_of(collection, server, "method=pointwise", "teacher.llm.concurrency=1")
     run = run_annotate(tmp_path / "out", *overrides)
     assert run.returncode == 2 and "answers without logprobs, which method=pointwise needs" in run.stderr
 
 
-def test_an_unknown_method_is_answered_with_the_known_ones(collection, tmp_path, serve):  # noqa: F811
+def test_an_unknown_method_is_answered_with_the_known_ones(collection, tmp_path, serve):
     run = run_annotate(tmp_path / "out", *overrides_of(collection, serve(), "method=bm25", "prompt=p.yaml"))
     assert run.returncode == 2 and "method=bm25 is unknown: choose one of listwise, pointwise" in run.stderr
 

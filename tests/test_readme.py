@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, compose_config
+
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROOMS = [path.parent for path in sorted((ROOT / "distill").glob("*/__init__.py"))]

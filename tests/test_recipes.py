@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from distill.sources.runs import read_run
+from tests.helpers.paths import ROOT
 
 
 def run_recipe(name: str, **variables: str) -> str:

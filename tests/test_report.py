@@ -4,15 +4,12 @@ import csv
 import json
 import math
 import re
-import subprocess
-import sys
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
 from distill.commands.report import report
@@ -30,6 +27,9 @@ from distill.report.published import read_published
 from distill.report.rows import find_row, make_rows, name_rows
 from distill.report.runs import read_history, read_runs
 from distill.report.table import choose_columns, make_table
+from tests.helpers import commands
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 DL19 = "test/trec-dl-2019-bm25/nDCG@10"
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
@@ -709,8 +709,9 @@ def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_p
     make_grid(tmp_path / "depth=1", {("lce", 1): [0.5]})
     (tmp_path / "empty").mkdir()
     for runs, status in (("depth=1", 0), ("empty", 2)):
-        command = [sys.executable, "-m", "distill", "report", f"runs={tmp_path / runs}", f"output={tmp_path / 'out'}"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        done = commands.run(
+            "-m", "distill", "report", f"runs={tmp_path / runs}", f"output={tmp_path / 'out'}", cwd=tmp_path
+        )
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
     assert f"error: runs={tmp_path / 'empty'}: no run directory there or below" in done.stderr

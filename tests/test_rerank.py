@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import compose_config
 
 from distill.config.measures import parse_measures
 from distill.errors import InputError
@@ -17,6 +16,7 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.teachers.ensemble import score_lists
+from tests.helpers.configuration import compose_config
 
 
 def task_config(collection, *more):

@@ -2,11 +2,9 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import WORDS, make_backbone
 
 from distill.errors import InputError
 from distill.jobs import check_output
@@ -14,12 +12,12 @@ from distill.retrieval.bm25 import bm25_run
 from distill.retrieval.encoders import _keep, encoder_run
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from tests.helpers.backbones import WORDS, make_backbone
+from tests.helpers.commands import run
 
 
 def run_retrieve(*overrides, cwd) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "distill", "retrieve", *overrides], capture_output=True, text=True, cwd=cwd
-    )
+    return run("-m", "distill", "retrieve", *overrides, cwd=cwd)
 
 
 @pytest.fixture

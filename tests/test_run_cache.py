@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import as_tuples, compose_config, decoded_lists
 
 import distill.sources.large_runs
 import distill.sources.opening
@@ -16,6 +15,7 @@ import distill.sources.runs
 from benchmarks.generate import run_lines
 from distill.errors import InputError
 from distill.sources.runs import open_run, read_run
+from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, compose_config
 
 from distill.config.measures import parse_measures
 from distill.evaluation.measures import measure
@@ -14,6 +13,8 @@ from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from train import train
 
 SAMPLE = ROOT / "sample"

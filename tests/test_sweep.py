@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
 from distill import interrupt
@@ -20,6 +19,8 @@ from distill.errors import InputError
 from distill.interrupt import StopRequest
 from distill.jobs import objective, state_of, take_up
 from distill.training.checkpoint import load_checkpoint
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from train import train
 
 
@@ -40,10 +41,11 @@ def wait_for(path: Path, text: str, sweep: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def process_of_job(sweep: subprocess.Popen, number: int) -> int:
-    listing = subprocess.check_output(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], text=True)
-    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
-    [pid] = [pid for pid, parent, args in rows if parent == str(sweep.pid) and f" hydra.job.num={number} " in args]
+def process_of_job(sweep_directory: Path, number: int) -> int:
+    listing = subprocess.check_output(["ps", "-A", "-ww", "-o", "pid=,args="], text=True)
+    rows = [line.split(maxsplit=1) for line in listing.splitlines()]
+    job = f" hydra.run.dir={sweep_directory / str(number)} hydra.mode=RUN hydra.job.num={number} "
+    [pid] = [pid for pid, args in rows if job in args]
     return int(pid)
 
 
@@ -57,7 +59,7 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
     directory = tmp_path / "sweep"
     sweep = start_sweep(directory, *overrides, cwd=tmp_path)
     wait_for(directory / "0" / "config.yaml", "seed", sweep)
-    process = process_of_job(sweep, 0)
+    process = process_of_job(directory, 0)
     wait_for(directory / "0" / "metrics.jsonl", '"step": 25,', sweep)
     os.kill(process, signal.SIGKILL)
     output, errors = sweep.communicate()

@@ -8,10 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
-from test_evaluate import run_evaluate
-from test_train import run_train
 
 from distill.config.suites import split_suite
 from distill.errors import InputError, Unavailable
@@ -23,6 +20,10 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.retrieval.bm25 import K1, B, bm25_run
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
+from tests.helpers.commands import run_evaluate
+from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
+from tests.helpers.training import run_train
 
 
 def suite_config(tasks: dict, **more):

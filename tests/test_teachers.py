@@ -6,13 +6,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import ROOT, as_tuples, compose_config, decoded_lists
 
 from distill.config.checks import check_train
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.sources.locate import is_remote, with_local_files
 from distill.sources.permutations import parse_permutation
+from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
+from tests.helpers.paths import ROOT
 
 TEXTS = {
     "7187158": "a bee finds its home",

@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-from conftest import ROOT, compose_config, decoded_lists, make_backbone
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -20,6 +19,9 @@ from distill.data.tokens import TokenStore, token_type
 from distill.errors import InputError
 from distill.sources.texts import iterate_texts
 from distill.storage.arrays import FlatFile
+from tests.helpers.backbones import make_backbone
+from tests.helpers.configuration import compose_config, decoded_lists
+from tests.helpers.paths import ROOT
 
 TEXTS = {f"d{n}": " ".join(["bee", "ant", "rails of iron", "snow"][: n % 5]) + f" number {n}" for n in range(60)}
 TEXTS |= {"empty": "", "wide": "Straße 東京 naïve\u00a0café 🐝 x₂"}

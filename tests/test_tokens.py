@@ -3,12 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import FAMILIES, make_backbone
 from transformers import AutoTokenizer
 
 from distill.data.pairs import PairTemplate
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.storage.arrays import hash_strings
+from tests.helpers.backbones import FAMILIES, make_backbone
 
 TEXTS = {"q": "a bee finds its home", "d": "trains follow rails of iron through rain and snow", "e": ""}
 

@@ -5,16 +5,16 @@ import json
 import os
 import signal
 import struct
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 
 from distill.errors import InputError
 from distill.training.tracking import ARTIFACT_FILE, ID_FILE
+from tests.helpers.commands import run, start
+from tests.helpers.configuration import compose_config
+from tests.helpers.training import run_train
 from train import train
 
 OFFLINE = ["logger=wandb", "logger.mode=offline"]
@@ -78,15 +78,6 @@ def models_of(records: list) -> list:
 
 def exit_codes_of(records: list) -> list[int]:
     return [record.exit_code for record in records_of(records, "exit")]
-
-
-def run_train(directory, *overrides):
-    directory.mkdir(parents=True)
-    return train(compose_config("train", *overrides), directory)
-
-
-def command(*overrides) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *map(str, overrides)]
 
 
 def test_an_offline_run_holds_configuration_metrics_summary_tables_and_exit_code(file_overrides, tmp_path):
@@ -203,7 +194,7 @@ def test_every_job_of_a_sweep_is_a_run_of_its_own_in_the_sweeps_group(file_overr
     overrides += ["experiment=here", f"hydra.searchpath=[file://{tmp_path}]", f"hydra.sweep.dir={sweep}"]
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "here.yaml").write_text("# @package _global_\nseed: 3\n")
-    process = subprocess.run(command("-m", *overrides), capture_output=True, text=True)
+    process = run("train.py", "-m", *overrides)
     assert (
         process.returncode == 1 and "not finite" in process.stderr + process.stdout
     )  # the first job's; the second went its way
@@ -231,7 +222,7 @@ def test_a_resumed_run_is_the_same_wandb_run_and_a_refused_one_leaves_it_alone(f
 def test_the_configuration_outlives_a_job_that_is_killed_early(file_overrides, tmp_path):
     directory = tmp_path / "run"
     overrides = [*file_overrides, *OFFLINE, "train.max_steps=100000", "train.validate_every=100000"]
-    process = subprocess.Popen(command(*overrides, f"hydra.run.dir={directory}"), stderr=subprocess.DEVNULL)
+    process = start("train.py", *overrides, f"hydra.run.dir={directory}")
     while not (directory / "metrics.jsonl").is_file():  # it is made right before W&B is started
         assert process.poll() is None
         time.sleep(0.005)

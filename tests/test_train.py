@@ -3,26 +3,18 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import ROOT, compose_config
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.checkpoint import load_checkpoint
-from train import train
-
-
-def run_train(directory, *overrides):
-    """Train in this process, as main() does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    return train(compose_config("train", *overrides), directory)
+from tests.helpers.commands import Started, run, start, without_wandb
+from tests.helpers.training import run_train
 
 
 def read_metrics(directory) -> list[dict]:
@@ -152,14 +144,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_queries(file_over
     assert not last.exists() or all(value.isfinite().all() for value in load_checkpoint(last)["model"].values())
 
 
-def command(directory, *overrides) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={directory}"]
-
-
-def start_and_signal(directory, overrides, number: int, after_step: int) -> subprocess.Popen:
+def start_and_signal(directory, overrides, number: int, after_step: int) -> Started:
     """Start a run in its own process and send it a signal once it has logged a step."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen(command(directory, *overrides), **options)
+    process = start("train.py", *overrides, f"hydra.run.dir={directory}", start_new_session=True)
     metrics = directory / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and f'"step": {after_step},' in metrics.read_text()):
         time.sleep(0.005)
@@ -176,7 +163,7 @@ def long_overrides(file_overrides) -> list[str]:
 
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_overrides, tmp_path):
     straight = tmp_path / "straight"
-    subprocess.run(command(straight, *long_overrides), check=True, capture_output=True)
+    run("train.py", *long_overrides, f"hydra.run.dir={straight}", check=True)
     expected = weights_of(straight)
     long_overrides = [*long_overrides, "train.num_workers=2"]  # the run above had none: that changes nothing
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
@@ -187,14 +174,11 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_o
         if number == signal.SIGKILL:
             assert stopped_at % 20 == 0 and 80 <= stopped_at < 300
         else:
-            error = process.stderr.read()
+            _, error = process.communicate()
             assert 90 <= stopped_at < 300
             assert f"checkpoint saved at step {stopped_at}; resume with: python train.py resume={directory}\n" in error
             assert f"resume={directory}" in error
-        resumed = subprocess.run(
-            command(directory, *long_overrides, f"resume={directory}"), capture_output=True, text=True
-        )
-        assert resumed.returncode == 0, resumed.stderr
+        resumed = run("train.py", *long_overrides, f"resume={directory}", check=True)
         assert f"resumed at step {stopped_at} of 300" in resumed.stderr
         weights = weights_of(directory)
         assert all(torch.equal(weights[name], value) for name, value in expected.items())
@@ -226,16 +210,16 @@ def test_resuming_a_finished_run_only_measures_again(file_overrides, tmp_path):
 
 
 def test_bad_input_is_one_line_and_exit_status_2(tmp_path):
-    run = subprocess.run(command(tmp_path / "run", "data.depth=101"), capture_output=True, text=True)
-    assert run.returncode == 2
-    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    done = run("train.py", "data.depth=101", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "data.depth=101 exceeds the 100 passages" in errors[0]
-    assert "Traceback" not in run.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_sweep_leaves_one_directory_a_job(file_overrides, tmp_path):
     overrides = [*file_overrides, "train.max_steps=2", "loss=ranknet,adrmse", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
-    subprocess.run([sys.executable, str(ROOT / "train.py"), "-m", *overrides], check=True, capture_output=True)
+    run("train.py", "-m", *overrides, check=True)
     for job, loss in (("0", "ranknet"), ("1", "adrmse")):
         directory = tmp_path / "sweep" / job
         assert OmegaConf.load(directory / "config.yaml").loss.name == loss
@@ -243,11 +227,8 @@ def test_a_sweep_leaves_one_directory_a_job(file_overrides, tmp_path):
 
 
 def test_wandb_without_key_or_network_keeps_the_run_on_disk(file_overrides, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
     overrides = [*file_overrides, "logger=wandb", "logger.tags=[a,b]", "logger.group=g", "logger.log_model=true"]
-    run = subprocess.run(command(tmp_path / "run", *overrides), capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    assert "no API key: logging offline" in run.stderr
+    done = run("train.py", *overrides, f"hydra.run.dir={tmp_path / 'run'}", env=without_wandb(tmp_path), check=True)
+    assert "no API key: logging offline" in done.stderr
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert (tmp_path / "run" / "results.json").is_file()

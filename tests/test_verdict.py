@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import compose_config
-from test_train import run_train
 
 from distill.evaluation.tasks import read_tasks
 from distill.training.verdict import (
@@ -16,6 +14,8 @@ from distill.training.verdict import (
     judge_validation,
     kendall_tau,
 )
+from tests.helpers.configuration import compose_config
+from tests.helpers.training import run_train
 
 FIRST = {"q1": 0.1, "q2": 0.2, "q3": 0.3, "q4": 0.4}
 

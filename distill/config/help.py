@@ -7,6 +7,7 @@ import re
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -53,7 +54,9 @@ def help_text(name: str, overrides: list[str]) -> str:
 
 def read_comments(path: Path) -> dict[str, str]:
     """Return the comment beside every key of a file, by the key's path."""
-    comments, stack, last = {}, [], None
+    comments: dict[str, str] = {}
+    stack: list[Any] = []
+    last: Any = None
     for line in path.read_text(encoding="utf-8").splitlines():
         more, match = MORE.fullmatch(line), KEY.match(line)
         if more and last:
@@ -84,7 +87,7 @@ def _option_comments(group: str, option: str | None) -> dict[str, str]:
     if not path.is_file() or folder == "experiment" or folder.startswith("hydra"):
         return {}
     defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
-    comments = {}
+    comments: dict[str, str] = {}
     for one in defaults:
         if isinstance(one, str) and not one.startswith(("/", "_")):
             comments |= _option_comments(group, one)
@@ -97,7 +100,8 @@ def _option_comments(group: str, option: str | None) -> dict[str, str]:
 def _groups(choices: dict[str, str | None], order: list[str]) -> list[str]:
     """Return the section of the groups, in that order: the chosen option, and all options with their first comment."""
     order = [*order, "experiment"]
-    lines, seen = [], {}
+    lines: list[str] = []
+    seen: dict[Any, Any] = {}
     for group, chosen in sorted(choices.items(), key=lambda one: _place(one[0], order)):
         folder = group.partition("@")[0]
         if not options_of(folder) or group in SILENT:

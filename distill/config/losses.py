@@ -5,6 +5,7 @@ an argument of the function, which distill/losses/__init__.py lists under that n
 """
 
 from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 from distill.config.rules import above, choice
 
@@ -58,5 +59,5 @@ class Hinge:
 
 def loss_schemas() -> dict[str, type]:
     """Return the dataclasses of this file by the option that each belongs to."""
-    schemas = [kind for kind in globals().values() if is_dataclass(kind)]
+    schemas: list[type[Any]] = [kind for kind in globals().values() if is_dataclass(kind)]
     return {fields(schema)[0].metadata["options"][0]: schema for schema in schemas}

@@ -6,6 +6,7 @@ Hydra's own words are for its developers. The overrides are composed once more, 
 """
 
 import re
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -39,7 +40,7 @@ def mistake(error: Exception, name: str, overrides: list[str], sweep: bool = Fal
             parsed += OverridesParser.create().parse_overrides([text])
         except OverrideParseException:
             return f"{text}: cannot be read: write key=value, and quote special characters, as in 'key=\"a, b\"'"
-    kept = []
+    kept: list[Any] = []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for override in sorted(parsed, key=_order):
             if override.is_sweep_override() and not sweep:

@@ -1,16 +1,15 @@
-"""The kernels on a GPU: every fact of tests/test_kernels.py again, compiled, and what only a GPU can show.
+"""The kernels on a GPU: what only a GPU can show. tests/test_kernels.py runs there as well, compiled.
 
-python -m pytest tests/gpu
-compute-sanitizer --tool memcheck python -m pytest tests/gpu -k "agrees and not 1000"
-compute-sanitizer --tool racecheck python -m pytest tests/gpu -k "agrees and not 1000"
+python -m pytest tests/gpu tests/test_kernels.py
+compute-sanitizer --tool memcheck python -m pytest tests/gpu tests/test_kernels.py -k "agrees and not 1000"
+compute-sanitizer --tool racecheck python -m pytest tests/gpu tests/test_kernels.py -k "agrees and not 1000"
 """
 
 import pytest
 import torch
-from test_kernels import *  # noqa: F403  the same tests: their device is the GPU where there is one
-from test_kernels import KERNELS, LOSS, NAMES, check, make_lists, plain, run
 
 from benchmarks.losses import count_launches
+from tests.helpers.kernel_checks import KERNELS, LOSS, NAMES, check, make_lists, plain, run
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),

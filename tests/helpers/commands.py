@@ -1,0 +1,105 @@
+"""Commands as a user starts them, in processes of their own.
+
+    done = run("train.py", "seed=1", cwd=tmp_path)              # python train.py seed=1
+    started = start("-m", "distill", "annotate", ...)
+
+The processes are forks of one that has imported torch and the rest (distill/warm.py), as the jobs of a sweep are. A
+test of the start itself (its imports, a stop during them) takes subprocess instead.
+"""
+
+import atexit
+import functools
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from distill.warm import WarmProcess
+from tests.helpers.paths import ROOT
+
+SCRIPTS = ("train.py", "evaluate.py")  # named as in the checkout, wherever the command is started
+
+
+class Started:
+    """A command that runs; what it prints is read once it has ended."""
+
+    def __init__(self, arguments: list[str], env: Mapping[str, str] | None, cwd, start_new_session: bool):
+        """Start it."""
+        self.arguments = arguments
+        self._files = output, errors = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = warm_process().start(
+            arguments, stdout=output, stderr=errors, env=env, cwd=cwd, start_new_session=start_new_session
+        )
+        self.pid, self.poll, self.wait = self.process.pid, self.process.poll, self.process.wait
+        self.send_signal, self.terminate, self.kill = (
+            self.process.send_signal,
+            self.process.terminate,
+            self.process.kill,
+        )
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, once it has been waited for."""
+        return self.process.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait for its end, and return what it has printed to standard output and standard error."""
+        self.wait()
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+        return texts[0], texts[1]
+
+
+def start(*arguments, env: Mapping[str, str] | None = None, cwd=None, start_new_session: bool = False) -> Started:
+    """Start `python ARGUMENTS`."""
+    first = str(ROOT / arguments[0]) if arguments[0] in SCRIPTS else str(arguments[0])
+    return Started([first, *map(str, arguments[1:])], env, cwd, start_new_session)
+
+
+def start_ranks(size: int, *arguments) -> list[Started]:
+    """Start `python ARGUMENTS` as so many ranks, each with the environment that torchrun would give it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [start(*arguments, env=common | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))) for rank in range(size)]
+
+
+def run(*arguments, env: Mapping[str, str] | None = None, cwd=None, check: bool = False) -> subprocess.CompletedProcess:
+    """Run `python ARGUMENTS`; check: raise an AssertionError with what it has printed where it fails."""
+    started = start(*arguments, env=env, cwd=cwd)
+    try:
+        output, errors = started.communicate()
+    finally:
+        started.kill()
+    assert not check or started.returncode == 0, output + errors
+    return subprocess.CompletedProcess([sys.executable, *started.arguments], started.returncode, output, errors)
+
+
+def run_evaluate(directory, *overrides) -> subprocess.CompletedProcess:
+    """Run evaluate.py with an output directory."""
+    return run("evaluate.py", *overrides, f"hydra.run.dir={directory}")
+
+
+def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
+    """Run `distill annotate` with an output directory."""
+    return run("-m", "distill", "annotate", *overrides, f"hydra.run.dir={directory}")
+
+
+@functools.cache
+def warm_process() -> WarmProcess:
+    """Return the process that the commands of this test session are forks of."""
+    warm = WarmProcess(os.environ)
+    atexit.register(warm.close)
+    return warm
+
+
+def without_wandb(home: Path) -> dict[str, str]:
+    """Return the environment of a user who has no account at Weights & Biases."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    return environment | {"HOME": str(home), "NETRC": str(home / "netrc")}

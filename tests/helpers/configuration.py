@@ -1,0 +1,34 @@
+"""Configurations as the entry points compose them, and the lists that one reads."""
+
+from tests.helpers.paths import ROOT
+
+
+def compose_config(name: str, *overrides: str):
+    """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
+    from hydra import compose, initialize_config_dir  # here: tests/gpu runs where there is no Hydra
+
+    from distill.config.composition import register_schemas
+
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def decoded_lists(cfg) -> list:
+    """Read the training lists, with the ids of their queries and passages back in place of the rows."""
+    from distill.data.lists import read_lists
+    from distill.data.teacher_lists import TeacherList
+    from distill.models.parts import load_tokenizer
+
+    lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))
+    decoded = []
+    for index in range(len(lists)):
+        rows, targets = lists[index]
+        doc_ids = [lists.passages.text_id(row) for row in rows]
+        decoded.append(TeacherList(lists.query_id(index), doc_ids, targets))
+    return decoded
+
+
+def as_tuples(lists) -> list[tuple]:
+    """What two equal lists agree in."""
+    return [(one.query_id, one.doc_ids, one.target.tolist()) for one in lists]
