@@ -128,6 +128,7 @@ class WarmProcess:
         return self._ready and self.connection is not None
 
     def _fork(self, request: dict, descriptors: list[int]) -> "Fork":
+        assert self.connection is not None, "call start, which waits until it is ready"
         body = json.dumps(request).encode()  # what is no UTF-8 survives as escapes
         ours, theirs = socket.socketpair()
         try:
@@ -171,8 +172,9 @@ class Fork:
         end = None if timeout is None else time.monotonic() + timeout
         while self.poll() is None:
             if end is not None and time.monotonic() > end:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
             select.select([] if self._orphaned else [self.connection], [], [], POLL_SECONDS)
+        assert self.returncode is not None
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -249,8 +251,9 @@ def _serve(requests: socket.socket) -> list[str] | None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # so that select notices the end of a fork
     running: dict[int, socket.socket] = {}
+    watched: list[Any] = [requests, reader]
     while True:
-        readable, _, _ = select.select([requests, reader], [], [])
+        readable, _, _ = select.select(watched, [], [])
         if reader in readable:
             os.read(reader, 4096)
             _report_ends(running)

@@ -15,9 +15,11 @@ import contextlib
 import copy
 import inspect
 import logging
+import math
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -36,6 +38,7 @@ from omegaconf.errors import OmegaConfBaseException
 from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
 from distill.jobs import check_sweep, invocation, objective, read_results, state_of
+from distill.progress import duration
 from distill.storage.locking import locked
 from distill.warm import Fork, WarmProcess
 
@@ -57,6 +60,7 @@ class Job:
     process: Fork | subprocess.Popen | None = None
     bytes_before: int = 0  # in job.log, from processes before
     bytes_shown: int = 0
+    started: float = 0.0  # of the clock, in seconds
     reason: str | None = None
 
     @property
@@ -75,6 +79,7 @@ class ProcessLauncher(Launcher, Callback):
         """n_jobs: at once."""
         self.n_jobs = n_jobs
         self.jobs: list[Job] = []
+        self.seconds: list[float] = []  # that each ended job has taken
         self.warm: WarmProcess | None = None
         self.lock, self.held = None, contextlib.ExitStack()  # never closed: the lock ends with the processes
 
@@ -155,6 +160,7 @@ class ProcessLauncher(Launcher, Callback):
                         self.warm.is_ready() and waiting and len(running) < self.n_jobs and not (signals or stopped_by)
                     ):
                         job = waiting.pop(0)
+                        self._announce(job, len(waiting), len(running))
                         self._start(job)
                         running.append(job)
                     time.sleep(POLL_SECONDS)
@@ -169,6 +175,7 @@ class ProcessLauncher(Launcher, Callback):
                             _show_output(job)
                         if status is not None:
                             running.remove(job)
+                            self.seconds.append(time.monotonic() - job.started)
                             _note_end(job, status, stopped_by)
             finally:
                 for job in running:
@@ -178,8 +185,18 @@ class ProcessLauncher(Launcher, Callback):
             log.info("stopped; resume with: %s", self._command_again())
             raise SystemExit(128 + stopped_by)
 
+    def _announce(self, job: Job, num_waiting: int, num_running: int) -> None:
+        """Log which of the jobs begins and, once a job has ended, about how long the sweep still takes."""
+        left = ""
+        if self.seconds:
+            rounds = math.ceil((num_waiting + 1 + num_running) / self.n_jobs)
+            left = f", about {duration(rounds * statistics.mean(self.seconds))} left"
+        place, resumed = len(self.jobs) - num_waiting, " (resumed)" if job.state == "stopped" else ""
+        overrides = " ".join(job.overrides)
+        log.info("job %d of %d%s%s: %s: %s", place, len(self.jobs), left, resumed, job.directory, overrides)
+
     def _start(self, job: Job) -> None:
-        log.info("%s%s", job, ": resumed" if job.state == "stopped" else "")
+        job.started = time.monotonic()
         job.directory.mkdir(parents=True, exist_ok=True)
         with open(job.log, "ab") as output:
             job.bytes_before = job.bytes_shown = output.tell()
@@ -258,12 +275,12 @@ def _show_output(job: Job) -> None:
 def _note_end(job: Job, status: int, stopped_by: int) -> None:
     """Note why a job failed, unless it is finished or did as it was told."""
     if status == 0:
-        log.info("job %d: finished", job.number)
+        log.info("%s: finished", job.directory)
     elif stopped_by and status in (128 + stopped_by, -stopped_by):
-        log.info("job %d: stopped", job.number)
+        log.info("%s: stopped", job.directory)
     else:
         job.reason = _reason(job, status)
-        log.error("job %d: failed: %s", job.number, job.reason)
+        log.error("%s: failed: %s", job.directory, job.reason)
 
 
 def _reason(job: Job, status: int) -> str:

@@ -59,5 +59,5 @@ class Hinge:
 
 def loss_schemas() -> dict[str, type]:
     """Return the dataclasses of this file by the option that each belongs to."""
-    schemas: list[type[Any]] = [kind for kind in globals().values() if is_dataclass(kind)]
+    schemas: list[Any] = [kind for kind in globals().values() if is_dataclass(kind)]
     return {fields(schema)[0].metadata["options"][0]: schema for schema in schemas}
