@@ -1,5 +1,6 @@
 """Distil the rankings of slow teachers into fast cross-encoders for passage re-ranking."""
 
+__version__ = "0.1.0"
 __all__ = ["CrossEncoder"]
 
 

@@ -2,11 +2,14 @@
 
 python -m distill                       the commands, a line each
 python -m distill annotate ...          one of distill/commands/
-python -m distill train ...             train.py and evaluate.py of the checkout, as `python train.py ...`
+python -m distill train ...             train.py or evaluate.py, as `python train.py ...` does in a checkout
+
+Once installed, `distill` is the same: distill train ...
 """
 
 import sys
 
+from distill import __version__
 from distill.interrupt import answer_stops
 
 COMMANDS = {
@@ -27,6 +30,9 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(overview())
+        return
+    if name == "--version":
+        print(f"distill {__version__}")
         return
     if name not in COMMANDS:
         print(f"error: {name}: no such command: choose one of {', '.join(COMMANDS)}", file=sys.stderr)

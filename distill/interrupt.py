@@ -13,13 +13,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 # Slurm and torchrun signal both the parent process and its children, and the parent forwards the signal as well: a
 # signal repeated within this time is the same request
 REPEAT_SECONDS = 1.0
-NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 _hints: list[Callable[[], str]] = []  # what to add to the line "stopped by ..."; the last one is used
 
@@ -81,7 +82,7 @@ class StopRequest:
         """Start with no request."""
         self.signal: int | None = None
         self._since = 0.0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         for number in NAMES:

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.composition import command_overrides, run_directory
+from distill.config.composition import INSTALLED, command_overrides, run_directory
 from distill.config.overrides import as_literal, as_override
 from distill.config.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
 from distill.errors import InputError, exit_on_bad_input
@@ -261,7 +261,9 @@ def own_command_line(name: str, overrides: list[str]) -> str | None:
 
 
 def invocation(name: str) -> list[str]:
-    """Return the words that a command line starts with."""
+    """Return the words that a command begins with: `distill NAME` once installed, those of a checkout otherwise."""
+    if INSTALLED:
+        return ["distill", name]
     return ["python", f"{name}.py"] if name in ("train", "evaluate") else ["python", "-m", "distill", name]
 
 

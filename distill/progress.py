@@ -4,7 +4,7 @@
         bar.update()
 
 If standard error is not a terminal, the first line is logged after ten seconds, later ones less and less often, but at
-least every five minutes: `training: step 400 of 2000 (20%), 3.1 steps a second, about 9 min left`.
+least every five minutes: `training: 400 of 2,000 steps (20%), 3.1 steps a second, about 9 min left`.
 """
 
 import io
@@ -54,11 +54,20 @@ def progress_line(what: str, unit: str, done: int, initial: int, total: int | No
     initial: units that an earlier process did. elapsed: seconds.
     """
     rate = (done - initial) / elapsed
-    speed = f"{rate:,.{0 if rate >= 100 else 1}f} {unit.strip()}s a second"
+    speed = f"{_amount(rate, unit)} a second"
     if not total:
-        return f"{what}: {done:,} {unit.strip()}s, {speed}"
+        return f"{what}: {_amount(done, unit)}, {speed}"
+    so_far = f"{done / 1e6:,.0f}" if unit == "B" else f"{done:,}"
     left = f", about {duration((total - done) / rate)} left" if rate else ""
-    return f"{what}: {unit.strip()} {done:,} of {total:,} ({done / total:.0%}), {speed}{left}"
+    return f"{what}: {so_far} of {_amount(total, unit)} ({done / total:.0%}), {speed}{left}"
+
+
+def _amount(number: float, unit: str) -> str:
+    """Return a number with its unit, bytes ("B") in megabytes."""
+    if unit == "B":
+        return f"{number / 1e6:,.{0 if number >= 1e7 else 1}f} MB"
+    digits = 0 if isinstance(number, int) or number >= 100 else 1
+    return f"{number:,.{digits}f} {unit.strip().removesuffix('s')}s"
 
 
 def duration(seconds: float) -> str:
@@ -73,8 +82,3 @@ def duration(seconds: float) -> str:
         return f"{minutes:.0f} min"
     hours, rest = divmod(round(minutes), 60)
     return f"{hours} h {rest} min" if rest else f"{hours} h"
-
-
-def silent(long: bool) -> bool | None:
-    """Return tqdm's `disable`: True for short work, None for long work (tqdm then disables its bar off a terminal)."""
-    return None if long else True

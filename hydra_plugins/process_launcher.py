@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
-from distill.jobs import check_sweep, objective, read_results, state_of
+from distill.jobs import check_sweep, invocation, objective, read_results, state_of
 from distill.storage.locking import locked
 
 log = logging.getLogger(__name__)
@@ -207,13 +207,14 @@ class ProcessLauncher(Launcher, Callback):
 
     def _command_again(self) -> str:
         """Return the command that runs what is missing."""
-        arguments = [argument for argument in sys.argv if not argument.startswith("hydra.sweep.dir=")]
-        return shlex.join(["python", *arguments, as_override("hydra.sweep.dir", self.sweep_dir)])
+        start = invocation(self.program[-1]) if self.program[0] == "-m" else ["python", sys.argv[0]]
+        arguments = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
+        return shlex.join([*start, *arguments, as_override("hydra.sweep.dir", self.sweep_dir)])
 
 
 def _program(file: Path) -> list[str]:
-    """Return how Python runs a script, or a command of distill/commands/."""
-    return ["-m", "distill", file.stem] if file.parent.name == "commands" else [str(file)]
+    """Return how Python runs a script of a checkout, or else a command: those of distill/_data/ are installed."""
+    return ["-m", "distill", file.stem] if file.parent.name in ("commands", "_data") else [str(file)]
 
 
 @contextlib.contextmanager

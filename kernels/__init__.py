@@ -25,6 +25,7 @@ def _installed_package() -> ModuleType:
     name = f"{__name__}._installed"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, f"{__path__[1]}/__init__.py")
+        assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import (
+from .launch import (
     OPTIONS,
     ROWS,
     TOTAL_BLOCK,
@@ -26,6 +26,7 @@ from kernels.launch import (
     empty_outputs,
     load_places,
     num_columns,
+    operators,
     register_loss,
     write_total,
     zero_counters,
@@ -202,6 +203,4 @@ def adr_mse(
         raise ValueError(f"discount={discount!r} is unknown: use 'log2' or 'none'")
     if not alpha > 0:
         raise ValueError(f"alpha={alpha}: must be above 0")
-    return torch.ops.listwise.adr_mse(
-        scores, ranks, zero_counters(scores), alpha, discount == "log2", reduction == "mean"
-    )[0]
+    return operators.adr_mse(scores, ranks, zero_counters(scores), alpha, discount == "log2", reduction == "mean")[0]

@@ -26,6 +26,10 @@ MAX_COLUMNS = 128
 SCALE_BLOCK = 1024
 TOTAL_BLOCK = 1024
 
+# Of the operators in torch.ops. Installed, this folder is distill._kernels; a process may load that and a checkout's
+OPERATORS = "listwise" if __package__ == "kernels" else "distill_listwise"
+operators = getattr(torch.ops, OPERATORS)
+
 _counters: dict[tuple[int | None, int], Tensor] = {}
 
 
@@ -130,26 +134,26 @@ def scaled_gradient(ctx, grad_loss, *_):
     if grad_loss is None:
         return None, *others
     gradient, num_terms = ctx.saved_tensors
-    return torch.ops.listwise.scale(gradient, grad_loss, num_terms, ctx.dtype), *others
+    return operators.scale(gradient, grad_loss, num_terms, ctx.dtype), *others
 
 
 def register_loss(name: str, options: str, launch: Callable) -> None:
-    """Register torch.ops.listwise.NAME(scores, ranks, counters, options) for eager, compiled and differentiated use.
+    """Register operators.NAME(scores, ranks, counters, options) for eager, compiled and differentiated use.
 
     It is registered by schema, since an operator made by `torch.library.custom_op` takes 70 µs more per call (one core,
     torch 2.13, 2026-11-23).
     """
     arguments = f"Tensor scores, Tensor ranks, Tensor counters, {options}"
-    torch.library.define(f"listwise::{name}", f"({arguments}) -> (Tensor, Tensor, Tensor)")
-    torch.library.impl(f"listwise::{name}", DEVICES, launch)
-    torch.library.register_fake(f"listwise::{name}", lambda scores, *_: empty_outputs(scores))
-    torch.library.register_autograd(f"listwise::{name}", scaled_gradient, setup_context=keep_gradient)
+    torch.library.define(f"{OPERATORS}::{name}", f"({arguments}) -> (Tensor, Tensor, Tensor)")
+    torch.library.impl(f"{OPERATORS}::{name}", DEVICES, launch)
+    torch.library.register_fake(f"{OPERATORS}::{name}", lambda scores, *_: empty_outputs(scores))
+    torch.library.register_autograd(f"{OPERATORS}::{name}", scaled_gradient, setup_context=keep_gradient)
 
 
 torch.library.define(
-    "listwise::scale", "(Tensor gradient, Tensor grad_output, Tensor num_terms, ScalarType dtype) -> Tensor"
+    f"{OPERATORS}::scale", "(Tensor gradient, Tensor grad_output, Tensor num_terms, ScalarType dtype) -> Tensor"
 )
-torch.library.impl("listwise::scale", DEVICES, scale)
+torch.library.impl(f"{OPERATORS}::scale", DEVICES, scale)
 torch.library.register_fake(
-    "listwise::scale", lambda gradient, grad_output, num_terms, dtype: torch.empty_like(gradient, dtype=dtype)
+    f"{OPERATORS}::scale", lambda gradient, grad_output, num_terms, dtype: torch.empty_like(gradient, dtype=dtype)
 )

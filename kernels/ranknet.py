@@ -10,12 +10,11 @@ L = ½ Σ_ij |t_ij| softplus(d_ij) and ∂L/∂s_i = −Σ_j t_ij σ(d_ij). One 
 columns j; no pair leaves its registers. Plain PyTorch needs several [B, K, K] tensors for the same result.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.launch import (
+from .launch import (
     OPTIONS,
     ROWS,
     TOTAL_BLOCK,
@@ -24,6 +23,7 @@ from kernels.launch import (
     empty_outputs,
     load_places,
     num_columns,
+    operators,
     register_loss,
     write_total,
     zero_counters,
@@ -143,4 +143,4 @@ def ranknet(scores: Tensor, ranks: Tensor, reduction: str = "mean") -> Tensor:
     Source: Burges et al. 2005; Rank-DistiLLM, section 3 (whose formula prints the opposite sign).
     """
     check_inputs(scores, ranks, reduction)
-    return torch.ops.listwise.ranknet(scores, ranks, zero_counters(scores), reduction == "mean")[0]
+    return operators.ranknet(scores, ranks, zero_counters(scores), reduction == "mean")[0]

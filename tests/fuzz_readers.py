@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import distill.data.token_store
-import distill.sources.runs
+import distill.sources.run_columns
+import distill.sources.run_tables
 from distill.data.tokens import Chunk, Encoder
 from distill.errors import InputError
 from distill.sources.fields import Fields
@@ -65,7 +66,7 @@ def main(minutes: float = math.inf, num_cases: float = math.inf, seed: int = 0) 
 def check_run(rng: random.Random, folder: Path) -> str:
     """Compare both readers of a TREC run over plain and packed bytes."""
     distill.sources.run_tables.BLOCK_BYTES = rng.choice([1, 7, 50, 200, 2**24])
-    distill.sources.run_tables.BLOCK_ROWS = rng.choice([1, 3, 500_000])
+    set_block_rows(rng.choice([1, 3, 500_000]))
     separator = rng.choice([" ", "\t", "  ", " \t", "\xa0"])
     lines = []
     good, odd = rng.random() < 0.5, rng.random() < 0.3
@@ -77,6 +78,11 @@ def check_run(rng: random.Random, folder: Path) -> str:
         lines.append(separator.join(columns) + (rng.choice(ENDS) if odd else rng.choice(["\n", "\r\n"])))
     content = "".join(lines).encode("utf-8", "surrogatepass")
     return agree(folder, damaged(content, rng), rng, ".run")
+
+
+def set_block_rows(rows: int) -> None:
+    """Let blocks be so many rows long, read and written."""
+    distill.sources.run_tables.BLOCK_ROWS = distill.sources.run_columns.BLOCK_ROWS = rows
 
 
 def agree(folder: Path, content: bytes, rng: random.Random, suffix: str) -> str:
@@ -122,7 +128,7 @@ def outcome(read, path: Path) -> tuple:
 def check_parquet_run(rng: random.Random, folder: Path) -> str:
     """Compare both readers of a parquet run with columns of any type."""
     size = rng.randrange(1, 20)
-    distill.sources.run_tables.BLOCK_ROWS = rng.choice([1, 3, 500_000])
+    set_block_rows(rng.choice([1, 3, 500_000]))
     columns: dict[str, pa.Array] = {}
     for name in rng.sample(["query_id", "qid", "doc_id", "docno", "score", "rank", "other"], rng.randrange(2, 7)):
         usual = IDS[:7] if "id" in name or name == "docno" else [1.5, 2.0, -3.0]

@@ -4,9 +4,20 @@ import sys
 import unicodedata
 
 import pytest
+from conftest import ROOT
 
 from distill.errors import InputError
-from distill.sources.fields import Fields, _not_in_id, checked_id, checked_text, json_number, read_grade, read_number
+from distill.sources.fields import (
+    ID_NAMES,
+    TEXT_NAMES,
+    Fields,
+    _not_in_id,
+    checked_id,
+    checked_text,
+    json_number,
+    read_grade,
+    read_number,
+)
 
 
 @pytest.mark.parametrize("value", ["7", "d-1", "D:1/x?y=z#1", "é", "日本", "a" * 2048, "\u200d"])
@@ -153,3 +164,9 @@ def test_a_message_is_one_bounded_line():
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
     assert str(InputError("x" * 5000 + " y")) == "x" * 60 + "…" + "x" * 20 + " (5000 characters) y"
     assert str(InputError("a\nerror: forged\x1b[31m\u2028")) == "a\\nerror: forged\\x1b[31m\\u2028"
+
+
+def test_every_usual_name_is_documented():
+    page = (ROOT / "docs" / "formats.md").read_text()
+    for name in (*ID_NAMES, *TEXT_NAMES["passages"], *TEXT_NAMES["queries"]):
+        assert f"`{name}`" in page, name

@@ -11,10 +11,11 @@ import pytest
 
 from distill.errors import InputError
 from distill.sources.fields import Fields
+from distill.sources.opening import find_line
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import open_run, read_run
 from distill.sources.texts import read_passages, read_queries
-from distill.storage.files import find_line, form_of, numbered_lines, numbered_rows
+from distill.storage.files import form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers
 
 BOM = b"\xef\xbb\xbf"
@@ -95,7 +96,7 @@ def test_odd_json_is_answered_with_one_line(tmp_path, line, message):
 
 def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
     path = write(tmp_path / "a.csv", 'sku,title,body\r\nx1,"Bees, ""honey""","fly\nhome"\r\nx2,,ants\r\n')
-    assert list(numbered_rows(path))[1][0] == f"{path}:4"  # of the record's first line
+    assert list(numbered_rows(path, "csv"))[1][0] == f"{path}:4"  # of the record's first line
     fields = Fields("sku", ("title", "body"))
     assert read_passages(path, {"x1", "x2"}, fields) == {"x1": 'Bees, "honey" fly home', "x2": "ants"}
     semicolons = write(tmp_path / "b.csv", "id;text\n1;a bee, say\n")
@@ -238,8 +239,8 @@ def test_small_and_large_readers_agree_on_whatever_comes(monkeypatch, tmp_path):
     monkeypatch.setattr("distill.data.token_store.portable", lambda _: "bytes")
     monkeypatch.setattr("distill.data.token_store.token_type", lambda _: fuzz_readers.np.dtype("uint16"))
     monkeypatch.setattr("distill.data.token_store._encode_in_processes", fuzz_readers._encode_here)
-    for name in ("BLOCK_BYTES", "BLOCK_ROWS"):
-        monkeypatch.setattr(f"distill.sources.runs.{name}", 100)  # the fuzzer sets them, and they are set back
+    for name in ("run_tables.BLOCK_BYTES", "run_tables.BLOCK_ROWS", "run_columns.BLOCK_ROWS"):
+        monkeypatch.setattr(f"distill.sources.{name}", 100)  # the fuzzer sets them, and they are set back
     counts = fuzz_readers.main(num_cases=4000, seed=0)
     assert sum(counts.values()) == 4000
     assert all(counts[f"{kind}: {end}"] > 50 for kind in ("check_run", "check_texts") for end in ("read", "refused"))

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import as_tuples, compose_config, decoded_lists
 
-import distill.sources.run_files
+import distill.sources.opening
 from distill.config.checks import check_train
 from distill.errors import InputError
 from distill.sources.fields import Fields
@@ -73,7 +73,7 @@ def test_lines_without_scores_are_no_ranking(write, backbone):
 def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
     path = write(LINES)
     expected = dict(read_run(path))
-    monkeypatch.setattr(distill.sources.run_files, "LARGE_FILE", 10)
+    monkeypatch.setattr(distill.sources.opening, "LARGE_FILE", 10)
     cached = read_run(path)
     assert list(cached) == list(expected)
     assert all(cached[query_id].doc_ids == expected[query_id].doc_ids for query_id in expected)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distill.data.lists
+import distill.data.teacher_lists
 from distill.data.teacher_lists import choose_queries, ranks_among
 from distill.errors import InputError
 from distill.sources.runs import read_run
@@ -196,7 +197,7 @@ def test_ranks_close_the_gap_of_an_empty_passage(file_overrides, collection):
 def test_lists_on_disk_are_those_in_memory_and_are_made_once(file_overrides, monkeypatch, tmp_path, overrides):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     expected = as_tuples(read(file_overrides, *overrides))
-    monkeypatch.setattr(distill.data.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)
     monkeypatch.setattr(distill.data.lists, "BLOCK", 2)
     assert as_tuples(read(file_overrides, *overrides)) == expected
     monkeypatch.setattr(distill.data.lists, "_write", None)  # not called again

@@ -440,9 +440,9 @@ def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_ov
 def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_overrides, tmp_path, number, name):
     directory = tmp_path / "lr=1e-3,seed=0"
     patch = (
-        "import distill.evaluation.tasks\n"
+        "import distill.evaluation.suite\n"
         f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.evaluation.averages.measure_rows = stopped"
+        "distill.evaluation.suite.measure_rows = stopped"
     )
     arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
     run = run_patched(patch, "train.py", *arguments)

@@ -8,7 +8,10 @@ import pyarrow.parquet
 import pytest
 from conftest import as_tuples, compose_config, decoded_lists
 
-import distill.sources.run_files
+import distill.sources.large_runs
+import distill.sources.opening
+import distill.sources.run_columns
+import distill.sources.run_tables
 import distill.sources.runs
 from benchmarks.generate import run_lines
 from distill.errors import InputError
@@ -19,6 +22,11 @@ from distill.sources.runs import open_run, read_run
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "runs"
+
+
+def set_block_rows(monkeypatch, rows: int) -> None:
+    for module in (distill.sources.run_tables, distill.sources.run_columns):
+        monkeypatch.setattr(module, "BLOCK_ROWS", rows)
 
 
 def check_equal(run, expected) -> None:
@@ -44,8 +52,8 @@ def shuffled_lines(num_queries: int = 40, depth: int = 17, seed: int = 0) -> lis
 @pytest.mark.parametrize("separator", [" ", "\t", "  \t "], ids=["blank", "tab", "mixed"])
 @pytest.mark.parametrize("suffix", [".run", ".run.gz"])
 def test_a_cached_run_is_the_run_in_memory(tmp_path, monkeypatch, block, separator, suffix):
-    monkeypatch.setattr(distill.sources.runs, "BLOCK_BYTES", block)
-    monkeypatch.setattr(distill.sources.runs, "BLOCK_ROWS", block)
+    monkeypatch.setattr(distill.sources.run_tables, "BLOCK_BYTES", block)
+    set_block_rows(monkeypatch, block)
     path = tmp_path / f"a{suffix}"
     text = "".join(line.replace(" ", separator) for line in shuffled_lines())
     path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
@@ -58,7 +66,7 @@ def test_a_cached_run_is_the_run_in_memory(tmp_path, monkeypatch, block, separat
 
 @pytest.mark.parametrize("columns", [["score"], ["rank"], ["score", "rank"]])
 def test_a_parquet_run_is_cached_alike(tmp_path, monkeypatch, columns):
-    monkeypatch.setattr(distill.sources.runs, "BLOCK_ROWS", 30)
+    set_block_rows(monkeypatch, 30)
     rows = [line.split() for line in shuffled_lines()]
     values = {"query_id": [row[0] for row in rows], "doc_id": [row[2] for row in rows]}
     values |= {"score": [float(row[4]) for row in rows], "rank": [int(row[3]) for row in rows]}
@@ -68,11 +76,11 @@ def test_a_parquet_run_is_cached_alike(tmp_path, monkeypatch, columns):
 
 
 def test_a_large_file_goes_through_the_cache_once(tmp_path, monkeypatch, cache):
-    monkeypatch.setattr(distill.sources.run_files, "LARGE_FILE", 1000)
+    monkeypatch.setattr(distill.sources.opening, "LARGE_FILE", 1000)
     path = tmp_path / "a.run"
     path.write_text("".join(run_lines(20, 10, 1000)))
     run = read_run(str(path))
-    assert isinstance(run, distill.sources.runs.CachedRun) and len(run) == 20
+    assert isinstance(run, distill.sources.large_runs.CachedRun) and len(run) == 20
     monkeypatch.setattr(distill.sources.runs, "_write", None)  # not called again
     check_equal(read_run(str(path)), run)
     assert len([one for one in cache.iterdir() if one.is_dir()]) == 1
@@ -107,8 +115,8 @@ def test_a_bad_run_is_answered_with_file_line_and_reason(tmp_path, cache, change
 
 @pytest.mark.parametrize("block", [100, 2**25], ids=["tiny blocks", "one block"])
 def test_lines_of_a_query_need_not_stand_together(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(distill.sources.runs, "BLOCK_BYTES", block)
-    monkeypatch.setattr(distill.sources.runs, "BLOCK_ROWS", block)
+    monkeypatch.setattr(distill.sources.run_tables, "BLOCK_BYTES", block)
+    set_block_rows(monkeypatch, block)
     lines = shuffled_lines()
     order = np.random.default_rng(1).permutation(len(lines))
     (tmp_path / "a.run").write_text("".join(lines[place] for place in order))
@@ -129,5 +137,5 @@ def test_a_contradicting_rank_column_is_counted(tmp_path, caplog):
 def test_training_from_a_cached_run_has_the_same_lists(file_overrides, monkeypatch):
     cfg = compose_config("train", *file_overrides, "data.depth=6")
     memory = decoded_lists(cfg)
-    monkeypatch.setattr(distill.sources.run_files, "LARGE_FILE", 100)
+    monkeypatch.setattr(distill.sources.opening, "LARGE_FILE", 100)
     assert as_tuples(decoded_lists(cfg)) == as_tuples(memory) != []

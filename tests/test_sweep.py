@@ -105,7 +105,7 @@ def test_ctrl_c_reaches_the_jobs_which_save_and_no_new_one_starts(file_overrides
     for name in "01":
         step = load_checkpoint(directory / name / "checkpoints" / "last.pt")["step"]
         assert 10 <= step < 3000
-        assert f"stopped after step {step} and saved" in (directory / name / "job.log").read_text()
+        assert f"checkpoint saved at step {step}" in (directory / name / "job.log").read_text()
     assert not (directory / "2").exists()
 
 

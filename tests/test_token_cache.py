@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import distill.data.lists
+import distill.data.teacher_lists
 import distill.data.token_store
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
@@ -213,7 +214,7 @@ def test_training_from_disk_and_from_memory_gives_the_same_batches(file_override
     tokenizer = AutoTokenizer.from_pretrained(cfg.backbone.name)
     template = PairTemplate.of(tokenizer)
     memory = BatchLoader(read_lists(cfg, tokenizer), template, cfg)
-    monkeypatch.setattr(distill.data.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)
     lists = read_lists(cfg, tokenizer)
     assert isinstance(lists.passages.tokens, FlatFile) and isinstance(lists.queries.tokens, FlatFile)
     disk = BatchLoader(lists, template, cfg)
@@ -228,7 +229,7 @@ def test_a_passage_that_the_store_lacks_is_named(file_overrides, collection, in_
     lines = collection["passages"].read_text().splitlines(keepends=True)
     unknown = json.dumps(lines.pop(3).split("\t")[0]).strip('"')
     collection["passages"].write_text("".join(lines))
-    monkeypatch.setattr(distill.data.lists, "MAX_IN_MEMORY", 5)
+    monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)
     cfg = compose_config("train", *file_overrides)
     with pytest.raises(InputError, match=rf"teacher.txt:\d+: passage {unknown} is not in .*passages.tsv"):
         decoded_lists(cfg)

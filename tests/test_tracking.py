@@ -182,7 +182,7 @@ def test_a_failing_run_has_exit_code_1(file_overrides, tmp_path, monkeypatch, er
     def fail(*_):
         raise error("no")
 
-    monkeypatch.setattr("distill.evaluation.rerank.Reranker.rerank", fail)  # at the first validation
+    monkeypatch.setattr("distill.evaluation.rerank.TaskReranker.rerank", fail)  # at the first validation
     with pytest.raises(error):
         run_train(tmp_path / "run", *file_overrides, *OFFLINE)
     records = read_finished(tmp_path / "run")

@@ -189,9 +189,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_o
         else:
             error = process.stderr.read()
             assert 90 <= stopped_at < 300
-            assert (
-                f"stopped after step {stopped_at} and saved; resume with: python train.py resume={directory}\n" in error
-            )
+            assert f"checkpoint saved at step {stopped_at}; resume with: python train.py resume={directory}\n" in error
             assert f"resume={directory}" in error
         resumed = subprocess.run(
             command(directory, *long_overrides, f"resume={directory}"), capture_output=True, text=True

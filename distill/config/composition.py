@@ -30,7 +30,9 @@ from distill.config.schema import (
 )
 from distill.errors import InputError, exit_on_bad_input
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent
+INSTALLED = (PACKAGE / "_data").is_dir()  # then it has what a checkout has beside distill/
+ROOT = PACKAGE / "_data" if INSTALLED else PACKAGE.parent
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 
 
@@ -55,7 +57,7 @@ def register_schemas() -> None:
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
     OmegaConf.register_new_resolver(
-        "prompt", lambda name: str(ROOT / "distill/teachers/prompts" / f"{name}.yaml"), replace=True
+        "prompt", lambda name: str(PACKAGE / "teachers" / "prompts" / f"{name}.yaml"), replace=True
     )
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once

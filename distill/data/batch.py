@@ -66,7 +66,7 @@ def make_batch(query_ids: list[str], lists: list[list[tuple[np.ndarray, np.ndarr
 def split_lists(batch: Batch, max_tokens: int) -> Iterator[Batch]:
     """Yield the batch as micro-batches of whole lists with at most max_tokens tokens each.
 
-    A list that is longer than the budget makes a micro-batch of its own.
+    A list that is longer than the budget makes a micro-batch by itself.
     """
     list_starts = torch.cat([torch.zeros(1, dtype=torch.long), batch.list_sizes.cumsum(0)])  # [B + 1] pairs
     token_starts = torch.cat([torch.zeros(1, dtype=torch.long), batch.lengths.cumsum(0)])  # [P + 1] tokens

@@ -4,9 +4,9 @@
     rows, targets = lists[7]                                    # passages of list 7, as rows of lists.passages
     lists.query_id(7)
 
-The teacher's lists come one at a time (`RankedLists`, `TripleLists`), so that a hundred million lines go through little
-memory; their ids are joined to the rows of the token stores, once. Lists of many lines, and the stores that they point
-into, lie in the cache on disk; then nothing is read again in a later run.
+The teacher's lists come one at a time (`RankedLists`, `TripleLists`), so that a hundred million lines need little
+memory; their ids are joined to the rows of the token stores, once. Lists of many lines are kept in the cache on disk,
+as are the stores that they point into: a later run reads nothing again.
 """
 
 import itertools
@@ -17,18 +17,18 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from distill.data.teacher_lists import RankedLists, TeacherList, TripleLists, ranks_among
 from distill.data.token_store import open_token_store, store_key
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.errors import InputError
+from distill.progress import Progress
 from distill.sources.fields import Fields
 from distill.sources.locate import source_state
+from distill.sources.opening import find_line
 from distill.sources.texts import log_left_out, read_passages, read_queries
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
-from distill.storage.files import find_line
 
 log = logging.getLogger(__name__)
 
@@ -67,40 +67,49 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
     Raises InputError for what is wrong: unknown passages, too great a depth. What is incomplete is left out and
     counted: lists of fewer than two passages, empty passages, queries without a text.
     """
-    source = TripleLists(cfg) if cfg.teacher.format == "triples" else RankedLists(cfg)
+    taught = TripleLists(cfg) if cfg.teacher.format == "triples" else RankedLists(cfg)
+    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught)
+    query_rows = np.unique(lists.query_rows)
+    warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")
+    num_lists, num_passages = len(lists.query_rows), len(lists.rows)
+    log.info("training: %d lists, %d passages, %.1f a list", num_lists, num_passages, num_passages / num_lists)
+    return lists
+
+
+def _lists_in_memory(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
+    """Read the lists and tokenise the texts that they name."""
+    data, lists = cfg.data, list(taught)
+    wanted = {doc_id for each in lists for doc_id in each.doc_ids}
+    passages = read_passages(data.passages, wanted, Fields.of(data))
+    queries = read_queries(data.queries, Fields.of(data, "queries"))
+    queries = {each.query_id: queries[each.query_id] for each in lists if each.query_id in queries}
+    query_store = TokenStore.of(tokenizer, queries, cfg.model.query_length, "queries")
+    passage_store = TokenStore.of(tokenizer, passages, cfg.model.passage_length, "passages")
+    blocks = list(_Join(cfg, taught.path, query_store, passage_store).blocks(lists))
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    return TrainingLists(query_store, passage_store, starts=offsets_of(columns.pop("sizes")), **columns)
+
+
+def _lists_on_disk(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
+    """Open the lists in the cache, with the stores of both collections; make what is not there yet."""
     data, model = cfg.data, cfg.model
     texts = [
-        (data.queries, model.query_length, "queries", Fields.of(data, "queries")),
-        (data.passages, model.passage_length, "passages", Fields.of(data)),
+        (data.queries, tokenizer, model.query_length, "queries", Fields.of(data, "queries")),
+        (data.passages, tokenizer, model.passage_length, "passages", Fields.of(data)),
     ]
-    if source.is_large:
-        stores = [open_token_store(path, tokenizer, *how) for path, *how in texts]
-        made_from = {
-            "stores": [store_key(path, tokenizer, *how) for path, *how in texts],
-            "sources": [source_state(path) for path in source.sources],
-            "options": source.options,
-            "format": FORMAT,
-        }
-        directory = entry("lists", cfg.teacher.name, key_of(**made_from))
-        make_once(directory, lambda path: _write(path, _Join(cfg, source.path, *stores).blocks(source)))
-        columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
-        columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
-    else:
-        lists = list(source)
-        passages = read_passages(data.passages, {doc_id for one in lists for doc_id in one.doc_ids}, texts[1][3])
-        queries = read_queries(data.queries, texts[0][3])
-        queries = {one.query_id: queries[one.query_id] for one in lists if one.query_id in queries}
-        stores = [
-            TokenStore.of(tokenizer, found, length, what)
-            for found, (_, length, what, _) in zip((queries, passages), texts, strict=True)
-        ]
-        columns = _concatenate(list(_Join(cfg, source.path, *stores).blocks(lists)))
-    lists = TrainingLists(*stores, **columns)
-    rows = np.unique(lists.query_rows)
-    warn_of_cut_queries(lists.queries.cut_ids(rows), len(rows), model.query_length, "training")
-    num_passages = len(lists.rows)
-    log.info("training: %d lists, %d passages, %.1f a list", len(lists), num_passages, num_passages / len(lists))
-    return lists
+    stores = [open_token_store(*each) for each in texts]
+    made_from = {
+        "stores": [store_key(*each) for each in texts],
+        "sources": [source_state(name) for name in taught.sources],
+        "options": taught.options,
+        "format": FORMAT,
+    }
+    blocks = _Join(cfg, taught.path, *stores).blocks(taught)
+    directory = entry("lists", cfg.teacher.name, key_of(**made_from))
+    make_once(directory, lambda aside: _write(aside, blocks))
+    columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
+    columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
+    return TrainingLists(*stores, **columns)
 
 
 @dataclass
@@ -111,67 +120,58 @@ class _Join:
     path: str  # of the lists, for messages
     queries: TokenStore
     passages: TokenStore
+    num_lists: int = 0
+    num_kept: int = 0
     num_empty: int = 0
     num_missing: int = 0
     no_query: list[str] = field(default_factory=list)  # ids of the lists that were dropped for it
-    num_lists: int = 0
 
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the columns of some lists at a time, with `sizes` in place of `starts`; log what was dropped."""
-        data, any_list = self.cfg.data, False
         total = len(lists) if hasattr(lists, "__len__") else None
-        with tqdm(desc=f"reading {self.path}", total=total, unit=" lists", disable=None) as bar:
+        with Progress(desc=f"reading {self.path}", total=total, unit=" lists") as bar:
             lists = iter(lists)
             while block := list(itertools.islice(lists, BLOCK)):
-                columns = self._join(block)
-                any_list |= len(columns["sizes"]) > 0
-                yield columns
+                yield self._join(block)
                 bar.update(len(block))
+        passages, queries = self.cfg.data.passages, self.cfg.data.queries
         if self.num_empty:
-            log.warning("%s: %d empty passages left out of the training lists", data.passages, self.num_empty)
+            log.warning("%s: %d empty passages left out of the training lists", passages, self.num_empty)
         if self.num_missing:
             log.warning(
                 "%s: lacks %d of the relevant passages that %s has missed: left out",
-                *(data.passages, self.num_missing, self.path),
+                *(passages, self.num_missing, self.path),
             )
-        log_left_out(self.path, f"lists are of queries without a text in {data.queries}", self.no_query, self.num_lists)
-        if not any_list:
+        if self.no_query:
+            log_left_out(self.path, f"lists are of queries without a text in {queries}", self.no_query, self.num_lists)
+        if not self.num_kept:
             raise InputError(f"{self.path}: no training list is left: see the counts in the log above")
 
-    def _join(self, block: list[TeacherList]) -> dict[str, np.ndarray]:
-        query_rows = self.queries.rows([one.query_id for one in block])
+    def _join(self, lists: list[TeacherList]) -> dict[str, np.ndarray]:
+        """Join L lists with N passages."""
+        query_rows = self.queries.rows([each.query_id for each in lists])
         has_query = (query_rows >= 0) & (self.queries.lengths(query_rows) > 0)
-        self.num_lists += len(block)
-        self.no_query += [one.query_id for one, has in zip(block, has_query, strict=True) if not has]
-        rows = self.passages.rows([doc_id for one in block for doc_id in one.doc_ids])
-        target = np.concatenate([one.target for one in block]).astype(np.float32)
-        ends = np.cumsum([len(one.doc_ids) for one in block])
-        index = np.repeat(np.arange(len(block)), [len(one.doc_ids) for one in block])  # the list of each passage
-        added = np.arange(len(rows)) >= (ends - [one.num_added for one in block])[index]
+        rows = self.passages.rows([doc_id for each in lists for doc_id in each.doc_ids])  # [N]
+        target = np.concatenate([each.target for each in lists]).astype(np.float32)  # [N]
+        owner = np.repeat(np.arange(len(lists)), [len(each.doc_ids) for each in lists])  # [N] the list of each passage
         unknown = rows < 0
-        if (unknown & ~added).any():
-            one = block[index[np.argmax(unknown & ~added)]]
-            doc_id = next(
-                doc_id for doc_id, row in zip(one.doc_ids, self.passages.rows(one.doc_ids), strict=True) if row < 0
-            )
-            raise InputError(
-                f"{find_line(self.path, one.query_id, doc_id)}: passage {doc_id} is not in {self.cfg.data.passages}: "
-                "use the collection that belongs to the run"
-            )
+        if unknown.any():
+            self._check_known(lists, unknown, owner)
         empty = ~unknown & (self.passages.lengths(rows) == 0)
+        kept = ~unknown & ~empty
+        self.num_lists += len(lists)
         self.num_missing += int(unknown.sum())
         self.num_empty += int(empty.sum())
-        kept = ~unknown & ~empty
-        sizes = np.bincount(index[kept], minlength=len(block))
-        usable = has_query & (sizes >= 2)
+        self.no_query += [each.query_id for each, has in zip(lists, has_query, strict=True) if not has]
+        sizes = np.bincount(owner[kept], minlength=len(lists))  # [L]
+        usable = has_query & (sizes >= 2)  # [L]
         if self.cfg.loss.target == "label":
-            num_relevant = np.bincount(index[kept & (target > 0)], minlength=len(block))
+            num_relevant = np.bincount(owner[kept & (target > 0)], minlength=len(lists))
             usable &= (num_relevant > 0) & (num_relevant < sizes)
-        elif self.cfg.loss.target == "rank":
-            for shorter in np.unique(index[~kept]):
-                among = kept & (index == shorter)
-                target[among] = ranks_among(target[among])
-        kept &= usable[index]
+        elif self.cfg.loss.target == "rank" and not kept.all():
+            _close_gaps(target, owner, kept)
+        kept &= usable[owner]
+        self.num_kept += int(usable.sum())
         return {
             "query_rows": query_rows[usable].astype(np.int32),
             "sizes": sizes[usable],
@@ -179,10 +179,25 @@ class _Join:
             "targets": target[kept],
         }
 
+    def _check_known(self, lists: list[TeacherList], unknown: np.ndarray, owner: np.ndarray) -> None:
+        """Raise InputError where the collection lacks a passage of the run; judged ones may be missing."""
+        ends = np.cumsum([len(each.doc_ids) for each in lists])
+        added = np.arange(len(unknown)) >= (ends - [each.num_added for each in lists])[owner]
+        if (unknown & ~added).any():
+            place = int(np.argmax(unknown & ~added))
+            bad = lists[owner[place]]
+            doc_id = bad.doc_ids[place - int(ends[owner[place]]) + len(bad.doc_ids)]
+            raise InputError(
+                f"{find_line(self.path, bad.query_id, doc_id)}: passage {doc_id} is not in {self.cfg.data.passages}: "
+                "use the collection that belongs to the run"
+            )
 
-def _concatenate(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    return columns | {"starts": offsets_of(columns.pop("sizes"))}
+
+def _close_gaps(ranks: np.ndarray, owner: np.ndarray, kept: np.ndarray) -> None:
+    """Rank the kept passages of each list among themselves, in place; all arrays are [N]."""
+    for shorter in np.unique(owner[~kept]):
+        among = kept & (owner == shorter)
+        ranks[among] = ranks_among(ranks[among])
 
 
 def _write(directory: Path, blocks: Iterator[dict[str, np.ndarray]]) -> None:

@@ -4,7 +4,7 @@
     loader[step]                                             # the Batch of that step, always the same
     for batch in loader.batches(first, last, num_workers=2): ...
 
-A batch is a function of seed and step alone: a resumed run reads what the stopped one would have read, any number of
+A batch is a function of only seed and step: a resumed run reads what the stopped one would have read, any number of
 workers prepares the same batches, and ranks share the lists of a step out among themselves.
 """
 
@@ -61,7 +61,7 @@ class BatchLoader:
         """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
         return iter(
             DataLoader(
-                self,
+                self,  # type: ignore[arg-type]
                 batch_size=None,  # a step's lists are a whole batch already
                 sampler=range(first, last),
                 num_workers=num_workers,

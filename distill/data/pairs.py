@@ -32,8 +32,8 @@ class PairTemplate:
         start = _find(pair, query, 0)
         end = start + len(query)
         second = _find(pair, passage, end)
-        parts = pair[:start], pair[end:second], pair[second + len(passage) :]
-        return cls(*(np.asarray(part, dtype=np.int32) for part in parts), second_type=types[second])
+        specials = pair[:start], pair[end:second], pair[second + len(passage) :]
+        return cls(*(np.asarray(tokens, dtype=np.int32) for tokens in specials), second_type=types[second])
 
     @property
     def num_special(self) -> int:
@@ -55,22 +55,22 @@ class PairTemplate:
         return tokens, types
 
 
-def longest_first(one: int, other: int, limit: int) -> tuple[int, int]:
+def _find(sequence: list[int], wanted: list[int], start: int) -> int:
+    for index in range(start, len(sequence) - len(wanted) + 1):
+        if sequence[index : index + len(wanted)] == wanted:
+            return index
+    raise ValueError(f"the tokenizer joins a pair in an unknown way: {wanted} is not in {sequence}")
+
+
+def longest_first(first: int, second: int, limit: int) -> tuple[int, int]:
     """Return how many tokens of two texts are kept where both together may have `limit`, the longer being cut.
 
     The same numbers as truncation="longest_first" of Hugging Face tokenizers gives.
     """
-    if one + other <= limit:
-        return one, other
-    least, most = sorted((one, other))
+    if first + second <= limit:
+        return first, second
+    least, most = sorted((first, second))
     most = max(least, limit - least)
     if least + most > limit:
         least, most = limit // 2, limit - limit // 2
-    return (least, most) if one <= other else (most, least)
-
-
-def _find(sequence: list[int], part: list[int], start: int) -> int:
-    for index in range(start, len(sequence) - len(part) + 1):
-        if sequence[index : index + len(part)] == part:
-            return index
-    raise ValueError(f"the tokenizer joins a pair in an unknown way: {part} is not in {sequence}")
+    return (least, most) if first <= second else (most, least)

@@ -1,11 +1,10 @@
 """The lists of a teacher, one at a time: which passages belong to a query, and what the loss learns from them.
 
-for one in RankedLists(cfg):                      # or TripleLists(cfg)
-    one.query_id, one.doc_ids, one.target
+for taught in RankedLists(cfg):                   # or TripleLists(cfg)
+    taught.query_id, taught.doc_ids, taught.target
 """
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,12 +13,14 @@ from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.sources.fields import checked_id, read_number
+from distill.sources.large_runs import CachedRun
+from distill.sources.opening import find_line, open_source
 from distill.sources.permutations import read_permuted_run
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList
-from distill.sources.runs import LARGE_FILE, CachedRun, read_run
+from distill.sources.runs import read_run
 from distill.sources.texts import log_left_out
-from distill.storage.files import as_text, find_line, numbered_lines
+from distill.storage.files import as_text
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,28 @@ class RankedLists:
             self.run = read_permuted_run(teacher.path, first_stage, teacher.first_stage)
         else:
             self.path, self.run, self.first_stage = teacher.path, read_run(teacher.path), first_stage
-        self._check_sizes()
+        self.is_large = self._count_lines() > MAX_IN_MEMORY  # too many to keep their texts in memory
         self.query_ids = choose_queries(self.run, data.num_queries, data.subset_seed, self.path)
 
-    @property
-    def is_large(self) -> bool:
-        """Whether there are too many lines to keep their texts in memory."""
-        return self.num_lines > MAX_IN_MEMORY
+    def _count_lines(self) -> int:
+        """Return how many lines the run has; raises InputError where no list is long enough."""
+        if isinstance(self.run, CachedRun):
+            sizes = np.diff(self.run.starts)
+        else:
+            sizes = np.array([len(ranked.doc_ids) for ranked in self.run.values()])
+        longest = sizes.max()
+        if longest < 2:
+            query_id = next(iter(self.run))
+            raise InputError(
+                f"{find_line(self.path, query_id)}: query {query_id} has one passage, as have all {len(sizes)} "
+                "queries: a list to learn from needs two: use a deeper run"
+            )
+        if self.depth is not None and self.depth > longest:
+            raise InputError(
+                f"data.depth={self.depth} exceeds the {longest} passages of the longest list in {self.path}: lower "
+                "data.depth or use a deeper run"
+            )
+        return int(sizes.sum())
 
     @property
     def sources(self) -> list[str]:
@@ -83,62 +99,33 @@ class RankedLists:
         """Yield the lists; afterwards log what was left out."""
         qrels = read_qrels(self.cfg.teacher.qrels) if self.target == "label" else None
         if self.depth is not None:
-            by = (
-                f"the first-stage rank in {self.cfg.teacher.first_stage}"
-                if self.first_stage
-                else f"their own order in {self.path}"
-            )
+            first_stage = self.cfg.teacher.first_stage
+            by = f"the first-stage rank in {first_stage}" if self.first_stage else f"their own order in {self.path}"
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
         short, unlabelled, tied = [], [], []
         for query_id in self.query_ids:
-            ranked = self._cut(query_id, self.run[query_id])
-            if len(ranked) < 2:
+            ranked = self.run[query_id]
+            if self.first_stage is not None and self.depth is not None:
+                ranked = self._within_first_stage(query_id, ranked)
+            elif self.depth is not None:
+                ranked = ranked.cut(self.depth)
+            if len(ranked.doc_ids) < 2:
                 short.append(query_id)
             elif qrels is not None:
-                one = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
-                if one is None:
+                labelled = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
+                if labelled is None:
                     unlabelled.append(query_id)
                 else:
-                    yield one
+                    yield labelled
             else:
                 if self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]:
                     tied.append(query_id)
                 yield TeacherList(query_id, ranked.doc_ids, ranked.ranks if self.target == "rank" else ranked.scores)
-        at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
-        log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, len(self))
-        log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, len(self))
-        if tied and len(tied) == len(self) - len(short):
-            raise InputError(
-                f"{self.path}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
-                "pos_scores and neg_scores), or learn from labels with loss=lce"
-            )
-        if tied:
-            log.warning(
-                "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
-                *(self.path, len(tied), len(self), tied[0]),
-            )
+        if short or unlabelled or tied:
+            self._report(short, unlabelled, tied)
 
-    def _check_sizes(self) -> None:
-        sizes = (
-            np.diff(self.run.starts) if isinstance(self.run, CachedRun) else np.array([*map(len, self.run.values())])
-        )
-        self.num_lines = int(sizes.sum())
-        if sizes.max() < 2:
-            query_id = next(iter(self.run))
-            raise InputError(
-                f"{find_line(self.path, query_id)}: query {query_id} has one passage, as have all {len(sizes)} "
-                "queries: a list to learn from needs two: use a deeper run"
-            )
-        if self.depth is not None and self.depth > sizes.max():
-            raise InputError(
-                f"data.depth={self.depth} exceeds the {sizes.max()} passages of the longest list in {self.path}: lower "
-                "data.depth or use a deeper run"
-            )
-
-    def _cut(self, query_id: str, ranked: RankedList) -> RankedList:
-        """Keep the passages of the first stage's top `depth` in the order they have; without one, the run's own top."""
-        if self.depth is None or self.first_stage is None:
-            return ranked.cut(self.depth)
+    def _within_first_stage(self, query_id: str, ranked: RankedList) -> RankedList:
+        """Keep the passages of the first stage's top `depth`, in the order they have."""
         known = self.first_stage[query_id].doc_ids if query_id in self.first_stage else []
         unknown = set(ranked.doc_ids).difference(known)
         if unknown:
@@ -152,6 +139,37 @@ class RankedLists:
         kept = ranked.keep([doc_id in top for doc_id in ranked.doc_ids])
         return replace(kept, ranks=ranks_among(kept.ranks))
 
+    def _report(self, short: list[str], unlabelled: list[str], tied: list[str]) -> None:
+        """Log which queries were left out or teach nothing; raises InputError where none teaches an order."""
+        num_lists = len(self.query_ids)
+        at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
+        log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, num_lists)
+        log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, num_lists)
+        if tied and len(tied) == num_lists - len(short):
+            raise InputError(
+                f"{self.path}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
+                "pos_scores and neg_scores), or learn from labels with loss=lce"
+            )
+        if tied:
+            log.warning(
+                "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
+                *(self.path, len(tied), num_lists, tied[0]),
+            )
+
+
+def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList | None:
+    """A run's passages with their labels, relevant ones that it missed at the end; None if all labels are alike.
+
+    Relevant is what is judged min_grade or better; everything else of the run is a negative.
+    """
+    grades = {doc_id: grade for doc_id, grade in judged.items() if grade >= max(min_grade, 1)}
+    listed = set(ranked.doc_ids)
+    added = [doc_id for doc_id in grades if doc_id not in listed]
+    labels = np.array([grades.get(doc_id, 0) for doc_id in ranked.doc_ids] + [grades[doc_id] for doc_id in added])
+    if not labels.any() or labels.all():
+        return None
+    return TeacherList(query_id, ranked.doc_ids + added, labels, len(added))
+
 
 class TripleLists:
     """Lists of two, from lines of two scores, a query and two passages (Hofstätter et al., 2020).
@@ -160,14 +178,13 @@ class TripleLists:
     """
 
     def __init__(self, cfg: DictConfig):
-        """Keep the path; nothing is read yet unless queries are to be chosen."""
+        """Open the file, of which nothing is read yet; raises InputError where there is none."""
         self.cfg, self.path = cfg, cfg.teacher.path
         self.target = cfg.loss.target
         self.sources = [self.path]
         self.options = {"target": self.target} | {key: cfg.data[key] for key in ("num_queries", "subset_seed")}
-        if not os.path.isfile(self.path):
-            raise InputError(f"teacher.path={self.path}: no such file: teacher.format=triples reads a file of them")
-        self.is_large = os.path.getsize(self.path) > LARGE_FILE
+        self.source = open_source(self.path, "triples")
+        self.is_large = self.source.is_large
 
     def __iter__(self) -> Iterator[TeacherList]:
         """Yield one list for each line; raises InputError for a bad one."""
@@ -179,27 +196,37 @@ class TripleLists:
         for query_id, doc_ids, scores in self._triples():
             empty = False
             if chosen is None or query_id in chosen:
-                if self.target == "label":
-                    target = np.array([1.0, 0.0])
-                elif self.target == "rank":
-                    target = ranks_among(-scores)
-                else:
-                    target = scores
-                yield TeacherList(query_id, doc_ids, target)
+                yield TeacherList(query_id, doc_ids, _pair_target(scores, self.target))
         if empty:
             raise InputError(f"{self.path}: holds no triple: expected lines of `{TRIPLE}`")
 
     def _triples(self) -> Iterator[tuple[str, list[str], np.ndarray]]:
-        for place, line in numbered_lines(self.path):
+        """Yield (query_id, [doc_id+, doc_id−], [score+, score−]) of every line."""
+        for place, line in self.source.rows():
             as_text(line, place)
             columns = [column.decode() for column in line.split()]
             if len(columns) != 5:
                 raise InputError(f"{place}: {len(columns)} columns instead of five: expected `{TRIPLE}`")
             scores = np.array([read_number(text, "score", place) for text in columns[:2]])
-            columns = [*columns[:2], *(checked_id(text, place) for text in columns[2:])]
-            if columns[3] == columns[4]:
-                raise InputError(f"{place}: passage {columns[3]} stands on both sides: a triple needs two passages")
-            yield columns[2], columns[3:], scores
+            query_id, relevant, other = (checked_id(text, place) for text in columns[2:])
+            if relevant == other:
+                raise InputError(f"{place}: passage {relevant} stands on both sides: a triple needs two passages")
+            yield query_id, [relevant, other], scores
+
+
+def _pair_target(scores: np.ndarray, target: str) -> np.ndarray:
+    """Return what a loss learns from a relevant passage and another, given their scores."""
+    if target == "label":
+        return np.array([1.0, 0.0])
+    return ranks_among(-scores) if target == "rank" else scores
+
+
+def needs_first_stage(cfg: DictConfig) -> bool:
+    """Whether the training lists depend on teacher.first_stage: it is large, and need not be read for nothing."""
+    depth, teacher = cfg.data.depth, cfg.teacher
+    if cfg.loss.target == "label" or teacher.format == "permutations":
+        return True
+    return depth is not None and (teacher.depth is None or depth < teacher.depth)
 
 
 def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int, source: str) -> list[str]:
@@ -219,25 +246,3 @@ def ranks_among(ranks: np.ndarray) -> np.ndarray:
     below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many stand before each passage
     tied = (ranks[:, None] == ranks[None, :]).sum(axis=1)
     return below + (tied + 1) / 2
-
-
-def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList | None:
-    """A run's passages with their labels, relevant ones that it missed at the end; None if all labels are alike.
-
-    Relevant is what is judged min_grade or better; everything else of the run is a negative.
-    """
-    grades = {doc_id: grade for doc_id, grade in judged.items() if grade >= max(min_grade, 1)}
-    listed = set(ranked.doc_ids)
-    added = [doc_id for doc_id in grades if doc_id not in listed]
-    labels = np.array([grades.get(doc_id, 0) for doc_id in ranked.doc_ids] + [grades[doc_id] for doc_id in added])
-    if not labels.any() or labels.all():
-        return None
-    return TeacherList(query_id, ranked.doc_ids + added, labels, len(added))
-
-
-def needs_first_stage(cfg: DictConfig) -> bool:
-    """Whether the training lists depend on teacher.first_stage: it is large, and need not be read for nothing."""
-    depth, teacher = cfg.data.depth, cfg.teacher
-    if cfg.loss.target == "label" or teacher.format == "permutations":
-        return True
-    return depth is not None and (teacher.depth is None or depth < teacher.depth)

@@ -5,11 +5,12 @@
 A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
 `offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
 `hashed_rows` [N]; `cut` [N] marks the texts that were longer; beside them meta.json says what it was made from, with a
-checksum of each array. It is made by several processes, and goes on where a stopped run left it.
+checksum of each array. It is made by several processes; a stopped run is resumed where it left it.
 """
 
 import collections
 import hashlib
+import itertools
 import json
 import logging
 import multiprocessing
@@ -20,16 +21,17 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from distill.data.tokens import Chunk, Encoder, TokenStore, chunks_of, portable, token_type
 from distill.errors import InputError
 from distill.interrupt import kept_from_children
-from distill.sources.fields import Fields
+from distill.progress import Progress
+from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
-from distill.sources.texts import USUAL, iterate_texts, refuse_twice
+from distill.sources.texts import iterate_texts, refuse_twice
 from distill.storage.arrays import FlatFile, look_up_table, offsets_of
 from distill.storage.cache import entry, key_of, make_once, remove
+from distill.storage.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -77,47 +79,35 @@ def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields
 def _write_store(
     directory: Path, source: str, kind: str, fields: Fields, definition: str, max_length: int, dtype: np.dtype
 ) -> None:
-    """Tokenise a source into the arrays of a store, going on from what an interrupted run has left."""
+    """Tokenise a source into the arrays of a store, resuming what an interrupted run has left."""
     journal = directory / "journal.json"
     done = {"texts": 0, "tokens": 0, "ids": 0}
     if journal.is_file():
         done = json.loads(journal.read_text())
-        log.info("%s: goes on after %d %s", directory, done["texts"], kind)
+        log.info("%s: resumed after %d %s", directory, done["texts"], kind)
     sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": done["texts"] * 8}
     sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8, "cut": done["texts"]}
     for name, size in sizes.items():
         (directory / name).touch()
         os.truncate(directory / name, size)  # what was written after the journal's last line does not count
-    texts = iterate_texts(source, kind, fields)
-    for _ in range(done["texts"]):
-        next(texts)
-    with tqdm(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"], disable=None) as bar:
+    texts = itertools.islice(iterate_texts(source, kind, fields), done["texts"], None)
+    with Progress(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"]) as bar:
         for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
-            for name in sizes:
+            for name, values in chunk._asdict().items():
                 with open(directory / name, "ab") as file:
-                    file.write(getattr(chunk, name).tobytes())
-            done = {
-                "texts": done["texts"] + len(chunk.lengths),
-                "tokens": done["tokens"] + len(chunk.tokens),
-                "ids": done["ids"] + len(chunk.ids),
-            }
-            aside = journal.with_suffix(".new")
-            aside.write_text(json.dumps(done))
-            aside.rename(journal)
+                    file.write(values.tobytes())
+            added = {"texts": len(chunk.lengths), "tokens": len(chunk.tokens), "ids": len(chunk.ids)}
+            done = {name: done[name] + count for name, count in added.items()}
+            write_whole(journal, lambda aside: aside.write_text(json.dumps(done)))  # noqa: B023 - called at once
             bar.update(len(chunk.lengths))
-    lengths, id_lengths = (np.fromfile(directory / name, np.int64) for name in ("lengths", "id_lengths"))
-    if not len(lengths):
+    if not done["texts"]:
         raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
-    arrays = {"offsets": offsets_of(lengths), "id_offsets": offsets_of(id_lengths)}
-    ids = _map(directory / "ids", np.dtype(np.uint8))
-    arrays["hashes"], arrays["hashed_rows"] = look_up_table(ids, arrays["id_offsets"], source, kind)
-    for name, values in arrays.items():
-        values.tofile(directory / name)
+    _index(directory, source, kind)
     journal.unlink()  # first: without it, a run that is stopped from here on begins anew
     for name in ("lengths", "id_lengths"):
         (directory / name).unlink()
     checksums = {name: _checksum(directory / name) for name in ("tokens", *ARRAYS)}
-    meta = {"source": source, "max_length": max_length, "texts": len(lengths), "dtype": dtype.name, "crc32": checksums}
+    meta = {"source": source, "max_length": max_length, "texts": done["texts"], "dtype": dtype.name, "crc32": checksums}
     (directory / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
 
@@ -153,6 +143,15 @@ def _start_process(*arguments) -> None:
 
 def _encode(chunk: list[tuple[str, str]]) -> Chunk:
     return _encoder(chunk)
+
+
+def _index(directory: Path, source: str, kind: str) -> None:
+    """Write the offsets of texts and ids, and the look-up by id; raises InputError where an id comes twice."""
+    offsets, id_offsets = (offsets_of(np.fromfile(directory / name, np.int64)) for name in ("lengths", "id_lengths"))
+    hashes, rows = look_up_table(_map(directory / "ids", np.dtype(np.uint8)), id_offsets, source, kind)
+    arrays = {"offsets": offsets, "id_offsets": id_offsets, "hashes": hashes, "hashed_rows": rows}
+    for name, values in arrays.items():
+        values.tofile(directory / name)
 
 
 def _map_arrays(directory: Path) -> dict:

@@ -1,22 +1,20 @@
-"""Texts as token ids: tokenised once, kept flat, joined to query-passage pairs.
+"""Texts as token ids: tokenised once, kept flat, looked up by id.
 
     store = TokenStore.of(tokenizer, texts, max_length=256)       # in memory; token_store.py has it on disk
     rows = store.rows(["d7", "d9"])                               # -1 for an id that it lacks
-    template = PairTemplate.of(tokenizer)
-    tokens, token_types = template.join(queries[0], store[rows[0]])     # [CLS] query [SEP] passage [SEP]
+    store[rows[0]]                                                # token ids, without special tokens
 
-Query and passage are truncated separately, before they are joined. Nothing is tokenised inside a training step.
+Nothing is tokenised inside a training step.
 """
 
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from distill.progress import silent
+from distill.progress import Progress
 from distill.sources.texts import Texts
 from distill.storage.arrays import hash_strings, look_up_table, offsets_of
 
@@ -43,14 +41,12 @@ class TokenStore:
         """Tokenise texts into memory, each put in place of the form's {} and cut to its first max_length tokens."""
         chunks = chunks_of((text_id, form.replace("{}", text)) for text_id, text in texts.items())
         encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer))
-        bar = tqdm(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, disable=silent(len(texts) > CHUNK))
-        parts = [encode(chunk) for chunk in bar]
-        nothing = [np.zeros(0, dtype) for dtype in (np.int64, np.uint8, np.int64, np.uint8)]
-        empty = Chunk(np.zeros(0, encode.dtype), *nothing)
-        joined = {key: np.concatenate([getattr(part, key) for part in [empty, *parts]]) for key in vars(empty)}
-        offsets, id_offsets = offsets_of(joined["lengths"]), offsets_of(joined["id_lengths"])
-        table = look_up_table(joined["ids"], id_offsets, name, name)
-        return cls(joined["tokens"], offsets, joined["ids"], id_offsets, *table, joined["cut"])
+        bar = Progress(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, unit=" chunks", shown=len(texts) > CHUNK)
+        empty = encode([])  # there may be no text
+        whole = Chunk(*(np.concatenate(arrays) for arrays in zip(empty, *map(encode, bar), strict=True)))
+        offsets, id_offsets = offsets_of(whole.lengths), offsets_of(whole.id_lengths)
+        table = look_up_table(whole.ids, id_offsets, name, name)
+        return cls(whole.tokens, offsets, whole.ids, id_offsets, *table, whole.cut)
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return the token ids of a row, not to be changed."""
@@ -65,7 +61,7 @@ class TokenStore:
 
     def rows(self, text_ids: Iterable[str]) -> np.ndarray:
         """Return the row of each id, [n] int64; -1 for an id that the store lacks."""
-        import pyarrow as pa  # here: a model alone does without it
+        import pyarrow as pa  # here: a model by itself needs no pyarrow
 
         hashes = hash_strings(pa.array(text_ids, pa.large_string()))
         if not len(self):
@@ -84,7 +80,7 @@ class TokenStore:
 
 
 class Encoder:
-    """Tokenises chunks of texts: the part of a tokenizer that a process of its own needs."""
+    """Tokenises chunks of texts: the part of a tokenizer that another process needs."""
 
     def __init__(self, definition: str, max_length: int, dtype: np.dtype):
         """Rebuild the tokenizer from its definition (JSON)."""
@@ -109,9 +105,8 @@ class Encoder:
         )
 
 
-@dataclass
-class Chunk:
-    """The tokens and ids of some texts."""
+class Chunk(NamedTuple):
+    """The tokens and ids of n texts, flat."""
 
     tokens: np.ndarray
     lengths: np.ndarray  # [n] int64: tokens of each text
@@ -121,7 +116,7 @@ class Chunk:
 
 
 def portable(tokenizer) -> str:
-    """Return the definition of a tokenizer (JSON) as it stands before any call has set its truncation or padding."""
+    """Return the definition of a tokenizer (JSON) as it is before any call has set its truncation or padding."""
     from tokenizers import Tokenizer
 
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

@@ -8,6 +8,7 @@ micro-average of TIREx).
 """
 
 import math
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,7 +21,8 @@ from distill.sources.run_files import Run
 
 def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], dict[str, PerQuery]]:
     """Return the means, named `<row>/<task>/<measure>` as in results.json, and each row's values by query."""
-    results, per_query = {}, {}
+    results: dict[str, float] = {}
+    per_query: dict[str, PerQuery] = {}
     for row, run in rows.items():
         values, per_query[row] = measure(run, task.qrels, task.measures)
         results |= {f"{row}/{task.name}/{name}": value for name, value in values.items()}
@@ -29,7 +31,7 @@ def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], di
 
 def suite_results(cfg: DictConfig, measured: dict[str, dict[str, PerQuery]]) -> dict[str, float]:
     """Return the averages of a suite for all rows of its tasks {task: {row: values}}; nothing for a single task."""
-    results = {}
+    results: dict[str, float] = {}
     for row in dict.fromkeys(row for rows in measured.values() for row in rows) if cfg.tasks else ():
         results |= suite_metrics(row, cfg, {name: rows[row] for name, rows in measured.items() if row in rows})
     return results
@@ -48,11 +50,11 @@ def suite_metrics(prefix: str, cfg: DictConfig, measured: dict[str, PerQuery]) -
         corpora.setdefault(task.corpus or task.name, []).append(task.name)
     complete = {corpus: names for corpus, names in corpora.items() if all(name in measured for name in names)}
     named = {task.corpus for task in task_cfgs}
-    results = {}
+    results: dict[str, float] = {}
     for name in map(str, parse_measures(cfg.measures)):
         values = {}
         for corpus, names in complete.items():
-            query_values = [query.get(name) for task in names for query in measured[task].values()]
+            query_values: list[Any] = [query.get(name) for task in names for query in measured[task].values()]
             if None not in query_values:
                 values[corpus] = _mean("arithmetic", query_values)
         results |= {f"{prefix}/{cfg.name}-{corpus}/{name}": values[corpus] for corpus in values if corpus in named}

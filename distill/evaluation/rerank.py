@@ -52,7 +52,7 @@ class TaskReranker:
 
         Passages with equal scores keep their order. Raises InputError for a score that is not finite.
         """
-        reranked: Run = {}
+        reranked: dict[str, RankedList] = {}
         num_pairs = sum(map(len, self.run.values()))
         shown = num_pairs > FEW_PAIRS and self.ranks.is_first
         with (
@@ -84,7 +84,8 @@ class TaskReranker:
             )
 
     def _groups(self) -> Iterator[list[str]]:
-        group, size = [], 0
+        group: list[str] = []
+        size = 0
         for query_id, ranked in self.run.items():
             if group and size + len(ranked) > PAIRS_AT_ONCE:
                 yield group

@@ -11,6 +11,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -122,7 +123,8 @@ def _base_model(backbone: str) -> str | None:
     if not os.path.isdir(backbone):
         return backbone
     try:
-        base = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8")).data.base_model
+        card: Any = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8"))
+        base = card.data.base_model
     except (OSError, ValueError, YAMLError):  # no card, or an unreadable one
         return None
     return base if isinstance(base, str) else None
@@ -179,7 +181,7 @@ def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, f
     ).to_yaml()
 
 
-def _measured(results: dict[str, float]) -> list[tuple[str, str, str, float]]:
+def _measured(results: dict[str, float]) -> list[tuple]:
     """Return row, task, measure and value of each result measured on a task."""
     names = [(name.split("/", 2), value) for name, value in results.items() if name.count("/") == 2]
     return [(*parts, value) for parts, value in names if parts[0] in ("first_stage", "teacher", "test")]

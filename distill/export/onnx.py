@@ -39,7 +39,8 @@ class _Whole(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        return self.model(PaddedChunk(None, input_ids, attention_mask, token_type_ids))[:, None]  # [P, 1]
+        chunk = PaddedChunk(None, input_ids, attention_mask, token_type_ids)  # type: ignore[arg-type]
+        return self.model(chunk)[:, None]  # [P, 1]
 
 
 def write_onnx(model, directory: Path) -> None:

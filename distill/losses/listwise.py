@@ -34,7 +34,7 @@ def adr_mse(
     Source: Rank-DistiLLM, section 3; smooth ranks: Qin et al. 2010 (Appendix B prints another fraction).
     """
     if takes_triton(scores, ranks, mask, implementation):
-        from kernels import adr_mse as kernel
+        from distill.losses.fused import adr_mse as kernel
 
         return kernel.adr_mse(scores, ranks.masked_fill(~mask, 0), alpha, discount, reduction)
     if not alpha > 0:

@@ -36,7 +36,7 @@ def ranknet(
     Source: Burges et al. 2005; Rank-DistiLLM, section 3 (whose formula prints the opposite sign).
     """
     if takes_triton(scores, ranks, mask, implementation):
-        from kernels import ranknet as kernel
+        from distill.losses.fused import ranknet as kernel
 
         return kernel.ranknet(scores, ranks.masked_fill(~mask, 0), reduction)
     scores = prepare(scores, ranks, mask)

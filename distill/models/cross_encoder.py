@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class CrossEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: PreTrainedModel,
         tokenizer,
         pooling: str,
         query_length: int,
@@ -65,7 +66,8 @@ class CrossEncoder(nn.Module):
         self.head = nn.Linear(backbone.config.hidden_size, 1)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self.projection, self.activation = nn.Identity(), nn.Identity()
+        self.projection: nn.Module = nn.Identity()
+        self.activation: nn.Module = nn.Identity()
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # the score does not use BERT's pooler
         self.tokenizer = tokenizer
@@ -288,7 +290,8 @@ class CrossEncoder(nn.Module):
         """
         parts = open_directory(Path(name) if os.path.isdir(name) else download(name), prompt)
         # Without separate lengths, either the query or the passage may fill the whole pair
-        query_length, passage_length = parts.lengths or (parts.max_length, parts.max_length)
+        whole: Any = (parts.max_length, parts.max_length)
+        query_length, passage_length = parts.lengths or whole
         template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.head = nn.Linear(parts.weight.shape[1], 1)

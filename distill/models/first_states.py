@@ -7,13 +7,13 @@ Shapes: T tokens, S pairs, p pairs of a padded chunk, L tokens of its longest, D
 
 import types
 
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
 
 from distill.models.packed import BERT_LIKE
 
 
-def score_only_first_states(backbone: nn.Module) -> bool:
+def score_only_first_states(backbone: PreTrainedModel) -> bool:
     """Make the last layer return only the states of first tokens, if its architecture is known; return whether it does.
 
     In BERT-like models the last layer needs the keys and values of all tokens, but queries, output and feed-forward
@@ -26,7 +26,7 @@ def score_only_first_states(backbone: nn.Module) -> bool:
     return True
 
 
-def _forward_first_states(layer: nn.Module, hidden_states: Tensor, attention_mask: Tensor | None = None, *_, **kwargs):
+def _forward_first_states(layer, hidden_states: Tensor, attention_mask: Tensor | None = None, *_, **kwargs):
     """Run a BERT layer for the first token of each pair only.
 
     hidden_states: [1, T, D] if packed, which gives [1, S, D]; [p, L, D] if padded, which gives [p, 1, D].

@@ -13,6 +13,7 @@ linear layer, whose weights are rows of the output matrix; the rows of other tok
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from distill.models.parts import (
     read_json,
     read_object,
 )
+
+if TYPE_CHECKING:
+    pass
 
 T5_PROMPTS = ("monot5", "rankt5")
 T5_LENGTH = 512  # tokens of a pair, if the tokenizer sets no limit

@@ -9,6 +9,7 @@ Shapes: P pairs, L tokens of the longest pair.
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class OnnxScorer(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> SimpleNamespace:
         """Return the scores as a backbone returns its states, as last_hidden_state [P, 1, 1]."""
-        given = dict(zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
+        given: dict[str, Any] = dict(zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
         feed = {name: np.ascontiguousarray(given[name].cpu().numpy()) for name in self.names}
         (scores,) = self.session.run(None, feed)
         return SimpleNamespace(last_hidden_state=torch.from_numpy(scores).to(input_ids.device)[:, :, None])

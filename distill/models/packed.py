@@ -14,11 +14,12 @@ Shapes: T tokens, S pairs, H heads, d their size, D hidden size.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from distill.data.batch import Batch, copy_to
 
@@ -44,7 +45,7 @@ class PackedChunk:
     def to(self, device: torch.device) -> "PackedChunk":
         """Return the chunk with the model's inputs on the device."""
         names = ("input_ids", "token_type_ids", "position_ids", "cu_seqlens")
-        moved = {name: copy_to(getattr(self, name), device) for name in names}
+        moved: dict[str, Any] = {name: copy_to(getattr(self, name), device) for name in names}
         return replace(self, **moved, lengths=None if device.type == "cuda" else self.lengths)
 
     def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
@@ -144,9 +145,9 @@ def packed_attention(
         from torch.nn.attention.varlen import varlen_attn
 
         starts = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device) if first_only else cu_seqlens
-        options = {} if window is None else {"window_size": (window, window)}
+        options: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
         longest = 1 if first_only else max_length
-        attended = varlen_attn(query, key, value, starts, cu_seqlens, longest, max_length, **options)
+        attended: Any = varlen_attn(query, key, value, starts, cu_seqlens, longest, max_length, **options)
     else:
         lengths = lengths or tuple(cu_seqlens.diff().tolist())
         attended = _attend(query, key, value, lengths, (1,) * len(lengths) if first_only else lengths, scaling, window)
@@ -182,6 +183,6 @@ def _attend(query, key, value, lengths, query_lengths, scaling: float | None, wi
 AttentionInterface.register(NAME, packed_attention)
 
 
-def can_pack(backbone: nn.Module) -> bool:
+def can_pack(backbone: PreTrainedModel) -> bool:
     """Whether a backbone calls attention through transformers' registry, with all keyword arguments."""
     return backbone.config.model_type in PACKABLE

@@ -6,12 +6,16 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LARGEST = 2**31 - 1  # allowed whole number in a model's JSON files
 COPY_AGAIN = "copy the file again from where the model was saved"
@@ -21,8 +25,8 @@ COPY_AGAIN = "copy the file again from where the model was saved"
 class Parts:
     """The parts of a cross-encoder: s = activation(head(projection(pooled state)))."""
 
-    backbone: nn.Module
-    tokenizer: object
+    backbone: "PreTrainedModel"
+    tokenizer: Any
     weight: Tensor  # [1, D] of the linear layer
     bias: Tensor  # [1]
     pooling: str = "cls"  # or "mean", or "last"
@@ -33,7 +37,7 @@ class Parts:
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
 
 
-def load_whole(auto_class, path: Path) -> nn.Module:
+def load_whole(auto_class, path: Path) -> "PreTrainedModel":
     """Load a model with transformers; raises InputError for missing weights, which transformers would make random."""
     import torch
 
@@ -127,7 +131,14 @@ def quiet_transformers() -> None:
 
 def check_tokenizer_files(directory: Path) -> None:
     """Raise InputError for a directory without config.json or tokenizer."""
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "spiece.model")
+    names: tuple[str, ...] = (
+        "tokenizer.json",
+        "vocab.txt",
+        "vocab.json",
+        "tokenizer.model",
+        "spm.model",
+        "spiece.model",
+    )
     names = (*names, "sentencepiece.bpe.model")
     if not (directory / "config.json").is_file():
         raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")

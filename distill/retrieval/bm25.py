@@ -1,11 +1,11 @@
-"""BM25 over any passage source: an index on disk, made once by bm25s and mapped ever after.
+"""BM25 over any passage source: an index on disk, made once by bm25s and memory-mapped from then on.
 
     run = bm25_run("passages.tsv", {"q1": "what is ..."}, depth=100)
 
 Words are lower-cased runs of two or more word characters without English stop words, not stemmed; k1 and b are those of
 Anserini for MS MARCO. bm25s weighs each word of each passage; how these weights are added, and which of several
-passages of equal score comes first, is written here: every version of bm25s gives the same run. An index lies in the
-cache and belongs to one source, as it is now, and one k1 and b. N passages, k of them kept.
+passages of equal score comes first, is written here: every version of bm25s gives the same run. An index is kept in the
+cache and belongs to one state of one source, and to one k1 and b. N passages, k of them kept.
 """
 
 import json
@@ -18,14 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from distill.errors import InputError
-from distill.progress import silent
-from distill.sources.fields import Fields
+from distill.progress import Progress
+from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice
+from distill.sources.texts import Texts, iterate_texts, refuse_twice
 from distill.storage.arrays import look_up_table, offsets_of
 from distill.storage.cache import entry, key_of, make_once, remove
 
@@ -53,15 +52,15 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
         index = _Index(_open_index(source, k1, b, fields))
     run: Run = {}
     query_ids = list(queries)
-    bar = tqdm(total=len(queries), desc=f"BM25 on {source}", unit="query", disable=silent(len(queries) > AT_ONCE))
+    bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)
     with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for first in range(0, len(query_ids), AT_ONCE):
-            part = query_ids[first : first + AT_ONCE]
-            best = threads.map(lambda query_id: index.best(queries[query_id], depth), part)
-            for query_id, (rows, scores) in zip(part, best, strict=True):
+            some_ids = query_ids[first : first + AT_ONCE]
+            best = threads.map(lambda query_id: index.best(queries[query_id], depth), some_ids)
+            for query_id, (rows, scores) in zip(some_ids, best, strict=True):
                 if len(rows):
                     run[query_id] = RankedList.in_order([index.doc_id(row) for row in rows], scores)
-            bar.update(len(part))
+            bar.update(len(some_ids))
     if not run:
         raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
     if len(run) < len(queries):
@@ -84,8 +83,8 @@ class _Index:
         scores = np.zeros(len(self.id_offsets) - 1)  # [N] float64: sums of float32 weights in it are exact
         for word in _words_of(text):
             if word in self.words:
-                part = slice(*self.starts[self.words[word] :][:2])
-                scores[self.rows[part]] += self.weights[part]
+                postings = slice(*self.starts[self.words[word] :][:2])
+                scores[self.rows[postings]] += self.weights[postings]
         rows = np.flatnonzero(scores)
         if len(rows) > depth:
             least = np.partition(scores[rows], -depth)[-depth]  # the score at the cut: all that have it take part
@@ -98,11 +97,11 @@ class _Index:
 
 
 def _words_of(text: str) -> list[str]:
-    """Return a query's words, as often as they stand there."""
+    """Return a query's words, as often as they occur."""
     import bm25s
 
     (words,) = bm25s.tokenize([text], stopwords=STOP_WORDS, return_ids=False, show_progress=False)
-    return [word for word in words if word]  # a query of stop words alone is the empty word, as an empty passage is
+    return [word for word in words if word]  # a query of only stop words is the empty word, as an empty passage is
 
 
 def _open_index(source: str, k1: float, b: float, fields: Fields) -> Path:
@@ -118,9 +117,9 @@ def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fiel
     lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
     texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
     stream = tokenizer.streaming_tokenize(texts)
-    for found in tqdm(stream, f"BM25: reading {source}", unit=" passages", disable=silent(True)):
-        words.extend(found)
-        lengths.append(len(found))
+    for numbers in Progress(stream, f"BM25: reading {source}", unit=" passages"):
+        words.extend(numbers)
+        lengths.append(len(numbers))
     if not lengths:
         raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
     id_offsets = offsets_of(np.frombuffer(id_lengths, np.int64))
@@ -133,7 +132,7 @@ def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fiel
     corpus = _Corpus(np.frombuffer(words, np.int32), offsets_of(np.frombuffer(lengths, np.int64)))
     show = len(lengths) > 100_000 and sys.stderr.isatty()
     index.index(Tokenized(corpus, tokenizer.get_vocab_dict()), show_progress=show)
-    # In files of our own: those of bm25s belong to its version
+    # Our own files: the format of bm25s's depends on its version
     (directory / "words.json").write_text(json.dumps(tokenizer.get_vocab_dict()), encoding="utf-8")
     np.save(directory / "weights.npy", np.asarray(index.scores["data"], np.float32))
     np.save(directory / "rows.npy", np.asarray(index.scores["indices"], np.int32))

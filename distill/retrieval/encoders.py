@@ -10,13 +10,12 @@ import itertools
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from distill.errors import InputError
-from distill.progress import silent
-from distill.sources.fields import Fields
+from distill.progress import Progress
+from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import USUAL, Texts, iterate_texts, refuse_twice
+from distill.sources.texts import Texts, iterate_texts, refuse_twice
 
 BLOCK = 4096  # passages that are encoded and compared at once
 
@@ -41,23 +40,17 @@ def encoder_run(
     refuse_twice(source, "passages", fields)  # encoding takes hours: before it begins
     encoder = _load(name, kind, device)
     options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
-    encoded = encoder.encode_query(list(queries.values()), **options)
+    encoded_queries = encoder.encode_query(list(queries.values()), **options)
     best = torch.zeros(len(queries), 0)  # [Q, k] scores, descending
     rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
     doc_ids: list[str] = []
     passages = iterate_texts(source, "passages", fields)
-    with tqdm(desc=f"encoding {source}", unit=" passages", disable=silent(True)) as bar:
+    with Progress(desc=f"encoding {source}", unit=" passages") as bar:
         while block := list(itertools.islice(passages, BLOCK)):
-            found = encoder.encode_document([text for _, text in block], **options)
-            scores = encoder.similarity(encoded, found).float().cpu()  # [Q, N]
+            encoded_passages = encoder.encode_document([text for _, text in block], **options)
+            scores = encoder.similarity(encoded_queries, encoded_passages).float().cpu()  # [Q, N]
             places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
-            bad = (~scores.isfinite()).nonzero()[:1].tolist()
-            if bad:
-                (query, place), query_ids = bad[0], list(queries)
-                raise InputError(
-                    f"model={name}: query {query_ids[query]} and passage {block[place][0]} have a similarity of "
-                    f"{scores[query, place].item()}: the encoder's weights are damaged: use another"
-                )
+            _check_finite(scores, list(queries), [doc_id for doc_id, _ in block], name)
             best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
             doc_ids += [doc_id for doc_id, _ in block]
             bar.update(len(block))
@@ -67,11 +60,6 @@ def encoder_run(
         query_id: RankedList.in_order([doc_ids[row] for row in kept], values.double().numpy())
         for query_id, values, kept in zip(queries, best, rows.tolist(), strict=True)
     }
-
-
-def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
-    return scores.gather(1, order), rows.gather(1, order)
 
 
 def _load(name: str, kind: str, device: torch.device):
@@ -88,3 +76,19 @@ def _load(name: str, kind: str, device: torch.device):
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"model={name}: cannot be loaded as a {kind} encoder ({reason})") from None
+
+
+def _check_finite(scores: Tensor, query_ids: list[str], doc_ids: list[str], name: str) -> None:
+    """Raise InputError for the first score [Q, N] that is not finite."""
+    bad = (~scores.isfinite()).nonzero()[:1].tolist()
+    if bad:
+        query, passage = bad[0]
+        raise InputError(
+            f"model={name}: query {query_ids[query]} and passage {doc_ids[passage]} have a similarity of "
+            f"{scores[query, passage].item()}: the encoder's weights are damaged: use another"
+        )
+
+
+def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    return scores.gather(1, order), rows.gather(1, order)

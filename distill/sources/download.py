@@ -4,7 +4,7 @@
     path = local_file("hf://datasets/webis/rank-distillm/__colbert__msmarco-passage-train-judged.parquet")
 
 What follows `#` is ours: `md5=` or `sha256=`, a checksum that the file must have, and `file=`, its name in the cache
-where the address does not end with one. A file that lies in the cache's downloads/ already, put there by hand, is used.
+where the address does not end with one. A file that is in the cache's downloads/ already, put there by hand, is used.
 """
 
 import hashlib
@@ -20,9 +20,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
-from tqdm import tqdm
-
 from distill.errors import InputError, Unavailable
+from distill.progress import Progress
 from distill.storage.cache import cache_directory, file_state
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,8 @@ BLOCK = 2**20
 def local_file(source: str) -> str:
     """Return the path of a downloaded file; download it where it is not there yet.
 
-    A download goes on where it broke off, also in a later call. Raises InputError, naming the file, where to get it and
-    where to put it, if it cannot be had; and if it does not have its checksum.
+    A broken download is resumed, also by a later call. Raises InputError, naming the file, where to get it and where to
+    put it, if it cannot be downloaded; and if its checksum differs.
     """
     address, _, fragment = source.partition("#")
     options = dict(urllib.parse.parse_qsl(fragment))
@@ -45,7 +44,7 @@ def local_file(source: str) -> str:
     path = cache_directory() / "downloads" / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        log.info("%s: is downloaded to %s, once", name, path.parent)
+        log.info("%s: downloading to %s, once", name, path.parent)
         try:
             if address.startswith("hf://"):
                 _fetch_from_hub(address, path)
@@ -61,14 +60,6 @@ def local_file(source: str) -> str:
     return str(path)
 
 
-def _page(address: str) -> str:
-    """Where a person with a browser finds a file."""
-    hub = HUB.fullmatch(address)
-    if hub is None:
-        return address
-    return f"https://huggingface.co/datasets/{hub[1]}/resolve/{hub[2] or 'main'}/{hub[3]}"
-
-
 def _fetch_from_hub(address: str, path: Path) -> None:
     """Download a file of a Hub data set; raises OSError."""
     from huggingface_hub import hf_hub_download
@@ -80,27 +71,50 @@ def _fetch_from_hub(address: str, path: Path) -> None:
     repository, revision, name = hub.groups()
     revision = unquote(revision) if revision else None
     try:
-        found = hf_hub_download(repository, name, repo_type="dataset", revision=revision, local_dir=path.parent / "hub")
+        downloaded = hf_hub_download(
+            repository, name, repo_type="dataset", revision=revision, local_dir=path.parent / "hub"
+        )
     except HFValidationError as error:
         raise InputError(f"{address}: {error}") from None
-    Path(found).replace(path)
+    Path(downloaded).replace(path)
 
 
 def _fetch(address: str, path: Path) -> None:
-    """Download a file by HTTP, on from what an earlier try has left beside it; raises OSError."""
-    part = path.with_name(path.name + ".part")
+    """Download a file by HTTP, resuming what an earlier try has left beside it; raises OSError."""
+    partial = path.with_name(path.name + ".part")
     for attempt in range(TRIES):
         try:
-            _fetch_rest(address, part)
-            part.replace(path)
+            _fetch_rest(address, partial)
+            partial.replace(path)
             return
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-                part.unlink()  # nothing follows what is there, so it is not a beginning of this file
+                partial.unlink()  # nothing follows what is there, so it is not a beginning of this file
             elif attempt == TRIES - 1 or _is_final(error):
                 raise OSError(getattr(error, "reason", None) or error) from error
             time.sleep(PAUSE * 2**attempt)
     raise OSError("the server takes what was downloaded before for no part of this file")
+
+
+def _fetch_rest(address: str, partial: Path) -> None:
+    have = partial.stat().st_size if partial.is_file() else 0
+    headers = {"User-Agent": "distill", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as response:
+        if response.headers.get_content_type() == "text/html" and not address.endswith((".html", ".htm")):
+            raise InputError(f"{address}: gives a web page instead of a file: open it in a browser and download there")
+        if response.status != 206:
+            have = 0  # the server cannot resume
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length else None
+        bar = Progress(desc=partial.stem, total=total, initial=have, unit="B", unit_scale=True)
+        with open(partial, "ab" if have else "wb") as file, bar:
+            while block := response.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if total is not None and partial.stat().st_size < total:
+        raise OSError(f"the connection broke off after {partial.stat().st_size} of {total} bytes")
 
 
 def _is_final(error: Exception) -> bool:
@@ -110,25 +124,12 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, urllib.error.URLError) and isinstance(error.reason, socket.gaierror)
 
 
-def _fetch_rest(address: str, part: Path) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": "distill", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as response:
-        if response.headers.get_content_type() == "text/html" and not address.endswith((".html", ".htm")):
-            raise InputError(f"{address}: gives a web page instead of a file: open it in a browser and download there")
-        if response.status != 206:
-            have = 0  # the server cannot go on in the middle
-        length = response.headers["Content-Length"]
-        total = have + int(length) if length else None
-        bar = tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None)
-        with open(part, "ab" if have else "wb") as file, bar:
-            while block := response.read(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-    if total is not None and part.stat().st_size < total:
-        raise OSError(f"the connection broke off after {part.stat().st_size} of {total} bytes")
+def _page(address: str) -> str:
+    """Where a person with a browser finds a file."""
+    hub = HUB.fullmatch(address)
+    if hub is None:
+        return address
+    return f"https://huggingface.co/datasets/{hub[1]}/resolve/{hub[2] or 'main'}/{hub[3]}"
 
 
 def _check(path: Path, algorithm: str, expected: str, source: str) -> None:
@@ -140,7 +141,7 @@ def _check(path: Path, algorithm: str, expected: str, source: str) -> None:
     if note.is_file() and note.read_text() == state:
         return
     digest = hashlib.new(algorithm)
-    with open(path, "rb") as file, tqdm(desc=f"checking {path.name}", unit="B", unit_scale=True, disable=None) as bar:
+    with open(path, "rb") as file, Progress(desc=f"checking {path.name}", unit="B", unit_scale=True) as bar:
         while block := file.read(BLOCK):
             digest.update(block)
             bar.update(len(block))

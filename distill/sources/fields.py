@@ -44,14 +44,38 @@ def checked_id(value: object, place: str, name: str = "id") -> str:
         raise InputError(f"{place}: {name} is empty: give it a value or remove the line")
     if len(value) > MAX_ID:
         raise InputError(f"{place}: {name} has {len(value)} characters: an id may have {MAX_ID}")
-    found = _not_in_id.search(value)
-    if found:
+    forbidden = _not_in_id.search(value)
+    if forbidden:
         raise InputError(
-            f"{place}: {name} {value!r} holds {_named(found[0])}: ids are written between blanks, so they may have no "
-            "white space or control character: replace it"
+            f"{place}: {name} {value!r} holds {_named(forbidden[0])}: ids are written between blanks, so they may have "
+            "no white space or control character: replace it"
         )
     _check_unicode(value, place, name)
     return value
+
+
+def _digits(number: int, place: str, name: str) -> str:
+    if number.bit_length() > 1000:  # str() refuses 4301 digits, and takes long before that
+        raise InputError(f"{place}: {name} is a number of more than 300 digits: write it as text")
+    return str(number)
+
+
+def _kind(value: object) -> str:
+    kinds = {type(None): "missing", bool: "true or false", float: "a number with a fraction", bytes: "bytes"}
+    kinds |= {list: "a list", dict: "an object", int: "a number"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _named(character: str) -> str:
+    names = {" ": "a blank", "\t": "a tab", "\n": "a line's end", "\r": "a carriage return", "\0": "a NUL character"}
+    return names.get(character, f"the character U+{ord(character):04X}")
+
+
+def _check_unicode(text: str, place: str, name: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{place}: `{name}` holds half a character (a lone surrogate): write UTF-8") from None
 
 
 def checked_text(value: object, place: str, name: str) -> str:
@@ -84,6 +108,13 @@ def read_number(value: object, column: str, place: str) -> float:
     if not math.isfinite(number):
         raise InputError(f"{place}: {column} {_shown(shown)} is not finite: a ranking needs ordinary numbers")
     return number
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # a whole number of more than 4300 digits
+        return "of more than 4300 digits"
 
 
 def json_number(value: object, name: str, place: str) -> float:
@@ -144,13 +175,11 @@ class Fields:
         Raises InputError for an id or a text that is none.
         """
         id_field, texts = self.names([*row], place, kind)
-        parts = [checked_text(row.get(name), place, name) for name in texts]
-        return checked_id(row[id_field], place, id_field), " ".join(part for part in parts if part)
+        values = [checked_text(row.get(name), place, name) for name in texts]
+        return checked_id(row[id_field], place, id_field), " ".join(text for text in values if text)
 
 
-def usual_name(name: str) -> str:
-    """Return a field's name as it is looked up: doc-id, Doc_ID and #doc_id are one."""
-    return name.strip().lstrip("#").lower().replace("-", "_")
+USUAL = Fields()
 
 
 @functools.lru_cache(maxsize=1000)
@@ -160,39 +189,13 @@ def _chosen(fields: Fields, known: tuple[str, ...], kind: str) -> tuple[str | No
     id_field = fields.id or next((lower[name] for name in ID_NAMES if name in lower), None)
     if fields.texts is not None:
         return id_field, fields.texts
-    found = next((lower[name] for name in TEXT_NAMES[kind] if name in lower), None)
-    if found is None:
+    text_field = next((lower[name] for name in TEXT_NAMES[kind] if name in lower), None)
+    if text_field is None:
         return id_field, None
-    has_title = "title" in lower and lower["title"] != found
-    return id_field, (lower["title"], found) if has_title else (found,)
+    has_title = "title" in lower and lower["title"] != text_field
+    return id_field, (lower["title"], text_field) if has_title else (text_field,)
 
 
-def _digits(number: int, place: str, name: str) -> str:
-    if number.bit_length() > 1000:  # str() refuses 4301 digits, and takes long before that
-        raise InputError(f"{place}: {name} is a number of more than 300 digits: write it as text")
-    return str(number)
-
-
-def _check_unicode(text: str, place: str, name: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"{place}: `{name}` holds half a character (a lone surrogate): write UTF-8") from None
-
-
-def _kind(value: object) -> str:
-    kinds = {type(None): "missing", bool: "true or false", float: "a number with a fraction", bytes: "bytes"}
-    kinds |= {list: "a list", dict: "an object", int: "a number"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
-
-
-def _named(character: str) -> str:
-    names = {" ": "a blank", "\t": "a tab", "\n": "a line's end", "\r": "a carriage return", "\0": "a NUL character"}
-    return names.get(character, f"the character U+{ord(character):04X}")
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # a whole number of more than 4300 digits
-        return "of more than 4300 digits"
+def usual_name(name: str) -> str:
+    """Return a field's name as it is looked up: doc-id, Doc_ID and #doc_id are one."""
+    return name.strip().lstrip("#").lower().replace("-", "_")

@@ -10,10 +10,10 @@
     {"query": ..., "docs": ["Bees steer ...", "Trains ..."], "labels": [1, 0]}    sentence-transformers, lists
     {"anchor": ..., "positive": ..., "negative": ..., "negative_2": ...}          sentence-transformers, tuples
 
-Rows come from JSONL, CSV (tuples) or parquet. Such a file stands for queries, passages, qrels (what is labelled as
-relevant) and run at once, wherever one of these is read. Tevatron's and rank_llm's ids are kept, and a `query_id` or
-`qid` (but RankGPT's and TWOLAR's, which come more than once). Otherwise line n is query "n"; its passages are "n+1",
-"n+2", … (relevant), "n-1", "n-2", … (not relevant), and "n.1", "n.2", … (without labels).
+Rows come from JSONL, CSV (tuples) or parquet. Wherever queries, passages, qrels (what is labelled as relevant) or a run
+are read, such a file can be named. Tevatron's and rank_llm's ids are kept, and so is a `query_id` or `qid` (except
+RankGPT's and TWOLAR's, which come more than once). Otherwise line n is query "n"; its passages are "n+1", "n+2", …
+(relevant), "n-1", "n-2", … (not relevant), and "n.1", "n.2", … (without labels).
 """
 
 import re
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 from distill.errors import InputError
 from distill.sources.fields import ID_NAMES, checked_id, checked_text, json_number, read_grade
-from distill.storage.files import form_of, open_parquet
 
 Rows = Iterator[tuple[str, dict]]  # ("path:number", a row)
 
@@ -68,17 +67,69 @@ def inline_shape(row: dict) -> str | None:
     return None
 
 
+def inline_run_rows(rows: Rows) -> Iterator[tuple[str, str, str, float, float]]:
+    """Yield (place, query_id, doc_id, score, rank column); without scores or an order all passages of a list tie."""
+    for line in inline_lists(rows):
+        for doc_id, score, rank in zip(line.passages, line.scores, line.ranks, strict=True):
+            yield line.place, line.query_id, doc_id, score, rank
+
+
+def inline_qrels_rows(rows: Rows) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (place, query_id, doc_id, grade) of the relevant passages; none of lists whose labels are fractions.
+
+    Raises InputError where the labels of some lines are whole numbers, and of others fractions.
+    """
+    whole = None  # whether the lines before have whole numbers
+    for line in inline_lists(rows):
+        is_whole = all(grade == int(grade) for grade in line.grades)
+        if whole is not None and whole != is_whole:
+            raise InputError(
+                f"{line.place}: its labels are {'whole numbers' if is_whole else 'fractions'}, those of lines before "
+                "are not: scores are no grades: give whole numbers everywhere to learn from labels"
+            )
+        whole = is_whole
+        for doc_id, grade in zip(line.passages, line.grades, strict=True):
+            if is_whole and grade > 0:
+                yield line.place, line.query_id, doc_id, read_grade(int(grade), line.place)
+
+
+def inline_queries(rows: Rows) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, id, text) of the queries."""
+    for line in inline_lists(rows):
+        yield line.place, line.query_id, line.query
+
+
+def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, id, text) of the passages, each id once.
+
+    Raises InputError where two lines give one id different texts.
+    """
+    seen: dict[str, int] = {}  # id -> checksum of its text
+    for line in inline_lists(rows):
+        for doc_id, text in line.passages.items():
+            # Ids made from line numbers are unique; white space is made equal later
+            checksum = zlib.crc32(" ".join(text.split()).encode()) if line.has_own_ids else None
+            if checksum is None or doc_id not in seen:
+                yield line.place, doc_id, text
+                if checksum is not None:
+                    seen[doc_id] = checksum
+            elif seen[doc_id] != checksum:
+                raise InputError(
+                    f"{line.place}: passage {doc_id} has another text in a line before: ids must be unique"
+                )
+
+
 def inline_lists(rows: Rows) -> Iterator[InlineList]:
     """Parse rows; raises InputError with file, line and reason for a bad one."""
-    readers = {"ranked": _ranked, "tevatron": _tevatron, "rank_llm": _rank_llm}
-    readers |= {"docs": _docs, "labelled": _labelled, "tuple": _tuple}
+    readers = {"labelled": _labelled, "ranked": _ranked, "tevatron": _tevatron}
+    readers |= {"rank_llm": _rank_llm, "docs": _docs, "tuple": _tuple}
     for place, row in rows:
         shape = inline_shape(row)
         if shape is None:
             listed = ", ".join(map(str, row)) or "none"
             raise InputError(
                 f"{place}: is no training line: its fields are {listed}: expected `query` with `pos` and `neg`, or one "
-                "of the other shapes in the README; a run or qrels have columns, and no such fields"
+                "of the other shapes in docs/formats.md; a run or qrels have columns, and no such fields"
             )
         number = place.rpartition(":")[2].removeprefix("row ")
         yield readers[shape](row, place, number)
@@ -110,22 +161,22 @@ def _ranked(row: dict, place: str, number: str) -> InlineList:
     if not ranked:
         raise InputError(f"{place}: `retrieved_passages` is no list of passages, or an empty one")
     passages = {
-        f"{number}.{index}": _titled(one, "text", f"passage {index} of `retrieved_passages`", place)
-        for index, one in enumerate(ranked, start=1)
+        f"{number}.{index}": _titled(passage, "text", f"passage {index} of `retrieved_passages`", place)
+        for index, passage in enumerate(ranked, start=1)
     }
     return _list({"query": row.get("query")}, place, number, passages, None, None)
 
 
 def _tevatron(row: dict, place: str, number: str) -> InlineList:
-    parts = {key: _objects(row, key, place) for key in ("positive_passages", "negative_passages")}
-    if not parts["positive_passages"]:
+    sides = {key: _objects(row, key, place) for key in ("positive_passages", "negative_passages")}
+    if not sides["positive_passages"]:
         raise InputError(f"{place}: `positive_passages` is empty: a list needs a relevant passage")
     passages, grades = {}, []
-    for (key, objects), sign, grade in zip(parts.items(), "+-", (1, 0), strict=True):
-        for index, one in enumerate(objects, start=1):
-            doc_id = one.get("docid")
+    for (key, objects), sign, grade in zip(sides.items(), "+-", (1, 0), strict=True):
+        for index, passage in enumerate(objects, start=1):
+            doc_id = passage.get("docid")
             doc_id = f"{number}{sign}{index}" if doc_id is None else checked_id(doc_id, place, "docid")
-            _add(passages, doc_id, _titled(one, "text", f"passage {index} of `{key}`", place), place)
+            _add(passages, doc_id, _titled(passage, "text", f"passage {index} of `{key}`", place), place)
             grades.append(grade)
     return _list(row, place, number, passages, [], grades, has_own_ids=True)
 
@@ -138,16 +189,16 @@ def _rank_llm(row: dict, place: str, number: str) -> InlineList:
     if not candidates:
         raise InputError(f"{place}: `candidates` is empty: a list needs passages")
     passages, scores = {}, []
-    for index, one in enumerate(candidates, start=1):
-        doc = one.get("doc")
+    for index, candidate in enumerate(candidates, start=1):
+        doc = candidate.get("doc")
         doc = {"text": doc} if isinstance(doc, str) else doc
         name = next((name for name in CONTENTS if isinstance(doc, dict) and name in doc), None)
         if name is None:
             raise InputError(f"{place}: candidate {index} has no `doc` with a text, such as `contents`")
-        doc_id = one.get("docid")
+        doc_id = candidate.get("docid")
         doc_id = f"{number}.{index}" if doc_id is None else checked_id(doc_id, place, "docid")
         _add(passages, doc_id, _titled(doc, name, f"candidate {index}", place), place)
-        scores.append(one.get("score"))
+        scores.append(candidate.get("score"))
     given = [score for score in scores if score is not None]
     if given and len(given) < len(scores):
         raise InputError(f"{place}: {len(given)} of {len(scores)} candidates have a `score`: give all one, or none")
@@ -211,81 +262,22 @@ def _objects(row: dict, key: str, place: str) -> list[dict]:
     objects = row.get(key)
     if objects is None:
         objects = []
-    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
         raise InputError(f"{place}: `{key}` is no list of objects with a text each")
     return objects
 
 
-def _titled(one: dict, name: str, what: str, place: str) -> str:
-    """Return title and text of an object, joined by a blank."""
-    if not isinstance(one.get(name), str):
+def _titled(passage: dict, name: str, what: str, place: str) -> str:
+    """Return title and text of a passage, joined by a blank."""
+    if not isinstance(passage.get(name), str):
         raise InputError(f"{place}: {what} lacks a `{name}`, or it is no text")
-    title = checked_text(one.get("title"), place, f"title of {what}")
-    text = checked_text(one[name], place, f"{name} of {what}")
+    title = checked_text(passage.get("title"), place, f"title of {what}")
+    text = checked_text(passage[name], place, f"{name} of {what}")
     return f"{title} {text}" if title else text
 
 
 def _numbers(values: object, key: str, count: int, owner: str, place: str) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
-        found = len(values) if isinstance(values, list) else "no"
-        raise InputError(f"{place}: {found} `{key}` for {count} passages in {owner}: give one each")
+        given = len(values) if isinstance(values, list) else "no"
+        raise InputError(f"{place}: {given} `{key}` for {count} passages in {owner}: give one each")
     return [json_number(value, f"`{key}`", place) for value in values]
-
-
-def inline_run_rows(rows: Rows) -> Iterator[tuple[str, str, str, float, float]]:
-    """Yield (place, query_id, doc_id, score, rank column); without scores or an order all passages of a list tie."""
-    for one in inline_lists(rows):
-        for doc_id, score, rank in zip(one.passages, one.scores, one.ranks, strict=True):
-            yield one.place, one.query_id, doc_id, score, rank
-
-
-def inline_qrels_rows(rows: Rows) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (place, query_id, doc_id, grade) of the relevant passages; none of lists whose labels are fractions.
-
-    Raises InputError where the labels of some lines are whole numbers, and of others fractions.
-    """
-    whole = None  # whether the lines before have whole numbers
-    for one in inline_lists(rows):
-        is_whole = all(grade == int(grade) for grade in one.grades)
-        if whole is not None and whole != is_whole:
-            raise InputError(
-                f"{one.place}: its labels are {'whole numbers' if is_whole else 'fractions'}, those of lines before "
-                "are not: scores are no grades: give whole numbers everywhere to learn from labels"
-            )
-        whole = is_whole
-        for doc_id, grade in zip(one.passages, one.grades, strict=True):
-            if is_whole and grade > 0:
-                yield one.place, one.query_id, doc_id, read_grade(int(grade), one.place)
-
-
-def inline_queries(rows: Rows) -> Iterator[tuple[str, str, str]]:
-    """Yield (place, id, text) of the queries."""
-    for one in inline_lists(rows):
-        yield one.place, one.query_id, one.query
-
-
-def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
-    """Yield (place, id, text) of the passages, each id once.
-
-    Raises InputError where two lines give one id different texts.
-    """
-    seen: dict[str, int] = {}  # id -> checksum of its text
-    for one in inline_lists(rows):
-        for doc_id, text in one.passages.items():
-            # Ids made from line numbers are unique; white space is made equal later
-            checksum = zlib.crc32(" ".join(text.split()).encode()) if one.has_own_ids else None
-            if checksum is None or doc_id not in seen:
-                yield one.place, doc_id, text
-                if checksum is not None:
-                    seen[doc_id] = checksum
-            elif seen[doc_id] != checksum:
-                raise InputError(f"{one.place}: passage {doc_id} has another text in a line before: ids must be unique")
-
-
-def is_inline_file(path: str) -> bool:
-    """Whether a file holds training lines with inline texts (see distill/sources/inline.py) and no columns of a run."""
-    form = form_of(path)
-    if form != "parquet":
-        return form in ("jsonl", "csv")
-    names = open_parquet(path).schema_arrow.names
-    return inline_shape({name: [] for name in names}) is not None

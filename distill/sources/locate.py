@@ -1,7 +1,8 @@
-"""What a source is: a file, an address or an `ir_datasets` id.
+"""Where a source is: in a file, at an address, or behind an `ir_datasets` id.
 
 is_remote("hf://datasets/OWNER/NAME/FILE"), is_path("queries.tsv")
 local = with_local_files(cfg)                     # addresses downloaded, once
+file_of("queries.tsv"), file_of("msmarco-passage/train")      # "queries.tsv", None
 """
 
 import json
@@ -23,6 +24,11 @@ def is_remote(source: str | None) -> bool:
     return source is not None and source.startswith(SCHEMES)
 
 
+def is_path(source: str) -> bool:
+    """Whether a source looks like a path, and not like an `ir_datasets` id."""
+    return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
+
+
 def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfig:
     """Return a copy of the configuration that names a local file wherever this one names an address.
 
@@ -31,21 +37,24 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfi
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     for key in unused:
         OmegaConf.update(cfg, key, None)
-    for node in (cfg, *(part for part in cfg.values() if isinstance(part, DictConfig))):
+    for node in (cfg, *(group for group in cfg.values() if isinstance(group, DictConfig))):
         for key, value in node.items():
             if isinstance(value, str) and is_remote(value):
                 node[key] = local_file(value)
     return cfg
 
 
-def is_path(source: str) -> bool:
-    """Whether a source looks like a path, and not like an `ir_datasets` id."""
-    return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
+def file_of(source: str) -> str | None:
+    """Return the path of a source, downloaded where it is an address; None for an `ir_datasets` id."""
+    if source.startswith(SCHEMES):
+        return local_file(source)
+    return source if os.path.isfile(source) else None
 
 
 def source_state(source: str) -> dict:
-    """Return what tells one version of a source from another: a file's state, or an `ir_datasets` id as it stands."""
-    return file_state(source) if os.path.isfile(source) else {"ir_datasets": source}
+    """Return what tells one version of a source from another: a file's state, or the name of an `ir_datasets` id."""
+    path = file_of(source)
+    return {"ir_datasets": source} if path is None else file_state(path)
 
 
 def ir_datasets_records(source: str, kind: str, doc_ids: list[str] | None = None) -> Iterator:

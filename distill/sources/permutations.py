@@ -7,15 +7,14 @@ A file of permutations is a JSON array with one answer for each list of the firs
 which Sun et al. (RankGPT, 2023) published ChatGPT's rankings.
 """
 
-import json
 import logging
 import re
 
 import numpy as np
 
 from distill.errors import InputError
+from distill.sources.opening import open_source
 from distill.sources.run_files import RankedList, Run
-from distill.storage.files import BYTE_ORDER_MARK, DAMAGE, open_bytes
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +33,13 @@ def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str
     """Return the order that `parse_permutation` gives, and what was wrong with the answer.
 
     Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
-    "repeated", "out of range", "missing", or "unusable" alone where no passage is named. What a reasoning model thinks
+    "repeated", "out of range", "missing", or only "unusable" where no passage is named. What a reasoning model thinks
     before it answers, `<think>...</think>`, names passages too, and is left out.
     """
     answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)
-    found = re.findall(r"\[\s*(\d+)\s*\]", answer) or re.findall(r"\d+", answer)
-    numbers = [int(digits) - 1 if len(digits) < 10 else num_passages for digits in found]  # int() refuses 4301 digits
+    named_digits = re.findall(r"\[\s*(\d+)\s*\]", answer) or re.findall(r"\d+", answer)
+    # int() refuses 4301 digits
+    numbers = [int(digits) - 1 if len(digits) < 10 else num_passages for digits in named_digits]
     valid = [number for number in numbers if 0 <= number < num_passages]
     named = dict.fromkeys(valid)
     order = [*named, *(place for place in range(num_passages) if place not in named)]
@@ -58,25 +58,14 @@ def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> R
 
     Raises InputError for a file that is not an array of as many texts as the run has lists.
     """
-    try:
-        with open_bytes(path) as file:
-            answers = json.loads(file.read().removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
-    except (*DAMAGE, ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else error
-        raise InputError(
-            f"{path}: is no JSON ({reason}): expected an array of answers such as `[3] > [1] > [2]`"
-        ) from None
-    if not isinstance(answers, list):
-        raise InputError(f"{path}: is no JSON array: expected one of answers such as `[3] > [1] > [2]`")
+    answers = [answer for _, answer in open_source(path, "permutations").rows()]
     if len(answers) != len(first_stage):
         raise InputError(
             f"{path}: {len(answers)} answers for the {len(first_stage)} lists of {first_stage_source}: use the file "
             "that these answers belong to"
         )
     run, num_repaired = {}, 0
-    for number, (query_id, answer) in enumerate(zip(first_stage, answers, strict=True), start=1):
-        if not isinstance(answer, str):
-            raise InputError(f"{path}: answer {number} is no text: expected one such as `[3] > [1] > [2]`")
+    for query_id, answer in zip(first_stage, answers, strict=True):
         ranked = first_stage[query_id]
         order, faults = mend_permutation(answer, len(ranked))
         num_repaired += bool(faults)

@@ -3,14 +3,13 @@
 qrels = read_qrels("qrels.txt")                   # {"q1": {"d7": 2}}
 """
 
-import os
 from collections.abc import Iterator
 
 from distill.errors import InputError
 from distill.sources.fields import checked_id, read_grade, usual_name
-from distill.sources.inline import inline_qrels_rows, is_inline_file
-from distill.sources.locate import ir_datasets_records
-from distill.storage.files import as_text, form_of, numbered_lines, numbered_rows
+from distill.sources.inline import inline_qrels_rows
+from distill.sources.opening import Source, open_source
+from distill.storage.files import as_text
 
 QRELS_COLUMNS = "query_id iteration doc_id grade"
 QRELS_HEADER = (  # BEIR's `query-id corpus-id score`, and how others spell it
@@ -21,41 +20,36 @@ QRELS_HEADER = (  # BEIR's `query-id corpus-id score`, and how others spell it
 Qrels = dict[str, dict[str, int]]  # query_id -> doc_id -> grade; a grade below 1 means not relevant
 
 
-def read_qrels(source: str) -> Qrels:
-    """Read qrels from a TREC file (four columns), a BEIR file (three, with a header) or an `ir_datasets` id.
+def read_qrels(name: str) -> Qrels:
+    """Read qrels from a TREC file (four columns), a BEIR file (three, with a header), training lines or an id.
 
     Raises InputError for a missing source, a bad line, a duplicate (query, passage) pair and an empty file.
     """
-    rows = _qrels_rows(source) if os.path.isfile(source) else _ir_datasets_qrels_rows(source)
     qrels: Qrels = {}
-    for place, query_id, doc_id, grade in rows:
+    for place, query_id, doc_id, grade in _qrels_rows(open_source(name, "qrels")):
         grades = qrels.setdefault(query_id, {})
         if doc_id in grades:
             raise InputError(f"{place}: passage {doc_id} is judged twice for query {query_id}: keep one of the two")
         grades[doc_id] = grade
     if not qrels:
-        raise InputError(f"{source}: holds no judgment: expected lines of `{QRELS_COLUMNS}`")
+        raise InputError(f"{name}: holds no judgment: expected lines of `{QRELS_COLUMNS}`")
     return qrels
 
 
-def _ir_datasets_qrels_rows(source: str) -> Iterator[tuple[str, str, str, int]]:
-    seen: dict[tuple[str, str], int] = {}
-    for row in ir_datasets_records(source, "qrels"):
-        pair = (checked_id(row.query_id, source), checked_id(row.doc_id, source))
-        if seen.get(pair) != row.relevance:  # published qrels repeat some judgments, which is no conflict
-            seen[pair] = row.relevance
-            yield source, *pair, read_grade(row.relevance, source)
+def _qrels_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (place, query_id, doc_id, grade) of every judgment."""
+    if source.is_inline:
+        return inline_qrels_rows(source.rows())
+    if source.form == "lines":
+        return _column_rows(source)
+    if source.form == "records":
+        return _record_rows(source)
+    raise InputError(f"{source.name}: is {source.form}, no qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three")
 
 
-def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
-    form = form_of(path)
-    if form != "lines":
-        if not is_inline_file(path):
-            raise InputError(f"{path}: is {form}, no qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three")
-        yield from inline_qrels_rows(numbered_rows(path, form))
-        return
+def _column_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
     num_columns = None
-    for place, line in numbered_lines(path):
+    for place, line in source.rows():
         text = as_text(line, place)
         columns = [column.decode() for column in line.split()]
         if num_columns is None:
@@ -70,3 +64,12 @@ def _qrels_rows(path: str) -> Iterator[tuple[str, str, str, int]]:
             raise InputError(f"{place}: {len(columns)} columns, where the lines before have {num_columns}: {text!r}")
         query_id, doc_id = checked_id(columns[0], place, "query id"), checked_id(columns[-2], place, "passage id")
         yield place, query_id, doc_id, read_grade(columns[-1], place)
+
+
+def _record_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
+    seen: dict[tuple[str, str], int] = {}
+    for place, record in source.rows():
+        pair = (checked_id(record.query_id, place), checked_id(record.doc_id, place))
+        if seen.get(pair) != record.relevance:  # published qrels repeat some judgments, which is no conflict
+            seen[pair] = record.relevance
+            yield place, *pair, read_grade(record.relevance, place)

@@ -1,18 +1,14 @@
-"""Runs and qrels in TREC format, read and written.
+"""Runs: what they are in memory, and the lines of a TREC file, parsed and written.
 
-    run = read_run("bm25.run.gz")         # {"q1": RankedList(doc_ids=[...], scores=[...], ranks=[...])}
-    qrels = read_qrels("qrels.txt")       # {"q1": {"d7": 2}}
-    write_run(run, "run.txt", tag="student")
+    query_id, doc_id, score, rank = parse_run_line(b"q1 Q0 d7 1 2.5 bm25", "bm25.run:7")
+    write_run({"q1": RankedList(["d7"], scores, ranks)}, Path("run.txt"), tag="student")
 
-A run comes from a TREC file, a parquet file, JSONL with inline texts (distill/sources/inline.py) or the scoreddocs of
-an `ir_datasets` id. Its order follows the scores, descending; the rank column only breaks ties. Bad lines raise
-InputError with file, line and reason. Large files are read into a cache on disk once (distill/sources/runs.py), and
-looked up there.
+A run's order follows the scores, descending; the rank column only breaks ties.
 """
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +21,6 @@ from distill.storage.files import as_text
 log = logging.getLogger(__name__)
 
 RUN_COLUMNS = "query_id iteration doc_id rank score tag"
-
-RunRow = tuple[str, str, str, float, float]  # place, query_id, doc_id, score, rank column
 
 
 @dataclass
@@ -57,38 +51,7 @@ class RankedList:
 
 
 Run = Mapping[str, RankedList]  # query_id -> ranked passages
-
-
-def unique_rows(rows: Iterable[RunRow]) -> Iterator[RunRow]:
-    """Yield the rows of a run; raises InputError where a query has a passage twice."""
-    seen: dict[str, set[str]] = {}
-    for row in rows:
-        place, query_id, doc_id, _, _ = row
-        doc_ids = seen.setdefault(query_id, set())
-        if doc_id in doc_ids:
-            raise InputError(f"{place}: passage {doc_id} appears twice for query {query_id}: keep one of the two lines")
-        doc_ids.add(doc_id)
-        yield row
-
-
-def average_ranks(scores: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Return the ranks [K] of passages in order; those equal in score and rank column share their average rank."""
-    starts = np.flatnonzero(np.r_[True, (np.diff(scores) != 0) | (np.diff(column) != 0)])
-    ends = np.r_[starts[1:], len(scores)]
-    return np.repeat((starts + 1 + ends) / 2, ends - starts)  # the average of places starts + 1 .. ends
-
-
-def write_run(run: Run, path: Path, tag: str) -> None:
-    """Write a run as a TREC file, ranks from 1; scores keep enough digits to be read back unchanged.
-
-    White space in the tag becomes an underscore. Raises InputError for an id that could not be read back.
-    """
-    tag = re.sub(NOT_IN_ID, "_", tag) or "run"
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for query_id, ranked in run.items():
-            checked_id(query_id, str(path), "query")
-            for rank, (doc_id, score) in enumerate(zip(ranked.doc_ids, ranked.scores, strict=True), start=1):
-                file.write(f"{query_id} Q0 {checked_id(doc_id, str(path))} {rank} {float(score)!r} {tag}\n")
+RunRow = tuple[str, str, str, float, float]  # place, query_id, doc_id, score, rank column
 
 
 def parse_run_line(line: bytes, place: str) -> tuple[str, str, float, float]:
@@ -106,3 +69,36 @@ def parse_run_line(line: bytes, place: str) -> tuple[str, str, float, float]:
     query_id = checked_id(columns[0].decode(), place, "query id")
     doc_id = checked_id(columns[2].decode(), place, "passage id")
     return query_id, doc_id, read_number(columns[4], "score", place), read_number(columns[3], "rank", place)
+
+
+def appears_twice(place: str, query_id: str, doc_id: str) -> InputError:
+    """Return the error for a passage that a query has had in a line before."""
+    return InputError(f"{place}: passage {doc_id} appears twice for query {query_id}: keep one of the two lines")
+
+
+def average_ranks(scores: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return the ranks [K] of passages in order; those equal in score and rank column share their average rank."""
+    starts = np.flatnonzero(np.r_[True, (np.diff(scores) != 0) | (np.diff(column) != 0)])
+    ends = np.r_[starts[1:], len(scores)]
+    return np.repeat((starts + 1 + ends) / 2, ends - starts)  # the average of places starts + 1 .. ends
+
+
+def warn_of_reordered(source: str, num_reordered: int, num_queries: int) -> None:
+    """Warn of queries whose scores and rank column disagree."""
+    log.warning(
+        "%s: the rank column contradicts the scores in %d of %d queries: the order follows the scores",
+        *(source, num_reordered, num_queries),
+    )
+
+
+def write_run(run: Run, path: Path, tag: str) -> None:
+    """Write a run as a TREC file, ranks from 1; scores keep enough digits to be read back unchanged.
+
+    White space in the tag becomes an underscore. Raises InputError for an id that could not be read back.
+    """
+    tag = re.sub(NOT_IN_ID, "_", tag) or "run"
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for query_id, ranked in run.items():
+            checked_id(query_id, str(path), "query")
+            for rank, (doc_id, score) in enumerate(zip(ranked.doc_ids, ranked.scores, strict=True), start=1):
+                file.write(f"{query_id} Q0 {checked_id(doc_id, str(path))} {rank} {float(score)!r} {tag}\n")

@@ -16,13 +16,12 @@ import pyarrow.csv
 
 from distill.errors import InputError
 from distill.sources.fields import MAX_ID, NOT_IN_ID, checked_id, read_number
-from distill.sources.inline import inline_run_rows, is_inline_file
+from distill.sources.inline import inline_run_rows
+from distill.sources.opening import Source
 from distill.sources.run_files import RUN_COLUMNS, RunRow, parse_run_line
 from distill.storage.files import (
     BYTE_ORDER_MARK,
     DAMAGE,
-    form_of,
-    numbered_rows,
     open_bytes,
     open_parquet,
     parquet_batches,
@@ -43,18 +42,22 @@ PARQUET_NAMES = {  # of columns, and what else they are called
 PLAIN = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)) + b"\n"  # what a plain block holds beside its delimiter
 
 
-def run_blocks(source: str) -> Iterator[pa.Table]:
+def run_blocks(source: Source) -> Iterator[pa.Table]:
     """Yield the wanted columns of a run file, a block at a time; raises InputError for a bad line."""
-    form = form_of(source)
-    if form == "parquet" and not is_inline_file(source):
-        yield from (table for _, table in _parquet_tables(source))
-    elif form == "lines":
-        for number, block, table in _read_ahead(_byte_blocks(source)):
-            yield _table(_parsed_lines(source, number, block)) if table is None else table
-    else:
-        rows = (row[1:] for row in inline_run_rows(numbered_rows(source, form)))
+    if source.is_inline:
+        rows = (row[1:] for row in inline_run_rows(source.rows()))
         while chunk := list(itertools.islice(rows, BLOCK_ROWS)):
             yield _table(chunk)
+    elif source.form == "parquet":
+        yield from (table for _, table in _parquet_tables(source.name))
+    else:
+        for number, block, table in _read_ahead(_byte_blocks(source.name)):
+            yield _table(_parsed_lines(source.name, number, block)) if table is None else table
+
+
+def _table(rows: list[tuple]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[]] * len(WANTED)
+    return pa.table({name: pa.array(values, WANTED[name]) for name, values in zip(WANTED, columns, strict=True)})
 
 
 def _read_ahead(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, pa.Table | None]]:
@@ -162,7 +165,7 @@ def _parquet_tables(source: str) -> Iterator[tuple[int, pa.Table]]:
             columns[name], row = read(batch.column(column), f"{source}: column {column}")
             bad += [(row, name, batch.column(column)[row].as_py())] if row >= 0 else []
         if bad:
-            row, name, value = min(bad, key=lambda one: one[:2])
+            row, name, value = min(bad, key=lambda refused: refused[:2])
             place = f"{source}:row {first + row}"
             raise _refusal(name, value, place)
         rank = columns.get("rank", pa.array(np.zeros(len(batch))))
@@ -212,8 +215,3 @@ def _first_bad_id(column: pa.Array | pa.ChunkedArray) -> int:
 def _first(flags: pa.Array | pa.ChunkedArray) -> int:
     """Return the first row with a flag, -1 for none."""
     return pc.index(flags, True).as_py()
-
-
-def _table(rows: list[tuple]) -> pa.Table:
-    columns = zip(*rows, strict=True) if rows else [[]] * len(WANTED)
-    return pa.table({name: pa.array(values, WANTED[name]) for name, values in zip(WANTED, columns, strict=True)})

@@ -4,68 +4,133 @@
     passages = read_passages("passages.jsonl.gz", ids)     # only the passages asked for
     read_passages("articles.csv", ids, Fields("sku", ("title", "body")))
 
-Files are TSV (`id<TAB>text`, or with a header of names), JSONL, CSV or parquet with named fields (BEIR's `_id`,
+A file is TSV (`id<TAB>text`, or with a header of names), JSONL, CSV or parquet with named fields (BEIR's `_id`,
 `title`, `text`, or others of a usual name, or those that are named), or training lines with their texts inline
-(distill/sources/inline.py), plain or .gz; anything else is an id. Runs of white space become one blank, so that all
-sources of a collection give the same text.
+(inline.py), plain or .gz; anything else is an id. White space becomes single blanks, so that all sources of a
+collection give the same text.
 """
 
-import itertools
 import logging
-import os
-import re
 from collections.abc import Iterator
 
 from distill.errors import InputError
-from distill.sources.fields import ID_NAMES, TEXT_NAMES, Fields, checked_id, usual_name
-from distill.sources.inline import inline_passages, inline_queries, inline_shape, is_inline_file
+from distill.sources.fields import USUAL, Fields, checked_id
+from distill.sources.inline import inline_passages, inline_queries
 from distill.sources.locate import ir_datasets_records
+from distill.sources.opening import Source, find_line, open_source
 from distill.sources.run_files import Run
-from distill.storage.files import find_line, form_of, numbered_rows, text_lines
+from distill.storage.files import as_text
 
 log = logging.getLogger(__name__)
 
 Texts = dict[str, str]  # id -> text
-USUAL = Fields()
+TextRow = tuple[str, str, str]  # place, id, text
 
 
-def read_queries(source: str, fields: Fields = USUAL) -> Texts:
+def read_queries(name: str, fields: Fields = USUAL) -> Texts:
     """Read all queries of a file or an `ir_datasets` id; queries without a text are left out and counted.
 
     Raises InputError for a missing source, a bad line, a duplicate id, and where no query is left.
     """
-    queries = _read_texts(source, "queries", None, fields)
+    queries = _read(open_source(name, "queries", fields), fields)
     kept = {query_id: text for query_id, text in queries.items() if text}
     if not kept:
-        raise InputError(f"{source}: holds no query with a text: expected lines of `id<TAB>text`")
-    log_left_out(
-        source, "queries have no text", [query_id for query_id in queries if not queries[query_id]], len(queries)
-    )
+        raise InputError(f"{name}: holds no query with a text: expected lines of `id<TAB>text`")
+    if len(kept) < len(queries):
+        empty = [query_id for query_id in queries if query_id not in kept]
+        log_left_out(name, "queries have no text", empty, len(queries))
     return kept
 
 
-def read_passages(source: str, doc_ids: set[str], fields: Fields = USUAL) -> Texts:
+def read_passages(name: str, doc_ids: set[str], fields: Fields = USUAL) -> Texts:
     """Read the passages with these ids; a passage the source lacks is absent from the result, an empty one is "".
 
     Raises InputError for a missing source, a bad line, a duplicate id and an empty file.
     """
-    return _read_texts(source, "passages", doc_ids, fields)
+    source = open_source(name, "passages", fields)
+    if source.form == "records":  # which are looked up
+        records = ir_datasets_records(name, "docs", sorted(doc_ids))
+        return {record.doc_id: " ".join(_passage_text(record).split()) for record in records}
+    return _read(source, fields, doc_ids)
 
 
-def iterate_texts(source: str, kind: str, fields: Fields = USUAL) -> Iterator[tuple[str, str]]:
+def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Texts:
+    """Read the texts with these ids, or all; raises InputError where an id comes twice, and where there is none."""
+    texts: Texts = {}
+    seen: set[str] = set()
+    for place, text_id, text in _rows(source, fields):
+        if text_id in seen:
+            raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
+        seen.add(text_id)
+        if wanted is None or text_id in wanted:
+            texts[text_id] = " ".join(text.split())
+    if not seen:
+        raise InputError(f"{source.name}: is empty: expected lines of `id<TAB>text` or JSON objects")
+    return texts
+
+
+def _rows(source: Source, fields: Fields) -> Iterator[TextRow]:
+    """Yield (place, id, text) of all queries or passages."""
+    is_query = source.kind == "queries"
+    if source.is_inline:
+        return (inline_queries if is_query else inline_passages)(source.rows())
+    if source.form == "lines":
+        return _tsv_rows(source)
+    if source.form != "records":
+        return _named_rows(source, fields)
+    if is_query:
+        return ((place, checked_id(record.query_id, place), record.default_text()) for place, record in source.rows())
+    return ((place, checked_id(record.doc_id, place), _passage_text(record)) for place, record in source.rows())
+
+
+def _tsv_rows(source: Source) -> Iterator[TextRow]:
+    for place, line in source.rows():
+        cells = as_text(line, place).split("\t")
+        if len(cells) == 1:
+            remedy = "; of CSV, let the name end with .csv" if b"," in line else ""
+            raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`{remedy}")
+        if len(cells) > 2:
+            raise InputError(
+                f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
+                "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by blanks"
+            )
+        yield place, checked_id(cells[0], place), cells[1]
+
+
+def _named_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
+    """Yield the rows of a file with named fields; raises InputError where one that was named occurs in no row."""
+    absent, row = set(fields.texts or ()), {}
+    for place, row in source.rows():
+        text_id, text = fields.read(row, place, source.kind)
+        absent.difference_update(row)
+        yield place, text_id, text
+    if absent:
+        key = "query_text_fields" if source.kind == "queries" else "text_fields"
+        raise InputError(
+            f"{source.name}: no row has a field {sorted(absent)[0]!r}: its fields are {', '.join(row)}: check {key}"
+        )
+
+
+def _passage_text(doc) -> str:
+    """Title and text like the BEIR files; other record types by `ir_datasets`' own choice of fields."""
+    if hasattr(doc, "title") and hasattr(doc, "text"):
+        return f"{doc.title} {doc.text}" if doc.title else doc.text
+    return doc.default_text()
+
+
+def iterate_texts(name: str, kind: str, fields: Fields = USUAL) -> Iterator[tuple[str, str]]:
     """Yield (id, text) of all "queries" or "passages" in the order of the source, whatever its size.
 
-    Raises InputError for a missing source and a bad line; whether an id comes twice is the caller's to find out, by
-    `refuse_twice`.
+    Raises InputError for a missing source and a bad line; an id that comes twice is for the caller to notice, and for
+    `refuse_twice` to report.
     """
-    for _, text_id, text in _rows(source, kind, fields):
-        yield text_id, _join_blanks(text)
+    for _, text_id, text in _rows(open_source(name, kind, fields), fields):
+        yield text_id, " ".join(text.split())
 
 
-def refuse_twice(source: str, kind: str, fields: Fields = USUAL) -> None:
-    """Raise InputError for the first bad line of a source, or the second one with the same id."""
-    for _ in _unique_rows(source, kind, fields):
-        pass
+def refuse_twice(name: str, kind: str, fields: Fields = USUAL) -> None:
+    """Raise InputError for the first bad line of a source, the second one with the same id, and an empty source."""
+    _read(open_source(name, kind, fields), fields, wanted=set())
 
 
 def log_left_out(source: str, what: str, ids: list[str], total: int) -> None:
@@ -109,108 +174,3 @@ def drop_empty(run: Run, passages: Texts, name: str) -> Run:
     if empty:
         log.warning("%s: %d empty passages left out of the run (first: %s)", name, len(empty), empty[0])
     return kept
-
-
-def _read_texts(source: str, kind: str, ids: set[str] | None, fields: Fields) -> Texts:
-    if ids is not None and not os.path.isfile(source):
-        docs = ir_datasets_records(source, "docs", sorted(ids))
-        return {doc.doc_id: _join_blanks(_passage_text(doc)) for doc in docs}
-    texts: Texts = {}
-    is_empty = True
-    for _, text_id, text in _unique_rows(source, kind, fields):
-        is_empty = False
-        if ids is None or text_id in ids:
-            texts[text_id] = _join_blanks(text)
-    if is_empty:
-        raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
-    return texts
-
-
-def _unique_rows(source: str, kind: str, fields: Fields) -> Iterator[tuple[str, str, str]]:
-    seen = set()
-    for place, text_id, text in _rows(source, kind, fields):
-        if text_id in seen:
-            raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
-        seen.add(text_id)
-        yield place, text_id, text
-
-
-def _rows(source: str, kind: str, fields: Fields) -> Iterator[tuple[str, str, str]]:
-    """Yield (place, id, text) of the "queries" or "passages" of a file or an `ir_datasets` id."""
-    if os.path.isfile(source):
-        return _file_rows(source, kind, fields)
-    if kind == "queries":
-        records = ir_datasets_records(source, "queries")
-        return ((source, checked_id(one.query_id, source), one.default_text()) for one in records)
-    records = ir_datasets_records(source, "docs")
-    return ((source, checked_id(one.doc_id, source), _passage_text(one)) for one in records)
-
-
-def _file_rows(path: str, kind: str, fields: Fields) -> Iterator[tuple[str, str, str]]:
-    form = form_of(path)
-    if form == "lines" and (fields != USUAL or _has_header(path)):
-        form = "columns"  # of tab-separated cells below a header with their names
-    if form == "lines":
-        return _tsv_rows(path)
-    if fields == USUAL and _is_inline(path, form):
-        return (inline_queries if kind == "queries" else inline_passages)(numbered_rows(path, form))
-    return _named_rows(path, form, kind, fields)
-
-
-def _is_inline(path: str, form: str) -> bool:
-    """Whether rows hold queries and passages together."""
-    if form == "parquet":
-        return is_inline_file(path)
-    return any(inline_shape(row) for _, row in itertools.islice(numbered_rows(path, form), 1))
-
-
-def _has_header(path: str) -> bool:
-    """Whether a file's first line names its columns.
-
-    It does where an id's usual name is followed by single words, or a word by usual names of texts alone.
-    """
-    first, *rest = next(text_lines(path), ("", ""))[1].split("\t")
-    texts = {"title", *(name for names in TEXT_NAMES.values() for name in names)}
-    if not rest or not re.fullmatch(r"#?[A-Za-z_-]+", first.strip()):
-        return False
-    words = all(re.fullmatch(r"[A-Za-z_]+", name.strip()) for name in rest)
-    return (usual_name(first) in ID_NAMES and words) or all(usual_name(name) in texts for name in rest)
-
-
-def _tsv_rows(path: str) -> Iterator[tuple[str, str, str]]:
-    for place, line in text_lines(path):
-        cells = line.split("\t")
-        if len(cells) == 1:
-            remedy = "; of CSV, let the name end with .csv" if line.count(",") else ""
-            raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`{remedy}")
-        if len(cells) > 2:
-            raise InputError(
-                f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
-                "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by blanks"
-            )
-        yield place, checked_id(cells[0], place), cells[1]
-
-
-def _named_rows(path: str, form: str, kind: str, fields: Fields) -> Iterator[tuple[str, str, str]]:
-    """Yield the rows of a file with named fields; raises InputError where one that was named occurs in no row."""
-    absent, row = set(fields.texts or ()), {}
-    for place, row in numbered_rows(path, form):
-        text_id, text = fields.read(row, place, kind)
-        absent.difference_update(row)
-        yield place, text_id, text
-    if absent:
-        key = "query_text_fields" if kind == "queries" else "text_fields"
-        raise InputError(
-            f"{path}: no row has a field {sorted(absent)[0]!r}: its fields are {', '.join(row)}: check {key}"
-        )
-
-
-def _passage_text(doc) -> str:
-    """Title and text like the BEIR files; other record types by `ir_datasets`' own choice of fields."""
-    if hasattr(doc, "title") and hasattr(doc, "text"):
-        return f"{doc.title} {doc.text}" if doc.title else doc.text
-    return doc.default_text()
-
-
-def _join_blanks(text: str) -> str:
-    return " ".join(text.split())

@@ -1,5 +1,6 @@
 """Flat arrays: slices read from a file, offsets into a flat column, and ids looked up by their hash.
 
+array = FlatFile(path, np.dtype(np.int32))        # array[first:last] reads that slice
 offsets = offsets_of(lengths)                     # row n is flat[offsets[n] : offsets[n + 1]]
 hashes, rows = look_up_table(ids, id_offsets, source, kind)
 """
@@ -26,10 +27,10 @@ class FlatFile:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, part: slice) -> np.ndarray:
-        """Return the values from part.start to part.stop."""
+    def __getitem__(self, values: slice) -> np.ndarray:
+        """Return the values from values.start to values.stop."""
         size = self.dtype.itemsize
-        start, stop = int(part.start), int(part.stop)
+        start, stop = int(values.start), int(values.stop)
         return np.frombuffer(os.pread(self.file.fileno(), (stop - start) * size, start * size), self.dtype)
 
     def read(self) -> np.ndarray:
@@ -41,6 +42,7 @@ class FlatFile:
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Return where each of n stretches of a flat array begins, and where the last one ends, [n + 1] int64."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
@@ -70,7 +72,7 @@ def _hash(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all ids, sorted, and their rows as int32.
 
-    Raises InputError where an id of the source's "queries" or "passages" stands twice.
+    Raises InputError where an id of the source's "queries" or "passages" comes twice.
     """
     hashes = np.concatenate(
         [np.zeros(0, np.uint64)]
@@ -82,8 +84,8 @@ def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: st
     rows = np.argsort(hashes, kind="stable").astype(np.int32)
     hashes = hashes[rows]
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
-        one, other = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
-        if one == other:
-            raise InputError(f"{source}: id {one} appears twice: ids must be unique")
-        raise InputError(f"{source}: ids {one} and {other} have the same 64-bit hash: rename one of them")
+        first, second = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
+        if first == second:
+            raise InputError(f"{source}: id {first} appears twice: ids must be unique")
+        raise InputError(f"{source}: ids {first} and {second} have the same 64-bit hash: rename one of them")
     return hashes, rows

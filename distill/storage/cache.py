@@ -1,20 +1,19 @@
-"""Where things lie that are made once and read often: token stores, large runs, downloads.
+"""A cache of what is made once and read often: token stores, large runs, training lists, indexes, downloads.
 
     directory = make_once(cache_directory() / "tokens" / key, write)      # write(path) fills a directory, once
 
-The cache is $DISTILL_CACHE, or ~/.cache/distill. Whatever lies in it can be deleted at any time: it is made again.
+The cache is $DISTILL_CACHE, or ~/.cache/distill. Whatever is in it can be deleted at any time: it is made again.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from distill.errors import InputError
+from distill.storage.locking import locked_in_turn
 
 
 def cache_directory() -> Path:
@@ -48,7 +47,7 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
     """Return the directory, filled by `write` if it is not there yet.
 
     It is written aside and renamed when it is whole, by one process at a time; others wait and find it. What a killed
-    process has left aside is handed to the next `write`, which may go on from it.
+    process has left aside is handed to the next `write`, which may resume from it.
     """
     if directory.is_dir():
         return directory
@@ -58,14 +57,14 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
         raise InputError(
             f"{directory.parent}: cannot be made ({error.strerror}): set DISTILL_CACHE to a directory of yours"
         ) from None
-    with _lock(directory.with_name(directory.name + ".lock")):
+    with locked_in_turn(directory.with_name(directory.name + ".lock")):
         if not directory.is_dir():  # another process may have made it meanwhile
             aside = directory.with_name(directory.name + ".partial")
             aside.mkdir(exist_ok=True)
             try:
                 write(aside)
             except InputError:
-                shutil.rmtree(aside)  # a mended source has a key of its own: nothing would ever go on from this
+                shutil.rmtree(aside)  # a mended source has another key: nothing would ever resume from this
                 raise
             aside.rename(directory)
     return directory
@@ -74,10 +73,3 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
 def remove(directory: Path) -> None:
     """Delete a cached directory."""
     shutil.rmtree(directory)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

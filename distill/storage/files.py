@@ -1,12 +1,12 @@
 """Files as numbered lines, rows and columns: plain or gzipped text, JSON lines, CSV and parquet.
 
-    for place, line in numbered_lines("bm25.run.gz"): ...        # ("bm25.run.gz:7", b"q1 Q0 d7 1 2.5 bm25")
-    for place, row in numbered_rows("lines.jsonl"): ...          # ("lines.jsonl:7", {"query": …})
     form_of("passages.json")                                     # "jsonl"
+    for place, line in numbered_lines("bm25.run.gz"): ...        # ("bm25.run.gz:7", b"q1 Q0 d7 1 2.5 bm25")
+    for place, row in numbered_rows("lines.jsonl", "jsonl"): ...  # ("lines.jsonl:7", {"query": …})
 
-Everything that lies on disk is opened here, so that all readers agree: a line ends with a line feed, or a carriage
-return and a line feed; a byte order mark at the beginning is skipped; blank lines do not count; text is UTF-8.
-Whatever is damaged raises InputError with the file and, where it has lines, the line.
+All readers open files here, so they agree: a line ends with a line feed, or a carriage return and a line feed; a byte
+order mark at the beginning is skipped; blank lines are skipped but counted; text is UTF-8. Damage raises InputError
+with the file and, where there are lines, the line.
 """
 
 import csv
@@ -25,35 +25,63 @@ DAMAGE = (OSError, EOFError, zlib.error)  # what reading a cut or damaged file r
 MAX_CELL = 2**31 - 1  # characters of a CSV cell; the csv module's own bound is 131 072
 
 
-def open_bytes(path: str) -> BinaryIO:
-    """Open a file for reading bytes, unpacked if its name ends with .gz or it begins as such files do."""
-    file = _open(path)
-    packed = file.read(2) == b"\x1f\x8b" or path.endswith(".gz")
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file) if packed else file
+def form_of(path: str) -> str:
+    """Return how a file's content is laid out: "parquet", "jsonl", "csv" or "lines", by its content and its name.
+
+    Raises InputError for a JSON array: there must be one row a line.
+    """
+    with open_bytes(path, unpack=False) as file:
+        if path.endswith(".parquet") or file.read(4) == b"PAR1":
+            return "parquet"
+    name = path.removesuffix(".gz")
+    if name.endswith(".csv"):
+        return "csv"
+    place, first = next(numbered_lines(path), ("", b""))
+    first = first.strip()
+    named_json = name.endswith((".jsonl", ".ndjson", ".json"))
+    if first[:2] == b"[{" or (first[:1] == b"[" and named_json):
+        raise InputError(f"{place}: is a JSON array: write one object a line, as `jq -c '.[]'` does")
+    if named_json or (first[:1] == b"{" and _is_json(first)):
+        return "jsonl"
+    return "lines"
 
 
-def _open(path: str) -> BinaryIO:
+def _is_json(line: bytes) -> bool:
     try:
-        return open(path, "rb")
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def open_bytes(path: str, *, unpack: bool = True) -> BinaryIO:
+    """Open a file for reading bytes, unpacked if its name ends with .gz or it begins as such files do.
+
+    Raises InputError where it cannot be opened.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
+    is_packed = unpack and (file.read(2) == b"\x1f\x8b" or path.endswith(".gz"))
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if is_packed else file
 
 
-def numbered_lines(path: str) -> Iterator[tuple[str, bytes]]:
-    """Yield ("path:number", line) of every line that is not blank, without its end; raises InputError for damage."""
-    for number, line in _raw_lines(path):
-        if line.strip():
-            yield f"{path}:{number}", line.removesuffix(b"\n").removesuffix(b"\r")
+def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield ("path:number", line) of every line that is not blank, without its end; raw: of every line, with its end.
 
-
-def _raw_lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the number of every line from 1, and the line with its end, without a byte order mark."""
+    Raises InputError, with the line, where the file is damaged.
+    """
     number = 0
     try:
         with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
-                yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                if number == 1:
+                    line = line.removeprefix(BYTE_ORDER_MARK)
+                if raw:
+                    yield f"{path}:{number}", line
+                elif line.strip():
+                    yield f"{path}:{number}", line.removesuffix(b"\n").removesuffix(b"\r")
     except DAMAGE as error:
         raise unreadable(f"{path}:{number + 1}", error) from None
 
@@ -77,40 +105,11 @@ def unreadable(place: str, error: Exception) -> InputError:
     return InputError(f"{place}: cannot be read ({error}): expected UTF-8 text, plain or .gz")
 
 
-def form_of(path: str) -> str:
-    """Return how a file's content is laid out: "parquet", "jsonl", "csv" or "lines", by its content and its name.
-
-    Raises InputError for a JSON array: rows stand one a line.
-    """
-    with _open(path) as file:
-        if path.endswith(".parquet") or file.read(4) == b"PAR1":
-            return "parquet"
-    name = path.removesuffix(".gz")
-    if name.endswith(".csv"):
-        return "csv"
-    place, first = next(numbered_lines(path), ("", b""))
-    first = first.strip()
-    named_json = name.endswith((".jsonl", ".ndjson", ".json"))
-    if first[:2] == b"[{" or (first[:1] == b"[" and named_json):
-        raise InputError(f"{place}: is a JSON array: write one object a line, as `jq -c '.[]'` does")
-    if named_json or (first[:1] == b"{" and _is_json(first)):
-        return "jsonl"
-    return "lines"
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def numbered_rows(path: str, form: str | None = None) -> Iterator[tuple[str, dict]]:
-    """Yield (place, row) of every row of a JSONL, CSV or parquet file, or of tab-separated columns below a header.
+def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
+    """Yield (place, row) of every row of a "jsonl", "csv" or "parquet" file, or of "columns" of TSV below a header.
 
     Raises InputError for a row that is none.
     """
-    form = form or form_of(path)
     if form == "parquet":
         yield from _parquet_rows(path)
     elif form == "jsonl":
@@ -170,8 +169,8 @@ def _row(names: list[str], cells: list[str], place: str) -> dict[str, str]:
 def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
     """Yield the rows of a CSV file with a header; between cells stand commas or, as the header tells, semicolons."""
     first = next(text_lines(path), ("", ""))[1]
-    delimiter = max(",;", key=lambda one: _num_cells(first, one))
-    lines = (as_text(line, f"{path}:{number}") for number, line in _raw_lines(path))  # a cell may go over several
+    delimiter = max(",;", key=lambda candidate: _num_cells(first, candidate))
+    lines = (as_text(line, place) for place, line in numbered_lines(path, raw=True))  # a cell may span several
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names, number = None, 1
     while True:
@@ -241,14 +240,23 @@ def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
             yield f"{path}:row {number}", row
 
 
-def find_line(source: str, *values: str) -> str:
-    """Return "path:number" of the first line whose columns hold all values, for an error message; else the source."""
-    if os.path.isfile(source) and form_of(source) == "lines":
-        wanted = {value.encode() for value in values}
-        for place, line in numbered_lines(source):
-            if wanted <= set(line.split()):
-                return place
-    return source
+def numbered_answers(path: str) -> Iterator[tuple[str, str]]:
+    """Yield ("path: answer number", text) of a JSON array of texts; raises InputError for anything else."""
+    try:
+        with open_bytes(path) as file:
+            answers = json.loads(file.read().removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+    except (*DAMAGE, ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise InputError(
+            f"{path}: is no JSON ({reason}): expected an array of answers such as `[3] > [1] > [2]`"
+        ) from None
+    if not isinstance(answers, list):
+        raise InputError(f"{path}: is no JSON array: expected one of answers such as `[3] > [1] > [2]`")
+    for number, answer in enumerate(answers, start=1):
+        place = f"{path}: answer {number}"
+        if not isinstance(answer, str):
+            raise InputError(f"{place} is no text: expected one such as `[3] > [1] > [2]`")
+        yield place, answer
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,9 +1,15 @@
-"""A lock that lives as long as the process that holds it, however that ends.
+"""Locks on files, released when the process that holds them ends, however that happens.
 
-    with locked(directory / "run.lock", "wait for it, or take another directory"):
+    with locked(directory / "run.lock", "wait for it, or take another directory"):        # refuses a second process
+        ...
+    with locked_in_turn(directory / "store.lock"):                                         # lets it wait
         ...
 
-The file stays behind: to remove it would let two processes lock two files of one name.
+The file stays behind: removing it would let two processes lock two files of one name.
+
+The filelock library cannot replace this. A sweep's jobs inherit its lock as a file descriptor, so that it holds until
+the last of them ends; filelock keeps the descriptor to itself and unlocks it, for the jobs too, when the sweep's own
+process exits (tested with 4.3.1).
 """
 
 import contextlib
@@ -27,8 +33,8 @@ _held: list[TextIO] = []
 def locked(path: Path, remedy: str) -> Iterator[TextIO]:
     """Hold the lock of a file, which says who holds it; yields the open file.
 
-    Raises InputError where another process holds it, or where nothing can be written. A file system without locks is
-    warned of.
+    Raises InputError where another process holds it, or where nothing can be written; warns where the file system has
+    no locks.
     """
     try:
         opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
@@ -58,3 +64,11 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
 def _close_in_forked_processes() -> None:
     """Let no loader worker keep the lock of a training process that was killed."""
     os.register_at_fork(after_in_child=lambda: [file.close() for file in _held])
+
+
+@contextlib.contextmanager
+def locked_in_turn(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; wait while another process holds it."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

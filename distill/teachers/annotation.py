@@ -7,6 +7,7 @@ results = write_annotation(directory, cfg, local, lists, ranking)
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -143,7 +144,7 @@ def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = {name: [] for name in ("query_id", "doc_id", "rank", "first_stage_rank", "flagged")}
+    rows: dict[str, list] = {name: [] for name in ("query_id", "doc_id", "rank", "first_stage_rank", "flagged")}
     for query_id, ranked in ranking.run.items():
         first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
         for rank, doc_id in enumerate(ranked.doc_ids, start=1):
@@ -158,7 +159,7 @@ def agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
 
     Raises InputError for judgments or a reference that share nothing with the lists.
     """
-    results = {}
+    results: dict[str, float] = {}
     if local.qrels:
         measures, qrels = parse_measures(["nDCG@10"]), read_qrels(local.qrels)
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in run}
@@ -168,7 +169,7 @@ def agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
             results |= {f"{row}/{name}": value for name, value in measure(measured, qrels, measures)[0].items()}
     if local.reference:
         reference = read_run(local.reference)
-        taus = [_tau(ranking[q].doc_ids, reference[q].doc_ids) for q in ranking if q in reference]
+        taus: list[Any] = [_tau(ranking[q].doc_ids, reference[q].doc_ids) for q in ranking if q in reference]
         taus = [tau for tau in taus if tau is not None]
         if not taus:
             raise InputError(f"{local.reference}: shares no list of two passages with the teacher's ranking")

@@ -45,7 +45,7 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     """
     llm, windows = cfg.teacher.llm, _windows(cfg)
     if llm.engine == "http":
-        engine = HttpEngine(llm, cfg.method)
+        engine: HttpEngine | LocalEngine = HttpEngine(llm, cfg.method)
     else:
         from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
 

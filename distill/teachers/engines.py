@@ -73,7 +73,7 @@ class HttpEngine:
         limits = httpx.Limits(max_connections=cfg.concurrency, max_keepalive_connections=cfg.concurrency)
         self.client = httpx.Client(headers=headers, timeout=cfg.timeout, limits=limits)
         self.lock, self.next_time = threading.Lock(), 0.0
-        self.failures = Counter()  # retries, by kind of error
+        self.failures: Counter[str] = Counter()  # retries, by kind of error
         self.stopped = threading.Event()
 
     @property
@@ -193,7 +193,8 @@ class LocalEngine:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.cfg, self.at_once, self.failures = cfg, cfg.batch_size, Counter()
+        self.cfg, self.at_once = cfg, cfg.batch_size
+        self.failures: Counter[str] = Counter()
         self.pointwise = method == "pointwise"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:

@@ -13,14 +13,17 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from distill.sources.permutations import mend_permutation
 from distill.teachers.engines import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import Prompt
+
+Steps = Generator[list, Any, tuple[list[int], bool]]  # messages of a window out, its Answer in; then order and flag
 
 
 @dataclass
@@ -114,7 +117,7 @@ class WindowRanker:
             yield from self._rank_in_batches(waiting, at_once, allowed)
             return
         with ThreadPoolExecutor(at_once) as pool:
-            running = {}
+            running: dict[Future, str] = {}
             try:
                 while True:
                     for query_id, (query, passages) in itertools.islice(waiting, at_once - len(running)):
@@ -135,7 +138,7 @@ class WindowRanker:
                 for future in running:
                     future.cancel()
 
-    def _drive(self, steps: Generator, allowed) -> tuple[list[int], bool] | None:
+    def _drive(self, steps: Steps, allowed) -> tuple[list[int], bool] | None:
         """Send one list's requests, one after the other; return its order and flag, None if stopped before the end."""
         answer, held = None, (0, 0)
         try:
@@ -171,7 +174,7 @@ class WindowRanker:
 
     def _rank_in_batches(self, waiting: Iterator, at_once: int, allowed) -> Iterator[tuple]:
         """Rank lists side by side, as many as fill an engine's batch with one window each."""
-        active: dict[str, tuple[Generator, list]] = {}  # query id -> its steps and its next messages
+        active: dict[str, tuple[Steps, list]] = {}  # query id -> its steps and its next messages
         while True:
             for query_id, (query, passages) in waiting:
                 steps = self._steps(query, passages)
@@ -193,7 +196,7 @@ class WindowRanker:
                 else:
                     active[query_id] = (steps, outcome)
 
-    def _steps(self, query: str, passages: list[str]) -> Generator[list, Answer, tuple[list[int], bool]]:
+    def _steps(self, query: str, passages: list[str]) -> Steps:
         """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
         scores: list[float | None] = []  # of the passages, with method=pointwise
@@ -217,7 +220,7 @@ class WindowRanker:
                     break
             else:
                 flagged = True
-            scores.append(entry.get("score"))
+            scores.append(entry.get("score"))  # type: ignore[union-attr]
             with self.lock:
                 self.totals.windows += 1
                 self.totals.unanswered += "unusable" in faults
@@ -238,7 +241,7 @@ class WindowRanker:
             self.totals.answers.update(faults or {"whole"})
 
 
-def _advance(steps: Generator, answer: Answer | None):
+def _advance(steps: Steps, answer: Answer | None):
     """Return the next messages of a list, or (order, flagged) when it is finished."""
     try:
         return steps.send(answer)

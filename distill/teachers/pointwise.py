@@ -33,7 +33,8 @@ def yes_no_score(logprobs: list[tuple[str, float]]) -> float | None:
 
 def order_by_score(scores: list[float | None]) -> list[int]:
     """Return the places, best score first; ties keep their order, and places without a score come last, in order."""
-    return sorted(range(len(scores)), key=lambda place: math.inf if scores[place] is None else -scores[place])
+    costs = [math.inf if score is None else -score for score in scores]
+    return sorted(range(len(scores)), key=costs.__getitem__)
 
 
 def mostly_tie(scores: Sequence[float | None]) -> bool:

@@ -98,7 +98,7 @@ class Checkpoints:
     def load_best(self) -> None:
         """Load the weights of model/ on all ranks, ready to score."""
         if self.ranks.is_first:
-            self.model.load_state_dict(CrossEncoder.from_pretrained(self.model_directory).state_dict())
+            self.model.load_state_dict(CrossEncoder.from_pretrained(str(self.model_directory)).state_dict())
         self.ranks.copy_from_first(self.model)
         self.model.eval()
 
@@ -165,7 +165,7 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     if state["best_step"] == state["step"] and not (best.is_file() and best.samefile(last)):
         link_checkpoint(last, best)
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
-    best_state = load_checkpoint(best) if best.is_file() else {"step": None}
+    best_state: dict[str, Any] = load_checkpoint(best) if best.is_file() else {"step": None}
     if best_state["step"] == state["best_step"]:
         if not _holds(directory, best_state["model"]):
             model.load_state_dict(best_state["model"])

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any, TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,7 +35,8 @@ class Tracker:
     def __init__(self, cfg: DictConfig):
         """Open nothing yet: a run refused for bad input leaves no W&B run behind."""
         self.cfg = cfg
-        self.file = self.wandb = None
+        self.file: TextIO | None = None
+        self.wandb: Any = None
 
     def start(self, directory: Path, step: int = 0) -> None:
         """Open the run's files; if the run is resumed at a step, drop what was logged after that step.

@@ -188,7 +188,9 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     generator = np.random.default_rng(cfg.seed)
     chosen = np.sort(generator.choice(len(lists), min(MAX_LISTS, len(lists)), replace=False))
     first_stage = _read_first_stage(cfg)
-    taus: dict[str, Values] = {"student": {}} | ({"first_stage": {}} if first_stage is not None else {})
+    taus: dict[str, Values] = {"student": {}}
+    if first_stage is not None:
+        taus["first_stage"] = {}
     with evaluating(model):
         for index in chosen.tolist():
             rows, targets = lists[index]
@@ -234,7 +236,8 @@ def _read_first_stage(cfg: DictConfig):
 
     A run that training did not read is only read now if it is a local file that is not large.
     """
-    from distill.sources.runs import LARGE_FILE, read_run
+    from distill.sources.opening import LARGE_FILE
+    from distill.sources.runs import read_run
 
     source = cfg.teacher.first_stage
     if source is None:

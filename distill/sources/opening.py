@@ -1,0 +1,114 @@
+"""A source, opened: one place decides whether it is a file, an address or an `ir_datasets` id, and how it is laid out.
+
+    source = open_source("bm25.run.gz", "run")
+    source.form                                  # "lines"
+    for place, row in source.rows(): ...         # ("bm25.run.gz:7", b"q1 Q0 d7 1 2.5 bm25")
+
+What a row is follows from the form:
+
+    lines                            bytes: white-space separated columns, or `id<TAB>text`
+    columns, csv, jsonl, parquet     a dict: column or key to value
+    answers                          a text of a JSON array
+    records                          a record of `ir_datasets`
+
+Reading rows raises InputError, with file, line and reason, for whatever is damaged, and for a source that is neither a
+file nor an id.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distill.errors import InputError
+from distill.sources.fields import ID_NAMES, TEXT_NAMES, USUAL, Fields, usual_name
+from distill.sources.inline import inline_shape
+from distill.sources.locate import file_of, ir_datasets_records
+from distill.storage.files import (
+    as_text,
+    form_of,
+    numbered_answers,
+    numbered_lines,
+    numbered_rows,
+    open_parquet,
+)
+
+RECORDS = {"queries": "queries", "passages": "docs", "run": "scoreddocs", "qrels": "qrels"}  # kind -> of ir_datasets
+FILE_FORMS = {"triples": "lines", "permutations": "answers"}  # kinds that come from files only, in one form
+LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
+PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or an `ir_datasets` id of which the form is known."""
+
+    name: str  # path or id
+    kind: str  # "queries", "passages", "run", "qrels", "triples" or "permutations"
+    form: str
+    is_inline: bool = False  # whether each row holds a query with its passages
+    is_large: bool = False  # whether the rows would take too much memory as Python objects
+
+    def rows(self) -> Iterator[tuple[str, Any]]:
+        """Yield (place, row) of every row, in order; raises InputError for a bad one."""
+        if self.form == "records":
+            return ((self.name, record) for record in ir_datasets_records(self.name, RECORDS[self.kind]))
+        if self.form == "lines":
+            return numbered_lines(self.name)
+        if self.form == "answers":
+            return numbered_answers(self.name)
+        return numbered_rows(self.name, self.form)
+
+
+def open_source(name: str, kind: str, fields: Fields = USUAL) -> Source:
+    """Find out what a source of a kind is: a file, an address (downloaded once) or an `ir_datasets` id, and its form.
+
+    fields: which fields of queries or passages are named. Raises InputError for a file that cannot be read.
+    """
+    path = file_of(name)
+    if path is None:
+        if kind not in RECORDS:
+            raise InputError(f"{name}: no such file: {kind} are read from a file")
+        return Source(name, kind, "records")
+    form = FILE_FORMS.get(kind) or form_of(path)
+    if form == "lines" and kind in TEXT_NAMES and (fields != USUAL or _has_header(path)):
+        form = "columns"
+    has_names = form not in ("lines", "answers") and fields == USUAL
+    size = os.path.getsize(path) * (PACKED if form == "parquet" or path.endswith(".gz") else 1)
+    return Source(path, kind, form, has_names and _is_inline(path, kind, form), size > LARGE_FILE)
+
+
+def _has_header(path: str) -> bool:
+    """Whether a file's first line names its columns.
+
+    It does where an id's usual name is followed by single words, or a word by nothing but usual names of texts.
+    """
+    place, line = next(numbered_lines(path), ("", b""))
+    first, *rest = as_text(line, place).split("\t")
+    texts = {"title", *(name for names in TEXT_NAMES.values() for name in names)}
+    if not rest or not re.fullmatch(r"#?[A-Za-z_-]+", first.strip()):
+        return False
+    words = all(re.fullmatch(r"[A-Za-z_]+", name.strip()) for name in rest)
+    return (usual_name(first) in ID_NAMES and words) or all(usual_name(name) in texts for name in rest)
+
+
+def _is_inline(path: str, kind: str, form: str) -> bool:
+    """Whether the rows of a file hold queries and passages together."""
+    if form == "parquet":
+        return inline_shape({name: [] for name in open_parquet(path).schema_arrow.names}) is not None
+    if kind not in TEXT_NAMES:
+        return True  # no run or qrels have named fields there
+    _, row = next(numbered_rows(path, form), ("", {}))
+    return inline_shape(row) is not None
+
+
+def find_line(name: str, *values: str) -> str:
+    """Return "path:number" of a run's first line whose columns hold all values, for an error message; else its name."""
+    source = open_source(name, "run")
+    if source.form == "lines":
+        wanted = {value.encode() for value in values}
+        for place, line in source.rows():
+            if wanted <= set(line.split()):
+                return place
+    return name

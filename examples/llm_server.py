@@ -1,0 +1,43 @@
+"""A stand-in for an LLM: an OpenAI-compatible endpoint that prefers passages which share words with the query.
+
+Run: python -m examples.llm_server [PORT]
+Try the whole way without a GPU or a key: LLM_URL=http://127.0.0.1:8000/v1 LLM=stand-in recipes/own-corpus.sh
+
+Prints the address that `teacher.llm.base_url` takes:
+
+    http://127.0.0.1:8000/v1
+"""
+
+import json
+import re
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers POST /v1/chat/completions: a listwise prompt with an order, a pointwise one with Yes or No."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = body["messages"][-1]["content"]
+        query = set(re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1].lower().split())
+        passages = re.findall(r"^\[(\d+)\] (.*)$", prompt, re.MULTILINE) or [("1", prompt.partition("\nQuery:")[0])]
+        shared = {number: len(query & set(re.findall(r"\w+", text.lower()))) for number, text in passages}
+        yes = 0.05 + 0.9 * shared[passages[0][0]] / len(query)  # of the only passage, where the prompt is pointwise
+        logprobs = [{"token": word, "logprob": p} for word, p in (("Yes", yes - 1), ("No", -yes))]
+        answer = " > ".join(f"[{number}]" for number in sorted(shared, key=shared.get, reverse=True))
+        choice = {"message": {"content": answer}, "logprobs": {"content": [{"top_logprobs": logprobs}]}}
+        payload = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_):
+        """Keep quiet about each request."""
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8000), Handler)
+    print(f"http://127.0.0.1:{server.server_address[1]}/v1", flush=True)
+    server.serve_forever()

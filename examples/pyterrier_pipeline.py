@@ -1,0 +1,34 @@
+"""Re-rank in a PyTerrier pipeline.
+
+A frame takes the place of a retriever here, so that neither an index nor Java is needed.
+
+Train a model first: python train.py hydra.run.dir=outputs/sample
+Run: python -m examples.pyterrier_pipeline [MODEL]            (pip install python-terrier)
+
+Prints the two best passages of three:
+
+    0 d2 1.74
+    1 d3 -1.70
+"""
+
+import sys
+
+import pandas as pd
+import pyterrier as pt
+
+from distill.pyterrier import Reranker
+
+query = "gentle loaf that suits autumn"
+texts = {
+    "d1": "Makes a fine chowder. A classic from Fez.",
+    "d2": "Just a good loaf. Much loved in autumn.",
+    "d3": "Just a good loaf. Much loved in spring.",
+}
+rows = [("q1", query, doc_id, text, 3.0 - place, place) for place, (doc_id, text) in enumerate(texts.items())]
+retrieved = pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
+retriever = pt.Transformer.from_df(retrieved)  # with an index: pt.terrier.Retriever(index) >> pt.text.get_text(index)
+
+pipeline = retriever >> Reranker(sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model") % 2
+queries = pd.DataFrame([("q1", query)], columns=["qid", "query"])
+for row in pipeline(queries).itertuples():
+    print(row.rank, row.docno, f"{row.score:.2f}")

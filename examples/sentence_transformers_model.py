@@ -1,0 +1,24 @@
+"""Open a trained model in sentence-transformers: its directory is a CrossEncoder of theirs, nothing is converted.
+
+Train a model first: python train.py hydra.run.dir=outputs/sample
+Run: python -m examples.sentence_transformers_model [MODEL]           (pip install sentence-transformers)
+
+Prints:
+
+    sentence-transformers: 1.74 -3.39
+    distill: 1.74 -3.39
+"""
+
+import sys
+
+from sentence_transformers import CrossEncoder as TheirCrossEncoder
+
+from distill import CrossEncoder
+
+name = sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model"
+query, passages = "gentle loaf that suits autumn", ["Just a good loaf. Much loved in autumn.", "Makes a fine chowder."]
+theirs = TheirCrossEncoder(name, device="cpu").predict([(query, passage) for passage in passages])
+order, scores = CrossEncoder.from_pretrained(name).rank(query, passages)
+ours = dict(zip(order, scores, strict=True))
+print("sentence-transformers:", *(f"{score:.2f}" for score in theirs))
+print("distill:", *(f"{ours[place]:.2f}" for place in range(len(passages))))

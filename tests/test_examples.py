@@ -1,0 +1,89 @@
+"""Every script of examples/ runs and prints what its docstring says; so do the README's first command and snippet."""
+
+import ast
+import re
+import runpy
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
+RUN = [name for name in SCRIPTS if name != "llm_server"]  # which serves until it is stopped: tests/test_recipes.py
+EXACT = ("annotate_lists", "bm25_first_stage", "listwise_prompt", "measure_run", "pointwise_teacher", "token_store")
+NEEDS = {
+    "export_onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "pyterrier_pipeline": ("pyterrier",),
+    "sentence_transformers_model": ("sentence_transformers",),
+}
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that half of the README's first run has trained, and all that this printed."""
+    directory = tmp_path_factory.mktemp("outputs") / "sample"
+    command = [sys.executable, "train.py", "train.max_steps=40", f"hydra.run.dir={directory}"]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.returncode == 0, run.stdout
+    return directory, run.stdout
+
+
+def printed(name: str) -> str:
+    """What an example's docstring says that it prints."""
+    docstring = ast.get_docstring(ast.parse(SCRIPTS[name].read_text(encoding="utf-8")))
+    _, after = re.split(r"^Prints.*:$", docstring, flags=re.MULTILINE)
+    return textwrap.dedent(after).strip("\n")
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_an_example_prints_what_it_says(name, trained, tmp_path, monkeypatch, capsys):
+    for package in NEEDS.get(name, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    model = str(trained[0] / "model")
+    arguments = {name: [model] for name in ("score_passages", *NEEDS)}
+    arguments |= {"rerank_run": [model, f"{tmp_path}/reranked.run"], "sweep_table": [str(trained[0].parent)]}
+    arguments |= {"training_loop": ["30", f"{tmp_path}/loop/model"]}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [name, *arguments.get(name, [])])
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    runpy.run_module(f"examples.{name}", run_name="__main__")
+    found, expected = capsys.readouterr().out.replace(str(tmp_path), "outputs").strip("\n"), printed(name)
+    if name == "sweep_table":  # the only run here is the model's
+        expected = expected.splitlines()[-1]
+    if name not in EXACT:
+        found, expected = (NUMBER.sub("#", text) for text in (found, expected))
+    assert found == expected
+
+
+def test_examples_are_short_and_listed():
+    index = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert len(SCRIPTS) >= 12
+    for name, path in SCRIPTS.items():
+        source = path.read_text(encoding="utf-8")
+        docstring = ast.get_docstring(ast.parse(source))
+        code = source.split('"""', 2)[2].strip().splitlines()
+        assert 5 <= len(code) <= 42, name
+        assert f"python -m examples.{name}" in docstring
+        first = re.match(r".*?(?=[.:]\s)", docstring)[0]
+        assert f"| [`{name}.py`]({name}.py) | {first} |" in index, name
+
+
+def test_the_readmes_first_run_is_what_the_command_prints(trained):
+    script = runpy.run_path(str(ROOT / "docs" / "figures" / "first_run.py"))
+    shown = script["BLOCK"].search(readme())[0]
+    assert "student" in shown and not script["lines_unlike"](shown, trained[1])
+
+
+def test_the_readmes_python_snippet_runs(trained):
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", readme(), re.MULTILINE | re.DOTALL)
+    assert '"webis/monoelectra-base"' in snippet
+    names: dict = {}
+    exec(snippet.replace("webis/monoelectra-base", str(trained[0] / "model")), names)
+    assert sorted(names["order"]) == [0, 1] and names["scores"] == sorted(names["scores"], reverse=True)
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
