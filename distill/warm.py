@@ -31,7 +31,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 IMPORTS = (  # the libraries that commands import late, so that --help is quick
     *("torch", "torch.utils.data", "torch.utils.flop_counter", "hydra._internal.hydra", "numpy", "pandas"),
