@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,8 +46,7 @@ def process_of_job(sweep_directory: Path, number: int) -> int:
     listing = subprocess.check_output(["ps", "-A", "-ww", "-o", "pid=,args="], text=True)
     rows = [line.split(maxsplit=1) for line in listing.splitlines()]
     job = f" hydra.run.dir={sweep_directory / str(number)} hydra.mode=RUN hydra.job.num={number} "
-    [pid] = [pid for pid, args in rows if job in args]
-    return int(pid)
+    return min(int(pid) for pid, args in rows if job in args)  # a child of it has its name until it has its own
 
 
 def summary(errors: str) -> list[str]:
@@ -71,6 +71,8 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
     assert failed[1].startswith(f"failed: job 1 in {directory}/1: ") and "train.max_steps=0 " in failed[1]
     assert failed[1].endswith(": train.max_steps=0: must be at least 1")
     assert "must be at least 1" in output  # what jobs print is on the terminal
+    assert re.search(rf"(?m)^job 1 of 3: {directory}/0: ", errors)
+    assert re.search(rf"(?m)^job 3 of 3, about .* left: {directory}/2: .*train.max_steps=20 ", errors)
     assert output == "".join((directory / name / "job.log").read_text() for name in "012")
     assert (directory / "2" / "results.json").is_file() and (directory / "multirun.yaml").is_file()
     assert (directory / "2" / "config.yaml").is_file() and not (directory / "2" / ".hydra").exists()
