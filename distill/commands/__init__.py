@@ -1,1 +1,1 @@
-"""One file a command: from a configuration to the rooms."""
+"""One file for each command of `python -m distill`."""

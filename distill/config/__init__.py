@@ -1,1 +1,1 @@
-"""What a configuration may say."""
+"""What a configuration may say: its keys, their rules, and how it is composed."""

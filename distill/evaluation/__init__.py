@@ -1,1 +1,1 @@
-"""From model and task to numbers and their files."""
+"""From a model and a task to numbers and their files."""

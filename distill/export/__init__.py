@@ -1,1 +1,1 @@
-"""Models for others."""
+"""Trained models in the formats of other libraries, with their cards."""

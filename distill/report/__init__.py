@@ -1,1 +1,1 @@
-"""What report.py is made of: runs -> rows -> table, with significance, comparison, figures and the page around it."""
+"""From finished runs to tables, tests, figures and one page."""

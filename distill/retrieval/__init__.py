@@ -1,1 +1,1 @@
-"""First-stage runs."""
+"""First-stage runs, by BM25 and by encoders."""

@@ -1,1 +1,1 @@
-"""From a path, address or id to queries, passages, runs and judgments."""
+"""From a path, address or `ir_datasets` id to queries, passages, runs and judgments."""

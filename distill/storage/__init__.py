@@ -1,1 +1,1 @@
-"""How things lie on disk."""
+"""Files, arrays and caches on disk."""

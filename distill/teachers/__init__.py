@@ -1,1 +1,1 @@
-"""Teachers that are asked here: listwise LLMs, and cross-encoders."""
+"""LLMs and cross-encoders that rank lists for a student to learn from."""

@@ -1,1 +1,1 @@
-"""What the training loop calls."""
+"""What the training loop calls: gradients, optimiser, checkpoints, tracking."""
