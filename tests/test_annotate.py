@@ -142,7 +142,7 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     assert all(sorted(first[q].doc_ids) == sorted(teacher[q].doc_ids) for q in first)
     card = (tmp_path / "out" / "card.md").read_text()
     assert "1 out of range" in card and "1 repeated" in card and "2 unusable" in card and "24 windows" in card
-    assert "usable answer: 0, in 0 lists" in card
+    assert "no answer was usable: 0, in 0 lists" in card
     kinds = "1 ReadTimeout, 1 RemoteProtocolError, 1 no chat completion, 1 status 429, 1 status 500, 1 status 503"
     assert f"retries in the last run: 6 ({kinds})" in card
     table = pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()
@@ -160,7 +160,7 @@ def test_a_window_without_any_usable_answer_keeps_its_order_and_is_flagged(colle
     assert all(first[q].doc_ids == teacher[q].doc_ids for q in first)
     assert all(pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()["flagged"])
     card = (tmp_path / "out" / "card.md").read_text()
-    assert "48 unusable" in card and "usable answer: 24, in 6 lists" in card  # 24 windows, two tries each
+    assert "48 unusable" in card and "no answer was usable: 24, in 6 lists" in card  # 24 windows, two tries each
 
 
 def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_path, serve):
@@ -310,7 +310,7 @@ def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, 
     assert run.returncode == 2 and "refuses the request with status 401" in run.stderr
     overrides = overrides_of(collection, serve(script=itertools.repeat(500)), "teacher.llm.retries=1")
     run = run_annotate(tmp_path / "b", *overrides)
-    assert run.returncode == 2 and "has failed 2 times in a row (status 500" in run.stderr
+    assert run.returncode == 2 and "failed 2 times in a row (status 500" in run.stderr
     assert "Traceback" not in run.stderr
 
 
