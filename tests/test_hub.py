@@ -85,4 +85,4 @@ def test_an_upload_holds_the_directory_and_a_refusal_keeps_it(tmp_path, hub):
     for token, output, address in ((None, "again", hub.address), ("good", "third", "http://127.0.0.1:9")):
         run = export(tmp_path, output, address, token)
         assert run.returncode == 2 and "hub=owner/name: not uploaded" in run.stderr and "HF_TOKEN" in run.stderr
-        assert len(run.stderr.splitlines()) == 2 and (tmp_path / output / "model.safetensors").is_file()
+        assert len(run.stderr.splitlines()) == 3 and (tmp_path / output / "model.safetensors").is_file()

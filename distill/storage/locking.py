@@ -1,6 +1,6 @@
 """Locks on files, released when the process that holds them ends, however that happens.
 
-    with locked(directory / "run.lock", "wait for it, or take another directory"):        # refuses a second process
+    with locked(directory / "run.lock", "wait for it, or use another directory"):        # refuses a second process
         ...
     with locked_in_turn(directory / "store.lock"):                                         # lets it wait
         ...
@@ -39,7 +39,7 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
     try:
         opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): take another directory") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}): use another directory") from None
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
