@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -67,7 +68,7 @@ def export(tmp_path, output: str, hub_address: str, token: str | None) -> subpro
     environment = os.environ | {"HF_ENDPOINT": hub_address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     environment.pop("HF_TOKEN", None)
     environment |= {"HF_TOKEN": token} if token else {}
-    command = ["-m", "distill", "export", f"model={tmp_path / 'model'}", "format=sentence-transformers"]
+    command = [sys.executable, "-m", "distill", "export", f"model={tmp_path / 'model'}", "format=sentence-transformers"]
     command += [f"output={tmp_path / output}", "hub=owner/name"]
     return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
 
