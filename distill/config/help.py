@@ -20,6 +20,7 @@ from distill.errors import InputError
 
 COLUMN = 44  # where comments begin
 LONGEST = 34  # characters of a default that are shown
+SWEPT = ("train", "evaluate")  # commands whose runs can be jobs of a sweep
 SILENT = ("hydra/job_logging", "hydra/hydra_logging")  # groups that nobody chooses from
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<rest>.*)")
 COMMENT = re.compile(r"\s#\s+(.*)")
@@ -35,7 +36,7 @@ def help_text(name: str, overrides: list[str]) -> str:
         raise InputError(mistake(error, name, overrides)) from None
     choices = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}
     path = ROOT / "conf" / f"{name}.yaml"
-    comments = read_comments(path)
+    comments = _file_comments(path, "")
     for group, option in choices.items():
         comments = _option_comments(group, option) | comments
     values = OmegaConf.to_container(cfg, resolve=False)
@@ -81,20 +82,28 @@ def first_comment(path: Path) -> str:
 
 
 def _option_comments(group: str, option: str | None) -> dict[str, str]:
-    """Return the comments of an option by full path: those of the files that it starts from, and its own over them."""
+    """Return the comments of an option by full path."""
     folder, _, package = group.partition("@")
     path = ROOT / "conf" / folder / f"{option}.yaml"
     if not path.is_file() or folder == "experiment" or folder.startswith("hydra"):
         return {}
-    defaults = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    return _file_comments(path, f"{package or folder}.")
+
+
+def _file_comments(path: Path, prefix: str) -> dict[str, str]:
+    """Return the comments of a file by full path: those of the files that it starts from, and its own over them."""
+    text = path.read_text(encoding="utf-8")
+    if text.startswith("# @package _global_"):
+        prefix = ""
     comments: dict[str, str] = {}
-    for one in defaults:
-        if isinstance(one, str) and not one.startswith(("/", "_")):
-            comments |= _option_comments(group, one)
-    own, prefix = read_comments(path), package or folder
-    if path.read_text(encoding="utf-8").startswith("# @package _global_"):
-        return comments | own
-    return comments | {f"{prefix}.{key}": comment for key, comment in own.items()}
+    for one in (yaml.safe_load(text) or {}).get("defaults", []):
+        if not isinstance(one, str):
+            continue
+        name, _, package = one.partition("@")
+        start = ROOT / "conf" / f"{name[1:]}.yaml" if name.startswith("/") else path.parent / f"{name}.yaml"
+        if start.is_file() and not name.startswith("hydra"):
+            comments |= _file_comments(start, f"{prefix}{package}." if package else prefix)
+    return comments | {f"{prefix}{key}": comment for key, comment in read_comments(path).items()}
 
 
 def _groups(choices: dict[str, str | None], order: list[str]) -> list[str]:

@@ -31,8 +31,12 @@ from distill.config.rules import (
 LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
-SOME_FIELD = ("name at least one field", bool)
 ENCODER = "an encoder's directory or Hub id"
+
+
+def field_names() -> Any:
+    """A field of the names of the fields that make up a text; null: the usual ones."""
+    return must("name at least one field", bool, default=None)
 
 
 @dataclass
@@ -68,9 +72,9 @@ class Data:
     )
     list_choice: str = choice("random", "stratified", "top")
     id_field: str | None = None
-    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_text_fields: list[str] | None = field_names()
 
 
 @dataclass
@@ -93,7 +97,7 @@ class Teacher:
 
 
 @dataclass
-class Task:
+class TaskConfig:
     name: str = MISSING
     passages: str | None = None
     queries: str | None = None
@@ -110,17 +114,17 @@ class Task:
     window_stride: int | None = at_least(1, default=None)
     tasks: dict[str, Any] = field(default_factory=dict)  # checked by check_task, so that + can add one
     runs: str | None = must(
-        "hold {task} where the task's name stands in the file names", lambda value: "{task}" in value, default=None
+        "hold {task} where the file names have the task's name", lambda value: "{task}" in value, default=None
     )
     means: list[str] = each(choice("arithmetic", "geometric", "quadratic"))
     id_field: str | None = None
-    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_text_fields: list[str] | None = field_names()
 
 
 SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
-PART_KEYS = [one.name for one in fields(Task) if one.name not in SUITE_KEYS]  # of each of its tasks
+PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
 
 
 @dataclass
@@ -178,8 +182,8 @@ class TrainConfig:
     teacher: Teacher = MISSING
     optimizer: Optimizer = MISSING
     train: Train = MISSING
-    validation: Task = MISSING
-    task: Task = MISSING
+    validation: TaskConfig = MISSING
+    task: TaskConfig = MISSING
     logger: Logger = MISSING
     seed: int = at_least(0, below=2**63)
     licence: str | None = None
@@ -201,7 +205,7 @@ class DashboardsConfig:
 class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
-    task: Task = MISSING
+    task: TaskConfig = MISSING
     latency_queries: int = at_least(0)
     resume: str | None = output_of("evaluation", needs="config.yaml")
     max_tokens: int = at_least(1)
@@ -242,9 +246,9 @@ class RetrieveConfig:
     batch_size: int = at_least(1)
     device: str = MISSING
     id_field: str | None = None
-    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_text_fields: list[str] | None = field_names()
 
 
 @dataclass
@@ -287,9 +291,9 @@ class AnnotateConfig:
     queries: str = source()
     run: str = source()
     id_field: str | None = None
-    text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
-    query_text_fields: list[str] | None = must(*SOME_FIELD, default=None)
+    query_text_fields: list[str] | None = field_names()
     depth: int = at_least(2, why=TWO_PASSAGES)
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
