@@ -18,7 +18,7 @@ from distill.config import schema as config
 from distill.config.checks import check_evaluate, check_train, check_values
 from distill.config.composition import options_of, register_schemas
 from distill.config.help import help_text
-from distill.config.losses import loss_schemas
+from distill.config.losses import LOSS_SCHEMAS
 from distill.config.mistakes import mistake
 from distill.config.overrides import quoted, unquoted
 from distill.errors import InputError, exit_on_bad_input
@@ -171,7 +171,7 @@ def test_every_loss_config_names_its_function_and_options(loss):
 
 
 def test_conf_the_schemas_and_the_functions_name_the_same_losses():
-    assert sorted(LOSSES) == sorted(loss_schemas()) == options_of("loss")
+    assert sorted(LOSSES) == sorted(LOSS_SCHEMAS) == options_of("loss")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ FREE_OF_RULES = {
     "Llm": "model api_key_variable device",
     "AnnotateConfig": f"{FIELDS} prompt journal",
 }
-SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *loss_schemas().values()]
+SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *LOSS_SCHEMAS.values()]
 
 
 def test_every_number_and_every_choice_has_a_rule_beside_its_field():

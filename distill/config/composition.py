@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from distill.config.losses import loss_schemas
+from distill.config.losses import LOSS_SCHEMAS
 from distill.config.schema import (
     AnnotateConfig,
     DashboardsConfig,
@@ -53,7 +53,7 @@ def register_schemas() -> None:
     store.store(name="export_schema", node=ExportConfig)
     store.store(name="annotate_schema", node=AnnotateConfig)
     store.store(name="dashboards_schema", node=DashboardsConfig)
-    for name, schema in loss_schemas().items():
+    for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
     OmegaConf.register_new_resolver(

@@ -1,11 +1,12 @@
 """The keys of every loss, with the type and the rules of each: one dataclass a loss, beside conf/loss/NAME.yaml.
 
-A dataclass of this file belongs to the option that its `name` allows. Every key but `name`, `target` and `reduction` is
-an argument of the function, which distill/losses/__init__.py lists under that name.
+LOSS_SCHEMAS lists them by option. Every key but `name`, `target` and `reduction` is an argument of the function, which
+distill/losses/__init__.py lists under the same name. The functions need torch, which `--help` does not wait for.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
 
 from distill.config.rules import above, choice
 
@@ -57,7 +58,16 @@ class Hinge:
     reduction: str = choice("mean", "sum")
 
 
-def loss_schemas() -> dict[str, type]:
-    """Return the dataclasses of this file by the option that each belongs to."""
-    schemas: list[Any] = [kind for kind in globals().values() if is_dataclass(kind)]
-    return {fields(schema)[0].metadata["options"][0]: schema for schema in schemas}
+LOSS_SCHEMAS: dict[str, type] = {  # by option of conf/loss/
+    "ranknet": RankNet,
+    "adrmse": AdrMse,
+    "lce": Lce,
+    "marginmse": MarginMse,
+    "bce": Bce,
+    "hinge": Hinge,
+}
+
+
+def implementation_of(loss: DictConfig) -> str | None:
+    """Return the chosen implementation of a loss; None for a loss that has only the plain definition."""
+    return loss.implementation if "implementation" in loss else None

@@ -113,6 +113,7 @@ def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fiel
     import bm25s
     from bm25s.tokenization import Tokenized, Tokenizer
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
     tokenizer = Tokenizer(stopwords=STOP_WORDS)
     lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
     texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
