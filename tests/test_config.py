@@ -417,7 +417,7 @@ def test_help_explains_every_key_and_every_option(name, monkeypatch):
     lines = [line.strip() for line in help_text(name, []).splitlines()]
     explained = {}
     for line in lines:
-        match = re.match(r"([\w.-]+)=(.{,34}?)  +(.+)", line)
+        match = re.match(r"([\w.-]+)=(.{,42}?)  +(.+)", line)
         if match:
             explained[match[1]] = match[3]
     cfg = OmegaConf.to_container(compose_config(name), resolve=False)
@@ -439,6 +439,13 @@ def test_help_has_the_defaults_of_the_options_beside_it():
     assert re.search(r"loss.alpha=1.0 +steepness of the smooth ranks", help_text("train", ["loss=adrmse"]))
     with pytest.raises(InputError, match="depth: did you mean data.depth?"):
         help_text("train", ["depth=3"])
+
+
+def test_help_shows_where_an_output_goes_and_sweeps_only_where_there_are_some():
+    retrieve, report = help_text("retrieve", []), help_text("report", [])
+    assert "output=outputs/retrieve/DATE/TIME/first_stage.run  TREC run" in retrieve
+    assert re.search("output=outputs/report/DATE/TIME +where page", report)
+    assert "hydra/launcher" not in retrieve + report and "hydra/launcher" in help_text("evaluate", [])
 
 
 def test_a_value_with_an_equals_sign_and_a_list_of_models_are_quoted_for_hydra():

@@ -24,6 +24,7 @@ SWEPT = ("train", "evaluate")  # commands whose runs can be jobs of a sweep
 SILENT = ("hydra/job_logging", "hydra/hydra_logging")  # groups that nobody chooses from
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<rest>.*)")
 COMMENT = re.compile(r"\s#\s+(.*)")
+NEW_DIRECTORY = re.compile(r"\$\{output_dir:.*,(.*)\}")
 MORE = re.compile(r" +# +(?P<more>.*)")  # the next line of a comment
 
 
@@ -41,13 +42,16 @@ def help_text(name: str, overrides: list[str]) -> str:
         comments = _option_comments(group, option) | comments
     values = OmegaConf.to_container(cfg, resolve=False)
     del values["hydra"]
+    if name not in SWEPT:
+        choices = {group: option for group, option in choices.items() if not group.startswith("hydra/")}
+    new = _readable(str(OmegaConf.to_container(cfg.hydra.run, resolve=False)["dir"]), "")
     lines = [first_comment(path), "", *_groups(choices, list(values)), "Keys (key=default):"]
     section = ""
     for key, value in _flat(values):
         if key.rpartition(".")[0] != section:
             section = key.rpartition(".")[0]
             lines.append("")
-        lines += _line(f"  {key}={_short(value)}", comments.get(key, ""))
+        lines += _line(f"  {key}={_short(value, new)}", comments.get(key, ""))
     return "\n".join(
         [*lines, "", "More: docs/configuration.md; --cfg job prints the configuration, --hydra-help Hydra's flags"]
     )
@@ -139,10 +143,18 @@ def _flat(values: dict, prefix: str = "") -> list[tuple[str, object]]:
     return leaves + [pair for key, value in groups for pair in _flat(value, f"{prefix}{key}.")]
 
 
-def _short(value: object) -> str:
+def _short(value: object, new: str) -> str:
+    """Return a default as --help shows it; new: the output directory of a run, where it is not given."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
     text = text if isinstance(value, dict | list) else str(shown(text if isinstance(value, bool) else value))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    readable = _readable(text, new)
+    return readable if readable != text or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _readable(text: str, new: str) -> str:
+    """Return a path as the user will see it, with DATE and TIME for those of the start."""
+    text = text.replace("${now:%Y-%m-%d}", "DATE").replace("${now:%H-%M-%S}", "TIME")
+    return NEW_DIRECTORY.sub(r"\1", text.replace("${hydra:runtime.output_dir}", new))
 
 
 def _line(left: str, comment: str) -> list[str]:
