@@ -35,7 +35,11 @@ def main() -> None:
         print(f"distill {__version__}")
         return
     if name not in COMMANDS:
-        print(f"error: {name}: no such command: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        from distill.config.nearest import nearest
+
+        near = nearest(name, COMMANDS)
+        remedy = f"did you mean {near}?" if near else f"no such command: choose one of {', '.join(COMMANDS)}"
+        print(f"error: {name}: {remedy}", file=sys.stderr)
         sys.exit(2)
     arguments = sys.argv[2:]
     if name in SCRIPTS:

@@ -24,6 +24,7 @@ from distill.config.overrides import quoted, unquoted
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.generative import PROMPTS
+from tests.helpers.commands import run
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
 
@@ -202,6 +203,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("+loss.alpha=1", "loss.alpha: no such key: see --help for the keys that there are"),
         ("+train.nope=1", "train.nope: no such key"),
         ("+nope.nope=1", "nope: no such key"),
+        ("~logger", "logger is missing: give it on the command line, as in logger=none; logger is one of none, wandb"),
         ("teacher=run", "teacher.path is missing: give it on the command line"),
         ("teacher=run teacher.path=nope.run", "teacher.path=nope.run: no such file"),
         ("data=files data.passages=a.tsv data.queries=b.tsv", "data.passages=a.tsv: no such file"),
@@ -295,6 +297,21 @@ FREE_OF_RULES = {
 SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *LOSS_SCHEMAS.values()]
 
 
+def test_all_missing_keys_are_named_with_their_options():
+    with pytest.raises(InputError) as caught:
+        check_values(compose_config("export"))
+    formats = "sentence-transformers, lightning-ir, transformers, onnx, onnx-int8"
+    assert str(caught.value) == (
+        "model, format, output are missing: give them on the command line, as in model=VALUE "
+        f"format=sentence-transformers output=VALUE; format is one of {formats}"
+    )
+
+
+def test_a_misspelt_command_is_answered_with_what_was_meant():
+    process = run("-m", "distill", "anotate")
+    assert (process.returncode, process.stderr) == (2, "error: anotate: did you mean annotate?\n")
+
+
 def test_every_number_and_every_choice_has_a_rule_beside_its_field():
     without = {}
     for schema in SCHEMAS:
@@ -364,6 +381,11 @@ def test_help_and_the_composed_configuration_wait_for_nothing_large(entry_point,
             "train task.tasks.sample-val.depth=3 task=sample-suite",
             "task.tasks.sample-val.depth: not set in this task yet: add it, as in +task.tasks.sample-val.depth=3",
         ),
+        ("train teacher.llm.model=x", "teacher.llm.model: is a key of annotate, not of train"),
+        ("train loger.mode=offline", "loger.mode: did you mean logger.mode?"),
+        ("train optimizer.batch_size=8", "optimizer.batch_size: did you mean train.batch_size?"),
+        ("train ~data.depth", "~data.depth: a key cannot be removed: set it to null, if --help says what null does"),
+        ("train ~data", "~data: a group cannot be removed: choose one of its options: files, jsonl, msmarco, sample"),
         ("evaluate taks=sample", "taks: did you mean task?"),
         ("annotate teacher.llm.modle=m", "teacher.llm.modle: did you mean teacher.llm.model?"),
         ("annotate llm@teacher.llm=htpp", "llm@teacher.llm=htpp: did you mean llm@teacher.llm=http?"),

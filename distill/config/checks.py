@@ -12,8 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from distill.config.composition import options_of
 from distill.config.nearest import keys_of, unknown_key
-from distill.config.rules import check_rules, missing_file
+from distill.config.rules import check_rules, missing_file, options_of_key
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
@@ -70,10 +71,19 @@ def check_values(cfg: DictConfig) -> None:
     unknown = _unknown_keys(cfg)
     if unknown:
         raise InputError(unknown_key(unknown[0], keys_of(cfg)))
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = OmegaConf.missing_keys(cfg)
     if missing:
-        raise InputError(f"{missing[0]} is missing: give it on the command line, as in {missing[0]}=VALUE")
+        raise InputError(_missing_keys(cfg, [key for key in keys_of(cfg) if key in missing] or sorted(missing)))
     check_rules(cfg)
+
+
+def _missing_keys(cfg: DictConfig, keys: list[str]) -> str:
+    """Return what to say of keys without a value: all of them, with the options of those that have some."""
+    options = {key: [*options_of_key(cfg, key)] or options_of(key) for key in keys}
+    given = " ".join(f"{key}={options[key][0] if options[key] else 'VALUE'}" for key in keys)
+    chosen = "".join(f"; {key} is one of {', '.join(some)}" for key, some in options.items() if some)
+    verb, them = ("is", "it") if len(keys) == 1 else ("are", "them")
+    return f"{', '.join(keys)} {verb} missing: give {them} on the command line, as in {given}{chosen}"
 
 
 def check_task(task: DictConfig, key: str, texts: bool = True) -> None:

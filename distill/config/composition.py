@@ -33,6 +33,15 @@ from distill.errors import InputError, exit_on_bad_input
 PACKAGE = Path(__file__).resolve().parent.parent
 INSTALLED = (PACKAGE / "_data").is_dir()  # then it has what a checkout has beside distill/
 ROOT = PACKAGE / "_data" if INSTALLED else PACKAGE.parent
+COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the values
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "retrieve": RetrieveConfig,
+    "annotate": AnnotateConfig,
+    "export": ExportConfig,
+    "report": ReportConfig,
+    "dashboards": DashboardsConfig,
+}
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory
 
 
@@ -46,13 +55,8 @@ def register_schemas() -> None:
     `${sweep_name:RESUME}` names the sweep that the run is a job of; null for a run by itself.
     """
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="report_schema", node=ReportConfig)
-    store.store(name="retrieve_schema", node=RetrieveConfig)
-    store.store(name="export_schema", node=ExportConfig)
-    store.store(name="annotate_schema", node=AnnotateConfig)
-    store.store(name="dashboards_schema", node=DashboardsConfig)
+    for name, schema in COMMAND_SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)

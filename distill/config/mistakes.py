@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from distill.config.composition import ROOT, options_of
+from distill.config.composition import COMMAND_SCHEMAS, ROOT, options_of
 from distill.config.nearest import keys_of, nearest, unknown_key
 from distill.config.schema import PART_KEYS
 from distill.errors import InputError
@@ -91,16 +91,28 @@ def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
     if options_of(group):
         if key not in groups:
             return unknown_key(key, groups)
+        if text.startswith("~"):
+            return f"{text}: a group cannot be removed: choose one of its options: {', '.join(options_of(group))}"
         in_file = FULL_KEY.search(str(refused))  # the option is there, and its file is wrong
         if in_file and in_file[1] not in _keys(cfg, in_file[1]):
             return f"{text}: {unknown_key(in_file[1], _keys(cfg, in_file[1]))}"
         return f"{text}: {f'{in_file[1]}: ' if in_file else ''}{_first_line(refused)}"
     keys = _keys(cfg, key)
     if key not in keys:
-        return unknown_key(key, [*groups, *keys])
+        return _other_commands(name, key) or unknown_key(key, [*groups, *keys])
+    if text.startswith("~"):
+        return f"{text}: a key cannot be removed: set it to null, if --help says what null does"
     if PART.match(key) and OmegaConf.select(cfg, key, default=None) is None:
         return f"{key}: not set in this task yet: add it, as in +{key}={value}"
     return f"{text}: {_first_line(refused)}"
+
+
+def _other_commands(name: str, key: str) -> str | None:
+    """Return what to say of a key in a group that only other commands have; None for any other key."""
+    if "." not in key or key.startswith("hydra.") or PART.match(key):
+        return None
+    others = [other for other in COMMAND_SCHEMAS if other != name and key in keys_of(compose(other))]
+    return f"{key}: is a key of {' and '.join(others)}, not of {name}" if others else None
 
 
 def _keys(cfg: DictConfig, key: str) -> list[str]:

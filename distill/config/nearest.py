@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 LEAST = 0.65  # similarity of the last parts of two keys, for one to be offered; two swapped letters in five leave 0.8
+LEAST_OF_GROUPS = 0.5  # similarity of the groups before them
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
@@ -20,10 +21,18 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
 
 
 def nearest(key: str, keys: Iterable[str]) -> str | None:
-    """Return the key whose last part, and then whose group, is most similar; None if none is."""
-    last = key.rpartition(".")[2]
-    near = [one for one in keys if SequenceMatcher(None, last, one.rpartition(".")[2]).ratio() >= LEAST]
-    return max(near, key=lambda one: _similarity(key, one), default=None)
+    """Return the key whose last part, and then whose group, is most similar; None if none is.
+
+    The last part may be misspelt only in a similar group, or where no group is given.
+    """
+    return max((one for one in keys if _is_near(key, one)), key=lambda one: _similarity(key, one), default=None)
+
+
+def _is_near(one: str, other: str) -> bool:
+    (group, _, last), (other_group, _, other_last) = one.rpartition("."), other.rpartition(".")
+    if SequenceMatcher(None, last, other_last).ratio() < LEAST:
+        return False
+    return not group or last == other_last or SequenceMatcher(None, group, other_group).ratio() >= LEAST_OF_GROUPS
 
 
 def _similarity(one: str, other: str) -> float:

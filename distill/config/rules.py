@@ -217,6 +217,14 @@ def check_value(cfg: Any, key: str) -> None:
         _refuse(key, cfg[key], options["rule"](cfg[key]))
 
 
+def options_of_key(cfg: Any, key: str) -> tuple[str, ...]:
+    """Return the options of a choice, by its full key; none for a key that is no choice."""
+    group, _, name = key.rpartition(".")
+    schema = OmegaConf.get_type(OmegaConf.select(cfg, group) if group else cfg)
+    rules = {one.name: one.metadata for one in fields(schema)} if is_dataclass(schema) else {}
+    return rules.get(name, {}).get("options", ())
+
+
 def _refuse(key: str, value: Any, fault: str | None) -> None:
     if fault is not None:
         raise InputError(f"{key}={shown(value)}{fault}")
