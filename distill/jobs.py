@@ -57,7 +57,7 @@ def run_job(
             if cfg.resume is not None and not sweep:
                 cfg = resumed_config(cfg)
             check(cfg)
-            with timed(describe(cfg), cfg.resume or directory):
+            with timed(describe(cfg), shown_path(cfg.resume or directory)):
                 results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
 
@@ -72,24 +72,25 @@ def run_command(
     describe: Callable[[DictConfig], str],
     check: Callable[[DictConfig], None],
     run: Callable[[DictConfig], object],
+    output: str | None = None,
 ) -> None:
-    """Check a configuration and run a command whose output is one file or directory, `cfg.output`.
+    """Check a configuration and run a command that writes one file or directory, `cfg.output`, or else to `output`.
 
     describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
     with exit_on_bad_input(sweep=is_sweep()):
         check(cfg)
-        with timed(describe(cfg), cfg.output):
+        with timed(describe(cfg), output or shown_path(cfg.output)):
             run(cfg)
 
 
 @contextlib.contextmanager
-def timed(what: str, where: str | Path) -> Iterator[None]:
+def timed(what: str, where: str) -> Iterator[None]:
     """Log what is done and where the output goes, before slow imports; at the end, log the time it took."""
     speaks = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
     if speaks:
-        log.info("%s; output: %s", what, shown_path(where))
+        log.info("%s; output: %s", what, where)
     yield
     if speaks:
         log.info("finished in %s", duration(time.perf_counter() - started))

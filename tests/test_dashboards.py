@@ -51,7 +51,8 @@ def test_without_a_key_the_workspace_is_refused_in_one_line_and_with_exit_status
     process = dashboards(env=without_wandb(tmp_path))
     assert process.returncode == 2
     assert process.stderr.splitlines() == [
-        "error: no W&B API key: run `wandb login`, or set dry_run=true to see the workspace as JSON"
+        "making the workspace distillation of distill; output: a new workspace on W&B",
+        "error: no W&B API key: run `wandb login`, or set dry_run=true to see the workspace as JSON",
     ]
 
 

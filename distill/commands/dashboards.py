@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from distill.config.checks import check_values
 from distill.config.command import start
 from distill.config.composition import ROOT
-from distill.errors import InputError, exit_on_bad_input
+from distill.errors import InputError
+from distill.jobs import run_command
 
 CHOICES = ("loss.name", "data.depth", "data.num_queries", "seed")  # what an ablation varies
 
@@ -82,17 +83,26 @@ def save_workspace(workspace) -> str:
         raise InputError(f"W&B refuses the workspace ({reason}): check key, network and project") from None
 
 
+def make_workspace(cfg: DictConfig) -> None:
+    """Save the workspace as configured and print its address, or print it; raises InputError for bad input."""
+    workspace = build_workspace(cfg)
+    if cfg.dry_run:  # wandb-workspaces has no public function for what `save` sends
+        json.dump(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), sys.stdout)
+        print()
+    else:
+        print(save_workspace(workspace))
+
+
+def describe(cfg: DictConfig) -> str:
+    """Return the first line of output."""
+    return f"making the workspace {cfg.title} of {cfg.project}"
+
+
 @hydra.main(config_path=str(ROOT / "conf"), config_name="dashboards", version_base="1.3")
 def run(cfg: DictConfig) -> None:
-    """Build the workspace as configured; an error ends with a one-line message and exit status 2."""
-    with exit_on_bad_input(sweep=False):
-        check_values(cfg)
-        workspace = build_workspace(cfg)
-        if cfg.dry_run:  # wandb-workspaces has no public function for what `save` sends
-            json.dump(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), sys.stdout)
-            print()
-        else:
-            print(save_workspace(workspace))
+    """Make one workspace; bad input ends with a one-line message and exit status 2."""
+    output = "JSON on standard output" if cfg.dry_run else "a new workspace on W&B"
+    run_command(cfg, describe, check_values, make_workspace, output)
 
 
 def main() -> None:

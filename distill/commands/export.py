@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from distill.config.checks import check_values
 from distill.config.command import start
 from distill.config.composition import ROOT
-from distill.jobs import run_command
+from distill.jobs import run_command, shown_path
 
 log = logging.getLogger("export")
 
@@ -36,6 +36,7 @@ def export(cfg: DictConfig) -> None:
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.hub is not None:
         log.info("uploaded: %s", push_to_hub(directory, cfg.hub, private=cfg.private))
+    log.info("next: load it as in %s", "docs/models.md" if card is None else shown_path(directory / "README.md"))
 
 
 def describe(cfg: DictConfig) -> str:

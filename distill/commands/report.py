@@ -22,7 +22,7 @@ from distill.config.command import start
 from distill.config.composition import ROOT, command_overrides, run_directory
 from distill.config.overrides import unquoted
 from distill.errors import InputError
-from distill.jobs import run_command
+from distill.jobs import run_command, shown_path
 
 if TYPE_CHECKING:
     from distill.report.page import Figure, Report
@@ -71,7 +71,7 @@ def report(cfg: DictConfig, directory: Path) -> None:
 def add_tests(cfg: DictConfig, page: "Report", measured: list) -> None:
     """Add the tests that were asked for, and notes; what cannot be tested is a problem that the page names.
 
-    Raises InputError for a baseline that is no row, and a key that is none.
+    Raises InputError for a baseline that no row has, and for an unknown key.
     """
     from distill.report.comparison import compare_key, find_key
     from distill.report.paired import mark_significance, note_seeds
@@ -120,7 +120,7 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     (directory / "index.html").write_text(to_html(page), encoding="utf-8")
     OmegaConf.save(cfg, directory / "report.yaml")
     print(markdown)
-    log.info("page: %s", directory / "index.html")
+    log.info("next: open %s", shown_path(directory / "index.html"))
 
 
 def draw_figures(page: "Report", measured: list, directory: Path) -> "list[Figure]":
@@ -166,17 +166,17 @@ def draw_diagram(compared, directory: Path) -> Path | None:
 
 
 def describe(cfg: DictConfig) -> str:
-    """Return the first words that the user reads."""
+    """Return the first line of output."""
     runs = cfg.runs if isinstance(cfg.runs, str) else ", ".join(cfg.runs)
     return f"reporting on {runs}"
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="report", version_base="1.3")
 def run(cfg: DictConfig) -> None:
-    """Write one report; bad input is answered with one line and exit status 2."""
+    """Report once; bad input ends with a one-line message and exit status 2."""
     run_command(cfg, describe, check_values, lambda cfg: report(cfg, run_directory()))
 
 
 def main() -> None:
-    """Run the command with the arguments of the command line."""
+    """Run the command with the command line's arguments."""
     start(run, "report")
