@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.config.composition import INSTALLED, command_overrides, run_directory
 from distill.config.overrides import as_literal, as_override
-from distill.config.resuming import changes, check_command, command_of, describe, read_config, refused, resumed_config
+from distill.config.resuming import changes, check_command, command_of, describe, read_saved, refused, resumed_config
 from distill.errors import InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
 from distill.progress import duration
@@ -122,7 +122,7 @@ def state_of(cfg: DictConfig, directory: Path) -> str:
     """
     if not _present(directory, LEFT):
         return "new"
-    command, saved = command_of(cfg), read_config(directory)
+    command, saved = command_of(cfg), read_saved(directory)
     check_command(saved, command, directory)
     changed = refused(changes(saved, cfg), command, resumed=False)
     if changed:
@@ -221,7 +221,7 @@ def _take_over(cfg: DictConfig, directory: Path) -> None:
 
 
 def _check_resumed(cfg: DictConfig, directory: Path) -> None:
-    command, saved = command_of(cfg), read_config(directory)
+    command, saved = command_of(cfg), read_saved(directory)
     check_command(saved, command, directory)
     changed = changes(saved, cfg)
     not_allowed = refused(changed, command, resumed=True)

@@ -88,7 +88,7 @@ def test_one_measure_under_two_names_is_measured_once():
         ("P@0", "a cut-off must be 1 or more"),
         ("nDCG@0", "a cut-off must be 1 or more"),
         ("RR(cutoff=0)", "a cut-off must be 1 or more"),
-        ("nDCG@-1", "cannot be read \\(it holds a negative number\\)"),
+        ("nDCG@-1", "cannot be read \\(it has a negative number\\)"),
         ("P@1.5", "cutoff=1.5 is impossible"),
         ("P@True", "cutoff=True is impossible"),
         ("P", "needs its cutoff: give it as in P@10"),

@@ -49,7 +49,7 @@ def test_a_warmup_that_reaches_the_steps_is_said_before_training(caplog):
 @pytest.mark.parametrize("prefix", ["", "+", "++"])
 def test_the_old_name_of_the_warmup_is_answered_with_the_new_one(prefix):
     with pytest.raises(
-        InputError, match="optimizer.warmup_steps=50: is optimizer.warmup now, .*: write optimizer.warmup=50"
+        InputError, match="optimizer.warmup_steps=50: is now optimizer.warmup, .*: write optimizer.warmup=50"
     ):
         refuse_renamed(["loss=adrmse", f"{prefix}optimizer.warmup_steps=50"])
     refuse_renamed(["loss=adrmse", "optimizer.warmup=50", "resume=outputs/warmup_steps"])

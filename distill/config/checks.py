@@ -87,7 +87,7 @@ def _missing_keys(cfg: DictConfig, keys: list[str]) -> str:
 
 
 def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
-    """Check that tasks have all that measuring needs, and re-ranking where texts are read; raises InputError."""
+    """Check that tasks have all that measuring needs and, for texts, re-ranking; raises InputError."""
     for name, part in task.tasks.items():
         _check_part(part, f"{key}.tasks.{name}")
     for part in split_suite(task):
@@ -108,7 +108,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
 
 
 def check_stride(task: DictConfig, key: str, passage_length: int) -> None:
-    """Check that windows leave nothing between them unread, once the length of one is known; raises InputError."""
+    """Check that no tokens between two windows are left unread, given the length of a window; raises InputError."""
     if task.window_stride is not None and task.window_stride > passage_length:
         raise InputError(
             f"{key}.window_stride={task.window_stride} exceeds the window, model.passage_length={passage_length}: the "
@@ -132,8 +132,8 @@ def _check_part(part: Any, prefix: str) -> None:
 
 
 def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
-    """Check the depth, the measures' names, and that none looks below a depth that nobody chose; raises InputError."""
-    from distill.config.measures import parse_measures  # here: what has no task does without it
+    """Check the depth, the measures' names, and that none looks below a default depth; raises InputError."""
+    from distill.config.measures import parse_measures  # here: configurations without a task do not need it
 
     depth = task.depth
     if not task.measures:

@@ -18,7 +18,9 @@ from distill.config.composition import register_schemas
 from distill.config.overrides import quoted
 from distill.errors import InputError, exit_on_bad_input, printable
 
-RENAMED = {"optimizer.warmup_steps": "is optimizer.warmup now, below 1 a share of the steps: write optimizer.warmup="}
+RENAMED = {
+    "optimizer.warmup_steps": "is now optimizer.warmup, a share of the steps if below 1: write optimizer.warmup="
+}
 
 
 def start(main: Callable[[], object], name: str) -> None:
@@ -39,7 +41,7 @@ def start(main: Callable[[], object], name: str) -> None:
     except (HydraException, OmegaConfBaseException, YAMLError, InputError) as error:
         from distill.config.mistakes import mistake
 
-        reason = mistake(error, name, overrides_of(arguments), is_sweep(arguments))
+        reason = mistake(error, name, overrides_of(arguments), asks_for_sweep(arguments))
         print(f"error: {printable(reason)}", file=sys.stderr)
         sys.exit(2)
 
@@ -66,6 +68,6 @@ def overrides_of(arguments: list[str]) -> list[str]:
     return [one for one, last in zip(arguments, before, strict=False) if one[:1] != "-" and last not in takes_value]
 
 
-def is_sweep(arguments: list[str]) -> bool:
-    """Whether Hydra is told to run a sweep."""
+def asks_for_sweep(arguments: list[str]) -> bool:
+    """Whether the command line asks Hydra for a sweep."""
     return bool({"-m", "--multirun"} & {*arguments})

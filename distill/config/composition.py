@@ -70,7 +70,7 @@ def register_schemas() -> None:
 
 
 def _output_directory(given: str | None, new: str) -> str:
-    """The given directory, else a new one, which is made; of several ranks only the first one's is used."""
+    """Return the given directory, else make a new one; of several ranks, only the first one's is used."""
     if given or "--resolve" in sys.argv:  # a configuration that is only printed makes no directory
         return given or new
     if os.environ.get("RANK", "0") != "0":
@@ -80,30 +80,31 @@ def _output_directory(given: str | None, new: str) -> str:
 
 
 def make_directory(path: Path) -> Path:
-    """Make a directory that was not there: PATH, or PATH-2, PATH-3, ... where another command was first.
+    """Make a new directory: PATH, or PATH-2, PATH-3, ... if another command has made that one.
 
-    Raises InputError where none can be made.
+    Raises InputError if none can be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            made = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        made, numbers = path, itertools.count(2)
+        while True:
             with contextlib.suppress(FileExistsError):
                 made.mkdir()
                 return made
+            made = path.with_name(f"{path.name}-{next(numbers)}")
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror}): start from another directory") from None
 
 
 def run_directory() -> Path:
-    """Hydra's output directory, absolute; read as it is, since Hydra does not escape a `${` in its name."""
+    """Return Hydra's output directory, absolute; read unresolved, since Hydra does not escape a `${` in its name."""
     return Path(OmegaConf.to_container(HydraConfig.get().runtime, resolve=False)["output_dir"])
 
 
 def _sweep_name(resume: str | None) -> str | None:
-    """The name of the sweep's directory, with the date before it where it is a mere time of day.
+    """Return the name of the sweep's directory, with the date before it if the name is only a time of day.
 
-    Most jobs are processes of their own that know of no sweep, but stand in the directory that it has marked.
+    Most jobs run in their own process, without a sweep in Hydra's settings, but below the directory that it has marked.
     """
     if resume is not None:
         directory = Path(resume).absolute()
@@ -123,19 +124,19 @@ def _group_name(sweep: Path) -> str:
 
 
 def command_overrides(kind: str) -> list[str]:
-    """The overrides of the command line, of the kind "task" or "hydra", as they were given: ${...} is not resolved."""
+    """Return the overrides of the command line, of the kind "task" or "hydra", as given: ${...} is not resolved."""
     if not HydraConfig.initialized():
         return []
     return OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)[kind]
 
 
 def chosen_experiment() -> str | None:
-    """The option of the group `experiment` that the command line chose; None for none."""
+    """Return the option of the group `experiment` that the command line chose; None for none."""
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
 
 
 def options_of(group: str) -> list[str]:
-    """Return the options of a group that conf/ has; none for what is no group."""
+    """Return the options of a group that conf/ has; an empty list for an unknown group."""
     directory = ROOT / "conf" / group
     return sorted(str(path.relative_to(directory).with_suffix("")) for path in directory.rglob("*.yaml"))
 

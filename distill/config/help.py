@@ -1,6 +1,6 @@
 """The answer to --help: every key with its default and its comment in conf/, and every group with its options.
 
-help_text("train", ["data=msmarco"])        # with the defaults of the options that are chosen beside --help
+help_text("train", ["data=msmarco"])        # with the defaults of the options given beside --help
 """
 
 import re
@@ -29,7 +29,7 @@ MORE = re.compile(r" +# +(?P<more>.*)")  # the next line of a comment
 
 
 def help_text(name: str, overrides: list[str]) -> str:
-    """Return the help of a command; raises InputError for overrides that are wrong."""
+    """Return the help of a command; raises InputError for wrong overrides."""
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose(name, overrides=overrides, return_hydra_config=True)

@@ -23,7 +23,7 @@ def parse_measures(names: list[str]) -> list:
             known = ", ".join(sorted({one.NAME for one in ir_measures.measures.registry.values()}))
             raise InputError(f"measure {name}: unknown to ir_measures: {EXAMPLES}; there are {known}") from None
         except ValueError as error:
-            reason = "it holds a negative number" if "-" in name else str(error).split(";")[0]
+            reason = "it has a negative number" if "-" in name else str(error).split(";")[0]
             raise InputError(f"measure {name}: cannot be read ({reason}): {EXAMPLES}") from None
         _check_parameters(name, one)
         if one not in measures:  # MRR@10 and RR@10 are one measure

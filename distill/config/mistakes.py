@@ -30,7 +30,7 @@ PART = re.compile(r"(task|validation)\.tasks\.[^.]+\.")  # before a key of a sui
 def mistake(error: Exception, name: str, overrides: list[str], sweep: bool = False) -> str:
     """Return in one line why Hydra refuses these overrides of a configuration.
 
-    error: what it raised, which is told where no override is at fault.
+    error: what it raised, which is reported if no override is at fault.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -64,7 +64,7 @@ def _order(override: Override) -> int:
 def _single_values(override: Override) -> list[str]:
     """Return an override with each of the values that it sweeps over; the override itself if it does not sweep.
 
-    None for an interval, and for a pattern of options, which always fits some.
+    An empty list for an interval, and for a pattern of options, which always matches some.
     """
     if not override.is_sweep_override():
         return [override.input_line]
@@ -75,7 +75,7 @@ def _single_values(override: Override) -> list[str]:
 
 
 def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
-    """Return what is wrong with an override, given the overrides before it, which are sound."""
+    """Return what is wrong with an override, given the overrides before it, which are right."""
     cfg = compose(name, overrides=kept, return_hydra_config=True)
     key, _, value = text.lstrip("+~").partition("=")
     groups = [str(group) for group in cfg.hydra.runtime.choices]
@@ -93,7 +93,7 @@ def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
             return unknown_key(key, groups)
         if text.startswith("~"):
             return f"{text}: a group cannot be removed: choose one of its options: {', '.join(options_of(group))}"
-        in_file = FULL_KEY.search(str(refused))  # the option is there, and its file is wrong
+        in_file = FULL_KEY.search(str(refused))  # the option exists, and its file is wrong
         if in_file and in_file[1] not in _keys(cfg, in_file[1]):
             return f"{text}: {unknown_key(in_file[1], _keys(cfg, in_file[1]))}"
         return f"{text}: {f'{in_file[1]}: ' if in_file else ''}{_first_line(refused)}"
@@ -116,7 +116,7 @@ def _other_commands(name: str, key: str) -> str | None:
 
 
 def _keys(cfg: DictConfig, key: str) -> list[str]:
-    """Return the keys that there are, where that key was looked for."""
+    """Return the known keys of the tree in which that key was looked for."""
     part = PART.match(key)
     if part:
         return [part[0] + one for one in PART_KEYS]

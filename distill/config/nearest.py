@@ -1,4 +1,4 @@
-"""The nearest known key, for one that there is not.
+"""The nearest known key, for an unknown one.
 
 unknown_key("depth", keys_of(cfg))          # "depth: did you mean data.depth?"
 """
@@ -15,9 +15,9 @@ LEAST_OF_GROUPS = 0.5  # similarity of the groups before them
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
-    """Return what to say of a key that there is not."""
+    """Return what to say of an unknown key."""
     near = nearest(key, keys)
-    return f"{key}: did you mean {near}?" if near else f"{key}: no such key: see --help for the keys that there are"
+    return f"{key}: did you mean {near}?" if near else f"{key}: no such key: see --help for the keys"
 
 
 def nearest(key: str, keys: Iterable[str]) -> str | None:

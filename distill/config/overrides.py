@@ -12,13 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
-WITH_COMMAS = ("teacher.llm.model",)  # keys of a text that may hold commas, which Hydra would take for a sweep
+WITH_COMMAS = ("teacher.llm.model",)  # keys whose text may have commas, which Hydra would take for a sweep
 
 
 def as_override(key: str, text: str | Path) -> str:
     """Return `key=value` for Hydra's command line, which parses to exactly the text; for a shell, quote it once more.
 
-    Bare only where the text holds a slash and nothing that Hydra's grammar knows: 1e5 alone would become a number.
+    Unquoted only if the text has a slash and no special characters of Hydra's grammar: 1e5 would become a number.
     """
     text = str(text)
     if re.fullmatch(r"[\w.-]*/[\w/.-]*", text, re.ASCII):
@@ -34,7 +34,7 @@ def as_literal(text: str | Path) -> str:
 def quoted(argument: str) -> str:
     """Quote what a user means as text and Hydra's grammar refuses: `=` in a value, `=`, `(` and `)` in those of a list.
 
-    Commas are quoted too, in a key whose text may hold them.
+    Commas are quoted too, for a key whose text may have them.
     """
     key, sign, value = argument.partition("=")
     if not sign or argument.startswith("-") or value[:1] in ("", "'", '"', "{"):

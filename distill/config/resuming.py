@@ -1,7 +1,7 @@
 """What a directory's config.yaml says about the run there, and what a resumed run may change of it.
 
 cfg = resumed_config(cfg)                   # of `resume=DIR`: the configuration there, and what the command line says
-changes(read_config(directory), cfg)        # {"seed": (0, 1)}
+changes(read_saved(directory), cfg)        # {"seed": (0, 1)}
 """
 
 import copy
@@ -39,9 +39,9 @@ TEXTS += ("validation.runs", "task.runs")
 class Command:
     """A command whose runs can be resumed.
 
-    key: that its configuration alone has, at the top. needs: what there must be to resume. free: keys that change no
-    result, or rounding at most, as patterns. moved: keys of files, which `resume=` alone may name anew. steps: keys of
-    the length, which `resume=` alone may raise.
+    key: a key at the top that no other command's configuration has. needs: the file that resuming needs. free: patterns
+    of keys that change no result, or rounding at most. moved: keys of files, which only `resume=` may change. steps:
+    keys of the length, which only `resume=` may raise.
     """
 
     noun: str
@@ -100,17 +100,17 @@ ANNOTATION = Command(
 COMMANDS = (TRAINING, EVALUATION, ANNOTATION)
 
 
-def command_of(cfg: DictConfig) -> Command | None:
-    """Return the command that a configuration belongs to."""
-    return next((command for command in COMMANDS if command.key in cfg), None)
+def command_of(cfg: DictConfig) -> Command:
+    """Return the command that the configuration of a run belongs to."""
+    return next(command for command in COMMANDS if command.key in cfg)
 
 
-def read_config(directory: Path) -> DictConfig:
-    """Read the config.yaml of a run; raises InputError where it is missing, or is none of ours."""
+def read_saved(directory: Path) -> DictConfig:
+    """Read the config.yaml of a run; raises InputError if it is missing or belongs to no run."""
     path = directory / "config.yaml"
     try:
         cfg = OmegaConf.load(path)
-        if isinstance(cfg, DictConfig) and command_of(cfg):
+        if isinstance(cfg, DictConfig) and any(command.key in cfg for command in COMMANDS):
             return cfg
         reason = "belongs to no run"
     except FileNotFoundError:
@@ -123,9 +123,9 @@ def read_config(directory: Path) -> DictConfig:
 
 
 def changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
-    """Return {key: (old value, new value)} for every key that differs, `resume` apart.
+    """Return {key: (old value, new value)} for every key that differs, except `resume`.
 
-    A key that the version of the old one did not have is no difference.
+    A key that the old one's version did not have yet is no difference.
     """
     try:
         filled = OmegaConf.create(_fill(_renamed(_plain(old), new), new, lambda node, key: _plain(node)[key]))
@@ -171,7 +171,7 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
         default, named = _what_was_named(cfg)
     command, directory = command_of(cfg), Path(cfg.resume)
     check_value(cfg, "resume")
-    saved = read_config(directory)
+    saved = read_saved(directory)
     check_command(saved, command, directory)
     plain = _fill(_renamed(_plain(saved), default), default, _default_value)
     given = _plain(cfg)
@@ -183,7 +183,7 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
         merged = OmegaConf.merge(OmegaConf.structured(command.schema), OmegaConf.create(plain))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"resume={directory}: {reason}: see `--cfg job` for the keys that there are") from None
+        raise InputError(f"resume={directory}: {reason}: see `--cfg job` for the keys") from None
     OmegaConf.set_struct(merged, True)
     return merged
 
@@ -206,7 +206,7 @@ def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
 
 
 def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
-    """Return the composition of the command line's options alone, and its keys and groups."""
+    """Return what the command line's options compose to without its other overrides, and its keys and groups."""
     loader, given = GlobalHydra.instance().config_loader(), _plain(cfg)
     named, options = [], []
     for override in OverridesParser.create(config_loader=loader).parse_overrides(command_overrides("task")):
@@ -224,9 +224,10 @@ def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:
 def _said(node: DictConfig, default: DictConfig, named: tuple[str, ...], prefix: str = "") -> dict[str, Any]:
     """Return {path: value} of what differs from the default.
 
-    Dictionaries with other keys, a loss or a suite's tasks, are taken whole, unless all that they hold was named.
+    Dictionaries with other keys, a loss or a suite's tasks, are taken whole, unless all of their keys were named.
     """
-    said, plain, plain_default = {}, _plain(node), _plain(default)
+    said: dict[str, Any] = {}
+    plain, plain_default = _plain(node), _plain(default)
     if prefix and plain.keys() != plain_default.keys():
         return {} if set(flatten(plain, prefix)) <= set(named) else {prefix: plain}
     for name, value in plain.items():
@@ -277,9 +278,10 @@ def _plain(node: DictConfig) -> dict:
 
 
 def _at(plain: dict, path: str) -> Any:
+    value: Any = plain
     for name in path.split("."):
-        plain = plain.get(name) if isinstance(plain, dict) else None
-    return plain
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _has(plain: dict, path: str) -> bool:

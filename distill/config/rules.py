@@ -9,13 +9,13 @@
     check_rules(cfg)        # walks over a composed configuration, whatever dataclasses it is made of
 
 A rule is a function of a value; it returns what is wrong, as it follows `key=value`, or None. A bond is a rule between
-a value and others of its group: a function of the group, its prefix (`train.`), and the value. The walk checks every
+a value and others in its group: a function of the group, its prefix (`train.`), and the value. The walk checks every
 value by itself before it checks any bond.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def choice(*options: str, any_case: bool = False, default: Any = MISSING) -> Any
 def at_least(
     low: float, below: float | None = None, at_most: float | None = None, why: str = "", default: Any = MISSING
 ) -> Any:
-    """A field of a finite number from `low` on; why: the reason, if it does not go without saying."""
+    """A field of a finite number from `low` on; why: the reason, if it is not obvious."""
     bounds = [(f"at least {low}", lambda value: value >= low)]
     return _field(_number(bounds, below, at_most, why), default)
 
@@ -220,9 +220,13 @@ def check_value(cfg: Any, key: str) -> None:
 def options_of_key(cfg: Any, key: str) -> tuple[str, ...]:
     """Return the options of a choice, by its full key; none for a key that is no choice."""
     group, _, name = key.rpartition(".")
-    schema = OmegaConf.get_type(OmegaConf.select(cfg, group) if group else cfg)
-    rules = {one.name: one.metadata for one in fields(schema)} if is_dataclass(schema) else {}
+    rules = _rules_of(OmegaConf.get_type(OmegaConf.select(cfg, group) if group else cfg))
     return rules.get(name, {}).get("options", ())
+
+
+def _rules_of(schema: Any) -> dict[str, Mapping]:
+    """Return the rules of every field of a dataclass; none for another type."""
+    return {one.name: one.metadata for one in fields(schema)} if is_dataclass(schema) else {}
 
 
 def _refuse(key: str, value: Any, fault: str | None) -> None:
@@ -235,10 +239,9 @@ def shown(value: Any) -> Any:
     return "null" if value is None else value
 
 
-def _ruled_values(node: Any, prefix: str) -> Iterator[tuple[Any, str, Any, dict]]:
+def _ruled_values(node: Any, prefix: str) -> Iterator[tuple[Any, str, Any, Mapping]]:
     """Yield group, key, value and rules of every field that has rules and a value, which may be null."""
-    schema = OmegaConf.get_type(node)
-    rules = {one.name: one.metadata for one in fields(schema)} if is_dataclass(schema) else {}
+    rules = _rules_of(OmegaConf.get_type(node))
     for name in node:
         if OmegaConf.is_missing(node, name):
             continue

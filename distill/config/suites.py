@@ -1,13 +1,13 @@
 """A task or a suite of tasks in the configuration.
 
-for task in split_suite(cfg.task):                # a task that is no suite is its only part
+for task in split_suite(cfg.task):                # a single task is its only part
     depth = task_depth(task, reranked=True)
 """
 
 from omegaconf import DictConfig, OmegaConf
 
 RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
-BM25_DEPTH = 1000  # of task.run=bm25, where no depth cuts
+BM25_DEPTH = 1000  # of task.run=bm25, if no depth is set
 
 
 def has_tasks(task: DictConfig) -> bool:
@@ -16,7 +16,7 @@ def has_tasks(task: DictConfig) -> bool:
 
 
 def split_suite(task: DictConfig) -> list[DictConfig]:
-    """Return the tasks of a suite, each with all its keys; a task that is no suite is its own single one."""
+    """Return the tasks of a suite, each with all its keys; a single task is its only part."""
     if not has_tasks(task):
         return []
     own = OmegaConf.to_container(task, resolve=True)
