@@ -12,16 +12,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+CONSTANTS = ("null", "true", "false", "inf", "nan")  # of Hydra's grammar
 WITH_COMMAS = ("teacher.llm.model",)  # keys whose text may have commas, which Hydra would take for a sweep
 
 
 def as_override(key: str, text: str | Path) -> str:
     """Return `key=value` for Hydra's command line, which parses to exactly the text; for a shell, quote it once more.
 
-    Unquoted only if the text has a slash and no special characters of Hydra's grammar: 1e5 would become a number.
+    Unquoted only if it looks like a path or a name, and not like a number or a constant of Hydra's grammar.
     """
     text = str(text)
-    if re.fullmatch(r"[\w.-]*/[\w/.-]*", text, re.ASCII):
+    path, name = r"[\w.-]*/[\w/.-]*", r"[A-Za-z][\w.-]*"
+    if re.fullmatch(f"{path}|{name}", text, re.ASCII) and text.lower() not in CONSTANTS:
         return f"{key}={text}"
     return f"{key}={QuotedString(as_literal(text), Quote.single).with_quotes()}"
 
