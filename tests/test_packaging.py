@@ -84,7 +84,7 @@ def test_the_version_is_written_once(metadata, installed, tmp_path):
 
 @pytest.mark.parametrize("command", ["train", "annotate"])
 def test_scripts_and_commands_have_their_help_outside_a_checkout(command, installed, tmp_path):
-    assert "Powered by Hydra" in run_installed(installed, tmp_path, "-m", "distill", command, "--help")
+    assert "Keys (key=default):" in run_installed(installed, tmp_path, "-m", "distill", command, "--help")
 
 
 def test_the_sample_and_the_prompts_are_found_outside_a_checkout(installed, tmp_path):
