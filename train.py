@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 
 from distill.config.checks import check_train
 from distill.config.command import start
+from distill.config.losses import implementation_of
 from distill.config.overrides import as_override
 from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job, shown_path
 
@@ -73,7 +74,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     ranks = start_ranks(choose_device(cfg.train.device))
     device, precision = ranks.device, choose_precision(cfg.train.precision, ranks.device)
     log.info("%s", describe_device(device, precision, ranks.size))
-    check_implementation(cfg.loss.get("implementation"), device)
+    check_implementation(implementation_of(cfg.loss), device)
     with open_run(cfg, directory, ranks) as directory, Tracker(cfg) as tracker:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
