@@ -57,7 +57,8 @@ def run_job(
             if cfg.resume is not None and not sweep:
                 cfg = resumed_config(cfg)
             check(cfg)
-            with timed(describe(cfg), cfg.resume or directory):
+            what = f"resuming, {describe(cfg)}" if cfg.resume else describe(cfg)
+            with timed(what, cfg.resume or directory):
                 results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
 
