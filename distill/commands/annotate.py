@@ -61,7 +61,7 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
         "teacher.first_stage": cfg.run,
     }
     overrides = [as_override(key, value) for key, value in files.items()]
-    return command_line("train", "data=files", "teacher=run", *overrides, "loss=ranknet")
+    return command_line("train", "experiment=own-corpus", *overrides)
 
 
 def describe(cfg: DictConfig) -> str:
