@@ -1,4 +1,4 @@
-"""Show the prompt that a listwise LLM gets, and what its answers come to.
+"""Show the prompt that a listwise LLM gets, and the rankings that its answers give.
 
 Run: python -m examples.listwise_prompt
 

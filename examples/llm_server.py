@@ -1,7 +1,7 @@
 """A stand-in for an LLM: an OpenAI-compatible endpoint that prefers passages which share words with the query.
 
 Run: python -m examples.llm_server [PORT]
-Try the whole way without a GPU or a key: LLM_URL=http://127.0.0.1:8000/v1 LLM=stand-in recipes/own-corpus.sh
+Try every step without a GPU or a key: LLM_URL=http://127.0.0.1:8000/v1 LLM=stand-in recipes/own-corpus.sh
 
 Prints the address that `teacher.llm.base_url` takes:
 

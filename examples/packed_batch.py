@@ -6,7 +6,7 @@ Prints:
 
     lists of [3, 1] passages, pairs of [11, 15, 10, 10] tokens: 46, where padding would make 60
     one row [1, 46], longest pair first; the pairs begin at [0, 15, 26, 36]
-    positions begin anew with each pair: [13, 14, 0, 1, 2]
+    positions start again with each pair: [13, 14, 0, 1, 2]
     scores [2, 3], list by list, 0 where there is no passage:
     -0.19 -0.11 -0.12
     -0.18 0.00 0.00
@@ -37,7 +37,7 @@ print(f"lists of {sizes} passages, pairs of {lengths} tokens: {sum(lengths)}, wh
 
 (chunk,) = model.chunks(batch, max_tokens=16384)
 print(f"one row {list(chunk.input_ids.shape)}, longest pair first; the pairs begin at {chunk.cu_seqlens[:-1].tolist()}")
-print("positions begin anew with each pair:", chunk.position_ids[0, max(lengths) - 2 : max(lengths) + 3].tolist())
+print("positions start again with each pair:", chunk.position_ids[0, max(lengths) - 2 : max(lengths) + 3].tolist())
 with torch.inference_mode():
     scores = model.score(batch, max_tokens=16384)
 print(f"scores {list(scores.shape)}, list by list, 0 where there is no passage:")

@@ -19,7 +19,7 @@ from distill.data.token_store import open_token_store
 
 
 def main() -> None:
-    """Build a store, read a passage of it, and open it again; processes of their own import this file."""
+    """Build a store, read a passage of it, and open it again; its worker processes import this file."""
     tokenizer = AutoTokenizer.from_pretrained("sample/backbone")
     store = open_token_store("sample/passages.tsv", tokenizer, max_length=64)
     rows = np.arange(len(store))

@@ -7,7 +7,7 @@
 # Run it from the repository, with the environment active. Finished steps are skipped when you run it again, and the one
 # that was stopped resumes: no request to the LLM is paid for twice. Steps 5 and 6 need
 #   pip install -r requirements-report.txt onnx onnxscript onnxruntime -c constraints.txt
-# No LLM at hand? `python -m examples.llm_server` stands in for one, to see the whole way work.
+# No LLM at hand? `python -m examples.llm_server` stands in for one, so that you can try every step.
 # docs/your-own-corpus.md explains each step.
 set -euo pipefail
 cd "$(dirname "$0")/.."

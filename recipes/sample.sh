@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way on the bundled sample, an invented cookbook: first stage, teacher, students, evaluation, report, export.
+# Every step on the bundled sample, an invented cookbook: first stage, teacher, students, evaluation, report, export.
 # No GPU, no network, no key; four trainings of about half a minute of CPU time each.
 #
 #   recipes/sample.sh

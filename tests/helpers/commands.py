@@ -21,6 +21,13 @@ from distill.warm import WarmProcess
 from tests.helpers.paths import ROOT
 
 SCRIPTS = ("train.py", "evaluate.py")  # named as in the checkout, wherever the command is started
+PATCHED = """
+import os, runpy, sys, time
+sys.path.insert(0, {root!r})
+sys.argv[0] = {script!r}
+{patch}
+runpy.run_path({script!r}, run_name="__main__")
+"""
 
 
 class Started:
@@ -89,6 +96,12 @@ def run_evaluate(directory, *overrides) -> subprocess.CompletedProcess:
 def run_annotate(directory, *overrides) -> subprocess.CompletedProcess:
     """Run `distill annotate` with an output directory."""
     return run("-m", "distill", "annotate", *overrides, f"hydra.run.dir={directory}")
+
+
+def run_patched(place: Path, patch: str, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run an entry point after a patch, which sends it a signal at a chosen place."""
+    (place / "patched.py").write_text(PATCHED.format(root=str(ROOT), script=str(ROOT / script), patch=patch))
+    return run(place / "patched.py", *arguments)
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from tests.helpers.paths import ROOT
 
+OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")  # groups of train.py
+
 
 def compose_config(name: str, *overrides: str):
     """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
@@ -32,3 +34,14 @@ def decoded_lists(cfg) -> list:
 def as_tuples(lists) -> list[tuple]:
     """What two equal lists agree in."""
     return [(one.query_id, one.doc_ids, one.target.tolist()) for one in lists]
+
+
+def resumed(directory, *overrides, name: str = "train"):
+    """Compose `resume=DIR` with overrides, as the entry points do."""
+    from distill.config.overrides import as_override
+    from distill.config.resuming import resumed_config
+
+    named = tuple(one.lstrip("+").partition("=")[0] for one in overrides)
+    options = [one for one, key in zip(overrides, named, strict=True) if key in OPTIONS]
+    cfg = compose_config(name, *overrides, as_override("resume", directory))
+    return resumed_config(cfg, compose_config(name, *options), named)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from distill.errors import InputError
-from distill.models import packed as packing
+from distill.models import packed
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.packed import BUCKETS, PAIR_BUCKET, pack_chunks
 from tests.helpers.backbones import PACKED_FAMILIES, make_backbone, positions
@@ -107,7 +107,7 @@ def test_deberta_stays_padded(tmp_path):
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_the_way_of_a_gpu_traces_into_one_graph_for_all_shapes(tmp_path, monkeypatch, family):
     # Without a GPU varlen_attn cannot run; that it is called as it wants to be, and what it returns, shows in the trace
-    monkeypatch.setattr(packing, "_takes_varlen_attn", lambda query: True)
+    monkeypatch.setattr(packed, "_takes_varlen_attn", lambda query: True)
     model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, family))), layout="packed").eval()
     graphs = []
 

@@ -1,13 +1,10 @@
 """Output directories: one run each, resumed or refused, never mixed; and what `resume=DIR` reads there."""
 
 import os
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
@@ -17,19 +14,19 @@ from omegaconf import OmegaConf
 from distill.commands.annotate import annotate
 from distill.config.composition import make_directory
 from distill.config.overrides import as_override
-from distill.config.resuming import changes, command_of, refused, resumed_config
+from distill.config.resuming import changes, command_of, refused
 from distill.errors import InputError
 from distill.jobs import open_run, resume_command, state_of
 from distill.models.cross_encoder import CrossEncoder
-from distill.training.checkpoint import joined_overrides, load_checkpoint
 from evaluate import evaluate
 from tests.helpers.commands import run, start
-from tests.helpers.configuration import compose_config
+from tests.helpers.configuration import compose_config, resumed
 from tests.helpers.paths import ROOT
 from train import train
 
 MARKS = st.text(alphabet="ab1e5-/.,=:'\"\\ ${}[]()\n\t~+@%é中?", max_size=12)
-OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")
+
+
 PARSER = OverridesParser.create()
 
 
@@ -47,14 +44,6 @@ def started(directory, *overrides, name: str = "train"):
         path.parent.mkdir(exist_ok=True)
         path.write_text("x\n")
     return cfg
-
-
-def resumed(directory, *overrides, name: str = "train"):
-    """Compose `resume=DIR` with overrides, as the entry points do."""
-    named = tuple(one.lstrip("+").partition("=")[0] for one in overrides)
-    options = [one for one, key in zip(overrides, named, strict=True) if key in OPTIONS]
-    cfg = compose_config(name, *overrides, as_override("resume", directory))
-    return resumed_config(cfg, compose_config(name, *options), named)
 
 
 def assert_refused(directory, message: str, *overrides) -> None:
@@ -349,145 +338,8 @@ def test_an_evaluation_is_resumed_with_the_run_that_it_re_ranked(collection, bac
         evaluate(resumed(directory, f"task.run={tmp_path / 'other.run'}", name="evaluate"), directory)
 
 
-def test_the_model_card_names_the_overrides_that_a_run_was_started_and_resumed_with():
-    assert joined_overrides(["loss=adrmse", "train.max_steps=80"], []) == ["loss=adrmse", "train.max_steps=80"]
-    more = ["train.max_steps=160", "train.device=cpu"]
-    assert joined_overrides(["loss=adrmse", "train.max_steps=80"], more) == ["loss=adrmse", *more]
-
-
 def test_a_job_in_a_directory_of_several_levels_stays_in_its_sweeps_group(tmp_path):
     job = tmp_path / "losses" / "loss=lce" / "seed=0"
     job.mkdir(parents=True)
     (tmp_path / "losses" / "multirun.yaml").touch()
     assert compose_config("train", "logger=wandb", as_override("resume", job)).logger.group == "losses"
-
-
-def best_files(directory) -> tuple:
-    checkpoint = load_checkpoint(directory / "checkpoints" / "best.pt")
-    return checkpoint["step"], (directory / "model" / "model.safetensors").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "killed_at", ["best.pt", "best.new", "checkpoint", "model", "model, and best.pt is another's", "copied"]
-)
-def test_a_run_killed_between_two_renames_is_mended_when_it_is_resumed(file_overrides, tmp_path, killed_at):
-    directory = tmp_path / "run"
-    overrides = [*file_overrides, "train.max_steps=4", "validation.measures=[nDCG@10]", "train.patience=null"]
-    train(compose_config("train", *overrides), directory)
-    last, best = (directory / "checkpoints" / f"{name}.pt" for name in ("last", "best"))
-    expected, model = best_files(directory), directory / "model"
-    state = load_checkpoint(last)
-    if expected[0] != state["step"]:  # make the last step the best: that is where a kill can come between
-        state["best_step"] = state["step"]
-        torch.save(state, last)
-        best.unlink()
-        os.link(last, best)
-        _save_model(state, model)
-        expected = best_files(directory)
-    if killed_at in ("best.pt", "best.new", "copied"):  # last.pt was renamed, best.pt not
-        best.unlink()
-        if killed_at == "best.new":
-            os.link(last, best.with_suffix(".new"))
-        if killed_at == "copied":  # as by cp -r: the same content, but no link
-            best.write_bytes(last.read_bytes())
-    elif killed_at == "checkpoint":  # the model of a later step was saved, its checkpoint was not
-        weights = {name: value + 1 for name, value in state["model"].items()}
-        _save_model(state | {"model": weights}, model)
-    elif killed_at == "model":
-        model.rename(directory / ".model.old")
-    else:
-        best.unlink()
-        torch.save(state | {"step": 1}, best)
-        state["best_step"] = 3
-        torch.save(state, last)
-        model.rename(directory / ".model.new")
-        expected = (1, expected[1])
-    train(resumed(directory), directory)
-    assert best_files(directory) == expected
-    names = {path.name for path in [*directory.iterdir(), *(directory / "checkpoints").iterdir()]}
-    assert not names & {".model.new", ".model.old", "best.new", "last.new"}
-
-
-def _save_model(state: dict, directory) -> None:
-    from distill.models.cross_encoder import CrossEncoder
-
-    model = CrossEncoder.from_pretrained(str(directory))
-    model.load_state_dict(state["model"])
-    model.save_pretrained(directory)
-
-
-PATCHED = """
-import os, runpy, sys, time
-sys.path.insert(0, {root!r})
-sys.argv[0] = {script!r}
-{patch}
-runpy.run_path({script!r}, run_name="__main__")
-"""
-
-
-def run_patched(place: Path, patch: str, script: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run an entry point after a patch, which sends it a signal at a chosen place."""
-    (place / "patched.py").write_text(PATCHED.format(root=str(ROOT), script=str(ROOT / script), patch=patch))
-    return run(place / "patched.py", *arguments)
-
-
-KILLED_AT = {
-    "best.pt": "import distill.training.checkpoint\nlink = distill.training.checkpoint.link_checkpoint\n"
-    "def killed(last, best):\n    os.kill(os.getpid(), 9) if best.exists() else link(last, best)\n"
-    "distill.training.checkpoint.link_checkpoint = killed",
-    "model": "rename = os.rename\n"
-    "def killed(old, new):\n    rename(old, new)\n    str(new).endswith('.model.old') and os.kill(os.getpid(), 9)\n"
-    "os.rename = killed",
-}
-
-
-@pytest.mark.parametrize("place", KILLED_AT)
-def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_overrides, tmp_path, place):
-    overrides = [*file_overrides, "optimizer.lr=0.01", "train.max_steps=8"]
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    train(compose_config("train", *overrides), straight)
-    done = run_patched(tmp_path, KILLED_AT[place], "train.py", *overrides, f"hydra.run.dir={killed}")
-    assert done.returncode == -9, done.stderr
-    assert (killed / "model").is_dir() == (place == "best.pt") and (killed / "checkpoints" / "best.pt").is_file()
-    train(resumed(killed), killed)
-    assert best_files(killed) == best_files(straight)
-
-
-@pytest.mark.parametrize(("number", "name"), [(2, "Ctrl-C"), (15, "SIGTERM")])
-def test_a_stop_during_the_final_test_is_one_line_that_says_how_to_resume(file_overrides, tmp_path, number, name):
-    directory = tmp_path / "lr=1e-3,seed=0"
-    patch = (
-        "import distill.evaluation.suite\n"
-        f"def stopped(*arguments):\n    os.kill(os.getpid(), {number}); time.sleep(5)\n"
-        "distill.evaluation.suite.measure_rows = stopped"
-    )
-    arguments = [*file_overrides, "train.max_steps=2", as_override("hydra.run.dir", directory)]
-    stopped = run_patched(tmp_path, patch, "train.py", *arguments)
-    assert stopped.returncode == 128 + number and "Traceback" not in stopped.stderr
-    command = resume_command(compose_config("train"), directory)
-    assert stopped.stderr.splitlines()[-1] == f"stopped by {name}; resume with: {command}"
-    assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 2
-    if number == 2:
-        run(*shlex.split(command.removeprefix("python ")), cwd=tmp_path, check=True)
-        assert (directory / "results.json").is_file()
-
-
-@pytest.mark.parametrize("script", [[str(ROOT / "train.py")], ["-m", "distill", "retrieve"]], ids=["train", "retrieve"])
-def test_ctrl_c_while_it_starts_is_one_line(tmp_path, script):
-    for module in (
-        "hydra.version",
-        "omegaconf",
-        "distill.config.checks",
-        "torch.nn",
-    ):  # what it imports then, early and late
-        command = [sys.executable, "-X", "importtime", *script]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if line.rsplit("|")[-1].strip() == module:
-                process.send_signal(2)
-                break
-        _, errors = process.communicate()
-        if process.returncode == 2:  # retrieve has ended before, for want of arguments
-            continue
-        said = [line for line in errors.splitlines() if not line.startswith("import time:")]
-        assert process.returncode == 130 and said[-1:] == ["stopped by Ctrl-C"], (module, said)

@@ -1,0 +1,152 @@
+"""The rows of a report: which runs share one, and what it is called."""
+
+import math
+
+import pytest
+
+from distill.config.overrides import quoted
+from distill.report.labels import read_labels, shorten
+from distill.report.paired import per_query
+from distill.report.rows import find_row, make_rows, name_rows
+from distill.report.runs import read_runs
+from tests.helpers.reports import DL19, make_grid, make_run, named_rows, read_table, report_on
+
+
+def test_seeds_form_one_row_with_mean_and_sample_deviation(tmp_path):
+    make_grid(tmp_path / "runs", {("ranknet", 50): [0.5, 0.7], ("adr_mse", 50): [0.4, 0.5, 0.6]})
+    rows = read_table(report_on(tmp_path / "runs", "published=false"))
+    assert list(rows) == ["loss=adrmse", "loss=ranknet"]
+    for name, mean, std, seeds in (("ranknet", 0.6, math.sqrt(0.02), "2"), ("adrmse", 0.5, 0.1, "3")):
+        row = rows[f"loss={name}"]
+        assert float(row[DL19]) == pytest.approx(mean, abs=1e-12) and row["kind"] == "ours"
+        assert float(row[f"{DL19} std"]) == pytest.approx(std, abs=1e-12) and row[f"{DL19} seeds"] == seeds
+    assert "| **0.6000 ± 0.1414** | 2 |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_row_is_named_by_what_differs_and_not_by_what_its_loss_implies(tmp_path):
+    for number, (loss, target, depth) in enumerate([("lce", "label", 10), ("adr_mse", "rank", 50)]):
+        config = {"loss.name": loss, "loss.target": target, "backbone.lr": 1e-5, "data.depth": depth}
+        make_run(tmp_path / str(number), config | {"optimizer.lr": 1e-5, "seed": number}, {DL19: 0.5})
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    assert [row.name for row in rows] == ["loss=lce, data.depth=10", "loss=adrmse, data.depth=50"]
+
+
+def test_a_command_run_twice_is_no_second_seed(tmp_path):
+    for number, value in enumerate([0.4, 0.6]):
+        make_run(tmp_path / str(number), {"loss.name": "lce", "seed": 0}, {DL19: value})
+    (row,) = named_rows(read_runs([str(tmp_path), str(tmp_path / "1")])[0])
+    assert row.by_seed(DL19) == {0: 0.5} and len(row.runs) == 2
+
+
+def test_evaluations_stand_in_the_row_of_the_run_that_trained_the_model(tmp_path):
+    for seed in (0, 1):
+        run = make_run(tmp_path / "train" / str(seed), {"loss.name": "lce", "seed": seed}, {"train/steps": 9})
+        (run / "model").mkdir()
+        for task in ("a", "b"):
+            config = {"model": str(run / "model"), "task.name": task, "task.run": f"{task}.run", "device": "cpu"}
+            make_run(tmp_path / "evaluate" / f"{task}-{seed}", config, {f"test/{task}/nDCG@10": 0.5 + seed / 10})
+    (row,) = named_rows(read_runs([str(tmp_path)])[0])
+    assert row.by_seed("test/a/nDCG@10") == row.by_seed("test/b/nDCG@10") == {0: 0.5, 1: 0.6}
+
+
+def test_a_model_measured_by_its_run_and_once_more_stands_in_one_row(tmp_path):
+    run = make_run(tmp_path / "0", {"loss.name": "lce", "task.depth": 100, "seed": 0}, {DL19: 0.5})
+    (run / "model").mkdir()
+    config = {"model": str(run / "model"), "task.depth": 100, "device": "cpu"}
+    make_run(tmp_path / "1", config, {DL19: 0.5, "test/a/nDCG@10": 0.4}, [0.4, 0.6])
+    (row,) = named_rows(read_runs([str(tmp_path)])[0])
+    assert row.by_seed(DL19) == {0: 0.5} and len(row.runs) == 2
+    assert per_query(row, DL19) == {}  # of two tasks, per_query.csv does not say whose it is
+    (tmp_path / "1" / "tasks" / "trec-dl-2019-bm25").mkdir(parents=True)
+    (tmp_path / "1" / "per_query.csv").rename(tmp_path / "1" / "tasks" / "trec-dl-2019-bm25" / "per_query.csv")
+    assert per_query(row, DL19) == {"q0": 0.4, "q1": 0.6}
+
+
+def test_runs_without_a_configuration_stay_apart(tmp_path):
+    for number in range(3):
+        (make_run(tmp_path / str(number), {}, {DL19: 0.5}) / "config.yaml").unlink()
+    (tmp_path / "2" / ".hydra").mkdir()
+    (tmp_path / "2" / ".hydra" / "config.yaml").write_text("model: org/name\n")
+    names = [row.name for row in named_rows(read_runs([str(tmp_path)])[0])]
+    assert names == ["directory=0", "directory=1", "model=org/name"]
+
+
+def test_one_metric_measured_at_two_depths_takes_two_rows(tmp_path):
+    for depth, value in ((100, 0.5), (1000, 0.6)):
+        make_run(tmp_path / str(depth), {"model": "org/name", "task.depth": depth}, {DL19: value})
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    assert [row.name for row in rows] == ["task.depth=100", "task.depth=1000"]
+
+
+def test_second_stages_of_other_seeds_first_stages_form_one_row(tmp_path):
+    for seed in (0, 1):
+        first = {"backbone.name": "electra", "loss.name": "lce", "seed": seed}
+        run = make_run(tmp_path / "one" / str(seed), first, {DL19: 0.5})
+        (run / "model").mkdir()
+        second = {"backbone.name": str(run / "model"), "loss.name": "ranknet", "seed": seed}
+        make_run(tmp_path / "two" / str(seed), second, {DL19: 0.6 + seed / 10})
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    assert [(row.name, len(row.runs)) for row in rows] == [("loss=lce, stages=1", 2), ("loss=ranknet, stages=2", 2)]
+    assert rows[1].config["backbone.name"] == "electra" and rows[1].config["stage1.loss.name"] == "lce"
+    assert not any(key.startswith("stage") for key in rows[0].config if key != "stages")
+
+
+def test_second_stages_after_other_first_stages_are_told_by_them(tmp_path):
+    for loss in ("lce", "adr_mse"):
+        run = make_run(tmp_path / "one" / loss, {"backbone.name": "electra", "loss.name": loss, "seed": 0}, {DL19: 0.5})
+        (run / "model").mkdir()
+        second = {"backbone.name": str(run / "model"), "loss.name": "ranknet", "seed": 0}
+        run = make_run(tmp_path / "two" / loss, second, {DL19: 0.6})
+        (run / "model").mkdir()
+        third = {"backbone.name": str(run / "model"), "loss.name": "hinge", "seed": 0}
+        make_run(tmp_path / "three" / loss, third, {DL19: 0.6})
+    rows = named_rows(read_runs([str(tmp_path / "two")])[0])
+    assert [row.name for row in rows] == ["stage1.loss=adrmse", "stage1.loss=lce"]
+    rows = named_rows(read_runs([str(tmp_path / "three")])[0])
+    assert [row.name for row in rows] == ["stage1.loss=adrmse", "stage1.loss=lce"]
+    assert rows[0].config["stages"] == 3 and rows[0].config["stage2.loss.name"] == "ranknet"
+
+
+def test_old_names_of_losses_are_those_of_today(tmp_path):
+    for number, loss in enumerate(["adr_mse", "adrmse", "margin_mse", "marginmse"]):
+        make_run(tmp_path / str(number), {"loss.name": loss, "seed": number}, {DL19: number / 10})
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    assert [(row.name, len(row.runs)) for row in rows] == [("loss=adrmse", 2), ("loss=marginmse", 2)]
+    labels = read_labels([], [])
+    assert find_row(rows, "loss=adr_mse", "baseline", labels) is rows[0]
+    assert find_row(rows, "loss.name=MarginMSE", "baseline", labels) is rows[1]
+
+
+def test_a_path_is_named_by_its_last_part_or_as_many_as_tell_it_from_others():
+    paths = ["/data/a/oracle.run", "/data/b/oracle.run", "/data/b/other.run", "outputs/12-00-00/model"]
+    url = "https://zenodo.org/records/1/files/__bm25__train.run?download=1#md5=835"
+    assert list(shorten([*paths, url]).values()) == [
+        "a/oracle.run", "b/oracle.run", "other.run", "12-00-00", "__bm25__train.run",
+    ]  # fmt: skip
+    assert shorten(["/x/model", "/x"]) == {"/x/model": "/x/model", "/x": "/x"}  # the same parts: nothing shorter tells
+
+
+def test_rows_show_short_paths_and_are_found_by_them(tmp_path):
+    for number, folder in enumerate("ab"):
+        config = {"loss.name": "lce", "teacher.name": "run", "teacher.path": f"/data/{folder}/oracle.run", "seed": 0}
+        make_run(tmp_path / str(number), config, {DL19: 0.5})
+    runs, _ = read_runs([str(tmp_path)])
+    rows = make_rows(runs)
+    labels = read_labels([], [row.config for row in rows])
+    name_rows(rows, labels)
+    assert [row.name for row in rows] == ["teacher.path=a/oracle.run", "teacher.path=b/oracle.run"]
+    for wanted in ("teacher.path=b/oracle.run", "teacher.path=/data/b/oracle.run"):
+        assert find_row(rows, wanted, "baseline", labels) is rows[1]
+
+
+def test_labels_name_a_row_or_stand_for_their_values_in_several(tmp_path):
+    make_grid(tmp_path / "runs", {(loss, depth): [0.5] for loss in ("ranknet", "adr_mse", "lce") for depth in (1, 2)})
+    given = "labels=[loss=ranknet:RankNet,'loss=adrmse,data.depth=1:ADR-MSE (ours)',loss=lce,data.depth=2:InfoNCE]"
+    rows = read_table(report_on(tmp_path / "runs", "published=false", quoted(given), "compare=loss"))
+    assert list(rows) == [
+        "ADR-MSE (ours)", "loss=adrmse, data.depth=2", "loss=lce, data.depth=1", "InfoNCE",
+        "RankNet, data.depth=1", "RankNet, data.depth=2",
+    ]  # fmt: skip
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert '<th scope="col">RankNet</th>' in text  # of the comparison
+    assert ">RankNet</text>" in text and ">loss=adrmse</text>" in text  # legend of the figure over data.depth
