@@ -72,7 +72,7 @@ def test_a_packed_file_is_found_by_its_first_bytes(tmp_path):
 
 def test_a_json_array_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(
-        InputError, match="a.json:1: is a JSON array: write one object a line, as `jq -c '.\\[\\]'` does"
+        InputError, match="a.json:1: is a JSON array: write one object per line, as `jq -c '.\\[\\]'` does"
     ):
         read_queries(write(tmp_path / "a.json", '[{"_id": "1", "text": "x"}]'))
 
@@ -80,13 +80,13 @@ def test_a_json_array_is_refused_with_the_remedy(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"_id": "1", "_id": "2", "text": "x"}', "a.jsonl:1: .*`_id` comes twice"),
-        ('{"_id": "1", "text": "x", "n": ' + "1" * 5000 + "}", "a.jsonl:1: is no JSON that can be read"),
-        ('{"_id":' + "[" * 100_000, "a.jsonl:1: is no JSON that can be read: it is nested too deep"),
-        ('"_id"', "a.jsonl:1: is no JSON object"),
+        ('{"_id": "1", "_id": "2", "text": "x"}', "a.jsonl:1: .*`_id` appears twice"),
+        ('{"_id": "1", "text": "x", "n": ' + "1" * 5000 + "}", "a.jsonl:1: is JSON that cannot be read"),
+        ('{"_id":' + "[" * 100_000, "a.jsonl:1: is JSON that cannot be read: it is nested too deeply"),
+        ('"_id"', "a.jsonl:1: is not a JSON object"),
         ('{"_id": "1", "text": "\\ud800"}', "a.jsonl:1: `text` holds half a character"),
         ('{"_id": 1.5, "text": "x"}', "a.jsonl:1: _id is a number with a fraction"),
-        ('{"_id": "1 2", "text": "x"}', "a.jsonl:1: _id '1 2' holds a blank"),
+        ('{"_id": "1 2", "text": "x"}', "a.jsonl:1: _id '1 2' holds a space"),
     ],
 )
 def test_odd_json_is_answered_with_one_line(tmp_path, line, message):
@@ -106,12 +106,12 @@ def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "id,text\n1,a,b\n", "a.csv:2: 3 columns, where the header has 2"),
+        ("a.csv", "id,text\n1,a,b\n", "a.csv:2: 3 columns, but the header has 2"),
         ("a.csv", "id,text,id\n1,a,b\n", "a.csv:1: two columns are called 'id'"),
-        ("a.csv", 'id,text\n1,"a"b\n', "a.csv:2: is no CSV"),
+        ("a.csv", 'id,text\n1,"a"b\n', "a.csv:2: is not CSV"),
         ("a.csv", b"id,text\n1,\xff\n", "a.csv:2: cannot be read"),
         ("a.tsv", "1,a bee\n", "a.tsv:1: one column instead of two: expected `id<TAB>text`; of CSV, let the name end"),
-        ("a.tsv", "id\ttitle\ttext\n1\ta\n", "a.tsv:2: 2 columns, where the header has 3"),
+        ("a.tsv", "id\ttitle\ttext\n1\ta\n", "a.tsv:2: 2 columns, but the header has 3"),
     ],
 )
 def test_bad_columns_are_answered_with_file_line_and_reason(tmp_path, name, content, message):
@@ -166,7 +166,7 @@ def test_cut_and_damaged_files_are_answered_with_one_line(tmp_path, reader):
     renamed = columns.replace(b"query_id", b"que\x85y_id")
     halves = columns[: len(columns) // 2], columns[:200] + b"\xff" * 50 + columns[250:], b"", renamed
     for number, content in enumerate(halves):
-        with pytest.raises(InputError, match=rf"{number}.parquet: (is no parquet file|cannot be read)"):
+        with pytest.raises(InputError, match=rf"{number}.parquet: (is not a parquet file|cannot be read)"):
             reader(write(tmp_path / f"{number}.parquet", content))
 
 
@@ -180,14 +180,14 @@ STAMPS = pa.array([1, 2], pa.timestamp("s"))
     [
         ("query_id", ["q", None], "row 2: query_id is missing"),
         ("query_id", ["q", "q\nforged"], "row 2: query_id .* holds a line's end"),
-        ("doc_id", ["a", "a b"], "row 2: doc_id 'a b' holds a blank"),
+        ("doc_id", ["a", "a b"], "row 2: doc_id 'a b' holds a space"),
         ("doc_id", ["a", ""], "row 2: doc_id is empty"),
         ("query_id", [1.0, 2.0], " column query_id holds double: ids must be text or whole numbers"),
         ("query_id", [b"q", b"q"], " column query_id holds binary"),
         ("query_id", [True, False], " column query_id holds bool"),
         ("query_id", [["q"], ["q"]], " column query_id holds list"),
         ("query_id", [None, None], " column query_id holds null"),
-        ("score", [1.0, None], "row 2: score None is no number"),
+        ("score", [1.0, None], "row 2: score None is not a number"),
         ("score", [1.0, float("nan")], "row 2: score nan is not finite"),
         ("score", STAMPS, " column score holds timestamp"),
         ("score", ["1", "2"], " column score holds string: expected numbers"),
@@ -290,5 +290,5 @@ def test_parquet_text_that_is_no_utf8_is_refused(tmp_path):
     pq.write_table(pa.table({"_id": ["1", "2"], "text": ids}), tmp_path / "p.parquet")
     for reader in (read_run, open_run, read_queries):
         path = tmp_path / ("p.parquet" if reader is read_queries else "a.parquet")
-        with pytest.raises(InputError, match="parquet: cannot be read from row 1 on .*UTF8"):
+        with pytest.raises(InputError, match="parquet: cannot be read from row 1 .*UTF8"):
             reader(str(path))

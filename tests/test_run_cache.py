@@ -97,7 +97,7 @@ def test_a_large_file_goes_through_the_cache_once(tmp_path, monkeypatch, cache):
         (lambda lines: lines.__setitem__(70, lines[69]), r"a.run:71: passage d\d+·x* appears twice for query quéry4"),
         (
             lambda lines: lines.__setitem__(3, lines[3].replace(" tag", "x tag")),
-            r"a.run:4: score '-?\d+x' is no number",
+            r"a.run:4: score '-?\d+x' is not a number",
         ),
         (lambda lines: lines.__setitem__(3, "quéry0 Q0 dx 1 nan t\n"), r"a.run:4: score 'nan' is not finite"),
         (lambda lines: lines.__setitem__(3, "quéry0 Q0 dx inf 1 t\n"), r"a.run:4: rank 'inf' is not finite"),

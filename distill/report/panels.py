@@ -119,7 +119,7 @@ def _draw_lines(panels: Panels, narrow: bool) -> "Figure":
 
 
 def num_columns_of(num_panels: int) -> int:
-    """Return how many panels stand side by side: three, unless two leave no gap."""
+    """Return how many panels are side by side: three, unless two leave no gap."""
     return 2 if num_panels == 4 else min(num_panels, 3)
 
 

@@ -63,7 +63,7 @@ def _sweep_command(run: RunRecord) -> str:
 
 
 def _card_command(run: RunRecord) -> str:
-    """The command in the model's card, a line of its own below "Train it again"."""
+    """The command in the model's card, on a separate line below "Train it again"."""
     card = run.directory / "model" / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     found = re.search(r"^## Train it again$.*?^```\w*\n(.*?)^```$", text, re.M | re.S)

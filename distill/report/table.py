@@ -20,7 +20,7 @@ REFERENCES = ("first_stage", "teacher")  # measured beside the model, on top of 
 
 @dataclass
 class Cell:
-    """A metric's mean over seeds; what it stands for among the rows of the same kind."""
+    """A metric's mean over seeds; its standing among the rows of the same kind."""
 
     mean: float
     std: float | None = None  # of the sample (n - 1); none for one seed
@@ -64,7 +64,7 @@ class Table:
 def choose_columns(runs: Sequence[RunRecord], patterns: Sequence[str] | None) -> list[str]:
     """Return the metrics that match a pattern, in order of appearance; without patterns, all that were tested.
 
-    What was measured of a first stage or teacher alone counts as tested. Raises InputError where nothing matches.
+    What was measured only of a first stage or teacher counts as tested. Raises InputError where nothing matches.
     """
     known = list(dict.fromkeys(name for run in runs for name in run.results))
     references = [f"test/{name.partition('/')[2]}" for name in known if name.partition("/")[0] in REFERENCES]

@@ -16,10 +16,10 @@ HASHED_AT_ONCE = 1_000_000  # ids: bounds the memory that hashing takes
 
 
 class FlatFile:
-    """A flat array in a file of which slices are read: what was read does not stay in this process's memory."""
+    """A flat array in a file, read in slices: what was read does not remain in this process's memory."""
 
     def __init__(self, path: Path, dtype: np.dtype):
-        """Open the file; other processes open it anew."""
+        """Open the file; other processes open it themselves."""
         self.path, self.dtype = path, dtype
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115
         self.length = path.stat().st_size // dtype.itemsize
@@ -72,7 +72,7 @@ def _hash(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all ids, sorted, and their rows as int32.
 
-    Raises InputError where an id of the source's "queries" or "passages" comes twice.
+    Raises InputError for a duplicate id among the source's "queries" or "passages".
     """
     hashes = np.concatenate(
         [np.zeros(0, np.uint64)]
