@@ -13,7 +13,7 @@ from distill.errors import InputError
 from distill.sources.fields import Fields
 from distill.sources.opening import find_line
 from distill.sources.qrels import read_qrels
-from distill.sources.runs import open_run, read_run
+from distill.sources.runs import cached_run, read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.storage.files import form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers
@@ -33,7 +33,7 @@ def write(path, content: bytes | str) -> str:
 
 def test_a_byte_order_mark_is_skipped_everywhere(tmp_path):
     run = write(tmp_path / "a.run", BOM + b"q1 Q0 d1 1 2 t\nq2 Q0 d1 1 2 t\n")
-    assert list(read_run(run)) == list(open_run(run)) == ["q1", "q2"]
+    assert list(read_run(run)) == list(cached_run(run)) == ["q1", "q2"]
     assert read_qrels(write(tmp_path / "q.txt", BOM + b"q1 0 d1 1\n")) == {"q1": {"d1": 1}}
     assert read_qrels(write(tmp_path / "b.txt", BOM + b"query-id\tcorpus-id\tscore\nq1\td1\t1\n")) == {"q1": {"d1": 1}}
     assert read_queries(write(tmp_path / "q.tsv", BOM + b"q1\ta bee\n")) == {"q1": "a bee"}
@@ -67,7 +67,7 @@ def test_the_form_of_a_file_is_found_by_its_content_and_name(tmp_path, name, con
 
 def test_a_packed_file_is_found_by_its_first_bytes(tmp_path):
     path = write(tmp_path / "a.run", gzip.compress(b"q Q0 d 1 1 t\n"))
-    assert form_of(path) == "lines" and list(read_run(path)) == list(open_run(path)) == ["q"]
+    assert form_of(path) == "lines" and list(read_run(path)) == list(cached_run(path)) == ["q"]
 
 
 def test_a_json_array_is_refused_with_the_remedy(tmp_path):
@@ -143,7 +143,7 @@ def test_passages_may_lie_in_parquet(tmp_path):
     assert read_passages(str(tmp_path / "p.parquet"), {"1", "2"}) == {"1": "a bee", "2": "ant"}
 
 
-@pytest.mark.parametrize("reader", [read_run, open_run], ids=["small", "large"])
+@pytest.mark.parametrize("reader", [read_run, cached_run], ids=["small", "large"])
 def test_cut_and_damaged_files_are_answered_with_one_line(tmp_path, reader):
     rng = random.Random(0)
     lines = "".join(f"q{n} Q0 d{rng.random()} 1 {rng.random()} t\n" for n in range(500)).encode()
@@ -174,7 +174,7 @@ TWO = {"query_id": ["q", "q"], "doc_id": ["a", "b"], "score": [2.0, 1.0]}
 STAMPS = pa.array([1, 2], pa.timestamp("s"))
 
 
-@pytest.mark.parametrize("reader", [read_run, open_run], ids=["small", "large"])
+@pytest.mark.parametrize("reader", [read_run, cached_run], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
@@ -205,7 +205,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         [pa.array(["q"]), pa.array(["p"]), pa.array(["d"])], ["query_id", "query_id", "doc_id"]
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    for reader in (read_run, open_run):
+    for reader in (read_run, cached_run):
         with pytest.raises(InputError, match="a.parquet: two columns are called 'query_id'"):
             reader(str(tmp_path / "a.parquet"))
 
@@ -213,7 +213,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 def test_whole_numbers_and_dictionaries_are_ids_in_parquet(tmp_path):
     columns = {"qid": pa.array(["q", "q"]).dictionary_encode(), "docid": [1, 2], "rank": [2, 1]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    for reader in (read_run, open_run):
+    for reader in (read_run, cached_run):
         assert reader(str(tmp_path / "a.parquet"))["q"].doc_ids == ["2", "1"]
 
 
@@ -224,7 +224,7 @@ def test_a_csv_run_is_refused_with_the_remedy(tmp_path):
 
 def test_an_id_of_ten_million_characters_is_refused_at_once(tmp_path):
     path = write(tmp_path / "a.run", b"q Q0 " + b"d" * 10**7 + b" 1 2.0 t\n")
-    for reader in (read_run, open_run):
+    for reader in (read_run, cached_run):
         with pytest.raises(InputError, match="a.run:1: passage id has 10000000 characters: an id may have 2048"):
             reader(path)
 
@@ -259,16 +259,16 @@ def test_a_file_that_cannot_be_opened_is_answered_with_one_line(tmp_path, monkey
 
 def test_a_long_file_name_does_not_lengthen_the_caches(tmp_path):
     path = write(tmp_path / ("a" * 240 + ".run"), "q Q0 d 1 1 t\n")
-    assert list(open_run(path)) == ["q"]
+    assert list(cached_run(path)) == ["q"]
 
 
 def test_a_file_written_anew_with_its_old_time_is_read_anew(tmp_path):
     path = write(tmp_path / "a.run", "q Q0 x 1 1 t\n")
     times = os.stat(path)
-    assert open_run(path)["q"].doc_ids == ["x"]
+    assert cached_run(path)["q"].doc_ids == ["x"]
     write(tmp_path / "a.run", "q Q0 y 1 1 t\n")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert open_run(path)["q"].doc_ids == ["y"]
+    assert cached_run(path)["q"].doc_ids == ["y"]
 
 
 def test_two_columns_of_one_meaning_are_refused(tmp_path):
@@ -288,7 +288,7 @@ def test_parquet_text_that_is_no_utf8_is_refused(tmp_path):
     )
     pq.write_table(pa.table(TWO | {"query_id": ids}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"_id": ["1", "2"], "text": ids}), tmp_path / "p.parquet")
-    for reader in (read_run, open_run, read_queries):
+    for reader in (read_run, cached_run, read_queries):
         path = tmp_path / ("p.parquet" if reader is read_queries else "a.parquet")
         with pytest.raises(InputError, match="parquet: cannot be read from row 1 .*UTF8"):
             reader(str(path))

@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.progress import Progress
 from distill.sources.texts import Texts
-from distill.storage.arrays import hash_strings, look_up_table, offsets_of
+from distill.storage.arrays import hash_strings, look_up_table, offsets_of, text_at
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class TokenStore:
 
     def text_id(self, row: int) -> str:
         """Return the id of a row."""
-        return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
+        return text_at(self.ids, self.id_offsets, row)
 
     def cut_ids(self, rows: np.ndarray | None = None) -> list[str]:
         """Return the ids of the truncated texts: among the rows, or of all."""

@@ -25,7 +25,7 @@ from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
 from distill.sources.texts import Texts, iterate_texts, refuse_duplicates
-from distill.storage.arrays import look_up_table, offsets_of
+from distill.storage.arrays import look_up_table, offsets_of, text_at
 from distill.storage.cache import entry, key_of, make_once, remove
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
             best = threads.map(lambda query_id: index.best(queries[query_id], depth), some_ids)
             for query_id, (rows, scores) in zip(some_ids, best, strict=True):
                 if len(rows):
-                    run[query_id] = RankedList.in_order([index.doc_id(row) for row in rows], scores)
+                    run[query_id] = RankedList.in_order(
+                        [text_at(index.ids, index.id_offsets, row) for row in rows], scores
+                    )
             bar.update(len(some_ids))
     if not run:
         raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
@@ -90,9 +92,6 @@ class _Index:
             rows = rows[scores[rows] >= least]
         rows = rows[np.argsort(-scores[rows], kind="stable")][:depth]
         return rows, scores[rows]
-
-    def doc_id(self, row: int) -> str:
-        return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
 
 
 def _words_of(text: str) -> list[str]:

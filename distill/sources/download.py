@@ -6,7 +6,7 @@
 The part after `#` is for us: `md5=` or `sha256=` gives the file's checksum, and `file=` its name in the cache where the
 address does not end with one. A file that you put into the cache's downloads/ yourself is used.
 
-The retries are ours and not tenacity's: each resumes where the last one broke off, and 416 starts over.
+The retries are not tenacity's: each resumes where the last broke off, or starts over if the server says so.
 """
 
 import hashlib

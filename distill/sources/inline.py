@@ -237,6 +237,7 @@ def _list(
     passages: dict[str, str],
     scores: list[float] | None,
     grades: list[float] | None,
+    *,
     has_own_ids: bool = False,
 ) -> InlineList:
     """Complete a list.

@@ -83,7 +83,7 @@ def _sorted(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
     return RankedList(doc_ids, scores, average_ranks(scores, column)), bool(np.all(np.diff(column) >= 0))
 
 
-def open_run(name: str) -> CachedRun:
+def cached_run(name: str) -> CachedRun:
     """Open a run file of any size through the cache; read it into the cache if it is not there yet.
 
     Raises InputError, with file, line and reason, wherever `read_run` does.

@@ -46,6 +46,11 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
+def text_at(data: np.ndarray, offsets: np.ndarray, row: int) -> str:
+    """Return the text of a row in a flat column of UTF-8."""
+    return bytes(data[offsets[row] : offsets[row + 1]]).decode()
+
+
 def hash_strings(strings) -> np.ndarray:
     """Return 64-bit FNV-1a hashes, [n] uint64, of a pyarrow array of large strings.
 
@@ -84,7 +89,7 @@ def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: st
     rows = np.argsort(hashes, kind="stable").astype(np.int32)
     hashes = hashes[rows]
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
-        first, second = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
+        first, second = (text_at(ids, id_offsets, row) for row in rows[place : place + 2])
         if first == second:
             raise InputError(f"{source}: id {first} appears twice: ids must be unique")
         raise InputError(f"{source}: ids {first} and {second} have the same 64-bit hash: rename one of them")

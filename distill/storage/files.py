@@ -13,6 +13,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,6 +269,23 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_whole_directory(directory: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete."""
+    new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        write(new)
+    except BaseException:
+        shutil.rmtree(new)
+        raise
+    if directory.exists():
+        os.rename(directory, old)
+    os.rename(new, directory)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def aside_of(path: Path) -> Path:
