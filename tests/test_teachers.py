@@ -187,7 +187,7 @@ BAD_ANSWERS = [
 ]
 BAD_INLINE = [
     ([INLINE[0], {"query": "a bee"}], r"twolar.jsonl:2: is not a training line: its fields are query"),
-    ([INLINE[0], {"query": "a bee", "retrieved_passages": []}], r"twolar.jsonl:2: `retrieved_passages` is no list"),
+    ([INLINE[0], {"query": "a bee", "retrieved_passages": []}], r"twolar.jsonl:2: `retrieved_passages` is not a list"),
     ([{"query": "a bee", "retrieved_passages": [{"docid": 1}]}], r"twolar.jsonl:1: passage 1 .* lacks a `text`"),
 ]
 

@@ -33,7 +33,8 @@ class PairTemplate:
         end = start + len(query)
         second = _find(pair, passage, end)
         specials = pair[:start], pair[end:second], pair[second + len(passage) :]
-        return cls(*(np.asarray(tokens, dtype=np.int32) for tokens in specials), second_type=types[second])
+        prefix, middle, suffix = (np.asarray(tokens, dtype=np.int32) for tokens in specials)
+        return cls(prefix, middle, suffix, second_type=types[second])
 
     @property
     def num_special(self) -> int:

@@ -36,8 +36,16 @@ from distill.storage.files import write_whole
 log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the files of a store: a store in another format is rebuilt
-ARRAYS = {"offsets": np.int64, "ids": np.uint8, "id_offsets": np.int64, "hashes": np.uint64, "hashed_rows": np.int32}
+ARRAYS: dict[str, type] = {
+    "offsets": np.int64,
+    "ids": np.uint8,
+    "id_offsets": np.int64,
+    "hashes": np.uint64,
+    "hashed_rows": np.int32,
+}
 ARRAYS |= {"cut": np.uint8}
+
+_encoder: Encoder  # of a process that tokenises
 
 
 def open_token_store(
@@ -157,7 +165,7 @@ def _index(directory: Path, source: str, kind: str) -> None:
 def _map_arrays(directory: Path) -> dict:
     meta = json.loads((directory / "meta.json").read_text())
     tokens = FlatFile(directory / "tokens", np.dtype(meta["dtype"]))
-    return {"tokens": tokens} | {name: _map(directory / name, dtype) for name, dtype in ARRAYS.items()}
+    return {"tokens": tokens} | {name: _map(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:

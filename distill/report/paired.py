@@ -96,9 +96,11 @@ def note_seeds(table: Table, baseline: str | None) -> list[str]:
     for column, header in zip(table.columns, table.headers(), strict=True):
         rows = [row for row in table.kind("ours") if column in row.cells]
         compared = next((row for row in rows if row.name == baseline), None) if baseline else _best(rows, column)
-        for row in rows if compared else []:
+        if compared is None:
+            continue
+        for row in rows:
             difference = row.cells[column].mean - compared.cells[column].mean
-            deviation = max(one.cells[column].std or 0.0 for one in (row, compared))
+            deviation = max(each.cells[column].std or 0.0 for each in (row, compared))
             if row is not compared and abs(difference) < deviation:
                 form = f".{digits(table, column)}f"
                 detail = f"{header}: difference {difference:+{form}}, standard deviation {deviation:{form}}"

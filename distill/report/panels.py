@@ -204,7 +204,8 @@ def draw_marked(axes: "Axes", points: Points, style: dict[str, Any], name: str) 
 def draw_band(axes: "Axes", points: Points, style: dict[str, Any], name: str) -> None:
     """Draw a line over steps, with the deviation as a band."""
     x, mean, std = zip(*points, strict=True)
-    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)  # there is no half step
     axes.plot(x, mean, label=name, linewidth=1.4, **{**style, "marker": None})
     if any(std):
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))

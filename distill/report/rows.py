@@ -67,7 +67,7 @@ def _is_identity(key: str) -> bool:
 
 def _is_free(key: str) -> bool:
     """Whether runs of one row may differ in this key."""
-    without_effect = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
+    without_effect: tuple[str, ...] = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
     without_effect += ("resume", "train.num_workers")
     return key == "seed" or key in without_effect or key.startswith("logger.")
 

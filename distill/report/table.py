@@ -90,7 +90,9 @@ def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], colum
     left_out = [row.name for row in ours if not row.cells]
     if left_out and table.kind("ours"):
         table.notes.append(f"Without any of these metrics: {'; '.join(left_out)}.")
-    fewer = [row.name for row in table.kind("ours") if any(c.num_seeds < row.num_seeds for c in row.cells.values())]
+    fewer = [
+        row.name for row in table.kind("ours") if any(c.num_seeds < (row.num_seeds or 0) for c in row.cells.values())
+    ]
     if fewer:
         table.notes.append(f"Some metrics are there for a part of the seeds only: {'; '.join(fewer)}.")
     if any(cell.std is not None for row in table.rows for cell in row.cells.values()):

@@ -49,7 +49,7 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
         log.warning("%s: cannot be read (%s): rebuilding it", directory, error)
         remove(directory)
         index = _Index(_open_index(source, k1, b, fields))
-    run: Run = {}
+    run: dict[str, RankedList] = {}
     query_ids = list(queries)
     bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)
     with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:

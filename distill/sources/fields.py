@@ -127,7 +127,7 @@ def json_number(value: object, name: str, place: str) -> float:
 def read_grade(value: object, place: str) -> int:
     """Return a relevance grade; raises InputError if it is not a whole number, or too large for trec_eval."""
     if isinstance(value, str) and _whole_number.fullmatch(value):
-        grade = int(value) if len(value) < 20 else math.inf
+        grade = int(value) if len(value) < 20 else MAX_GRADE + 1
     elif isinstance(value, int) and not isinstance(value, bool):
         grade = value
     else:

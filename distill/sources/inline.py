@@ -18,7 +18,7 @@ RankGPT's and TWOLAR's, which come more than once). Otherwise line n is query "n
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distill.errors import InputError
@@ -136,13 +136,14 @@ def inline_lists(rows: Rows) -> Iterator[InlineList]:
 
 
 def _labelled(row: dict, place: str, number: str) -> InlineList:
-    texts = {}
+    texts: dict[str, list] = {}
     for key in ("pos", "neg"):
-        texts[key] = row.get(key)
-        if not isinstance(texts[key], list):
+        given = row.get(key)
+        if not isinstance(given, list):
             raise InputError(
                 f'{place}: `{key}` is not a list of texts: expected {{"query": …, "pos": […], "neg": […]}}'
             )
+        texts[key] = given
     if not texts["pos"]:
         raise InputError(f"{place}: `pos` is empty: a list needs a relevant passage")
     passages = {
@@ -150,7 +151,7 @@ def _labelled(row: dict, place: str, number: str) -> InlineList:
         for key, sign in (("pos", "+"), ("neg", "-"))
         for index, text in enumerate(texts[key], start=1)
     }
-    scores = []
+    scores: list[float] = []
     if row.get("pos_scores") is not None or row.get("neg_scores") is not None:
         for key in texts:
             scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(texts[key]), f"`{key}`", place)
@@ -173,7 +174,8 @@ def _tevatron(row: dict, place: str, number: str) -> InlineList:
     sides = {key: _objects(row, key, place) for key in ("positive_passages", "negative_passages")}
     if not sides["positive_passages"]:
         raise InputError(f"{place}: `positive_passages` is empty: a list needs a relevant passage")
-    passages, grades = {}, []
+    passages: dict[str, str] = {}
+    grades = []
     for (key, objects), sign, grade in zip(sides.items(), "+-", (1, 0), strict=True):
         for index, passage in enumerate(objects, start=1):
             doc_id = passage.get("docid")
@@ -190,11 +192,12 @@ def _rank_llm(row: dict, place: str, number: str) -> InlineList:
         row = {"query": query.get("text"), "query_id": query.get("qid")}
     if not candidates:
         raise InputError(f"{place}: `candidates` is empty: a list needs passages")
-    passages, scores = {}, []
+    passages: dict[str, str] = {}
+    scores = []
     for index, candidate in enumerate(candidates, start=1):
         doc = candidate.get("doc")
-        doc = {"text": doc} if isinstance(doc, str) else doc
-        name = next((name for name in CONTENTS if isinstance(doc, dict) and name in doc), None)
+        doc = {"text": doc} if isinstance(doc, str) else doc if isinstance(doc, dict) else {}
+        name = next((name for name in CONTENTS if name in doc), None)
         if name is None:
             raise InputError(f"{place}: candidate {index} has no `doc` with a text, such as `contents`")
         doc_id = candidate.get("docid")
@@ -204,8 +207,8 @@ def _rank_llm(row: dict, place: str, number: str) -> InlineList:
     given = [score for score in scores if score is not None]
     if given and len(given) < len(scores):
         raise InputError(f"{place}: {len(given)} of {len(scores)} candidates have a `score`: score all of them or none")
-    scores = [json_number(score, "score", place) for score in given] or None
-    return _list(row, place, number, passages, scores, None, has_own_ids=True)
+    numbers = [json_number(score, "score", place) for score in given]
+    return _list(row, place, number, passages, numbers or None, None, has_own_ids=True)
 
 
 def _docs(row: dict, place: str, number: str) -> InlineList:
@@ -236,7 +239,7 @@ def _list(
     number: str,
     passages: dict[str, str],
     scores: list[float] | None,
-    grades: list[float] | None,
+    grades: Sequence[float] | None,
     *,
     has_own_ids: bool = False,
 ) -> InlineList:
@@ -252,8 +255,8 @@ def _list(
     ranks = [0.0] * len(passages) if grades is not None else [float(rank) for rank in range(1, len(passages) + 1)]
     scores = [-rank for rank in ranks] if scores is None else scores or [0.0] * len(passages)
     query = checked_text(row["query"], place, "query")
-    grades = grades or [0] * len(passages)
-    return InlineList(place, query_id, query, passages, scores, grades, ranks, has_own_ids)
+    all_grades = list(grades or [0.0] * len(passages))
+    return InlineList(place, query_id, query, passages, scores, all_grades, ranks, has_own_ids)
 
 
 def _add(passages: dict[str, str], doc_id: str, text: str, place: str) -> None:

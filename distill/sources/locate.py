@@ -89,7 +89,7 @@ def _md5_of(url: str) -> str:
     """The name that `ir_datasets` gives a downloaded file."""
     import pkgutil
 
-    known = json.loads(pkgutil.get_data("ir_datasets", "etc/downloads.json"))
+    known = json.loads(pkgutil.get_data("ir_datasets", "etc/downloads.json") or b"{}")
     while known:
         name, entry = known.popitem()
         if entry.get("url") == url:

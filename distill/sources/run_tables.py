@@ -7,7 +7,7 @@ import collections
 import io
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +65,7 @@ def _table(rows: list[tuple]) -> pa.Table:
 def _read_ahead(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, pa.Table | None]]:
     """Yield blocks with their plain tables, which a thread parses while the block before is written."""
     with ThreadPoolExecutor(1) as thread:
-        waiting = collections.deque()
+        waiting: collections.deque[tuple[int, bytes, Future[pa.Table | None]]] = collections.deque()
         for number, block in blocks:
             waiting.append((number, block, thread.submit(_plain_table, block)))
             if len(waiting) > 1:

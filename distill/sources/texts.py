@@ -99,7 +99,8 @@ def _tsv_rows(source: Source) -> Iterator[TextRow]:
 
 def _named_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
     """Yield the rows of a file with named fields; raises InputError for a named field that occurs in no row."""
-    absent, row = set(fields.texts or ()), {}
+    absent = set(fields.texts or ())
+    row: dict = {}
     for place, row in source.rows():
         text_id, text = fields.read(row, place, source.kind)
         absent.difference_update(row)

@@ -17,7 +17,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from distill.errors import InputError
 
@@ -65,7 +65,7 @@ def open_bytes(path: str, *, unpack: bool = True) -> BinaryIO:
         raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
     is_packed = unpack and (file.read(2) == b"\x1f\x8b" or path.endswith(".gz"))
     file.seek(0)
-    return gzip.GzipFile(fileobj=file) if is_packed else file
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_packed else file
 
 
 def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes]]:
@@ -122,8 +122,8 @@ def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
         lines = text_lines(path)
         place, header = next(lines, ("", ""))
         names = unique_names(header.split("\t"), place)
-        for place, line in lines:
-            yield place, _row(names, line.split("\t"), place)
+        for place, text in lines:
+            yield place, _row(names, text.split("\t"), place)
 
 
 def parse_object(line: str, place: str) -> dict:
@@ -215,7 +215,7 @@ def open_parquet(path: str):
     return file
 
 
-def parquet_batches(path: str, columns: list[str] | None = None, size: int = 1000) -> Iterator[tuple[int, object]]:
+def parquet_batches(path: str, columns: list[str] | None = None, size: int = 1000) -> Iterator[tuple[int, Any]]:
     """Yield (number of the first row, record batch) of a parquet file; raises InputError for damage."""
     import pyarrow
 
