@@ -29,9 +29,8 @@ from omegaconf import DictConfig
 from distill.config.checks import check_evaluate, check_stride
 from distill.config.command import start
 from distill.config.overrides import as_override
-from distill.config.suites import split_suite
-from distill.errors import InputError, Unavailable
-from distill.jobs import command_line, open_run, run_job
+from distill.errors import InputError
+from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("evaluate")
 
@@ -43,7 +42,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.distributed import start_ranks
     from distill.evaluation.results import task_directory, write_per_query, write_results, write_task
     from distill.evaluation.suite import SuiteNumbers
-    from distill.evaluation.tasks import read_task
+    from distill.evaluation.tasks import read_tasks
 
     # ---- 1. Device, directory and model ------------------------------------------------------------------------------
     ranks = start_ranks(choose_device(cfg.device))
@@ -54,18 +53,11 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         measured_row, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
 
         # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
-        numbers = SuiteNumbers(cfg.task)
-        for task_cfg in split_suite(cfg.task):
-            place = task_directory(directory, cfg.task, task_cfg.name)
+        missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
+        numbers = SuiteNumbers(cfg.task, missing)
+        for task in read_tasks(cfg.task, missing, texts=model is not None):
+            place = task_directory(directory, cfg.task, task.name)
             is_done = cfg.resume is not None and ranks.gather((place / "per_query.csv").is_file())[0]
-            try:
-                task = read_task(task_cfg, texts=model is not None)
-            except Unavailable as error:
-                if not cfg.task.tasks:
-                    raise
-                numbers.missing[task_cfg.name] = f"{error} ({task_cfg.licence})" if task_cfg.licence else str(error)
-                log.warning("%s: not measured: %s", task_cfg.name, numbers.missing[task_cfg.name])
-                continue
             rows, latency = task.rows, {}
             if model is not None:
                 rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks)
@@ -80,15 +72,12 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 write_task(place, rows[measured_row], values, tag)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
-        if not numbers.per_query:
-            reason = next(iter(numbers.missing.values()))
-            raise Unavailable(f"{cfg.task.name}: none of its {len(numbers.missing)} tasks is available: {reason}")
         results = numbers.results()
         if ranks.is_first:
             write_results(directory / "results.json", results)
             print(numbers.table(results))
-            log.info("runs, values of each query and results: %s", directory)
-            log.info("next: %s", command_line("report", as_override("runs", directory)))
+            log.info("runs, values of each query and results: %s", shown_path(directory))
+            log.info("next: %s", command_line("report", as_override("runs", shown_path(directory))))
         ranks.finish()
         return results
 
@@ -177,8 +166,9 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
 
 def describe(cfg: DictConfig) -> str:
     """Return the first line of output."""
-    what = f"measuring {cfg.task.run}" if cfg.model is None else f"re-ranking with {cfg.model}"
-    return f"{f'resuming {cfg.resume}: ' if cfg.resume else ''}{what} on task={cfg.task.name}"
+    if cfg.model is not None:
+        return f"re-ranking with {cfg.model} on task={cfg.task.name}"
+    return f"measuring {cfg.task.run or 'the first stages'} on task={cfg.task.name}"
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")

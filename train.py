@@ -76,7 +76,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     check_implementation(cfg.loss.get("implementation"), device)
     with open_run(cfg, directory, ranks) as directory, Tracker(cfg) as tracker:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
-        validation, tasks = read_tasks(cfg.validation), read_tasks(cfg.task)
+        missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
+        validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
         lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
 
@@ -102,7 +103,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if cfg.resume:
             checkpoints.resume(cfg)
         elif cfg.task.untrained:
-            untrained = SuiteNumbers(cfg.task)
+            untrained = SuiteNumbers(cfg.task, missing)
             for task, tester in zip(tasks, testers, strict=True):
                 reranked = tester.rerank(model, cfg.train.max_tokens, precision)
                 state.results |= untrained.add(task, {"untrained": reranked})
@@ -181,7 +182,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         else:
             checkpoints.keep_last()
         results |= {"train/steps": state.step, "train/seconds": time.perf_counter() - started}
-        numbers = SuiteNumbers(cfg.task)
+        numbers = SuiteNumbers(cfg.task, missing)
         for task, tester in zip(tasks, testers, strict=True):
             reranked = tester.rerank(model, cfg.train.max_tokens, precision)
             numbers.add(task, {**task.rows, "test": reranked})
@@ -201,18 +202,17 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         ranks.finish()
         if ranks.is_first:
             log_verdict(cfg, directory, results, numbers.per_query, validation, taus)
-            log.info("model: %s", checkpoints.model_directory)
-            model_override = as_override("model", checkpoints.model_directory)
-            log.info("next: %s", command_line("evaluate", model_override, "task=..."))
+            model_path = shown_path(checkpoints.model_directory)
+            log.info("model: %s", model_path)
+            log.info("next: %s", command_line("evaluate", as_override("model", model_path), "task=..."))
         return results
 
 
 def describe(cfg: DictConfig) -> str:
     """Return the first line of output."""
-    stopped = f"resuming {cfg.resume}: " if cfg.resume else ""
     backbone = shown_path(cfg.backbone.name) if Path(cfg.backbone.name).is_absolute() else cfg.backbone.name
     names = f"{backbone} with loss={cfg.loss.name}, data={cfg.data.name}, teacher={cfg.teacher.name}"
-    return f"{stopped}training {names}, seed={cfg.seed}"
+    return f"training {names}, seed={cfg.seed}"
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")

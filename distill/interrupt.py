@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,21 @@ def answer_stops() -> None:
             hint = _hints[-1]() if _hints else ""
             # Not print: the signal may have interrupted one, and print cannot be entered twice
             os.write(2, f"stopped by {NAMES[number]}{hint}\n".encode())
+        if _is_importing(frame):
+            os._exit(128 + number)  # an exception would go through half-initialised C++ libraries, which may abort
         raise SystemExit(128 + number)
 
     for number in NAMES:
         signal.signal(number, answer)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a frame, or one that called it, belongs to Python's import system."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

@@ -57,7 +57,8 @@ def run_job(
             if cfg.resume is not None and not sweep:
                 cfg = resumed_config(cfg)
             check(cfg)
-            with timed(describe(cfg), cfg.resume or directory):
+            what = f"resuming, {describe(cfg)}" if cfg.resume else describe(cfg)
+            with timed(what, cfg.resume or directory):
                 results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
 
@@ -184,10 +185,16 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
-    """Restore the directory of a resumed run if bad input ends it before it has saved anything."""
+    """Leave a directory as it was if bad input ends its run before it has saved anything."""
     config, needed = directory / "config.yaml", directory / command_of(cfg).needs
     if not config.is_file():
-        yield
+        try:
+            yield
+        except InputError:
+            if not _present(directory, LEFT):
+                for name in ("config.yaml", "run.lock"):
+                    (directory / name).unlink(missing_ok=True)
+            raise
         return
     before, results = config.read_bytes(), set(directory.glob("results-*.json"))
     saved = needed.stat() if needed.is_file() and needed != config else None

@@ -123,8 +123,8 @@ def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path
 
 def test_an_unknown_collection_is_unavailable_in_a_suite_alone(collection, caplog):
     cfg = compose_config("evaluate", *suite_overrides(collection)).task
-    assert [task.name for task in read_tasks(cfg)] == ["first", "second"]
-    assert "absent: left out of pair: nowhere.run" in caplog.text
+    assert [task.name for task in read_tasks(cfg, {})] == ["first", "second"]
+    assert "absent: not measured: nowhere.run" in caplog.text
     with pytest.raises(Unavailable):
         read_task(split_suite(cfg)[2])
 
@@ -146,7 +146,7 @@ def test_training_validates_and_tests_on_suites(file_overrides, collection, tmp_
 
 def test_the_value_of_a_validation_suite_is_the_mean_over_corpora(collection):
     cfg = compose_config("evaluate", *suite_overrides(collection, missing=False)).task
-    tasks = read_tasks(cfg)
+    tasks = list(read_tasks(cfg, {}))
     runs = [task.run for task in tasks]
     one, two = (measure(run, task.qrels, task.measures)[0]["nDCG@10"] for task, run in zip(tasks, runs, strict=True))
     assert measure_together(tasks, runs)["nDCG@10"] == pytest.approx((one + two) / 2)

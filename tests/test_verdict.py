@@ -89,7 +89,7 @@ def test_a_validations_measure_may_have_another_name(collection):
     sources = [f"validation.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
     run = f"validation.run={collection['first_stage']}"
     cfg = compose_config("train", *sources, run, "validation.measures=[MRR@10]").validation
-    line, _ = judge_validation(cfg, {"val/RR@10": 1.0}, read_tasks(cfg))
+    line, _ = judge_validation(cfg, {"val/RR@10": 1.0}, list(read_tasks(cfg, {})))
     assert "on the validation queries: RR@10 1.0000 against" in line
 
 

@@ -21,7 +21,7 @@ from distill.config.checks import check_values
 from distill.config.command import start
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override
-from distill.jobs import command_line, open_run, run_job
+from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("annotate")
 
@@ -47,7 +47,7 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         results = write_annotation(directory, cfg, local, lists, ranking)
         for name, value in results.items():
             print(f"{name:40} {value:.4f}")
-        log.info("teacher's ranking: %s", directory / "teacher.run")
+        log.info("teacher's ranking: %s", shown_path(directory / "teacher.run"))
         log.info("next: %s", training_command(cfg, directory))
         return results
 
@@ -57,17 +57,16 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
     files = {
         "data.passages": cfg.passages,
         "data.queries": cfg.queries,
-        "teacher.path": directory / "teacher.run",
+        "teacher.path": shown_path(directory / "teacher.run"),
         "teacher.first_stage": cfg.run,
     }
     overrides = [as_override(key, value) for key, value in files.items()]
-    return command_line("train", "data=files", "teacher=run", *overrides, "loss=ranknet")
+    return command_line("train", "experiment=own-corpus", *overrides)
 
 
 def describe(cfg: DictConfig) -> str:
     """Return the first line of output."""
-    stopped = f"resuming {cfg.resume}: " if cfg.resume else ""
-    return f"{stopped}annotating the top {cfg.depth} of {cfg.run} with {cfg.teacher.llm.model}"
+    return f"annotating the top {cfg.depth} of {cfg.run} with {cfg.teacher.llm.model}"
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="annotate", version_base="1.3")

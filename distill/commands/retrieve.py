@@ -48,7 +48,7 @@ def retrieve(cfg: DictConfig) -> None:
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
     files = {"passages": cfg.passages, "queries": cfg.queries, "run": output}
     overrides = [as_override(key, value) for key, value in files.items()]
-    log.info("next: %s", command_line("annotate", *overrides, "teacher.llm.model=..."))
+    log.info("next: %s", command_line("annotate", *overrides, "teacher.llm.base_url=...", "teacher.llm.model=..."))
 
 
 def describe(cfg: DictConfig) -> str:

@@ -12,16 +12,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+CONSTANTS = ("null", "true", "false", "inf", "nan")  # of Hydra's grammar
 WITH_COMMAS = ("teacher.llm.model",)  # keys of a text that may hold commas, which Hydra would take for a sweep
 
 
 def as_override(key: str, text: str | Path) -> str:
     """Return `key=value` for Hydra's command line, which parses to exactly the text; for a shell, quote it once more.
 
-    Bare only where the text holds a slash and nothing that Hydra's grammar knows: 1e5 alone would become a number.
+    Bare if it looks like a path or a name, and nothing that Hydra's grammar takes for a number or a constant.
     """
     text = str(text)
-    if re.fullmatch(r"[\w.-]*/[\w/.-]*", text, re.ASCII):
+    path, name = r"[\w.-]*/[\w/.-]*", r"[A-Za-z][\w.-]*"
+    if re.fullmatch(f"{path}|{name}", text, re.ASCII) and text.lower() not in CONSTANTS:
         return f"{key}={text}"
     return f"{key}={QuotedString(as_literal(text), Quote.single).with_quotes()}"
 

@@ -1,6 +1,6 @@
 """Collect the results of a task, or of a suite task by task.
 
-numbers = SuiteNumbers(cfg.task)
+numbers = SuiteNumbers(cfg.task, missing={})
 numbers.add(task, {"first_stage": task.run, "test": reranked})
 results |= numbers.results()                      # with the suite's averages
 print(numbers.table(results))
@@ -19,12 +19,12 @@ from distill.sources.run_files import Run
 class SuiteNumbers:
     """The results of each task, and the tasks that could not be measured."""
 
-    def __init__(self, cfg: DictConfig):
-        """Start with no results; cfg: the task or suite in the configuration."""
+    def __init__(self, cfg: DictConfig, missing: dict[str, str]):
+        """Start with no results; cfg: the task or suite in the configuration. missing: filled by `read_tasks`."""
         self.cfg = cfg
         self.means: dict[str, float] = {}  # under their names in results.json
         self.per_query: dict[str, dict[str, PerQuery]] = {}  # task -> row -> values of each query
-        self.missing: dict[str, str] = {}  # task -> why
+        self.missing = missing  # task -> why
 
     def add(self, task: Task, rows: dict[str, Run]) -> dict[str, float]:
         """Measure the rankings of a task, by row, and return their means under their names in results.json."""

@@ -8,7 +8,7 @@ suite_results(cfg.task, measured)
 """
 
 import logging
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -18,7 +18,7 @@ from distill.config.suites import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
 from distill.evaluation.measures import try_measures
 from distill.sources.fields import Fields
-from distill.sources.locate import is_path, with_local_files
+from distill.sources.locate import is_missing_file, with_local_files
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import Run
 from distill.sources.runs import read_run
@@ -48,24 +48,27 @@ class Task:
         return {"first_stage": self.run} | ({"teacher": self.teacher} if self.teacher else {})
 
 
-def read_tasks(cfg: DictConfig) -> list[Task]:
-    """Read all tasks of a suite, with their texts; there may be none.
+def read_tasks(cfg: DictConfig, missing: dict[str, str], *, texts: bool = True) -> Iterator[Task]:
+    """Yield the tasks of a suite, or the one task that is no suite; there may be none.
 
-    Tasks that are not available here are left out of a suite, with a warning. Raises InputError like `read_task`, and
-    Unavailable if no task is left.
+    missing: gets the tasks of a suite that are not available here, with the reason. Raises InputError like `read_task`,
+    and Unavailable if no task is available.
     """
-    tasks, missing = [], None
+    num_read = 0
     for task_cfg in split_suite(cfg):
         try:
-            tasks.append(read_task(task_cfg))
+            task = read_task(task_cfg, texts=texts)
         except Unavailable as error:
             if not cfg.tasks:
                 raise
-            log.warning("%s: left out of %s: %s", task_cfg.name, cfg.name, error)
-            missing = error
-    if missing and not tasks:
-        raise missing
-    return tasks
+            missing[task_cfg.name] = f"{error} ({task_cfg.licence})" if task_cfg.licence else str(error)
+            log.warning("%s: not measured: %s", task_cfg.name, missing[task_cfg.name])
+            continue
+        num_read += 1
+        yield task
+    if missing and not num_read:
+        reason = next(iter(missing.values()))
+        raise Unavailable(f"{cfg.name}: none of its {len(missing)} tasks is available: {reason}")
 
 
 def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = None) -> Task:
@@ -151,7 +154,7 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
         if cfg.drop_identical:
             depth += 1  # for the passage that is dropped below
         run = bm25_run(cfg.passages, judged, depth, fields=Fields.of(cfg))
-    elif is_path(cfg.run) and not os.path.isfile(cfg.run):
+    elif is_missing_file(cfg.run):
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
         run = read_run(cfg.run)

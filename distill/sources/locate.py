@@ -44,6 +44,11 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfi
     return cfg
 
 
+def is_missing_file(source: str) -> bool:
+    """Whether a source looks like a path, but no file is there."""
+    return not is_remote(source) and is_path(source) and not os.path.isfile(source)
+
+
 def file_of(source: str) -> str | None:
     """Return the path of a source, downloaded where it is an address; None for an `ir_datasets` id."""
     if source.startswith(SCHEMES):

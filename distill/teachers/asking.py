@@ -27,10 +27,12 @@ def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     llm = cfg.teacher.llm
     num_requests, tokens_in, tokens_out = estimate(lists, read_prompt(cfg.prompt, cfg.method), _windows(cfg))
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    return (
-        f"{len(lists)} queries, {num_requests} requests, about {tokens_in / 1e6:.2f} million tokens in and "
-        f"{tokens_out / 1e6:.2f} out" + (f", cost {cost:.2f}" if cost else "")
-    )
+    tokens = f"about {_count(tokens_in)} tokens in and {_count(tokens_out)} out"
+    return f"{len(lists)} queries, {num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f} million" if number >= 100_000 else f"{number:,}"
 
 
 def _windows(cfg: DictConfig) -> Windows:
@@ -59,7 +61,7 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
             return totals.cost(llm.price_in, llm.price_out)
 
         def show(totals: Totals) -> None:
-            tokens = f"{totals.requests} requests, {(totals.tokens_in + totals.tokens_out) / 1e6:.2f} million tokens"
+            tokens = f"{totals.requests} requests, {_count(totals.tokens_in + totals.tokens_out)} tokens"
             bar.set_postfix_str(tokens + (f", cost {spent(totals):.2f}" if spent(totals) else ""), refresh=False)
             bar.update(totals.windows - bar.n)
 
@@ -86,8 +88,8 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
 def log_totals(totals: Totals, num_lists: int) -> None:
     """Log the totals, and warn about lists whose many equal scores leave them in the first stage's order."""
     log.info(
-        "%d requests (%d answers were in the journal), %d million tokens, %s",
-        *(totals.requests, totals.journaled, (totals.tokens_in + totals.tokens_out) // 10**6),
+        "%d requests (%d answers were in the journal), %s tokens, %s",
+        *(totals.requests, totals.journaled, _count(totals.tokens_in + totals.tokens_out)),
         ", ".join(f"{number} {kind}" for kind, number in totals.answers.items()),
     )
     if totals.tied:

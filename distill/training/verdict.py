@@ -22,8 +22,6 @@ from omegaconf import DictConfig
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.evaluation.significance import ALPHA, compare
-from distill.sources.download import local_file
-from distill.sources.locate import is_remote
 from distill.training.optim import warmup_steps
 
 log = logging.getLogger(__name__)
@@ -236,16 +234,16 @@ def _read_first_stage(cfg: DictConfig):
 
     A run that training did not read is only read now if it is a local file that is not large.
     """
-    from distill.sources.opening import LARGE_FILE
+    from distill.sources.opening import open_source
     from distill.sources.runs import read_run
 
     source = cfg.teacher.first_stage
     if source is None:
         return None
-    if not needs_first_stage(cfg) and not (os.path.isfile(source) and Path(source).stat().st_size <= LARGE_FILE):
-        return None
     try:
-        return read_run(local_file(source) if is_remote(source) else source)
+        if not needs_first_stage(cfg) and (not os.path.isfile(source) or open_source(source, "run").is_large):
+            return None
+        return read_run(source)
     except InputError as error:  # the model is already trained: nothing here may end the run
         log.warning("no comparison with teacher.first_stage: %s", error)
         return None
