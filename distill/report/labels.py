@@ -67,7 +67,7 @@ class Labels:
             value = loss_name(value)
         known = {typed(config[key]), self.value(config[key])}
         if key.endswith(".name"):  # loss=RankNet, say
-            return value.casefold() in {one.casefold() for one in known}
+            return value.casefold() in {choice.casefold() for choice in known}
         return value in known
 
 

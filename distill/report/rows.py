@@ -153,11 +153,11 @@ def find_row(rows: Sequence[Row], wanted: str, option: str, labels: Labels) -> R
 
     Raises InputError where none or several are meant.
     """
-    found = _rows_of(rows, wanted, labels)
-    if len(found) == 1:
-        return found[0]
-    known = "; ".join(row.name for row in (found or rows))
-    reason = "means several rows: add what tells them apart" if found else "matches no row: choose one"
+    matching = _rows_of(rows, wanted, labels)
+    if len(matching) == 1:
+        return matching[0]
+    known = "; ".join(row.name for row in (matching or rows))
+    reason = "means several rows: add what tells them apart" if matching else "matches no row: choose one"
     raise InputError(f"{option}={wanted}: {reason}: {known}")
 
 
