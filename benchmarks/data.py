@@ -33,7 +33,7 @@ from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
 from distill.data.pairs import PairTemplate
 from distill.data.token_store import open_token_store
-from distill.sources.runs import open_run
+from distill.sources.runs import cached_run
 from distill.storage.cache import cache_directory
 
 MSMARCO_PASSAGES = 8_841_823
@@ -163,10 +163,10 @@ def small_backbone(directory: Path, tokenizer) -> Path:
 def measure_run(source: Path, num_queries: int) -> dict:
     """Read a run into the cache, open it again, look up queries at random, and return times and memory."""
     start = time.perf_counter()
-    open_run(str(source))
+    cached_run(str(source))
     seconds, peak = time.perf_counter() - start, peak_rss()
     start = time.perf_counter()
-    run = open_run(str(source))
+    run = cached_run(str(source))
     open_seconds = time.perf_counter() - start
     chosen = np.random.default_rng(0).integers(num_queries, size=2000)
     start = time.perf_counter()

@@ -12,7 +12,7 @@ import pyterrier as pt
 import torch
 
 from distill.device import choose_device
-from distill.models.cross_encoder import CrossEncoder
+from distill.models.cross_encoder import MAX_TOKENS, CrossEncoder
 
 
 class Reranker(pt.Transformer):
@@ -22,7 +22,7 @@ class Reranker(pt.Transformer):
         self,
         model: str | CrossEncoder,
         text_field: str = "text",
-        max_tokens: int = 16384,
+        max_tokens: int = MAX_TOKENS,
         precision: torch.dtype | None = None,
         device: str = "auto",
     ):

@@ -6,11 +6,11 @@
     job.wait()
 
 The imports of a command take longer than a short training. A fork has them at once and shares their memory. In all else
-it is like a new process: environment, directory, output, open files, session and exit status are its own, and `ps`
+it is like a new process: environment, directory, output, open files, session and exit status are separate, and `ps`
 shows its command. The warm process only imports, forks and waits: what does not survive a fork (CUDA, the thread pools
 of OpenMP and MKL) is started by the commands.
 
-It ends with the process that started it; commands that still run then are left running. A new process is started
+It ends with the process that started it; commands that still run are left running. A new process is started
 instead where a fork would not do: on systems other than Linux, and for an environment that imports would have read.
 """
 
@@ -40,7 +40,7 @@ IMPORTS = (  # the libraries that commands import late, so that --help is quick
     *("transformers.generation.utils", "transformers.modeling_layers", "transformers.processing_utils"),
     *("transformers.tokenization_utils_tokenizers", "transformers.models.bert.modeling_bert"),
 )
-READ_BY_IMPORTS = (  # how the names of such variables begin
+READ_BY_IMPORTS = (  # prefixes of the variables that imports read
     *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH", "TRITON", "CUDA", "NCCL"),
     *("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "IR_DATASETS_", "LANG", "LC_"),
 )
@@ -106,7 +106,7 @@ class WarmProcess:
                 "cwd": os.path.abspath(cwd or "."),
                 "start_new_session": start_new_session,
             }
-            with contextlib.suppress(EOFError, OSError):  # it was killed
+            with contextlib.suppress(EOFError, OSError):  # the warm process was killed
                 return self._fork(request, [stdout.fileno(), stderr.fileno(), *pass_fds])
             self.close()
         return subprocess.Popen(
@@ -129,7 +129,7 @@ class WarmProcess:
 
     def _fork(self, request: dict, descriptors: list[int]) -> "Fork":
         assert self.connection is not None, "call start, which waits until it is ready"
-        body = json.dumps(request).encode()  # what is no UTF-8 survives as escapes
+        body = json.dumps(request).encode()  # bytes that are not UTF-8 survive as escapes
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -220,10 +220,10 @@ def main(connection: int) -> None:
 
 
 class Ending:
-    """Ends a process without taking apart all that was imported: that takes a second, and copies what forks share."""
+    """Ends a process without tearing down its imports: that takes a second, and copies what forks share."""
 
     def __init__(self):
-        """Start without a status: what is to end otherwise does so as usual."""
+        """Start without a status: then the process ends as usual."""
         self.status: int | None = None
 
     def __enter__(self) -> None:
@@ -237,7 +237,7 @@ class Ending:
             gc.unfreeze()  # or libraries would report leaks
 
     def skip_the_rest(self) -> None:
-        """End the process, once threads have ended and everything that is to be called at exit has been."""
+        """End the process, once threads have ended and all exit handlers have run."""
         if self.status is not None:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -339,7 +339,7 @@ def _read_number(connection: socket.socket) -> int:
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
-    """Read so many bytes; raises EOFError where the other side has ended."""
+    """Read `size` bytes; raises EOFError where the other side has ended."""
     data = b""
     while len(data) < size:
         data += (piece := connection.recv(size - len(data)))

@@ -1,8 +1,8 @@
-"""Hydra's launcher for sweeps on this machine: every job is a process of its own, so that none can end the others.
+"""Hydra's launcher for sweeps on this machine: every job is a separate process, so that none can end the others.
 
     python train.py -m loss=ranknet,adrmse seed=0,1,2                       one job after the other
     python train.py -m hydra/launcher=processes hydra.launcher.n_jobs=2 seed=0,1,2
-    python train.py -m ... hydra.sweep.dir=THE_SAME_DIRECTORY               once more: only what is missing
+    python train.py -m ... hydra.sweep.dir=THE_SAME_DIRECTORY               again: only what is missing
 
 A job is the same script in a single run, forked from a process that has imported torch and the rest once
 (distill/warm.py). What it prints is in job.log in its directory, and on the terminal too where jobs run one by one.
@@ -73,13 +73,13 @@ class Job:
 
 
 class ProcessLauncher(Launcher, Callback):
-    """Starts the jobs and waits for them; a callback as well, since Hydra tells only those that a sweep has ended."""
+    """Starts the jobs and waits for them; also a callback, since Hydra tells only callbacks that a sweep has ended."""
 
     def __init__(self, n_jobs: int):
-        """n_jobs: at once."""
+        """n_jobs: how many run at once."""
         self.n_jobs = n_jobs
         self.jobs: list[Job] = []
-        self.seconds: list[float] = []  # that each ended job has taken
+        self.seconds: list[float] = []  # how long each ended job took
         self.warm: WarmProcess | None = None
         self.lock, self.held = None, contextlib.ExitStack()  # never closed: the lock ends with the processes
 
@@ -93,15 +93,17 @@ class ProcessLauncher(Launcher, Callback):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run what is missing of a batch of jobs; some sweepers give several batches.
 
-        Bad input is answered with one line and exit status 2, before any job of the batch is started.
+        Bad input ends it with one line and exit status 2, before any job of the batch starts.
         """
         with exit_on_bad_input(sweep=False):
             self._check()
             self._lock_directory()
-            jobs = [self._compose(initial_job_idx + place, list(one)) for place, one in enumerate(job_overrides)]
+            jobs = [
+                self._compose(initial_job_idx + place, list(overrides)) for place, overrides in enumerate(job_overrides)
+            ]
             self.jobs += jobs
             if len({job.directory for job in self.jobs}) < len(self.jobs):
-                raise InputError("hydra.sweep.subdir gives two jobs one directory: let it hold ${hydra.job.num}")
+                raise InputError("hydra.sweep.subdir gives two jobs one directory: add ${hydra.job.num} to it")
         for job in jobs:
             if job.state == "finished":
                 log.info("%s: finished before", job)
@@ -118,7 +120,7 @@ class ProcessLauncher(Launcher, Callback):
         if self.n_jobs < 1:
             raise InputError(f"hydra.launcher.n_jobs={self.n_jobs}: must be at least 1")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise InputError("-m: a sweep starts processes of its own and does not run under torchrun: leave out one")
+            raise InputError("-m: a sweep starts its own processes and does not run under torchrun: leave out one")
 
     def _lock_directory(self) -> None:
         """Lock the sweep's directory; the jobs inherit the lock, so that it holds until the last of them ends."""
@@ -129,7 +131,7 @@ class ProcessLauncher(Launcher, Callback):
         self.lock = self.held.enter_context(lock)
 
     def _compose(self, number: int, overrides: list[str]) -> Job:
-        """Compose the configuration of a job, as Hydra's own launchers do, and look at what its directory holds."""
+        """Compose the configuration of a job, as Hydra's own launchers do, and find out whether it has run before."""
         config = self.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -170,7 +172,7 @@ class ProcessLauncher(Launcher, Callback):
                         for job in running:
                             job.process.send_signal(stopped_by)
                     for job in [*running]:
-                        status = job.process.poll()  # before the output is read: nothing comes after it
+                        status = job.process.poll()  # before the output is read, so that none is missed
                         if self.n_jobs == 1:
                             _show_output(job)
                         if status is not None:
@@ -186,7 +188,7 @@ class ProcessLauncher(Launcher, Callback):
             raise SystemExit(128 + stopped_by)
 
     def _announce(self, job: Job, num_waiting: int, num_running: int) -> None:
-        """Log which of the jobs begins and, once a job has ended, about how long the sweep still takes."""
+        """Log which job starts and, once a job has ended, about how long the sweep will still take."""
         left = ""
         if self.seconds:
             rounds = math.ceil((num_waiting + 1 + num_running) / self.n_jobs)
@@ -206,7 +208,7 @@ class ProcessLauncher(Launcher, Callback):
                 stderr=output,
                 env=_environment(),
                 pass_fds=[self.lock.fileno()],
-                start_new_session=True,  # Ctrl-C in a terminal reaches the sweep alone, which passes it on once
+                start_new_session=True,  # Ctrl-C in a terminal reaches only the sweep, which passes it on once
                 fork=not job.hydra_cfg.hydra.job.env_set,  # the job sets these before it imports torch
             )
 
@@ -228,7 +230,7 @@ class ProcessLauncher(Launcher, Callback):
         for job in failed:
             log.error("failed: %s: %s", job, job.reason)
         if failed:
-            log.error("%d of %d jobs failed; once more: %s", len(failed), len(self.jobs), self._command_again())
+            log.error("%d of %d jobs failed; run again: %s", len(failed), len(self.jobs), self._command_again())
         return bool(failed)
 
     def _command_again(self) -> str:
@@ -243,7 +245,7 @@ def _environment() -> dict[str, str]:
 
 
 def _program(file: Path) -> list[str]:
-    """Return how Python runs a script of a checkout, or else a command: those of distill/_data/ are installed."""
+    """Return how Python runs the program: a checkout's script, or a command of the package (distill/_data/)."""
     return ["-m", "distill", file.stem] if file.parent.name in ("commands", "_data") else [str(file)]
 
 
@@ -273,7 +275,7 @@ def _show_output(job: Job) -> None:
 
 
 def _note_end(job: Job, status: int, stopped_by: int) -> None:
-    """Note why a job failed, unless it is finished or did as it was told."""
+    """Note why a job failed, unless it finished or was stopped."""
     if status == 0:
         log.info("%s: finished", job.directory)
     elif stopped_by and status in (128 + stopped_by, -stopped_by):
@@ -299,8 +301,8 @@ def _reason(job: Job, status: int) -> str:
 def _job_return(job: Job) -> JobReturn:
     """Return what a sweeper reads: the objective.
 
-    A job that failed has the worst value: as a failed one it would end Hydra's own sweeper at once, and a search shall
-    not go where jobs fail.
+    A job that failed has the worst value: a failed result would end Hydra's own sweeper at once, and a search should
+    avoid where jobs fail.
     """
     value = float("-inf") if job.reason else objective(read_results(job.directory))
     result = JobReturn(job.overrides, job.cfg, job.hydra_cfg, os.getcwd(), job.hydra_cfg.hydra.job.name)

@@ -21,9 +21,8 @@ from .launch import (
     OPTIONS,
     ROWS,
     TOTAL_BLOCK,
-    check_device,
+    begin,
     check_inputs,
-    empty_outputs,
     load_places,
     num_columns,
     operators,
@@ -157,12 +156,11 @@ def launch(
     scores: Tensor, ranks: Tensor, counters: Tensor, alpha: float, log2_discount: bool, mean: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss, the gradient of its sum [B, K] in float32, and the divisor of the sum."""
-    check_device(scores)
-    num_lists, num_passages = scores.shape
-    loss, gradient, num_terms = empty_outputs(scores)
-    num_parts = num_lists * triton.cdiv(num_passages, ROWS)
+    outputs, num_parts = begin(scores)
     if num_parts == 0:
-        return loss.zero_(), gradient, num_terms.fill_(1)
+        return outputs
+    loss, gradient, num_terms = outputs
+    num_passages = scores.shape[1]
     errors, partials = torch.empty_like(gradient), gradient.new_empty((2, num_parts))
     adr_mse_kernel[(2 * num_parts,)](
         *(scores, ranks, errors, gradient, partials, counters, loss, num_terms),
@@ -175,7 +173,7 @@ def launch(
         TOTAL_BLOCK=TOTAL_BLOCK,
         **OPTIONS,
     )
-    return loss, gradient, num_terms
+    return outputs
 
 
 register_loss("adr_mse", "float alpha, bool log2_discount, bool mean", launch)
@@ -203,4 +201,6 @@ def adr_mse(
         raise ValueError(f"discount={discount!r} is unknown: use 'log2' or 'none'")
     if not alpha > 0:
         raise ValueError(f"alpha={alpha}: must be above 0")
-    return operators.adr_mse(scores, ranks, zero_counters(scores), alpha, discount == "log2", reduction == "mean")[0]
+    counters = zero_counters(scores)
+    flags = {"log2_discount": discount == "log2", "mean": reduction == "mean"}
+    return operators.adr_mse(scores, ranks, counters, alpha, **flags)[0]

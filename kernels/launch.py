@@ -120,6 +120,17 @@ def empty_outputs(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return scalar, scores.new_empty(scores.shape, dtype=torch.float32), torch.empty_like(scalar)
 
 
+def begin(scores: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Check the device; return the outputs, still empty, and the number of programs N: if it is 0, they are final."""
+    check_device(scores)
+    loss, gradient, num_terms = empty_outputs(scores)
+    num_parts = scores.shape[0] * triton.cdiv(scores.shape[1], ROWS)
+    if num_parts == 0:
+        loss.zero_()
+        num_terms.fill_(1)
+    return (loss, gradient, num_terms), num_parts
+
+
 def keep_gradient(ctx, inputs, output) -> None:
     """Save for the backward pass: the gradient [B, K] in float32, its divisor, and the dtype of the scores."""
     _, gradient, num_terms = output

@@ -18,9 +18,8 @@ from .launch import (
     OPTIONS,
     ROWS,
     TOTAL_BLOCK,
-    check_device,
+    begin,
     check_inputs,
-    empty_outputs,
     load_places,
     num_columns,
     operators,
@@ -107,12 +106,11 @@ def ranknet_kernel(
 
 def launch(scores: Tensor, ranks: Tensor, counters: Tensor, mean: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss, the gradient of its sum [B, K] in float32, and the divisor of the sum."""
-    check_device(scores)
-    num_lists, num_passages = scores.shape
-    loss, gradient, num_terms = empty_outputs(scores)
-    num_parts = num_lists * triton.cdiv(num_passages, ROWS)
+    outputs, num_parts = begin(scores)
     if num_parts == 0:
-        return loss.zero_(), gradient, num_terms.fill_(1)
+        return outputs
+    loss, gradient, num_terms = outputs
+    num_passages = scores.shape[1]
     partials = gradient.new_empty((2, num_parts))
     ranknet_kernel[(num_parts,)](
         *(scores, ranks, gradient, partials, counters, loss, num_terms),
@@ -124,7 +122,7 @@ def launch(scores: Tensor, ranks: Tensor, counters: Tensor, mean: bool) -> tuple
         TOTAL_BLOCK=TOTAL_BLOCK,
         **OPTIONS,
     )
-    return loss, gradient, num_terms
+    return outputs
 
 
 register_loss("ranknet", "bool mean", launch)
@@ -143,4 +141,4 @@ def ranknet(scores: Tensor, ranks: Tensor, reduction: str = "mean") -> Tensor:
     Source: Burges et al. 2005; Rank-DistiLLM, section 3 (whose formula prints the opposite sign).
     """
     check_inputs(scores, ranks, reduction)
-    return operators.ranknet(scores, ranks, zero_counters(scores), reduction == "mean")[0]
+    return operators.ranknet(scores, ranks, zero_counters(scores), mean=reduction == "mean")[0]

@@ -31,7 +31,7 @@ from distill.data.tokens import Chunk, Encoder
 from distill.errors import InputError
 from distill.sources.fields import Fields
 from distill.sources.run_files import write_run
-from distill.sources.runs import open_run, read_run
+from distill.sources.runs import cached_run, read_run
 from distill.sources.texts import read_passages, read_queries
 
 BLANKS = ["\xa0", "\u2028", "\x85", "\0", "\r", "\x1c", "\ufeff", "a" * 300, "", " ", "\t"]
@@ -94,7 +94,7 @@ def agree(folder: Path, content: bytes, rng: random.Random, suffix: str) -> str:
     squeezed = gzip.compress(content, mtime=0)
     packed.write_bytes(damaged(squeezed, rng) if rng.random() < 0.2 else squeezed)
     outcomes = [
-        outcome(lambda r=read, p=path: r(str(p)), path) for path in (plain, packed) for read in (small, open_run)
+        outcome(lambda r=read, p=path: r(str(p)), path) for path in (plain, packed) for read in (small, cached_run)
     ]
     assert outcomes[0] == outcomes[1], (content, outcomes[:2])
     assert outcomes[2] == outcomes[3], (packed.read_bytes(), outcomes[2:])
@@ -146,7 +146,7 @@ def check_parquet_run(rng: random.Random, folder: Path) -> str:
     pq.write_table(pa.table(columns), path, row_group_size=rng.choice([1, 5, 100]))
     if rng.random() < 0.2:
         path.write_bytes(damaged(path.read_bytes(), rng))
-    outcomes = [outcome(lambda r=reader: r(str(path)), path) for reader in (small, open_run)]
+    outcomes = [outcome(lambda r=reader: r(str(path)), path) for reader in (small, cached_run)]
     assert outcomes[0] == outcomes[1], (columns, outcomes)
     return outcomes[0][0]
 

@@ -108,7 +108,7 @@ def test_what_cannot_be_had_names_file_source_and_place(server, tmp_path, script
 
 def test_a_web_page_in_place_of_the_file_is_refused(server):
     server.script = ["page"]
-    with pytest.raises(InputError, match="gives a web page instead of a file"):
+    with pytest.raises(InputError, match="returns a web page instead of a file"):
         local_file(server.address)
 
 

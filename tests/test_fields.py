@@ -33,7 +33,7 @@ def test_whole_numbers_are_ids():
     ("value", "message"),
     [
         ("", "a:1: id is empty"),
-        ("q 1", "a:1: id 'q 1' holds a blank"),
+        ("q 1", "a:1: id 'q 1' holds a space"),
         ("q\t1", r"a:1: id 'q\\t1' holds a tab"),
         ("q\n1 Q0 forged 1 9 x", "holds a line's end"),
         ("q\r", "holds a carriage return"),
@@ -74,7 +74,7 @@ def test_numbers_are_read(text, value):
 
 @pytest.mark.parametrize("text", ["1_0", "１", "0x10", "1,5", "", "one", b"1_0", True, None, "1 ", [1]])
 def test_what_is_no_number_is_refused(text):
-    with pytest.raises(InputError, match="a:1: score .* is no number"):
+    with pytest.raises(InputError, match="a:1: score .* is not a number"):
         read_number(text, "score", "a:1")
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_finite_is_refused(text):
 
 def test_text_is_no_number_in_json():
     assert json_number(2, "score", "a:1") == 2
-    with pytest.raises(InputError, match="a:1: score '2' is no number: write it without quotes"):
+    with pytest.raises(InputError, match="a:1: score '2' is not a number: write it without quotes"):
         json_number("2", "score", "a:1")
 
 
@@ -100,7 +100,7 @@ def test_grades_are_read(value, grade):
 
 @pytest.mark.parametrize("value", ["1.0", "1_0", "２", "high", "", 1.0, None, True])
 def test_a_grade_that_is_no_whole_number_is_refused(value):
-    with pytest.raises(InputError, match="a:1: grade .* is no whole number"):
+    with pytest.raises(InputError, match="a:1: grade .* is not a whole number"):
         read_grade(value, "a:1")
 
 

@@ -13,7 +13,7 @@ from distill.errors import InputError
 from distill.sources.fields import Fields
 from distill.sources.opening import find_line
 from distill.sources.qrels import read_qrels
-from distill.sources.runs import open_run, read_run
+from distill.sources.runs import cached_run, read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.storage.files import form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers
@@ -33,7 +33,7 @@ def write(path, content: bytes | str) -> str:
 
 def test_a_byte_order_mark_is_skipped_everywhere(tmp_path):
     run = write(tmp_path / "a.run", BOM + b"q1 Q0 d1 1 2 t\nq2 Q0 d1 1 2 t\n")
-    assert list(read_run(run)) == list(open_run(run)) == ["q1", "q2"]
+    assert list(read_run(run)) == list(cached_run(run)) == ["q1", "q2"]
     assert read_qrels(write(tmp_path / "q.txt", BOM + b"q1 0 d1 1\n")) == {"q1": {"d1": 1}}
     assert read_qrels(write(tmp_path / "b.txt", BOM + b"query-id\tcorpus-id\tscore\nq1\td1\t1\n")) == {"q1": {"d1": 1}}
     assert read_queries(write(tmp_path / "q.tsv", BOM + b"q1\ta bee\n")) == {"q1": "a bee"}
@@ -67,12 +67,12 @@ def test_the_form_of_a_file_is_found_by_its_content_and_name(tmp_path, name, con
 
 def test_a_packed_file_is_found_by_its_first_bytes(tmp_path):
     path = write(tmp_path / "a.run", gzip.compress(b"q Q0 d 1 1 t\n"))
-    assert form_of(path) == "lines" and list(read_run(path)) == list(open_run(path)) == ["q"]
+    assert form_of(path) == "lines" and list(read_run(path)) == list(cached_run(path)) == ["q"]
 
 
 def test_a_json_array_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(
-        InputError, match="a.json:1: is a JSON array: write one object a line, as `jq -c '.\\[\\]'` does"
+        InputError, match="a.json:1: is a JSON array: write one object per line, as `jq -c '.\\[\\]'` does"
     ):
         read_queries(write(tmp_path / "a.json", '[{"_id": "1", "text": "x"}]'))
 
@@ -80,13 +80,13 @@ def test_a_json_array_is_refused_with_the_remedy(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"_id": "1", "_id": "2", "text": "x"}', "a.jsonl:1: .*`_id` comes twice"),
-        ('{"_id": "1", "text": "x", "n": ' + "1" * 5000 + "}", "a.jsonl:1: is no JSON that can be read"),
-        ('{"_id":' + "[" * 100_000, "a.jsonl:1: is no JSON that can be read: it is nested too deep"),
-        ('"_id"', "a.jsonl:1: is no JSON object"),
+        ('{"_id": "1", "_id": "2", "text": "x"}', "a.jsonl:1: .*`_id` appears twice"),
+        ('{"_id": "1", "text": "x", "n": ' + "1" * 5000 + "}", "a.jsonl:1: is JSON that cannot be read"),
+        ('{"_id":' + "[" * 100_000, "a.jsonl:1: is JSON that cannot be read: it is nested too deeply"),
+        ('"_id"', "a.jsonl:1: is not a JSON object"),
         ('{"_id": "1", "text": "\\ud800"}', "a.jsonl:1: `text` holds half a character"),
         ('{"_id": 1.5, "text": "x"}', "a.jsonl:1: _id is a number with a fraction"),
-        ('{"_id": "1 2", "text": "x"}', "a.jsonl:1: _id '1 2' holds a blank"),
+        ('{"_id": "1 2", "text": "x"}', "a.jsonl:1: _id '1 2' holds a space"),
     ],
 )
 def test_odd_json_is_answered_with_one_line(tmp_path, line, message):
@@ -106,12 +106,12 @@ def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "id,text\n1,a,b\n", "a.csv:2: 3 columns, where the header has 2"),
+        ("a.csv", "id,text\n1,a,b\n", "a.csv:2: 3 columns, but the header has 2"),
         ("a.csv", "id,text,id\n1,a,b\n", "a.csv:1: two columns are called 'id'"),
-        ("a.csv", 'id,text\n1,"a"b\n', "a.csv:2: is no CSV"),
+        ("a.csv", 'id,text\n1,"a"b\n', "a.csv:2: is not CSV"),
         ("a.csv", b"id,text\n1,\xff\n", "a.csv:2: cannot be read"),
         ("a.tsv", "1,a bee\n", "a.tsv:1: one column instead of two: expected `id<TAB>text`; of CSV, let the name end"),
-        ("a.tsv", "id\ttitle\ttext\n1\ta\n", "a.tsv:2: 2 columns, where the header has 3"),
+        ("a.tsv", "id\ttitle\ttext\n1\ta\n", "a.tsv:2: 2 columns, but the header has 3"),
     ],
 )
 def test_bad_columns_are_answered_with_file_line_and_reason(tmp_path, name, content, message):
@@ -143,7 +143,7 @@ def test_passages_may_lie_in_parquet(tmp_path):
     assert read_passages(str(tmp_path / "p.parquet"), {"1", "2"}) == {"1": "a bee", "2": "ant"}
 
 
-@pytest.mark.parametrize("reader", [read_run, open_run], ids=["small", "large"])
+@pytest.mark.parametrize("reader", [read_run, cached_run], ids=["small", "large"])
 def test_cut_and_damaged_files_are_answered_with_one_line(tmp_path, reader):
     rng = random.Random(0)
     lines = "".join(f"q{n} Q0 d{rng.random()} 1 {rng.random()} t\n" for n in range(500)).encode()
@@ -166,7 +166,7 @@ def test_cut_and_damaged_files_are_answered_with_one_line(tmp_path, reader):
     renamed = columns.replace(b"query_id", b"que\x85y_id")
     halves = columns[: len(columns) // 2], columns[:200] + b"\xff" * 50 + columns[250:], b"", renamed
     for number, content in enumerate(halves):
-        with pytest.raises(InputError, match=rf"{number}.parquet: (is no parquet file|cannot be read)"):
+        with pytest.raises(InputError, match=rf"{number}.parquet: (is not a parquet file|cannot be read)"):
             reader(write(tmp_path / f"{number}.parquet", content))
 
 
@@ -174,20 +174,20 @@ TWO = {"query_id": ["q", "q"], "doc_id": ["a", "b"], "score": [2.0, 1.0]}
 STAMPS = pa.array([1, 2], pa.timestamp("s"))
 
 
-@pytest.mark.parametrize("reader", [read_run, open_run], ids=["small", "large"])
+@pytest.mark.parametrize("reader", [read_run, cached_run], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
         ("query_id", ["q", None], "row 2: query_id is missing"),
         ("query_id", ["q", "q\nforged"], "row 2: query_id .* holds a line's end"),
-        ("doc_id", ["a", "a b"], "row 2: doc_id 'a b' holds a blank"),
+        ("doc_id", ["a", "a b"], "row 2: doc_id 'a b' holds a space"),
         ("doc_id", ["a", ""], "row 2: doc_id is empty"),
         ("query_id", [1.0, 2.0], " column query_id holds double: ids must be text or whole numbers"),
         ("query_id", [b"q", b"q"], " column query_id holds binary"),
         ("query_id", [True, False], " column query_id holds bool"),
         ("query_id", [["q"], ["q"]], " column query_id holds list"),
         ("query_id", [None, None], " column query_id holds null"),
-        ("score", [1.0, None], "row 2: score None is no number"),
+        ("score", [1.0, None], "row 2: score None is not a number"),
         ("score", [1.0, float("nan")], "row 2: score nan is not finite"),
         ("score", STAMPS, " column score holds timestamp"),
         ("score", ["1", "2"], " column score holds string: expected numbers"),
@@ -205,7 +205,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
         [pa.array(["q"]), pa.array(["p"]), pa.array(["d"])], ["query_id", "query_id", "doc_id"]
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    for reader in (read_run, open_run):
+    for reader in (read_run, cached_run):
         with pytest.raises(InputError, match="a.parquet: two columns are called 'query_id'"):
             reader(str(tmp_path / "a.parquet"))
 
@@ -213,7 +213,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 def test_whole_numbers_and_dictionaries_are_ids_in_parquet(tmp_path):
     columns = {"qid": pa.array(["q", "q"]).dictionary_encode(), "docid": [1, 2], "rank": [2, 1]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    for reader in (read_run, open_run):
+    for reader in (read_run, cached_run):
         assert reader(str(tmp_path / "a.parquet"))["q"].doc_ids == ["2", "1"]
 
 
@@ -224,7 +224,7 @@ def test_a_csv_run_is_refused_with_the_remedy(tmp_path):
 
 def test_an_id_of_ten_million_characters_is_refused_at_once(tmp_path):
     path = write(tmp_path / "a.run", b"q Q0 " + b"d" * 10**7 + b" 1 2.0 t\n")
-    for reader in (read_run, open_run):
+    for reader in (read_run, cached_run):
         with pytest.raises(InputError, match="a.run:1: passage id has 10000000 characters: an id may have 2048"):
             reader(path)
 
@@ -259,16 +259,16 @@ def test_a_file_that_cannot_be_opened_is_answered_with_one_line(tmp_path, monkey
 
 def test_a_long_file_name_does_not_lengthen_the_caches(tmp_path):
     path = write(tmp_path / ("a" * 240 + ".run"), "q Q0 d 1 1 t\n")
-    assert list(open_run(path)) == ["q"]
+    assert list(cached_run(path)) == ["q"]
 
 
 def test_a_file_written_anew_with_its_old_time_is_read_anew(tmp_path):
     path = write(tmp_path / "a.run", "q Q0 x 1 1 t\n")
     times = os.stat(path)
-    assert open_run(path)["q"].doc_ids == ["x"]
+    assert cached_run(path)["q"].doc_ids == ["x"]
     write(tmp_path / "a.run", "q Q0 y 1 1 t\n")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert open_run(path)["q"].doc_ids == ["y"]
+    assert cached_run(path)["q"].doc_ids == ["y"]
 
 
 def test_two_columns_of_one_meaning_are_refused(tmp_path):
@@ -288,7 +288,7 @@ def test_parquet_text_that_is_no_utf8_is_refused(tmp_path):
     )
     pq.write_table(pa.table(TWO | {"query_id": ids}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"_id": ["1", "2"], "text": ids}), tmp_path / "p.parquet")
-    for reader in (read_run, open_run, read_queries):
+    for reader in (read_run, cached_run, read_queries):
         path = tmp_path / ("p.parquet" if reader is read_queries else "a.parquet")
-        with pytest.raises(InputError, match="parquet: cannot be read from row 1 on .*UTF8"):
+        with pytest.raises(InputError, match="parquet: cannot be read from row 1 .*UTF8"):
             reader(str(path))

@@ -82,14 +82,14 @@ def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("{", r"lines.jsonl:2: is no JSON object"),
+        ("{", r"lines.jsonl:2: is not a JSON object"),
         ({"pos": ["a"], "neg": []}, r"lines.jsonl:2: lacks a `query`"),
-        ({"query": "q", "pos": "a", "neg": []}, r"lines.jsonl:2: `pos` is no list of texts"),
-        ({"query": "q", "pos": ["a"]}, r"lines.jsonl:2: `neg` is no list of texts"),
+        ({"query": "q", "pos": "a", "neg": []}, r"lines.jsonl:2: `pos` is not a list of texts"),
+        ({"query": "q", "pos": ["a"]}, r"lines.jsonl:2: `neg` is not a list of texts"),
         ({"query": "q", "pos": [], "neg": ["a"]}, r"lines.jsonl:2: `pos` is empty"),
         ({**LINES[1], "neg_scores": [1, 2]}, r"lines.jsonl:2: 2 `neg_scores` for 1 passages in `neg`"),
         ({**LINES[1], "neg_scores": None}, r"lines.jsonl:2: no `neg_scores` for 1 passages"),
-        ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` '2' is no number"),
+        ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` '2' is not a number"),
         ({**LINES[1], "neg_scores": [float("nan")]}, r"lines.jsonl:2: `neg_scores` nan is not finite"),
     ],
 )
@@ -148,7 +148,7 @@ def test_labelled_documents_of_sentence_transformers_are_read(write):
         "s2": [("2.2", 0.5, 1), ("2.1", 0.25, 2), ("2.3", -1, 3)],
     }
     assert read_qrels(write([DOCS])) == {"1": {"1.2": 1, "1.3": 2}}
-    with pytest.raises(InputError, match="lines.jsonl:2: its labels are fractions.*: scores are no grades"):
+    with pytest.raises(InputError, match="lines.jsonl:2: its labels are fractions.*: scores are not grades"):
         read_qrels(write([DOCS, scored]))
     with pytest.raises(InputError, match="lines.jsonl: holds no judgment"):
         read_qrels(write([scored]))
@@ -218,8 +218,8 @@ def test_rank_llm_lines_teach(write, backbone):
     [
         (TEVATRON | {"positive_passages": []}, "lines.jsonl:1: `positive_passages` is empty"),
         (TEVATRON | {"negative_passages": [{"docid": "d1", "text": "x"}]}, "lines.jsonl:1: passage d1 appears twice"),
-        (TEVATRON | {"query_id": "a b"}, "lines.jsonl:1: query_id 'a b' holds a blank"),
-        (TEVATRON | {"negative_passages": ["trains"]}, "lines.jsonl:1: `negative_passages` is no list of objects"),
+        (TEVATRON | {"query_id": "a b"}, "lines.jsonl:1: query_id 'a b' holds a space"),
+        (TEVATRON | {"negative_passages": ["trains"]}, "lines.jsonl:1: `negative_passages` is not a list of objects"),
         (RANK_LLM | {"candidates": []}, "lines.jsonl:1: `candidates` is empty"),
         (
             RANK_LLM | {"candidates": [{"docid": "d1", "score": 1}]},
@@ -240,7 +240,7 @@ def test_bad_lines_of_other_shapes_are_refused(write, line, message):
 def test_one_passage_with_two_texts_is_refused(write):
     other = TEVATRON | {"query_id": "t8", "positive_passages": [{"docid": "d1", "text": "another"}]}
     path = write([TEVATRON, other | {"negative_passages": []}])
-    with pytest.raises(InputError, match="lines.jsonl:2: passage d1 has another text in a line before"):
+    with pytest.raises(InputError, match="lines.jsonl:2: passage d1 has a different text in an earlier line"):
         read_passages(path, {"d1"})
 
 

@@ -14,7 +14,7 @@ import distill.sources.run_tables
 import distill.sources.runs
 from benchmarks.generate import run_lines
 from distill.errors import InputError
-from distill.sources.runs import open_run, read_run
+from distill.sources.runs import cached_run, read_run
 from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 
@@ -57,7 +57,7 @@ def test_a_cached_run_is_the_run_in_memory(tmp_path, monkeypatch, block, separat
     path = tmp_path / f"a{suffix}"
     text = "".join(line.replace(" ", separator) for line in shuffled_lines())
     path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
-    run, expected = open_run(str(path)), read_run(str(path))
+    run, expected = cached_run(str(path)), read_run(str(path))
     check_equal(run, expected)
     assert "quéry3" in run and "absent" not in run
     with pytest.raises(KeyError):
@@ -72,7 +72,7 @@ def test_a_parquet_run_is_cached_alike(tmp_path, monkeypatch, columns):
     values |= {"score": [float(row[4]) for row in rows], "rank": [int(row[3]) for row in rows]}
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pa.table({name: values[name] for name in ("query_id", "doc_id", *columns)}), path)
-    check_equal(open_run(str(path)), read_run(str(path)))
+    check_equal(cached_run(str(path)), read_run(str(path)))
 
 
 def test_a_large_file_goes_through_the_cache_once(tmp_path, monkeypatch, cache):
@@ -97,7 +97,7 @@ def test_a_large_file_goes_through_the_cache_once(tmp_path, monkeypatch, cache):
         (lambda lines: lines.__setitem__(70, lines[69]), r"a.run:71: passage d\d+·x* appears twice for query quéry4"),
         (
             lambda lines: lines.__setitem__(3, lines[3].replace(" tag", "x tag")),
-            r"a.run:4: score '-?\d+x' is no number",
+            r"a.run:4: score '-?\d+x' is not a number",
         ),
         (lambda lines: lines.__setitem__(3, "quéry0 Q0 dx 1 nan t\n"), r"a.run:4: score 'nan' is not finite"),
         (lambda lines: lines.__setitem__(3, "quéry0 Q0 dx inf 1 t\n"), r"a.run:4: rank 'inf' is not finite"),
@@ -109,7 +109,7 @@ def test_a_bad_run_is_answered_with_file_line_and_reason(tmp_path, cache, change
     change(lines)
     (tmp_path / "a.run").write_text("".join(lines))
     with pytest.raises(InputError, match=message):
-        open_run(str(tmp_path / "a.run"))
+        cached_run(str(tmp_path / "a.run"))
     assert not [path for path in cache.glob("*") if path.is_dir()]
 
 
@@ -120,16 +120,16 @@ def test_lines_of_a_query_need_not_stand_together(tmp_path, monkeypatch, block):
     lines = shuffled_lines()
     order = np.random.default_rng(1).permutation(len(lines))
     (tmp_path / "a.run").write_text("".join(lines[place] for place in order))
-    check_equal(open_run(str(tmp_path / "a.run")), read_run(str(tmp_path / "a.run")))
+    check_equal(cached_run(str(tmp_path / "a.run")), read_run(str(tmp_path / "a.run")))
     (tmp_path / "b.run").write_text("".join(lines[place] for place in [*order, order[5]]))
     with pytest.raises(InputError, match=r"b.run:681: passage d\d+·x* appears twice for query quéry"):
-        open_run(str(tmp_path / "b.run"))
+        cached_run(str(tmp_path / "b.run"))
 
 
 def test_a_contradicting_rank_column_is_counted(tmp_path, caplog):
     lines = ["q0 Q0 a 1 1.0 t\n", "q0 Q0 b 2 3.0 t\n", "q1 Q0 a 1 3.0 t\n", "q1 Q0 b 2 1.0 t\n"]
     (tmp_path / "a.run").write_text("".join(lines))
-    run = open_run(str(tmp_path / "a.run"))
+    run = cached_run(str(tmp_path / "a.run"))
     assert run["q0"].doc_ids == ["b", "a"]
     assert "the rank column contradicts the scores in 1 of 2 queries" in caplog.text
 

@@ -152,7 +152,7 @@ def test_a_list_of_one_passage_is_left_out_and_counted(file_overrides, collectio
     for name in ("teacher", "first_stage"):
         lines = collection[name].read_text().splitlines(keepends=True)
         collection[name].write_text(lines[0] + lines[10])
-    with pytest.raises(InputError, match="teacher.txt:1: query q0 has one passage, as have all 2 queries"):
+    with pytest.raises(InputError, match="teacher.txt:1: query q0 has one passage, and so do all 2 queries"):
         read(file_overrides)
 
 
@@ -183,7 +183,7 @@ def test_relevant_passages_that_the_collection_lacks_are_left_out_and_counted(fi
         file.write("q0 0 d999 1\n")  # neither in the run nor in the collection
     lists = read(file_overrides, "loss=lce")
     assert all("d999" not in one.doc_ids for one in lists)
-    assert "lacks 1 of the relevant passages that" in caplog.text
+    assert "lacks 1 of the relevant passages missing from" in caplog.text
 
 
 def test_ranks_close_the_gap_of_an_empty_passage(file_overrides, collection):

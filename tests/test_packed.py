@@ -119,7 +119,9 @@ def test_the_way_of_a_gpu_traces_into_one_graph_for_all_shapes(tmp_path, monkeyp
     for max_tokens in (800, 1600):
         batch = ragged_batch(LENGTHS, SIZES)
         for chunk in pack_chunks(batch, max_tokens, 0, model.max_length, buckets=True):
-            inputs = replace(chunk, lengths=None).inputs(model.takes_token_types, model.first_position)
+            inputs = replace(chunk, lengths=None).inputs(
+                takes_token_types=model.takes_token_types, first_position=model.first_position
+            )
             compiled(**inputs)
     (graph,) = graphs
     calls = [node for node in graph.graph.nodes if "varlen_attn" in str(node.target)]

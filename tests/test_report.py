@@ -188,12 +188,12 @@ def test_metrics_are_chosen_by_pattern(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("results.json", '{\n  "a": 1,\n  oops\n}', "results.json:3: is no JSON"),
+        ("results.json", '{\n  "a": 1,\n  oops\n}', "results.json:3: is not JSON"),
         ("results.json", '{\n  "a": 1,\n  "b": "x"\n}', 'results.json:3: b is "x": expected a finite number'),
         ("results.json", '{"a": NaN}', "results.json:1: a is NaN: expected a finite number"),
         ("results.json", "[1]", "results.json:1: holds no object"),
-        ("config.yaml", "a: 1\nb: [1\n", "config.yaml:3: is no YAML"),
-        ("metrics.jsonl", '{"step": 1}\nnope\n', "metrics.jsonl:2: is no JSON"),
+        ("config.yaml", "a: 1\nb: [1\n", "config.yaml:3: is not YAML"),
+        ("metrics.jsonl", '{"step": 1}\nnope\n', "metrics.jsonl:2: is not JSON"),
         ("metrics.jsonl", '{"loss": 1}\n', "metrics.jsonl:1: has no step"),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, file, text, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("baseline='loss=hinge'", "baseline=loss=hinge: is no row: choose one: loss=lce, data.depth=1; "),
+        ("baseline='loss=hinge'", "baseline=loss=hinge: matches no row: choose one: loss=lce, data.depth=1; "),
         ("baseline='loss=lce'", "baseline=loss=lce: means several rows: add what tells them apart: "),
         ("compare=data.list_size", "compare=data.list_size: no key of these runs; those that vary: loss, data.depth"),
         ("labels=[RankNet]", "labels=[RankNet]: expected ROW:LABEL, as in labels=[loss=ranknet:RankNet]"),

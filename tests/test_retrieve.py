@@ -146,7 +146,7 @@ def test_bad_ids_are_refused_before_any_work(collection, tmp_path, monkeypatch, 
         file.write(line + "\n")
     messages = {
         "d5\tagain": "31: id d5 appears twice",
-        "d 5\ta bee": "31: id 'd 5' holds a blank",
+        "d 5\ta bee": "31: id 'd 5' holds a space",
         "\ta bee": "31: id is",
     }
     queries = read_queries(str(collection["queries"]))

@@ -59,9 +59,9 @@ def test_gzipped_run_is_read_and_a_written_run_comes_back_unchanged(tmp_path):
     ("text", "message"),
     [
         ("q Q0 a 1 2.0 x\nq Q0 b 2 1.0\n", "a.run:2: 5 columns instead of six"),
-        ("q Q0 a 1 high x\n", "a.run:1: score 'high' is no number"),
+        ("q Q0 a 1 high x\n", "a.run:1: score 'high' is not a number"),
         ("q Q0 a 1 nan x\n", "a.run:1: score 'nan' is not finite"),
-        ("q Q0 a one 2.0 x\n", "a.run:1: rank 'one' is no number"),
+        ("q Q0 a one 2.0 x\n", "a.run:1: rank 'one' is not a number"),
         ("q Q0 a 1 2.0 x\n\nq Q0 a 2 1.0 x\n", "a.run:3: passage a appears twice for query q"),
         ("", "a.run: holds no ranking"),
     ],
@@ -85,7 +85,7 @@ def test_parquet_without_the_columns_is_refused(tmp_path):
     with pytest.raises(InputError, match="lacks column \\['query_id'\\]"):
         read_run(str(tmp_path / "a.parquet"))
     (tmp_path / "b.parquet").write_text("q Q0 a 1 1.0 t")
-    with pytest.raises(InputError, match="b.parquet: is no parquet file"):
+    with pytest.raises(InputError, match="b.parquet: is not a parquet file"):
         read_run(str(tmp_path / "b.parquet"))
 
 
@@ -103,9 +103,9 @@ def test_trec_and_beir_qrels_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q 0 a 1\nq 0 b\n", "a.txt:2: 3 columns, where the lines before have 4"),
+        ("q 0 a 1\nq 0 b\n", "a.txt:2: 3 columns, but earlier lines have 4"),
         ("q 0\n", "a.txt:1: 2 columns"),
-        ("q 0 a high\n", "a.txt:1: grade 'high' is no whole number"),
+        ("q 0 a high\n", "a.txt:1: grade 'high' is not a whole number"),
         ("q 0 a 1\nq 0 a 1\n", "a.txt:2: passage a is judged twice"),
         ("q a 1\n", "a.txt:1: three columns without BEIR's header"),
         ("", "a.txt: holds no judgment"),
@@ -117,7 +117,7 @@ def test_bad_qrels_are_answered_with_file_line_and_reason(tmp_path, text, messag
 
 
 def test_a_name_that_is_neither_file_nor_id_is_refused():
-    with pytest.raises(InputError, match="no-such-thing: no such file, and no ir_datasets id either"):
+    with pytest.raises(InputError, match="no-such-thing: no such file, and not an ir_datasets id"):
         read_run("no-such-thing")
 
 
@@ -135,7 +135,7 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path):
     [
         ("q 0 a 2147483647\n", "a.txt:1: grade '2147483647' is beyond ±1000"),
         ("q 0 a 9223372036854775808\n", "a.txt:1: grade '9223372036854775808' is beyond"),
-        ("q 0 a 1_0\n", "a.txt:1: grade '1_0' is no whole number"),
+        ("q 0 a 1_0\n", "a.txt:1: grade '1_0' is not a whole number"),
         ("q a 1.0\nq b 1\n", "a.txt:1: three columns without BEIR's header"),
         ("qid d7 1\nq b 1\n", "a.txt:1: three columns without BEIR's header"),
         ("query-id score corpus-id\nq 1 b\n", "a.txt:1: three columns without BEIR's header"),

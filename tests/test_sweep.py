@@ -144,7 +144,7 @@ def test_finished_evaluations_are_not_run_again(collection, tmp_path):
         ("hydra.launcher.n_jobs=0", {}, "hydra.launcher.n_jobs=0: must be at least 1"),
         ("hydra.sweep.subdir=same", {}, "hydra.sweep.subdir gives two jobs one directory"),
         ("hydra.sweep.subdir=${los.name}", {}, "hydra.sweep.subdir: Interpolation key 'los.name' not found: name keys"),
-        ("seed=0,1", {"WORLD_SIZE": "2"}, "-m: a sweep starts processes of its own and does not run under torchrun"),
+        ("seed=0,1", {"WORLD_SIZE": "2"}, "-m: a sweep starts its own processes and does not run under torchrun"),
     ],
 )
 def test_a_sweep_that_cannot_run_is_answered_with_one_line(tmp_path, override, environment, message):

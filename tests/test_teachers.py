@@ -125,7 +125,7 @@ def test_rankgpt_permutes_lists_with_their_texts_inline(tmp_path, backbone, down
     (downloads / "marco-train-100k-gpt3.5.json").write_text(json.dumps(ANSWERS))
     expected = [("1", ["1.3", "1.2", "1.1"], [1, 2, 3]), ("2", ["2.2", "2.1", "2.3"], [1, 2, 3])]
     assert read(tmp_path, backbone, "rankgpt35-bm25") == expected
-    assert "1 of 2 answers are no whole permutation: mended; 0 that name no passage left out" in caplog.text
+    assert "1 of 2 answers were not whole permutations: repaired; 0 that name no passage left out" in caplog.text
     cut = [("1", ["1.2", "1.1"], [1, 2]), ("2", ["2.2", "2.1"], [1, 2])]  # BM25's top 2 in GPT-3.5's order
     assert read(tmp_path, backbone, "rankgpt35-bm25", "data.depth=2") == cut
 
@@ -157,7 +157,7 @@ def test_hofstaetters_triples_serve_any_loss(tmp_path, backbone, downloads, loss
 RUN = run_text(backwards(RANKING))
 BAD_RUNS = [
     (RUN.replace("\tQ0", "", 1), r"\.run:1: 5 columns instead of six"),
-    (RUN.replace("98.5", "high", 1), r"\.run:2: score 'high' is no number"),
+    (RUN.replace("98.5", "high", 1), r"\.run:2: score 'high' is not a number"),
     (RUN + RUN.splitlines()[-1] + "\n", r"\.run:7: passage 1 appears twice for query 1185868"),
     (RUN.replace("7187163", "99"), r"\.run:1: passage 99 is not in .*passages.tsv"),
 ]
@@ -166,28 +166,28 @@ BAD_PARQUET = [
     (pa.table({"query_id": ["1185869"] * 2, "doc_id": ["1"] * 2, "rank": [1, 2]}), r"row 2: passage 1 appears twice"),
     (
         pa.table({"query_id": ["1185869"] * 2, "doc_id": ["1", "2"], "rank": [1, None]}),
-        r"row 2: rank None is no number",
+        r"row 2: rank None is not a number",
     ),
 ]
 BAD_TRIPLES = [
     (TRIPLES + "1.0\t2.0\t1185868\t1\n", r"\.tsv:3: 4 columns instead of five"),
-    (TRIPLES.replace("-3.25", "low"), r"\.tsv:1: score 'low' is no number"),
-    (TRIPLES.replace("7187157", "7187158"), r"\.tsv:1: passage 7187158 stands on both sides"),
+    (TRIPLES.replace("-3.25", "low"), r"\.tsv:1: score 'low' is not a number"),
+    (TRIPLES.replace("7187157", "7187158"), r"\.tsv:1: passage 7187158 appears on both sides"),
     (TRIPLES.replace("7187157", "99"), r"\.tsv:1: passage 99 is not in .*passages.tsv"),
     (TRIPLES.replace("118586", "9"), r"\.tsv: no training list is left"),
     ("", r"\.tsv: holds no triple"),
 ]
 BAD_ANSWERS = [
     (json.dumps(ANSWERS[:1]), r"gpt3.5.json: 1 answers for the 2 lists of .*100k.jsonl"),
-    (json.dumps([ANSWERS[0], None]), r"gpt3.5.json: answer 2 is no text"),
-    (json.dumps({"1": ANSWERS}), r"gpt3.5.json: is no JSON array"),
-    ('["[1] > [2]"', r"gpt3.5.json: is no JSON \("),
+    (json.dumps([ANSWERS[0], None]), r"gpt3.5.json: answer 2 is not text"),
+    (json.dumps({"1": ANSWERS}), r"gpt3.5.json: is not a JSON array"),
+    ('["[1] > [2]"', r"gpt3.5.json: is not JSON \("),
     (json.dumps(["Sorry, I cannot", ""]), r"gpt3.5.json: no answer names a passage"),
     (json.dumps(["[99]", "<think>[2] > [1]"]), r"gpt3.5.json: no answer names a passage"),
 ]
 BAD_INLINE = [
-    ([INLINE[0], {"query": "a bee"}], r"twolar.jsonl:2: is no training line: its fields are query"),
-    ([INLINE[0], {"query": "a bee", "retrieved_passages": []}], r"twolar.jsonl:2: `retrieved_passages` is no list"),
+    ([INLINE[0], {"query": "a bee"}], r"twolar.jsonl:2: is not a training line: its fields are query"),
+    ([INLINE[0], {"query": "a bee", "retrieved_passages": []}], r"twolar.jsonl:2: `retrieved_passages` is not a list"),
     ([{"query": "a bee", "retrieved_passages": [{"docid": 1}]}], r"twolar.jsonl:1: passage 1 .* lacks a `text`"),
 ]
 

@@ -37,7 +37,7 @@ def test_tsv_and_beir_jsonl_give_the_same_texts(tmp_path):
         ("a.tsv", "1\t\n2\t \n", "a.tsv: holds no query with a text"),
         ("a.tsv", "1\tx\ty\n", "a.tsv:1: 3 columns instead of two.*text_fields"),
         ("a.tsv", "", "a.tsv: is empty"),
-        ("a.jsonl", '{"_id": "1", "text": "x"}\n{oops}\n', "a.jsonl:2: is no JSON object"),
+        ("a.jsonl", '{"_id": "1", "text": "x"}\n{oops}\n', "a.jsonl:2: is not a JSON object"),
         (
             "a.jsonl",
             '{"sku": "1", "text": "x"}\n',

@@ -1,4 +1,4 @@
-"""Training lists: which passages stand in a query's list, and what the loss learns from them.
+"""Training lists: which passages a query's list holds, and what the loss learns from them.
 
     lists = read_lists(cfg, tokenizer)
     rows, targets = lists[7]                                    # passages of list 7, as rows of lists.passages
@@ -6,7 +6,7 @@
 
 The teacher's lists come one at a time (`RankedLists`, `TripleLists`), so that a hundred million lines need little
 memory; their ids are joined to the rows of the token stores, once. Lists of many lines are kept in the cache on disk,
-as are the stores that they point into: a later run reads nothing again.
+as are the stores that they point into: a later run reads no source again.
 """
 
 import itertools
@@ -32,8 +32,8 @@ from distill.storage.cache import entry, key_of, make_once
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the files of cached lists: those of another format are made anew
-BLOCK = 1_000  # lists that are joined to the token stores at once
+FORMAT = 2  # of the files of cached lists: those in another format are rebuilt
+BLOCK = 1_000  # lists joined to the token stores at once
 ARRAYS = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32, "targets": np.float32}
 
 
@@ -62,9 +62,9 @@ class TrainingLists:
 
 
 def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
-    """Read what the configuration names, cut the lists, tokenise their texts, and log what was left out.
+    """Read the configured sources, cut the lists, tokenise their texts, and log what was left out.
 
-    Raises InputError for what is wrong: unknown passages, too great a depth. What is incomplete is left out and
+    Raises InputError for unknown passages and too great a depth. Incomplete input is left out and
     counted: lists of fewer than two passages, empty passages, queries without a text.
     """
     taught = TripleLists(cfg) if cfg.teacher.format == "triples" else RankedLists(cfg)
@@ -91,7 +91,7 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLis
 
 
 def _lists_on_disk(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
-    """Open the lists in the cache, with the stores of both collections; make what is not there yet."""
+    """Open the lists in the cache, with the stores of both collections; build what is missing."""
     data, model = cfg.data, cfg.model
     texts = [
         (data.queries, tokenizer, model.query_length, "queries", Fields.of(data, "queries")),
@@ -124,7 +124,7 @@ class _Join:
     num_kept: int = 0
     num_empty: int = 0
     num_missing: int = 0
-    no_query: list[str] = field(default_factory=list)  # ids of the lists that were dropped for it
+    no_query: list[str] = field(default_factory=list)  # query ids of the lists that were dropped for lack of a text
 
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the columns of some lists at a time, with `sizes` in place of `starts`; log what was dropped."""
@@ -139,7 +139,7 @@ class _Join:
             log.warning("%s: %d empty passages left out of the training lists", passages, self.num_empty)
         if self.num_missing:
             log.warning(
-                "%s: lacks %d of the relevant passages that %s has missed: left out",
+                "%s: lacks %d of the relevant passages missing from %s: left out",
                 *(passages, self.num_missing, self.path),
             )
         if self.no_query:
@@ -180,7 +180,7 @@ class _Join:
         }
 
     def _check_known(self, lists: list[TeacherList], unknown: np.ndarray, owner: np.ndarray) -> None:
-        """Raise InputError where the collection lacks a passage of the run; judged ones may be missing."""
+        """Raise InputError where the collection lacks a passage of the run; judged passages may be missing."""
         ends = np.cumsum([len(each.doc_ids) for each in lists])
         added = np.arange(len(unknown)) >= (ends - [each.num_added for each in lists])[owner]
         if (unknown & ~added).any():

@@ -101,7 +101,7 @@ class BatchLoader:
         return rows[chosen], targets[chosen]
 
     def _share(self, chosen: list[tuple[int, np.ndarray, np.ndarray]]) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """The part of a step's lists that falls to this rank: the longest first to who has fewest tokens."""
+        """This rank's share of a step's lists: longest first, each list goes to the rank with the fewest tokens."""
         if self.num_ranks == 1:
             return chosen
         num_tokens = [int(self.lists.passages.lengths(rows).sum()) for _, rows, _ in chosen]
@@ -113,7 +113,7 @@ class BatchLoader:
 
 
 def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the places, ascending, of `list_size` passages of a list in the teacher's order; all where it has no more.
+    """Return the places, ascending, of `list_size` passages of a list in the teacher's order; all if it has no more.
 
     choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list.
     """
@@ -128,6 +128,6 @@ def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: 
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
-    """A stop request reaches the whole process group; the training process answers it and then ends its workers."""
+    """A stop request reaches the whole process group; the training process handles it and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

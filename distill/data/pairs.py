@@ -19,8 +19,8 @@ class PairTemplate:
     middle: np.ndarray  # [SEP] or </s></s>
     suffix: np.ndarray  # [SEP] or </s>
     second_type: int  # token type of the passage and suffix; the rest has 0
-    max_length: int | None = None  # tokens of a pair, of which the longer text is cut; None: as long as they come
-    query_text: str = "{}"  # what is tokenised of a query, where a prompt's spaces belong to the words beside them
+    max_length: int | None = None  # tokens of a pair, whose longer text is cut; None: no limit
+    query_text: str = "{}"  # how a query is tokenised: a prompt's spaces may belong to the words beside them
     passage_text: str = "{}"
 
     @classmethod
@@ -33,7 +33,8 @@ class PairTemplate:
         end = start + len(query)
         second = _find(pair, passage, end)
         specials = pair[:start], pair[end:second], pair[second + len(passage) :]
-        return cls(*(np.asarray(tokens, dtype=np.int32) for tokens in specials), second_type=types[second])
+        prefix, middle, suffix = (np.asarray(tokens, dtype=np.int32) for tokens in specials)
+        return cls(prefix, middle, suffix, second_type=types[second])
 
     @property
     def num_special(self) -> int:

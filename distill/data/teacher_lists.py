@@ -25,7 +25,7 @@ from distill.storage.files import as_text
 log = logging.getLogger(__name__)
 
 TRIPLE = "score+ score− query_id doc_id+ doc_id−"
-MAX_IN_MEMORY = 250_000  # lines of all lists: of more, the whole collection is tokenised on disk, once
+MAX_IN_MEMORY = 250_000  # lines of all lists: with more, the whole collection is tokenised on disk, once
 
 
 @dataclass
@@ -35,7 +35,7 @@ class TeacherList:
     query_id: str
     doc_ids: list[str]  # K passages
     target: np.ndarray  # [K]: ranks (1 = best), labels or teacher scores
-    num_added: int = 0  # so many at the end are relevant passages that the run has missed
+    num_added: int = 0  # how many at the end are relevant passages missing from the run
 
 
 class RankedLists:
@@ -53,7 +53,7 @@ class RankedLists:
             self.run = read_permuted_run(teacher.path, first_stage, teacher.first_stage)
         else:
             self.path, self.run, self.first_stage = teacher.path, read_run(teacher.path), first_stage
-        self.is_large = self._count_lines() > MAX_IN_MEMORY  # too many to keep their texts in memory
+        self.is_large = self._count_lines() > MAX_IN_MEMORY  # too many texts for memory
         self.query_ids = choose_queries(self.run, data.num_queries, data.subset_seed, self.path)
 
     def _count_lines(self) -> int:
@@ -66,8 +66,8 @@ class RankedLists:
         if longest < 2:
             query_id = next(iter(self.run))
             raise InputError(
-                f"{find_line(self.path, query_id)}: query {query_id} has one passage, as have all {len(sizes)} "
-                "queries: a list to learn from needs two: use a deeper run"
+                f"{find_line(self.path, query_id)}: query {query_id} has one passage, and so do all {len(sizes)} "
+                "queries: a training list needs two: use a deeper run"
             )
         if self.depth is not None and self.depth > longest:
             raise InputError(
@@ -87,7 +87,7 @@ class RankedLists:
 
     @property
     def options(self) -> dict:
-        """What the lists depend on besides."""
+        """The options that the lists depend on."""
         teacher, data = self.cfg.teacher, self.cfg.data
         options = {"target": self.target, "format": teacher.format, "min_grade": teacher.min_grade}
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
@@ -125,7 +125,7 @@ class RankedLists:
             self._report(short, unlabelled, tied)
 
     def _within_first_stage(self, query_id: str, ranked: RankedList) -> RankedList:
-        """Keep the passages of the first stage's top `depth`, in the order they have."""
+        """Keep the passages of the first stage's top `depth`, in their present order."""
         known = self.first_stage[query_id].doc_ids if query_id in self.first_stage else []
         unknown = set(ranked.doc_ids).difference(known)
         if unknown:
@@ -140,14 +140,14 @@ class RankedLists:
         return replace(kept, ranks=ranks_among(kept.ranks))
 
     def _report(self, short: list[str], unlabelled: list[str], tied: list[str]) -> None:
-        """Log which queries were left out or teach nothing; raises InputError where none teaches an order."""
+        """Log which queries were left out or teach nothing; raises InputError where no list teaches an order."""
         num_lists = len(self.query_ids)
         at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
         log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, num_lists)
         log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, num_lists)
         if tied and len(tied) == num_lists - len(short):
             raise InputError(
-                f"{self.path}: all passages of every list tie, so there is no ranking to learn: give scores (in JSONL "
+                f"{self.path}: all passages of every list tie, so there is no ranking to learn: add scores (in JSONL "
                 "pos_scores and neg_scores), or learn from labels with loss=lce"
             )
         if tied:
@@ -158,9 +158,9 @@ class RankedLists:
 
 
 def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList | None:
-    """A run's passages with their labels, relevant ones that it missed at the end; None if all labels are alike.
+    """A run's passages with their labels, with missing relevant ones appended; None if all labels are equal.
 
-    Relevant is what is judged min_grade or better; everything else of the run is a negative.
+    Passages judged min_grade or better are relevant; all others of the run are negatives.
     """
     grades = {doc_id: grade for doc_id, grade in judged.items() if grade >= max(min_grade, 1)}
     listed = set(ranked.doc_ids)
@@ -178,7 +178,7 @@ class TripleLists:
     """
 
     def __init__(self, cfg: DictConfig):
-        """Open the file, of which nothing is read yet; raises InputError where there is none."""
+        """Open the file without reading it; raises InputError if it does not exist."""
         self.cfg, self.path = cfg, cfg.teacher.path
         self.target = cfg.loss.target
         self.sources = [self.path]
@@ -210,7 +210,7 @@ class TripleLists:
             scores = np.array([read_number(text, "score", place) for text in columns[:2]])
             query_id, relevant, other = (checked_id(text, place) for text in columns[2:])
             if relevant == other:
-                raise InputError(f"{place}: passage {relevant} stands on both sides: a triple needs two passages")
+                raise InputError(f"{place}: passage {relevant} appears on both sides: a triple needs two passages")
             yield query_id, [relevant, other], scores
 
 
@@ -222,7 +222,7 @@ def _pair_target(scores: np.ndarray, target: str) -> np.ndarray:
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:
-    """Whether the training lists depend on teacher.first_stage: it is large, and need not be read for nothing."""
+    """Whether the training lists depend on teacher.first_stage: it is large, so it is read only if needed."""
     depth, teacher = cfg.data.depth, cfg.teacher
     if cfg.loss.target == "label" or teacher.format == "permutations":
         return True
@@ -230,7 +230,7 @@ def needs_first_stage(cfg: DictConfig) -> bool:
 
 
 def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int, source: str) -> list[str]:
-    """Return a random subset of the queries; with one seed, smaller subsets lie within larger ones."""
+    """Return a random subset of the queries; with the same seed, larger subsets contain smaller ones."""
     query_ids = list(query_ids)
     if num_queries is None:
         return query_ids
@@ -243,6 +243,6 @@ def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int,
 
 def ranks_among(ranks: np.ndarray) -> np.ndarray:
     """Return the ranks [K] that some passages of a list have among themselves, ties at their average rank."""
-    below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many stand before each passage
+    below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many precede each passage
     tied = (ranks[:, None] == ranks[None, :]).sum(axis=1)
     return below + (tied + 1) / 2

@@ -1,11 +1,11 @@
-"""Token stores on disk: a collection is tokenised once, and memory-mapped ever after.
+"""Token stores on disk: a collection is tokenised once, and memory-mapped from then on.
 
-    store = open_token_store("passages.tsv", tokenizer, max_length=256)       # made where it is not there yet
+    store = open_token_store("passages.tsv", tokenizer, max_length=256)       # built on first use
 
 A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
 `offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
-`hashed_rows` [N]; `cut` [N] marks the texts that were longer; beside them meta.json says what it was made from, with a
-checksum of each array. It is made by several processes; a stopped run is resumed where it left it.
+`hashed_rows` [N]; `cut` [N] marks the texts that were longer; meta.json beside them says what it was built from, with a
+checksum of each array. Several processes build it; a stopped build is resumed.
 """
 
 import collections
@@ -28,25 +28,33 @@ from distill.interrupt import kept_from_children
 from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
-from distill.sources.texts import iterate_texts, refuse_twice
+from distill.sources.texts import iterate_texts, refuse_duplicates
 from distill.storage.arrays import FlatFile, look_up_table, offsets_of
 from distill.storage.cache import entry, key_of, make_once, remove
 from distill.storage.files import write_whole
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the files of a store: one of another format is made anew
-ARRAYS = {"offsets": np.int64, "ids": np.uint8, "id_offsets": np.int64, "hashes": np.uint64, "hashed_rows": np.int32}
+FORMAT = 3  # of the files of a store: a store in another format is rebuilt
+ARRAYS: dict[str, type] = {
+    "offsets": np.int64,
+    "ids": np.uint8,
+    "id_offsets": np.int64,
+    "hashes": np.uint64,
+    "hashed_rows": np.int32,
+}
 ARRAYS |= {"cut": np.uint8}
+
+_encoder: Encoder  # of a process that tokenises
 
 
 def open_token_store(
     source: str, tokenizer, max_length: int, kind: str = "passages", fields: Fields = USUAL
 ) -> TokenStore:
-    """Open the token store of all "passages" or "queries" of a source; make it where there is none yet.
+    """Open the token store of all "passages" or "queries" of a source; build it on first use.
 
     A store belongs to one source (path, size and time of change; or an `ir_datasets` id), one tokenizer and one length:
-    anything else has its own. A damaged store is noticed by its checksums, said, and made anew.
+    anything else gets a separate store. Checksums detect a damaged store, which is rebuilt.
     Raises InputError for whatever is wrong with the source.
     """
     definition = portable(tokenizer)
@@ -57,7 +65,7 @@ def open_token_store(
         try:
             _write_store(path, source, kind, fields, definition, max_length, token_type(tokenizer))
         except InputError:
-            refuse_twice(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
+            refuse_duplicates(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
             raise
 
     for _ in range(2):
@@ -65,7 +73,7 @@ def open_token_store(
         reason = _damage(directory)
         if reason is None:
             return TokenStore(**_map_arrays(directory))
-        log.warning("%s: %s: made anew", directory, reason)
+        log.warning("%s: %s: rebuilding it", directory, reason)
         remove(directory)
     raise InputError(f"{directory}: {reason}, twice: check the disk, or set DISTILL_CACHE to another one")
 
@@ -79,7 +87,7 @@ def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields
 def _write_store(
     directory: Path, source: str, kind: str, fields: Fields, definition: str, max_length: int, dtype: np.dtype
 ) -> None:
-    """Tokenise a source into the arrays of a store, resuming what an interrupted run has left."""
+    """Tokenise a source into the arrays of a store, resuming from what an interrupted run has left."""
     journal = directory / "journal.json"
     done = {"texts": 0, "tokens": 0, "ids": 0}
     if journal.is_file():
@@ -89,7 +97,7 @@ def _write_store(
     sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8, "cut": done["texts"]}
     for name, size in sizes.items():
         (directory / name).touch()
-        os.truncate(directory / name, size)  # what was written after the journal's last line does not count
+        os.truncate(directory / name, size)  # what was written after the journal's last line is discarded
     texts = itertools.islice(iterate_texts(source, kind, fields), done["texts"], None)
     with Progress(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"]) as bar:
         for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
@@ -103,7 +111,7 @@ def _write_store(
     if not done["texts"]:
         raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
     _index(directory, source, kind)
-    journal.unlink()  # first: without it, a run that is stopped from here on begins anew
+    journal.unlink()  # first: a run stopped from here on starts over
     for name in ("lengths", "id_lengths"):
         (directory / name).unlink()
     checksums = {name: _checksum(directory / name) for name in ("tokens", *ARRAYS)}
@@ -114,9 +122,9 @@ def _write_store(
 def _encode_in_processes(
     chunks: Iterator[list[tuple[str, str]]], definition: str, max_length: int, dtype: np.dtype
 ) -> Iterator[Chunk]:
-    """Yield the chunks' tokens in order, from as many processes as there are cores; few chunks wait at any time."""
+    """Yield the chunks' tokens in order, from as many processes as there are cores; only a few chunks wait at once."""
     num_processes = os.cpu_count() or 1
-    context = multiprocessing.get_context("spawn")  # a forked process would inherit locks of threads that it has not
+    context = multiprocessing.get_context("spawn")  # a forked process would inherit locks held by threads it lacks
     arguments = (definition, max_length, dtype)
     first = next(chunks, None)
     if first is None:
@@ -136,7 +144,7 @@ def _encode_in_processes(
 
 
 def _start_process(*arguments) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are as many as the cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many processes as cores
     global _encoder
     _encoder = Encoder(*arguments)
 
@@ -146,7 +154,7 @@ def _encode(chunk: list[tuple[str, str]]) -> Chunk:
 
 
 def _index(directory: Path, source: str, kind: str) -> None:
-    """Write the offsets of texts and ids, and the look-up by id; raises InputError where an id comes twice."""
+    """Write the offsets of texts and ids, and the look-up by id; raises InputError for a duplicate id."""
     offsets, id_offsets = (offsets_of(np.fromfile(directory / name, np.int64)) for name in ("lengths", "id_lengths"))
     hashes, rows = look_up_table(_map(directory / "ids", np.dtype(np.uint8)), id_offsets, source, kind)
     arrays = {"offsets": offsets, "id_offsets": id_offsets, "hashes": hashes, "hashed_rows": rows}
@@ -157,7 +165,7 @@ def _index(directory: Path, source: str, kind: str) -> None:
 def _map_arrays(directory: Path) -> dict:
     meta = json.loads((directory / "meta.json").read_text())
     tokens = FlatFile(directory / "tokens", np.dtype(meta["dtype"]))
-    return {"tokens": tokens} | {name: _map(directory / name, dtype) for name, dtype in ARRAYS.items()}
+    return {"tokens": tokens} | {name: _map(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:

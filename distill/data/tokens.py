@@ -16,7 +16,7 @@ import numpy as np
 
 from distill.progress import Progress
 from distill.sources.texts import Texts
-from distill.storage.arrays import hash_strings, look_up_table, offsets_of
+from distill.storage.arrays import hash_strings, look_up_table, offsets_of, text_at
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class TokenStore:
     def __init__(self, tokens, offsets, ids, id_offsets, hashes, hashed_rows, cut):
         """Wrap flat arrays (tokens may be a FlatFile): tokens of row n from offsets[n] to offsets[n + 1], ids likewise.
 
-        hashes: [N] of the ids, sorted; hashed_rows: [N] the row that each belongs to. cut: [N] which texts went on.
+        hashes: [N] of the ids, sorted; hashed_rows: [N] the row that each belongs to. cut: [N] which are truncated.
         """
         self.tokens, self.offsets = tokens, offsets
         self.ids, self.id_offsets = ids, id_offsets
@@ -61,7 +61,7 @@ class TokenStore:
 
     def rows(self, text_ids: Iterable[str]) -> np.ndarray:
         """Return the row of each id, [n] int64; -1 for an id that the store lacks."""
-        import pyarrow as pa  # here: a model by itself needs no pyarrow
+        import pyarrow as pa  # imported here: a model needs no pyarrow
 
         hashes = hash_strings(pa.array(text_ids, pa.large_string()))
         if not len(self):
@@ -71,10 +71,10 @@ class TokenStore:
 
     def text_id(self, row: int) -> str:
         """Return the id of a row."""
-        return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
+        return text_at(self.ids, self.id_offsets, row)
 
     def cut_ids(self, rows: np.ndarray | None = None) -> list[str]:
-        """Return the ids of the texts whose ends were cut off: among the rows, or of all."""
+        """Return the ids of the truncated texts: among the rows, or of all."""
         rows = np.arange(len(self)) if rows is None else rows
         return [self.text_id(row) for row in rows[self.cut[rows] > 0].tolist()]
 
@@ -116,7 +116,7 @@ class Chunk(NamedTuple):
 
 
 def portable(tokenizer) -> str:
-    """Return the definition of a tokenizer (JSON) as it is before any call has set its truncation or padding."""
+    """Return the definition of a tokenizer (JSON) without the truncation or padding that earlier calls have set."""
     from tokenizers import Tokenizer
 
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -137,7 +137,7 @@ def chunks_of(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]
 
 
 def warn_of_cut_queries(cut: list[str], total: int, length: int, where: str) -> None:
-    """Warn of the queries, given by their ids, whose ends no score depends on."""
+    """Warn of truncated queries, given by their ids: no score depends on their ends."""
     if cut:
         log.warning(
             "%s: %d of %d queries are longer than model.query_length=%d tokens: their ends are not read (first: %s)",

@@ -6,8 +6,6 @@
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.saved import LENGTHS_FILE, ONNX_FILE
+from distill.storage.files import write_whole_directory
 
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None) -> None:
@@ -32,17 +31,13 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
         what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
         raise InputError(f"{target}: only {what} can be exported")
-    aside = directory.with_name(f".{directory.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        FORMATS[target](model, aside)
+
+    def write(new: Path) -> None:
+        FORMATS[target](model, new)
         if card is not None:
-            (aside / "README.md").write_text(card, encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(aside)
-        raise
-    os.rename(aside, directory)
+            (new / "README.md").write_text(card, encoding="utf-8")
+
+    write_whole_directory(directory, write)
 
 
 def _write_onnx(model: CrossEncoder, directory: Path) -> None:

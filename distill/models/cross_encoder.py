@@ -36,6 +36,7 @@ from distill.models.saved import download, find_head, write_model
 
 log = logging.getLogger(__name__)
 
+MAX_TOKENS = 16384  # per forward pass, unless the caller says otherwise; conf/ has its own max_tokens
 MAX_CPU_TOKENS = 2048  # per forward pass: the states of more tokens do not fit in a CPU's cache
 
 
@@ -163,7 +164,9 @@ class CrossEncoder(nn.Module):
 
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
         """Return the float32 scores [p] of a chunk's pairs."""
-        states = self.backbone(**chunk.inputs(self.takes_token_types, self.first_position)).last_hidden_state
+        states = self.backbone(
+            **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position)
+        ).last_hidden_state
         pooled = chunk.pool(states, self.pooling)  # [p, D]
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
             pooled = self.projection(pooled.to(self.head.weight.dtype))
@@ -182,7 +185,7 @@ class CrossEncoder(nn.Module):
 
     @torch.inference_mode()
     def rank(
-        self, query: str, passages: Iterable[str], max_tokens: int = 16384, precision: torch.dtype | None = None
+        self, query: str, passages: Iterable[str], max_tokens: int = MAX_TOKENS, precision: torch.dtype | None = None
     ) -> tuple[list[int], list[float]]:
         """Return the indices of the passages from best to worst, and their scores in that order.
 

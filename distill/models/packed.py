@@ -48,7 +48,7 @@ class PackedChunk:
         moved: dict[str, Any] = {name: copy_to(getattr(self, name), device) for name in names}
         return replace(self, **moved, lengths=None if device.type == "cuda" else self.lengths)
 
-    def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
+    def inputs(self, *, takes_token_types: bool, first_position: int = 0) -> dict:
         """Return the backbone's keyword arguments."""
         inputs = {"input_ids": self.input_ids, "position_ids": self.position_ids + first_position}
         if takes_token_types:

@@ -30,7 +30,7 @@ class PaddedChunk:
         names = ("input_ids", "attention_mask", "token_type_ids")
         return replace(self, **{name: copy_to(getattr(self, name), device) for name in names})
 
-    def inputs(self, takes_token_types: bool, first_position: int = 0) -> dict:
+    def inputs(self, *, takes_token_types: bool, first_position: int = 0) -> dict:
         """Return the backbone's keyword arguments; the backbone counts positions itself."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs | ({"token_type_ids": self.token_type_ids} if takes_token_types else {})

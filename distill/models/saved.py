@@ -2,12 +2,12 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.storage.files import write_whole_directory
 
 LENGTHS_FILE = "distill.json"  # query and passage length, which no sentence-transformers file can hold
 HEAD_FILE = "2_Dense/model.safetensors"
@@ -54,18 +54,15 @@ def write_model(model, directory: Path) -> None:
     """
     if not model.is_plain:
         raise InputError(f"{directory}: only an encoder with one linear layer and no activation can be saved")
-    new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.backbone.save_pretrained(new)
+    write_whole_directory(directory, lambda new: _write_files(model, new))
+
+
+def _write_files(model, directory: Path) -> None:
+    model.backbone.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
-    model.tokenizer.save_pretrained(new)
-    _write_json(new / LENGTHS_FILE, model.lengths)
-    _write_sentence_transformers_files(model, new)
-    if directory.exists():
-        os.rename(directory, old)
-    os.rename(new, directory)
-    shutil.rmtree(old, ignore_errors=True)
+    model.tokenizer.save_pretrained(directory)
+    _write_json(directory / LENGTHS_FILE, model.lengths)
+    _write_sentence_transformers_files(model, directory)
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:

@@ -118,7 +118,7 @@ def _relative(lines: Sequence[dict[str, float]]) -> list[dict[str, float]]:
 
 def _curve(histories: Sequence[Sequence[dict[str, float]]], metric: str) -> Points:
     """Mean and deviation at each step that all of the runs have reached, so that no run leaves the mean halfway."""
-    by_step: dict[int, list[float]] = {}
+    by_step: dict[float, list[float]] = {}
     histories = [lines for lines in histories if any(metric in line for line in lines)]
     for lines in histories:
         for line in lines:

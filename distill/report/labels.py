@@ -24,7 +24,7 @@ class Label:
     text: str
 
     def keys(self, config: dict[str, Any]) -> list[str]:
-        """Return the keys that the label stands for."""
+        """Return the keys that the label replaces."""
         return [option_key(key, config) for key, _ in split_values(self.row)]
 
 
@@ -36,7 +36,7 @@ class Labels:
     short: dict[str, str] = field(default_factory=dict)
 
     def describe(self, config: dict[str, Any], keys: Sequence[str]) -> str:
-        """Return "key=value, key=value" as one would type it; a label stands where its first key would."""
+        """Return "key=value, key=value" as one would type it; a label takes the place of its first key."""
         parts = {key: f"{shown_key(key)}={self.value(config[key])}" for key in keys if key in config}
         for label in self.given:
             own = label.keys(config)
@@ -67,7 +67,7 @@ class Labels:
             value = loss_name(value)
         known = {typed(config[key]), self.value(config[key])}
         if key.endswith(".name"):  # loss=RankNet, say
-            return value.casefold() in {one.casefold() for one in known}
+            return value.casefold() in {choice.casefold() for choice in known}
         return value in known
 
 

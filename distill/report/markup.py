@@ -64,7 +64,7 @@ def _markdown_cell(cell: Cell | None, num_digits: int) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return text that LaTeX prints as it stands."""
+    """Return text that LaTeX prints verbatim."""
     return "".join(LATEX.get(character, character) for character in text)
 
 

@@ -69,7 +69,7 @@ class PageCell:
 
 @dataclass
 class PageLine:
-    """A line of a table: its name and its cells; `heading` stands above it."""
+    """A line of a table: its name and its cells; `heading` is printed above it."""
 
     name: str
     cells: list[PageCell]
@@ -165,7 +165,7 @@ def _configurations(rows: Sequence[Row], labels: Labels) -> PageTable | None:
 
 
 def _tests(table: Table, correction: str) -> PageTable | None:
-    """Every test against the baseline; None where there is none, as the notes below the results say."""
+    """Every test against the baseline; None if there is none, as the notes below the results say."""
     lines = []
     for column, header in zip(table.columns, table.headers(), strict=True):
         for row in table.kind("ours"):

@@ -65,12 +65,12 @@ def per_query(row: Row, column: str) -> dict[str, float]:
     kind, _, rest = column.partition("/")
     task, _, measure = rest.rpartition("/")
     runs = [run for run in row.runs if column in run.results]
-    found = [(run, _per_query_file(run, task).get(measure, {})) for run in runs] if kind == "test" else []
-    values = [one for _, one in found if one]
-    seeds = {run.config.get("seed") for run, one in found if one}
-    if not values or seeds != set(row.by_seed(column)) or any(one.keys() != values[0].keys() for one in values):
+    measured = [(run, _per_query_file(run, task).get(measure, {})) for run in runs] if kind == "test" else []
+    values = [scores for _, scores in measured if scores]
+    seeds = {run.config.get("seed") for run, scores in measured if scores}
+    if not values or seeds != set(row.by_seed(column)) or any(scores.keys() != values[0].keys() for scores in values):
         return {}
-    return {query_id: math.fsum(one[query_id] for one in values) / len(values) for query_id in values[0]}
+    return {query_id: math.fsum(scores[query_id] for scores in values) / len(values) for query_id in values[0]}
 
 
 def _per_query_file(run: RunRecord, task: str) -> dict[str, dict[str, float]]:
@@ -96,9 +96,11 @@ def note_seeds(table: Table, baseline: str | None) -> list[str]:
     for column, header in zip(table.columns, table.headers(), strict=True):
         rows = [row for row in table.kind("ours") if column in row.cells]
         compared = next((row for row in rows if row.name == baseline), None) if baseline else _best(rows, column)
-        for row in rows if compared else []:
+        if compared is None:
+            continue
+        for row in rows:
             difference = row.cells[column].mean - compared.cells[column].mean
-            deviation = max(one.cells[column].std or 0.0 for one in (row, compared))
+            deviation = max(each.cells[column].std or 0.0 for each in (row, compared))
             if row is not compared and abs(difference) < deviation:
                 form = f".{digits(table, column)}f"
                 detail = f"{header}: difference {difference:+{form}}, standard deviation {deviation:{form}}"

@@ -81,7 +81,9 @@ class DotPanels:
 def draw(panels: Panels | DotPanels, *, narrow: bool = False) -> "Figure":
     """Draw a figure for a screen or paper, or a narrow one, with a single panel in a line, for a phone."""
     with _matplotlib().rc_context(STYLE):
-        return _draw_dots(panels, narrow) if isinstance(panels, DotPanels) else _draw_lines(panels, narrow)
+        return (
+            _draw_dots(panels, narrow=narrow) if isinstance(panels, DotPanels) else _draw_lines(panels, narrow=narrow)
+        )
 
 
 def _matplotlib():
@@ -90,7 +92,7 @@ def _matplotlib():
     return require("matplotlib")
 
 
-def _draw_lines(panels: Panels, narrow: bool) -> "Figure":
+def _draw_lines(panels: Panels, *, narrow: bool) -> "Figure":
     shown = list(panels.points.items())[:MAX_PANELS]
     num_columns = 1 if narrow else num_columns_of(len(shown))
     num_rows = math.ceil(len(shown) / num_columns)
@@ -119,7 +121,7 @@ def _draw_lines(panels: Panels, narrow: bool) -> "Figure":
 
 
 def num_columns_of(num_panels: int) -> int:
-    """Return how many panels stand side by side: three, unless two leave no gap."""
+    """Return how many panels are side by side: three, unless two leave no gap."""
     return 2 if num_panels == 4 else min(num_panels, 3)
 
 
@@ -141,7 +143,7 @@ def _say_what_is_left_out(figure: "Figure", panels: dict) -> None:
         figure.suptitle(f"{MAX_PANELS} of {len(panels)} panels; choose others with metrics=[...]", fontsize=8)
 
 
-def _draw_dots(panels: DotPanels, narrow: bool) -> "Figure":
+def _draw_dots(panels: DotPanels, *, narrow: bool) -> "Figure":
     shown = list(panels.dots.items())[:MAX_PANELS]
     num_columns = 1 if narrow else num_columns_of(len(shown))
     num_rows = math.ceil(len(shown) / num_columns)
@@ -202,7 +204,8 @@ def draw_marked(axes: "Axes", points: Points, style: dict[str, Any], name: str) 
 def draw_band(axes: "Axes", points: Points, style: dict[str, Any], name: str) -> None:
     """Draw a line over steps, with the deviation as a band."""
     x, mean, std = zip(*points, strict=True)
-    axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)  # there is no half step
     axes.plot(x, mean, label=name, linewidth=1.4, **{**style, "marker": None})
     if any(std):
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))

@@ -50,7 +50,7 @@ def _sweep_command(run: RunRecord) -> str:
             try:
                 hydra = yaml.safe_load((place / SWEEP_FILE).read_text(encoding="utf-8"))["hydra"]
                 script, overrides = hydra["job"]["name"], hydra["overrides"]
-                own = [one for one in overrides["hydra"] if not one.startswith("hydra.mode=")]
+                own = [override for override in overrides["hydra"] if not override.startswith("hydra.mode=")]
                 return shlex.join(["python", f"{script}.py", "-m", *overrides["task"], *own])
             except (
                 yaml.YAMLError,
@@ -63,8 +63,8 @@ def _sweep_command(run: RunRecord) -> str:
 
 
 def _card_command(run: RunRecord) -> str:
-    """The command in the model's card, a line of its own below "Train it again"."""
+    """The command in the model's card, on a separate line below "Train it again"."""
     card = run.directory / "model" / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = re.search(r"^## Train it again$.*?^```\w*\n(.*?)^```$", text, re.M | re.S)
-    return found[1].strip() if found else ""
+    section = re.search(r"^## Train it again$.*?^```\w*\n(.*?)^```$", text, re.M | re.S)
+    return section[1].strip() if section else ""

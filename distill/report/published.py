@@ -1,4 +1,4 @@
-"""The papers' figures (published.yaml beside this file), and those of them that stand below ours.
+"""The papers' figures (published.yaml beside this file), and those of them that are printed below ours.
 
 add_published(table)
 tables, citations = read_published()

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone form one row; a row is named by the keys that tell it from the others.
+"""Runs that differ only in their seed form one row; a row is named by the keys that tell it from the others.
 
 rows = make_rows(runs)
 name_rows(rows, labels)
@@ -14,7 +14,7 @@ from distill.report.labels import Labels
 from distill.report.runs import STAGE, RunRecord, is_measuring
 
 IMPLIED = ("loss.", "backbone.", "teacher.", "validation.", "task.", "data.passages", "data.queries")
-FALLBACK = ("directory", "model", "backbone.name", "loss.name")  # what names a row that stands alone
+FALLBACK = ("directory", "model", "backbone.name", "loss.name")  # what names the only row
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Row:
 def make_rows(runs: Sequence[RunRecord]) -> list[Row]:
     """Gather runs into rows, which have no names yet, in the order of the runs' directories.
 
-    The task only says what was measured, so that a model's evaluations on several tasks stand in one row; where they
-    give one metric twice (at two depths, say), each way of measuring has a row of its own.
+    The task only says what was measured, so that a model's evaluations on several tasks share one row; where they
+    give one metric twice (at two depths, say), each way of measuring has a separate row.
     """
     rows = []
     for group in _gather(runs, _is_identity):
@@ -67,7 +67,7 @@ def _is_identity(key: str) -> bool:
 
 def _is_free(key: str) -> bool:
     """Whether runs of one row may differ in this key."""
-    without_effect = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
+    without_effect: tuple[str, ...] = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
     without_effect += ("resume", "train.num_workers")
     return key == "seed" or key in without_effect or key.startswith("logger.")
 
@@ -95,9 +95,9 @@ def _shared_config(runs: list[RunRecord]) -> dict[str, Any]:
 
 
 def name_rows(rows: Sequence[Row], labels: Labels) -> None:
-    """Name each row by the keys that differ between these rows, or by the label that is meant for it alone.
+    """Name each row by the keys that differ between these rows, or by the label meant only for it.
 
-    Raises InputError where two rows come to the same label.
+    Raises InputError where two rows get the same label.
     """
     keys = naming_keys([row.config for row in rows])
     for row in rows:
@@ -153,11 +153,11 @@ def find_row(rows: Sequence[Row], wanted: str, option: str, labels: Labels) -> R
 
     Raises InputError where none or several are meant.
     """
-    found = _rows_of(rows, wanted, labels)
-    if len(found) == 1:
-        return found[0]
-    known = "; ".join(row.name for row in (found or rows))
-    reason = "means several rows: add what tells them apart" if found else "is no row: choose one"
+    matching = _rows_of(rows, wanted, labels)
+    if len(matching) == 1:
+        return matching[0]
+    known = "; ".join(row.name for row in (matching or rows))
+    reason = "means several rows: add what tells them apart" if matching else "matches no row: choose one"
     raise InputError(f"{option}={wanted}: {reason}: {known}")
 
 

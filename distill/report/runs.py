@@ -21,7 +21,7 @@ from distill.config.composition import flatten
 from distill.errors import InputError
 
 OLD_LOSS_NAMES = {"adr_mse": "adrmse", "margin_mse": "marginmse"}  # as older runs wrote them
-NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold a config.yaml of its own
+NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
 STAGE = re.compile(r"stage\d+\.")  # before the keys of a stage that is not the last
@@ -39,9 +39,9 @@ class RunRecord:
 def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     """Return the finished runs below the directories, and the directories of the unfinished ones.
 
-    Raises InputError for a directory that is none, where there is no run at all, and for a file that cannot be read.
+    Raises InputError for a missing directory, one without a run, and a file that cannot be read.
     """
-    found: dict[Path, Path] = {}  # resolved -> as it was given: one run may lie below two of the directories
+    found: dict[Path, Path] = {}  # resolved -> as it was given: one run may be below two of the directories
     for directory in directories:
         if not os.path.isdir(directory):
             raise InputError(f"runs={directory}: no such directory (it is looked up from {Path.cwd()})")
@@ -118,7 +118,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return flatten(OmegaConf.load(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: is no YAML ({error.problem}): restore the file, or remove the run") from None
+        raise InputError(f"{path}:{line}: is not YAML ({error.problem}): restore the file, or remove the run") from None
     except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}:1: cannot be read ({reason}): restore the file, or remove the run") from None
@@ -145,11 +145,11 @@ def read_final_results(path: Path) -> dict[str, float]:
         text = path.read_text(encoding="utf-8")
         results = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: is no JSON ({error.msg}): restore the file, or remove it") from None
+        raise InputError(f"{path}:{error.lineno}: is not JSON ({error.msg}): restore the file, or remove it") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}:1: is no UTF-8 text ({error.reason}): restore the file, or remove it") from None
+        raise InputError(f"{path}:1: is not UTF-8 text ({error.reason}): restore the file, or remove it") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or depth
-        raise InputError(f"{path}:1: is no JSON that can be read ({error}): restore the file, or remove it") from None
+        raise InputError(f"{path}:1: is JSON that cannot be read ({error}): restore the file, or remove it") from None
     if not isinstance(results, dict):
         raise InputError(f"{path}:1: holds no object: expected metric names and numbers")
     for name, value in results.items():
@@ -176,7 +176,7 @@ def read_history(run: RunRecord) -> list[dict[str, float]]:
         try:
             history.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: is no JSON ({error.msg}): remove the line") from None
+            raise InputError(f"{path}:{number}: is not JSON ({error.msg}): remove the line") from None
         if not isinstance(history[-1], dict) or not isinstance(history[-1].get("step"), int):
             raise InputError(f"{path}:{number}: has no step: expected an object with step and metrics: remove the line")
     return history

@@ -20,7 +20,7 @@ REFERENCES = ("first_stage", "teacher")  # measured beside the model, on top of 
 
 @dataclass
 class Cell:
-    """A metric's mean over seeds; what it stands for among the rows of the same kind."""
+    """A metric's mean over seeds; its standing among the rows of the same kind."""
 
     mean: float
     std: float | None = None  # of the sample (n - 1); none for one seed
@@ -64,7 +64,7 @@ class Table:
 def choose_columns(runs: Sequence[RunRecord], patterns: Sequence[str] | None) -> list[str]:
     """Return the metrics that match a pattern, in order of appearance; without patterns, all that were tested.
 
-    What was measured of a first stage or teacher alone counts as tested. Raises InputError where nothing matches.
+    What was measured only of a first stage or teacher counts as tested. Raises InputError where nothing matches.
     """
     known = list(dict.fromkeys(name for run in runs for name in run.results))
     references = [f"test/{name.partition('/')[2]}" for name in known if name.partition("/")[0] in REFERENCES]
@@ -90,7 +90,9 @@ def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], colum
     left_out = [row.name for row in ours if not row.cells]
     if left_out and table.kind("ours"):
         table.notes.append(f"Without any of these metrics: {'; '.join(left_out)}.")
-    fewer = [row.name for row in table.kind("ours") if any(c.num_seeds < row.num_seeds for c in row.cells.values())]
+    fewer = [
+        row.name for row in table.kind("ours") if any(c.num_seeds < (row.num_seeds or 0) for c in row.cells.values())
+    ]
     if fewer:
         table.notes.append(f"Some metrics are there for a part of the seeds only: {'; '.join(fewer)}.")
     if any(cell.std is not None for row in table.rows for cell in row.cells.values()):

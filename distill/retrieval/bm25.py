@@ -1,11 +1,11 @@
-"""BM25 over any passage source: an index on disk, made once by bm25s and memory-mapped from then on.
+"""BM25 over any passage source: an index on disk, built once by bm25s and memory-mapped from then on.
 
     run = bm25_run("passages.tsv", {"q1": "what is ..."}, depth=100)
 
 Words are lower-cased runs of two or more word characters without English stop words, not stemmed; k1 and b are those of
-Anserini for MS MARCO. bm25s weighs each word of each passage; how these weights are added, and which of several
-passages of equal score comes first, is written here: every version of bm25s gives the same run. An index is kept in the
-cache and belongs to one state of one source, and to one k1 and b. N passages, k of them kept.
+Anserini for MS MARCO. bm25s weighs each word of each passage; how these weights are added, and how passages of
+equal score are ordered, is decided here, so every version of bm25s gives the same run. An index is kept in the cache
+for one state of one source and one pair of k1 and b. N passages, k of them kept.
 """
 
 import json
@@ -24,33 +24,32 @@ from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import Texts, iterate_texts, refuse_twice
-from distill.storage.arrays import look_up_table, offsets_of
+from distill.sources.texts import Texts, iterate_texts, refuse_duplicates
+from distill.storage.arrays import look_up_table, offsets_of, text_at
 from distill.storage.cache import entry, key_of, make_once, remove
 
 log = logging.getLogger(__name__)
 
 K1, B = 0.9, 0.4
 STOP_WORDS = "en"
-FORMAT = 2  # of the index's files: one of another format is made anew
-AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for no more
+FORMAT = 2  # of the index's files: an index in another format is rebuilt
+AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for at most these
 
 
 def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float = B, fields: Fields = USUAL) -> Run:
     """Return the `depth` best passages of a source for each query; those that share no word with it are left out.
 
     Passages of equal score keep the order of the source, also where the depth cuts them. A query without any such
-    passage is left out, too, and counted. Raises InputError for whatever is wrong with the source, and where no query
-    finds a passage.
+    passage is left out and counted. Raises InputError for a bad source, and where no query finds a passage.
     """
     directory = _open_index(source, k1, b, fields)
     try:
         index = _Index(directory)
     except (OSError, ValueError, EOFError) as error:
-        log.warning("%s: cannot be read (%s): made anew", directory, error)
+        log.warning("%s: cannot be read (%s): rebuilding it", directory, error)
         remove(directory)
         index = _Index(_open_index(source, k1, b, fields))
-    run: Run = {}
+    run: dict[str, RankedList] = {}
     query_ids = list(queries)
     bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)
     with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
@@ -59,7 +58,9 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
             best = threads.map(lambda query_id: index.best(queries[query_id], depth), some_ids)
             for query_id, (rows, scores) in zip(some_ids, best, strict=True):
                 if len(rows):
-                    run[query_id] = RankedList.in_order([index.doc_id(row) for row in rows], scores)
+                    run[query_id] = RankedList.in_order(
+                        [text_at(index.ids, index.id_offsets, row) for row in rows], scores
+                    )
             bar.update(len(some_ids))
     if not run:
         raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
@@ -69,7 +70,7 @@ def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float =
 
 
 class _Index:
-    """An index on disk: for each word, the rows of the passages that hold it, and what it weighs in each."""
+    """An index on disk: for each word, the rows of the passages that hold it, and its weight in each."""
 
     def __init__(self, directory: Path):
         self.words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
@@ -79,7 +80,7 @@ class _Index:
         )
 
     def best(self, text: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows [k] of the passages with the best scores, best first, and their scores [k] float64."""
+        """Return the rows [k] of the best passages, best first, and their scores [k] float64."""
         scores = np.zeros(len(self.id_offsets) - 1)  # [N] float64: sums of float32 weights in it are exact
         for word in _words_of(text):
             if word in self.words:
@@ -87,13 +88,10 @@ class _Index:
                 scores[self.rows[postings]] += self.weights[postings]
         rows = np.flatnonzero(scores)
         if len(rows) > depth:
-            least = np.partition(scores[rows], -depth)[-depth]  # the score at the cut: all that have it take part
+            least = np.partition(scores[rows], -depth)[-depth]  # the score at the cut: all passages with it take part
             rows = rows[scores[rows] >= least]
         rows = rows[np.argsort(-scores[rows], kind="stable")][:depth]
         return rows, scores[rows]
-
-    def doc_id(self, row: int) -> str:
-        return bytes(self.ids[self.id_offsets[row] : self.id_offsets[row + 1]]).decode()
 
 
 def _words_of(text: str) -> list[str]:
@@ -127,7 +125,7 @@ def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fiel
     try:
         look_up_table(np.frombuffer(ids, np.uint8), id_offsets, source, "passages")
     except InputError:
-        refuse_twice(source, "passages", fields)  # with the line
+        refuse_duplicates(source, "passages", fields)  # with the line
         raise
     index = bm25s.BM25(k1=k1, b=b)
     corpus = _Corpus(np.frombuffer(words, np.int32), offsets_of(np.frombuffer(lengths, np.int64)))
@@ -151,7 +149,7 @@ def _remembered(texts: Iterator[tuple[str, str]], ids: bytearray, id_lengths: ar
 
 
 class _Corpus:
-    """Passages as lists of word numbers, kept in one flat array: a tenth of the memory that lists of Python take."""
+    """Passages as lists of word numbers, kept in one flat array: a tenth of the memory of Python lists."""
 
     def __init__(self, words: np.ndarray, offsets: np.ndarray):
         self.words, self.offsets = words, offsets

@@ -3,7 +3,7 @@
     run = encoder_run("passages.tsv", queries, 100, "naver/splade-v3-distilbert", "sparse", 64, device)
 
 Passages are encoded a block at a time and only each query's best are kept, so memory does not grow with the collection.
-Needs sentence-transformers, which nothing else here does. Q queries, N passages of a block, k passages kept.
+Nothing else here needs sentence-transformers. Q queries, N passages of a block, k passages kept.
 """
 
 import itertools
@@ -15,9 +15,9 @@ from distill.errors import InputError
 from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import Texts, iterate_texts, refuse_twice
+from distill.sources.texts import Texts, iterate_texts, refuse_duplicates
 
-BLOCK = 4096  # passages that are encoded and compared at once
+BLOCK = 4096  # passages encoded and compared at once
 
 
 @torch.inference_mode()
@@ -37,7 +37,7 @@ def encoder_run(
     sentence-transformers or the encoder cannot be loaded, for a similarity that is not finite, and for whatever is
     wrong with the source.
     """
-    refuse_twice(source, "passages", fields)  # encoding takes hours: before it begins
+    refuse_duplicates(source, "passages", fields)  # first, since encoding takes hours
     encoder = _load(name, kind, device)
     options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
     encoded_queries = encoder.encode_query(list(queries.values()), **options)

@@ -3,8 +3,10 @@
     path = local_file("https://zenodo.org/records/11147862/files/bm25.run#md5=835372b2ab4d20acf10addeae526c559")
     path = local_file("hf://datasets/webis/rank-distillm/__colbert__msmarco-passage-train-judged.parquet")
 
-What follows `#` is ours: `md5=` or `sha256=`, a checksum that the file must have, and `file=`, its name in the cache
-where the address does not end with one. A file that is in the cache's downloads/ already, put there by hand, is used.
+The part after `#` is for us: `md5=` or `sha256=` gives the file's checksum, and `file=` its name in the cache where the
+address does not end with one. A file that you put into the cache's downloads/ yourself is used.
+
+The retries are not tenacity's: each resumes where the last broke off, or starts over if the server says so.
 """
 
 import hashlib
@@ -27,16 +29,16 @@ from distill.storage.cache import cache_directory, file_state
 log = logging.getLogger(__name__)
 
 HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
-TRIES = 5  # of a connection that breaks off
+TRIES = 5  # before a broken connection is reported
 PAUSE = 0.3  # seconds before the second try; doubled after each
 BLOCK = 2**20
 
 
 def local_file(source: str) -> str:
-    """Return the path of a downloaded file; download it where it is not there yet.
+    """Return the path of a downloaded file; download it if it is not there yet.
 
     A broken download is resumed, also by a later call. Raises InputError, naming the file, where to get it and where to
-    put it, if it cannot be downloaded; and if its checksum differs.
+    put it, if it cannot be downloaded, and if its checksum differs.
     """
     address, _, fragment = source.partition("#")
     options = dict(urllib.parse.parse_qsl(fragment))
@@ -89,11 +91,11 @@ def _fetch(address: str, path: Path) -> None:
             return
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-                partial.unlink()  # nothing follows what is there, so it is not a beginning of this file
+                partial.unlink()  # the server has nothing after it, so it is not the beginning of this file
             elif attempt == TRIES - 1 or _is_final(error):
                 raise OSError(getattr(error, "reason", None) or error) from error
             time.sleep(PAUSE * 2**attempt)
-    raise OSError("the server takes what was downloaded before for no part of this file")
+    raise OSError("the server does not accept the earlier partial download as the beginning of this file")
 
 
 def _fetch_rest(address: str, partial: Path) -> None:
@@ -103,7 +105,9 @@ def _fetch_rest(address: str, partial: Path) -> None:
         headers["Range"] = f"bytes={have}-"
     with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as response:
         if response.headers.get_content_type() == "text/html" and not address.endswith((".html", ".htm")):
-            raise InputError(f"{address}: gives a web page instead of a file: open it in a browser and download there")
+            raise InputError(
+                f"{address}: returns a web page instead of a file: open it in a browser and download there"
+            )
         if response.status != 206:
             have = 0  # the server cannot resume
         length = response.headers["Content-Length"]
@@ -118,14 +122,14 @@ def _fetch_rest(address: str, partial: Path) -> None:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether another try would meet the same error: no such host, or a refusal that is not of the moment."""
+    """Whether another try would fail alike: no such host, or a permanent refusal."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code < 500 and error.code != 429
     return isinstance(error, urllib.error.URLError) and isinstance(error.reason, socket.gaierror)
 
 
 def _page(address: str) -> str:
-    """Where a person with a browser finds a file."""
+    """The address of a file for a browser."""
     hub = HUB.fullmatch(address)
     if hub is None:
         return address
@@ -135,7 +139,7 @@ def _page(address: str) -> str:
 def _check(path: Path, algorithm: str, expected: str, source: str) -> None:
     """Compare a file's checksum, once for each state of the file; raises InputError where it differs."""
     if algorithm not in ("md5", "sha256"):
-        raise InputError(f"{source}: {algorithm}= is unknown: after # stand md5=, sha256= or file=")
+        raise InputError(f"{source}: {algorithm}= is unknown: use md5=, sha256= or file= after #")
     note = path.with_name(path.name + ".checked")
     state = json.dumps(file_state(str(path)) | {algorithm: expected})
     if note.is_file() and note.read_text() == state:

@@ -1,4 +1,4 @@
-"""What a field of a file may hold, and which fields of a row are its id and its text.
+"""What a field of a file may hold, and which fields of a row hold its id and its text.
 
     doc_id = checked_id(value, "passages.jsonl:7")                # text or whole number; raises InputError
     Fields("sku", ("title", "body")).read(row, "articles.csv:7")    # ("4711", "Bees Bees steer by the sun.")
@@ -39,7 +39,7 @@ def checked_id(value: object, place: str, name: str = "id") -> str:
     if not isinstance(value, str):
         raise InputError(f"{place}: {name} is {_kind(value)}: an id must be text or a whole number")
     if value.isascii() and value.isprintable() and " " not in value and 0 < len(value) <= MAX_ID:
-        return value  # nearly all are; the rest is looked at below
+        return value  # nearly all are; the others are checked below
     if not value:
         raise InputError(f"{place}: {name} is empty: give it a value or remove the line")
     if len(value) > MAX_ID:
@@ -47,15 +47,15 @@ def checked_id(value: object, place: str, name: str = "id") -> str:
     forbidden = _not_in_id.search(value)
     if forbidden:
         raise InputError(
-            f"{place}: {name} {value!r} holds {_named(forbidden[0])}: ids are written between blanks, so they may have "
-            "no white space or control character: replace it"
+            f"{place}: {name} {value!r} holds {_named(forbidden[0])}: ids are written between spaces, so they may not "
+            "contain white space or control characters: replace it"
         )
     _check_unicode(value, place, name)
     return value
 
 
 def _digits(number: int, place: str, name: str) -> str:
-    if number.bit_length() > 1000:  # str() refuses 4301 digits, and takes long before that
+    if number.bit_length() > 1000:  # str() refuses 4301 digits, and is slow well before that
         raise InputError(f"{place}: {name} is a number of more than 300 digits: write it as text")
     return str(number)
 
@@ -67,7 +67,7 @@ def _kind(value: object) -> str:
 
 
 def _named(character: str) -> str:
-    names = {" ": "a blank", "\t": "a tab", "\n": "a line's end", "\r": "a carriage return", "\0": "a NUL character"}
+    names = {" ": "a space", "\t": "a tab", "\n": "a line's end", "\r": "a carriage return", "\0": "a NUL character"}
     return names.get(character, f"the character U+{ord(character):04X}")
 
 
@@ -79,7 +79,7 @@ def _check_unicode(text: str, place: str, name: str) -> None:
 
 
 def checked_text(value: object, place: str, name: str) -> str:
-    """Return a text; None is an empty one. Raises InputError for what is no text."""
+    """Return a text; None is an empty one. Raises InputError for anything else."""
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -104,7 +104,7 @@ def read_number(value: object, column: str, place: str) -> float:
         number = math.inf
     shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if number is None:
-        raise InputError(f"{place}: {column} {_shown(shown)} is no number")
+        raise InputError(f"{place}: {column} {_shown(shown)} is not a number")
     if not math.isfinite(number):
         raise InputError(f"{place}: {column} {_shown(shown)} is not finite: a ranking needs ordinary numbers")
     return number
@@ -120,18 +120,18 @@ def _shown(value: object) -> str:
 def json_number(value: object, name: str, place: str) -> float:
     """Return a number of a JSON object; raises InputError where it is not finite, and where it is text."""
     if isinstance(value, str):
-        raise InputError(f"{place}: {name} {value!r} is no number: write it without quotes")
+        raise InputError(f"{place}: {name} {value!r} is not a number: write it without quotes")
     return read_number(value, name, place)
 
 
 def read_grade(value: object, place: str) -> int:
-    """Return a relevance grade; raises InputError for what is no whole number, or too large for trec_eval."""
+    """Return a relevance grade; raises InputError if it is not a whole number, or too large for trec_eval."""
     if isinstance(value, str) and _whole_number.fullmatch(value):
-        grade = int(value) if len(value) < 20 else math.inf
+        grade = int(value) if len(value) < 20 else MAX_GRADE + 1
     elif isinstance(value, int) and not isinstance(value, bool):
         grade = value
     else:
-        raise InputError(f"{place}: grade {_shown(value)} is no whole number")
+        raise InputError(f"{place}: grade {_shown(value)} is not a whole number")
     if abs(grade) > MAX_GRADE:
         raise InputError(f"{place}: grade {_shown(value)} is beyond ±{MAX_GRADE}: use small grades, such as 0 to 3")
     return grade
@@ -139,7 +139,7 @@ def read_grade(value: object, place: str) -> int:
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of a row hold its id and its text; None: those with a usual name (title before text)."""
+    """Which fields of a row hold its id and its text; None: the fields with a common name (title before text)."""
 
     id: str | None = None
     texts: tuple[str, ...] | None = None
@@ -152,9 +152,9 @@ class Fields:
         return cls(cfg[f"{prefix}id_field"], None if texts is None else tuple(texts))
 
     def names(self, known: list[str], place: str, kind: str) -> tuple[str, tuple[str, ...]]:
-        """Return the fields of the id and of the text among those that a row or a header has.
+        """Return which of the fields of a row or header hold the id and the text.
 
-        Raises InputError where there are none of a usual name, or the id's own field is missing.
+        Raises InputError where no field has a common name, or the named id field is missing.
         """
         id_field, texts = _chosen(self, tuple(known), kind)
         if id_field not in known or texts is None:
@@ -170,9 +170,9 @@ class Fields:
         return id_field, texts
 
     def read(self, row: dict, place: str, kind: str = "passages") -> tuple[str, str]:
-        """Return the id and the text of a row, its text fields joined by blanks; an absent text is empty.
+        """Return the id and the text of a row, its text fields joined by spaces; an absent text is empty.
 
-        Raises InputError for an id or a text that is none.
+        Raises InputError for an invalid id or text.
         """
         id_field, texts = self.names([*row], place, kind)
         values = [checked_text(row.get(name), place, name) for name in texts]
@@ -184,7 +184,7 @@ USUAL = Fields()
 
 @functools.lru_cache(maxsize=1000)
 def _chosen(fields: Fields, known: tuple[str, ...], kind: str) -> tuple[str | None, tuple[str, ...] | None]:
-    """The fields of id and text among those that are known; None for what is not there."""
+    """The id and text fields among the known ones, each None if absent."""
     lower = {usual_name(name): name for name in reversed(known) if isinstance(name, str)}
     id_field = fields.id or next((lower[name] for name in ID_NAMES if name in lower), None)
     if fields.texts is not None:
@@ -197,5 +197,5 @@ def _chosen(fields: Fields, known: tuple[str, ...], kind: str) -> tuple[str | No
 
 
 def usual_name(name: str) -> str:
-    """Return a field's name as it is looked up: doc-id, Doc_ID and #doc_id are one."""
+    """Return a field's name as it is looked up: doc-id, Doc_ID and #doc_id are the same."""
     return name.strip().lstrip("#").lower().replace("-", "_")

@@ -18,7 +18,7 @@ RankGPT's and TWOLAR's, which come more than once). Otherwise line n is query "n
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distill.errors import InputError
@@ -43,13 +43,13 @@ class InlineList:
     query: str
     passages: dict[str, str]  # id -> text, K
     scores: list[float]  # K: the teacher's; for ranked passages without scores the negated rank, else 0
-    grades: list[float]  # K: 0 for what is not labelled as relevant; fractions are no grades, but a teacher's scores
-    ranks: list[float]  # K: the rank column of a run, which breaks ties of score; 0 where the order means nothing
-    has_own_ids: bool = False  # of passages: several rows may then hold the same one
+    grades: list[float]  # K: 0 for passages not labelled as relevant; fractions are a teacher's scores, not grades
+    ranks: list[float]  # K: the rank column of a run, which breaks ties in the score; 0 where the order means nothing
+    has_own_ids: bool = False  # the passages' ids come from the file: several rows may then hold the same passage
 
 
 def inline_shape(row: dict) -> str | None:
-    """Return the name of the shape that a row has, None where it is none of these."""
+    """Return the name of a row's shape, or None where it has none of these shapes."""
     if "_id" in row and "text" in row:
         return None  # a text with an id, whatever else it has
     if "retrieved_passages" in row:
@@ -75,17 +75,17 @@ def inline_run_rows(rows: Rows) -> Iterator[tuple[str, str, str, float, float]]:
 
 
 def inline_qrels_rows(rows: Rows) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (place, query_id, doc_id, grade) of the relevant passages; none of lists whose labels are fractions.
+    """Yield (place, query_id, doc_id, grade) of the relevant passages; lists whose labels are fractions have none.
 
-    Raises InputError where the labels of some lines are whole numbers, and of others fractions.
+    Raises InputError where some lines have whole numbers as labels and others have fractions.
     """
-    whole = None  # whether the lines before have whole numbers
+    whole = None  # whether the earlier lines have whole numbers
     for line in inline_lists(rows):
         is_whole = all(grade == int(grade) for grade in line.grades)
         if whole is not None and whole != is_whole:
             raise InputError(
-                f"{line.place}: its labels are {'whole numbers' if is_whole else 'fractions'}, those of lines before "
-                "are not: scores are no grades: give whole numbers everywhere to learn from labels"
+                f"{line.place}: its labels are {'whole numbers' if is_whole else 'fractions'}, those of earlier "
+                "lines are not: scores are not grades: use whole numbers everywhere to learn from labels"
             )
         whole = is_whole
         for doc_id, grade in zip(line.passages, line.grades, strict=True):
@@ -107,7 +107,7 @@ def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
     seen: dict[str, int] = {}  # id -> checksum of its text
     for line in inline_lists(rows):
         for doc_id, text in line.passages.items():
-            # Ids made from line numbers are unique; white space is made equal later
+            # Ids made from line numbers are unique; white space is normalised later
             checksum = zlib.crc32(" ".join(text.split()).encode()) if line.has_own_ids else None
             if checksum is None or doc_id not in seen:
                 yield line.place, doc_id, text
@@ -115,7 +115,7 @@ def inline_passages(rows: Rows) -> Iterator[tuple[str, str, str]]:
                     seen[doc_id] = checksum
             elif seen[doc_id] != checksum:
                 raise InputError(
-                    f"{line.place}: passage {doc_id} has another text in a line before: ids must be unique"
+                    f"{line.place}: passage {doc_id} has a different text in an earlier line: ids must be unique"
                 )
 
 
@@ -128,19 +128,22 @@ def inline_lists(rows: Rows) -> Iterator[InlineList]:
         if shape is None:
             listed = ", ".join(map(str, row)) or "none"
             raise InputError(
-                f"{place}: is no training line: its fields are {listed}: expected `query` with `pos` and `neg`, or one "
-                "of the other shapes in docs/formats.md; a run or qrels have columns, and no such fields"
+                f"{place}: is not a training line: its fields are {listed}: expected `query` with `pos` and "
+                "`neg`, or one of the other shapes in docs/formats.md; a run or qrels file has columns instead"
             )
         number = place.rpartition(":")[2].removeprefix("row ")
         yield readers[shape](row, place, number)
 
 
 def _labelled(row: dict, place: str, number: str) -> InlineList:
-    texts = {}
+    texts: dict[str, list] = {}
     for key in ("pos", "neg"):
-        texts[key] = row.get(key)
-        if not isinstance(texts[key], list):
-            raise InputError(f'{place}: `{key}` is no list of texts: expected {{"query": …, "pos": […], "neg": […]}}')
+        given = row.get(key)
+        if not isinstance(given, list):
+            raise InputError(
+                f'{place}: `{key}` is not a list of texts: expected {{"query": …, "pos": […], "neg": […]}}'
+            )
+        texts[key] = given
     if not texts["pos"]:
         raise InputError(f"{place}: `pos` is empty: a list needs a relevant passage")
     passages = {
@@ -148,7 +151,7 @@ def _labelled(row: dict, place: str, number: str) -> InlineList:
         for key, sign in (("pos", "+"), ("neg", "-"))
         for index, text in enumerate(texts[key], start=1)
     }
-    scores = []
+    scores: list[float] = []
     if row.get("pos_scores") is not None or row.get("neg_scores") is not None:
         for key in texts:
             scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(texts[key]), f"`{key}`", place)
@@ -159,7 +162,7 @@ def _labelled(row: dict, place: str, number: str) -> InlineList:
 def _ranked(row: dict, place: str, number: str) -> InlineList:
     ranked = _objects(row, "retrieved_passages", place)
     if not ranked:
-        raise InputError(f"{place}: `retrieved_passages` is no list of passages, or an empty one")
+        raise InputError(f"{place}: `retrieved_passages` is not a list of passages, or it is empty")
     passages = {
         f"{number}.{index}": _titled(passage, "text", f"passage {index} of `retrieved_passages`", place)
         for index, passage in enumerate(ranked, start=1)
@@ -171,7 +174,8 @@ def _tevatron(row: dict, place: str, number: str) -> InlineList:
     sides = {key: _objects(row, key, place) for key in ("positive_passages", "negative_passages")}
     if not sides["positive_passages"]:
         raise InputError(f"{place}: `positive_passages` is empty: a list needs a relevant passage")
-    passages, grades = {}, []
+    passages: dict[str, str] = {}
+    grades = []
     for (key, objects), sign, grade in zip(sides.items(), "+-", (1, 0), strict=True):
         for index, passage in enumerate(objects, start=1):
             doc_id = passage.get("docid")
@@ -188,11 +192,12 @@ def _rank_llm(row: dict, place: str, number: str) -> InlineList:
         row = {"query": query.get("text"), "query_id": query.get("qid")}
     if not candidates:
         raise InputError(f"{place}: `candidates` is empty: a list needs passages")
-    passages, scores = {}, []
+    passages: dict[str, str] = {}
+    scores = []
     for index, candidate in enumerate(candidates, start=1):
         doc = candidate.get("doc")
-        doc = {"text": doc} if isinstance(doc, str) else doc
-        name = next((name for name in CONTENTS if isinstance(doc, dict) and name in doc), None)
+        doc = {"text": doc} if isinstance(doc, str) else doc if isinstance(doc, dict) else {}
+        name = next((name for name in CONTENTS if name in doc), None)
         if name is None:
             raise InputError(f"{place}: candidate {index} has no `doc` with a text, such as `contents`")
         doc_id = candidate.get("docid")
@@ -201,15 +206,15 @@ def _rank_llm(row: dict, place: str, number: str) -> InlineList:
         scores.append(candidate.get("score"))
     given = [score for score in scores if score is not None]
     if given and len(given) < len(scores):
-        raise InputError(f"{place}: {len(given)} of {len(scores)} candidates have a `score`: give all one, or none")
-    scores = [json_number(score, "score", place) for score in given] or None
-    return _list(row, place, number, passages, scores, None, has_own_ids=True)
+        raise InputError(f"{place}: {len(given)} of {len(scores)} candidates have a `score`: score all of them or none")
+    numbers = [json_number(score, "score", place) for score in given]
+    return _list(row, place, number, passages, numbers or None, None, has_own_ids=True)
 
 
 def _docs(row: dict, place: str, number: str) -> InlineList:
     texts = row["docs"]
     if not isinstance(texts, list) or not texts:
-        raise InputError(f"{place}: `docs` is no list of texts, or an empty one")
+        raise InputError(f"{place}: `docs` is not a list of texts, or it is empty")
     labels = _numbers(row.get("labels"), "labels", len(texts), "`docs`", place)
     passages = {f"{number}.{index}": checked_text(text, place, "docs") for index, text in enumerate(texts, start=1)}
     return _list(row, place, number, passages, labels, labels)
@@ -234,22 +239,24 @@ def _list(
     number: str,
     passages: dict[str, str],
     scores: list[float] | None,
-    grades: list[float] | None,
+    grades: Sequence[float] | None,
+    *,
     has_own_ids: bool = False,
 ) -> InlineList:
     """Complete a list.
 
-    scores: None for passages in ranked order, empty where there are none. grades: None for passages in ranked order.
+    scores: None for passages in ranked order, empty where the row has no scores. grades: None for passages in ranked
+    order.
     """
     if not isinstance(row.get("query"), str):
-        raise InputError(f"{place}: lacks a `query`, or it is no text")
+        raise InputError(f"{place}: lacks a `query`, or it is not text")
     key = next((key for key in ("query_id", "qid") if row.get(key) is not None), None)
     query_id = number if key is None else checked_id(row[key], place, key)
     ranks = [0.0] * len(passages) if grades is not None else [float(rank) for rank in range(1, len(passages) + 1)]
     scores = [-rank for rank in ranks] if scores is None else scores or [0.0] * len(passages)
     query = checked_text(row["query"], place, "query")
-    grades = grades or [0] * len(passages)
-    return InlineList(place, query_id, query, passages, scores, grades, ranks, has_own_ids)
+    all_grades = list(grades or [0.0] * len(passages))
+    return InlineList(place, query_id, query, passages, scores, all_grades, ranks, has_own_ids)
 
 
 def _add(passages: dict[str, str], doc_id: str, text: str, place: str) -> None:
@@ -263,14 +270,14 @@ def _objects(row: dict, key: str, place: str) -> list[dict]:
     if objects is None:
         objects = []
     if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        raise InputError(f"{place}: `{key}` is no list of objects with a text each")
+        raise InputError(f"{place}: `{key}` is not a list of objects with a text each")
     return objects
 
 
 def _titled(passage: dict, name: str, what: str, place: str) -> str:
-    """Return title and text of a passage, joined by a blank."""
+    """Return title and text of a passage, joined by a space."""
     if not isinstance(passage.get(name), str):
-        raise InputError(f"{place}: {what} lacks a `{name}`, or it is no text")
+        raise InputError(f"{place}: {what} lacks a `{name}`, or it is not text")
     title = checked_text(passage.get("title"), place, f"title of {what}")
     text = checked_text(passage[name], place, f"{name} of {what}")
     return f"{title} {text}" if title else text
@@ -279,5 +286,5 @@ def _titled(passage: dict, name: str, what: str, place: str) -> str:
 def _numbers(values: object, key: str, count: int, owner: str, place: str) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
         given = len(values) if isinstance(values, list) else "no"
-        raise InputError(f"{place}: {given} `{key}` for {count} passages in {owner}: give one each")
+        raise InputError(f"{place}: {given} `{key}` for {count} passages in {owner}: give one for each")
     return [json_number(value, f"`{key}`", place) for value in values]

@@ -1,4 +1,4 @@
-"""Large runs: columns on disk that are looked up by query.
+"""Large runs: columns on disk, looked up by query.
 
     run = CachedRun(directory)                # a mapping like a small run: run["q1"] is a RankedList
 
@@ -17,12 +17,12 @@ import numpy as np
 from distill.sources.run_files import RankedList, average_ranks
 from distill.storage.arrays import FlatFile
 
-FORMAT = 3  # of the files: a cached run of another format is made anew
+FORMAT = 3  # of the files: a cached run in another format is rebuilt
 ARRAYS = {"scores": np.float64, "ranks": np.float64, "ids": np.uint8, "id_offsets": np.int64, "starts": np.int64}
 
 
 class CachedRun(Mapping[str, RankedList]):
-    """A run of Q queries in columns on disk, of which slices are read."""
+    """A run of Q queries in columns on disk, of which only slices are read."""
 
     def __init__(self, directory: Path):
         """Open what `write_columns` has made."""

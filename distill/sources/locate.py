@@ -73,9 +73,9 @@ def ir_datasets_records(source: str, kind: str, doc_ids: list[str] | None = None
     try:
         dataset = ir_datasets.load(source)
     except KeyError:
-        raise InputError(f"{source}: no such file, and no ir_datasets id either: check the path or id") from None
+        raise InputError(f"{source}: no such file, and not an ir_datasets id: check the path or id") from None
     if not getattr(dataset, f"has_{kind}")():
-        raise InputError(f"{source}: this ir_datasets id has no {kind}: choose an id that has, or give a file")
+        raise InputError(f"{source}: this ir_datasets id has no {kind}: choose an id that has them, or give a file")
     try:
         if doc_ids is None:
             yield from getattr(dataset, f"{kind}_iter")()
@@ -94,7 +94,7 @@ def _md5_of(url: str) -> str:
     """The name that `ir_datasets` gives a downloaded file."""
     import pkgutil
 
-    known = json.loads(pkgutil.get_data("ir_datasets", "etc/downloads.json"))
+    known = json.loads(pkgutil.get_data("ir_datasets", "etc/downloads.json") or b"{}")
     while known:
         name, entry = known.popitem()
         if entry.get("url") == url:

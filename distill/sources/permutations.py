@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def parse_permutation(answer: str, num_passages: int) -> tuple[list[int], bool]:
     """Return the order of passages that an answer gives, places from 0, and whether it was a whole permutation.
 
-    Of a number that comes twice the first counts, numbers out of range are left out, and passages that the answer does
-    not name follow in the order that they came in.
+    Repeated numbers count once, numbers out of range are ignored, and passages that the answer does not name follow in
+    their input order.
     """
     order, faults = mend_permutation(answer, num_passages)
     return order, not faults
@@ -33,8 +33,8 @@ def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str
     """Return the order that `parse_permutation` gives, and what was wrong with the answer.
 
     Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
-    "repeated", "out of range", "missing", or only "unusable" where no passage is named. What a reasoning model thinks
-    before it answers, `<think>...</think>`, names passages too, and is left out.
+    "repeated", "out of range", "missing", or only "unusable" where no passage is named. A reasoning
+    model's `<think>...</think>` names passages too, and is ignored.
     """
     answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)
     named_digits = re.findall(r"\[\s*(\d+)\s*\]", answer) or re.findall(r"\d+", answer)
@@ -76,7 +76,7 @@ def read_permuted_run(path: str, first_stage: Run, first_stage_source: str) -> R
         raise InputError(f"{path}: no answer names a passage: expected answers such as `[3] > [1] > [2]`")
     if num_repaired:
         log.warning(
-            "%s: %d of %d answers are no whole permutation: mended; %d that name no passage left out",
+            "%s: %d of %d answers were not whole permutations: repaired; %d that name no passage left out",
             *(path, num_repaired, len(answers), len(answers) - len(run)),
         )
     return run

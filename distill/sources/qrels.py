@@ -44,7 +44,9 @@ def _qrels_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
         return _column_rows(source)
     if source.form == "records":
         return _record_rows(source)
-    raise InputError(f"{source.name}: is {source.form}, no qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three")
+    raise InputError(
+        f"{source.name}: is {source.form}, not qrels: expected lines of `{QRELS_COLUMNS}`, or BEIR's three"
+    )
 
 
 def _column_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
@@ -61,7 +63,7 @@ def _column_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
                     raise InputError(f"{place}: three columns without BEIR's header line `query-id corpus-id score`")
                 continue
         if len(columns) != num_columns:
-            raise InputError(f"{place}: {len(columns)} columns, where the lines before have {num_columns}: {text!r}")
+            raise InputError(f"{place}: {len(columns)} columns, but earlier lines have {num_columns}: {text!r}")
         query_id, doc_id = checked_id(columns[0], place, "query id"), checked_id(columns[-2], place, "passage id")
         yield place, query_id, doc_id, read_grade(columns[-1], place)
 

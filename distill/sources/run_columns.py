@@ -2,8 +2,8 @@
 
     write_columns(directory, open_source("first_stage.run.gz", "run"))
 
-The file is read a block at a time, so memory does not grow with it. Where the lines of a query do not stand together,
-a second pass over the columns brings them together.
+The file is read a block at a time, so memory does not grow with it. If the lines of a query are not contiguous, a
+second pass over the columns groups them.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def write_columns(directory: Path, source: Source) -> None:
 
 
 def _write_lists(directory: Path, blocks: Iterator[pa.Table], source: str) -> "_Columns":
-    """Write the rows of some blocks, a query's when all that follow each other are there."""
+    """Write the rows of some blocks; the rows of a query are written once its last contiguous row has been read."""
     with contextlib.ExitStack() as files:
         columns, last = _Columns(directory, files), None
         for block in filter(len, blocks):
@@ -74,12 +74,12 @@ class _Columns:
             files.enter_context(open(directory / name, "wb"))  # noqa: SIM115 - the stack closes them
             for name in ("scores", "ranks", "ids", "id_lengths")
         )
-        self.query_ids: list[str] = []  # one as often as its lines begin anew
-        self.sizes: list[int] = []  # rows below each of them
-        self.num_reordered = 0  # queries that contradict their rank column
+        self.query_ids: list[str] = []  # an id appears once for each contiguous stretch of its lines
+        self.sizes: list[int] = []  # rows of each stretch
+        self.num_reordered = 0  # queries whose scores contradict the rank column
 
     def append(self, table: pa.Table, starts: np.ndarray, source: str) -> None:
-        """Write the rows of whole queries, each query's sorted; raises InputError where one has a passage twice."""
+        """Write the rows of whole queries, each query's sorted; raises InputError for a duplicate passage."""
         if not len(table):
             return
         sizes = np.diff(np.r_[starts, len(table)])
@@ -119,7 +119,7 @@ class _Columns:
 
 
 def _regrouped(directory: Path, query_ids: list[str]) -> Iterator[pa.Table]:
-    """Yield the rows of written columns anew, those of one query together, in the order that the queries begin in."""
+    """Yield the written rows again, grouped by query, in the order in which the queries first appear."""
     scores, ranks = (np.memmap(directory / name, np.float64, "r") for name in ("scores", "ranks"))
     offsets, text = (pa.py_buffer(np.memmap(directory / name, ARRAYS[name], "r")) for name in ("id_offsets", "ids"))
     doc_ids = pa.LargeStringArray.from_buffers(len(scores), offsets, text)

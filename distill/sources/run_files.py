@@ -35,18 +35,18 @@ class RankedList:
         return len(self.doc_ids)
 
     def cut(self, depth: int | None) -> "RankedList":
-        """Return the first `depth` passages, or all of them where depth is None."""
+        """Return the first `depth` passages, or all of them if depth is None."""
         return RankedList(self.doc_ids[:depth], self.scores[:depth], self.ranks[:depth])
 
     def keep(self, kept: Sequence[bool]) -> "RankedList":
-        """Return the passages [K] that are to be kept, with the scores and ranks they have."""
+        """Return the passages [K] to keep, with their scores and ranks."""
         mask = np.array(kept, dtype=bool)
         doc_ids = [doc_id for doc_id, keep in zip(self.doc_ids, kept, strict=True) if keep]
         return RankedList(doc_ids, self.scores[mask], self.ranks[mask])
 
     @classmethod
     def in_order(cls, doc_ids: list[str], scores: np.ndarray) -> "RankedList":
-        """Rank passages 1 to K as they stand: best first, ties by their place."""
+        """Rank passages 1 to K in the given order: best first, ties by position."""
         return cls(doc_ids, scores, np.arange(1.0, len(doc_ids) + 1))
 
 
@@ -55,7 +55,7 @@ RunRow = tuple[str, str, str, float, float]  # place, query_id, doc_id, score, r
 
 
 def parse_run_line(line: bytes, place: str) -> tuple[str, str, float, float]:
-    """Return query_id, doc_id, score and rank of a TREC line; columns stand between ASCII white space.
+    """Return query_id, doc_id, score and rank of a TREC line; ASCII white space separates columns.
 
     Raises InputError for a bad line.
     """
@@ -72,7 +72,7 @@ def parse_run_line(line: bytes, place: str) -> tuple[str, str, float, float]:
 
 
 def appears_twice(place: str, query_id: str, doc_id: str) -> InputError:
-    """Return the error for a passage that a query has had in a line before."""
+    """Return the error for a passage that an earlier line already gives for the query."""
     return InputError(f"{place}: passage {doc_id} appears twice for query {query_id}: keep one of the two lines")
 
 

@@ -1,13 +1,13 @@
 """The lines of a run as tables, a block at a time, so that memory does not grow with the file.
 
-A block of a TREC file is read by pyarrow where it is so plain that the two readers cannot differ, else line by line.
+A block of a TREC file is read by pyarrow if it is plain enough that both readers must agree, else line by line.
 """
 
 import collections
 import io
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,9 @@ PARQUET_NAMES = {  # of columns, and what else they are called
     "rank": ("rank",),
     "score": ("score",),
 }
-PLAIN = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)) + b"\n"  # what a plain block holds beside its delimiter
+PLAIN = (
+    bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100)) + b"\n"
+)  # the bytes of a plain block, besides its delimiter
 
 
 def run_blocks(source: Source) -> Iterator[pa.Table]:
@@ -63,7 +65,7 @@ def _table(rows: list[tuple]) -> pa.Table:
 def _read_ahead(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, pa.Table | None]]:
     """Yield blocks with their plain tables, which a thread parses while the block before is written."""
     with ThreadPoolExecutor(1) as thread:
-        waiting = collections.deque()
+        waiting: collections.deque[tuple[int, bytes, Future[pa.Table | None]]] = collections.deque()
         for number, block in blocks:
             waiting.append((number, block, thread.submit(_plain_table, block)))
             if len(waiting) > 1:
@@ -91,7 +93,7 @@ def _byte_blocks(source: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _plain_table(block: bytes) -> pa.Table | None:
-    """Parse a block by pyarrow's CSV reader; None where that reader could see other columns or numbers than ours."""
+    """Parse a block with pyarrow's CSV reader; None where it might read columns or numbers differently from ours."""
     delimiter = b"\t" if b"\t" in block else b" "
     if block.translate(None, PLAIN + delimiter + b"\r"):
         return None
@@ -159,7 +161,7 @@ def _parquet_tables(source: str) -> Iterator[tuple[int, pa.Table]]:
         raise InputError(f"{source}: lacks column {sorted(missing)}: expected query_id, doc_id, and rank or score")
     for first, batch in parquet_batches(source, list(names.values()), BLOCK_ROWS):
         columns = {}
-        bad: list[tuple[int, str, object]] = []  # rows that are looked at one by one, with the column
+        bad: list[tuple[int, str, object]] = []  # refused rows, with their column and value
         for name, column in names.items():
             read = _ids if name.endswith("_id") else _numbers
             columns[name], row = read(batch.column(column), f"{source}: column {column}")
@@ -186,21 +188,21 @@ def _refusal(name: str, value: object, place: str) -> InputError:
 
 
 def _ids(column: pa.Array, place: str) -> tuple[pa.Array, int]:
-    """Return a column of ids as large strings, and the first row that is no id; -1 for none."""
+    """Return a column of ids as large strings, and the first row that is not an id, or -1."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kinds = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer
     if not any(is_kind(column.type) for is_kind in kinds):
-        raise InputError(f"{place} holds {column.type}: ids must be text or whole numbers: write it anew")
+        raise InputError(f"{place} holds {column.type}: ids must be text or whole numbers: convert the column")
     column = column.cast(pa.large_string())
     return column, _first_bad_id(column)
 
 
 def _numbers(column: pa.Array, place: str) -> tuple[pa.Array, int]:
-    """Return a column of numbers as float64, and the first row that is null or not finite; -1 for none."""
+    """Return a column of numbers as float64, and the first row that is null or not finite, or -1."""
     kinds = pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal
     if not any(is_kind(column.type) for is_kind in kinds):
-        raise InputError(f"{place} holds {column.type}: expected numbers: write it anew")
+        raise InputError(f"{place} holds {column.type}: expected numbers: convert the column")
     column = column.cast(pa.float64(), safe=False)
     return column, _first(pc.invert(pc.fill_null(pc.is_finite(column), False)))
 
@@ -213,5 +215,5 @@ def _first_bad_id(column: pa.Array | pa.ChunkedArray) -> int:
 
 
 def _first(flags: pa.Array | pa.ChunkedArray) -> int:
-    """Return the first row with a flag, -1 for none."""
+    """Return the first row with a flag, or -1."""
     return pc.index(flags, True).as_py()

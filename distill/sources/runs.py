@@ -63,7 +63,7 @@ def run_rows(source: Source) -> Iterator[RunRow]:
     if source.is_inline:
         yield from inline_run_rows(source.rows())
     elif source.form == "parquet":
-        from distill.sources.run_tables import parquet_run_rows  # here: other small runs do without pyarrow
+        from distill.sources.run_tables import parquet_run_rows  # imported here: other small runs need no pyarrow
 
         yield from parquet_run_rows(source.name)
     elif source.form == "lines":
@@ -83,10 +83,10 @@ def _sorted(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
     return RankedList(doc_ids, scores, average_ranks(scores, column)), bool(np.all(np.diff(column) >= 0))
 
 
-def open_run(name: str) -> CachedRun:
-    """Open a run file of any size through the cache; read it into the cache where it is not there yet.
+def cached_run(name: str) -> CachedRun:
+    """Open a run file of any size through the cache; read it into the cache if it is not there yet.
 
-    Raises InputError, with file, line and reason, for what `read_run` refuses.
+    Raises InputError, with file, line and reason, wherever `read_run` does.
     """
     return _open_cached(open_source(name, "run"))
 
@@ -99,11 +99,11 @@ def _open_cached(source: Source) -> CachedRun:
 def _write(directory: Path, source: Source) -> None:
     from distill.sources.run_columns import write_columns  # here: it needs pyarrow
 
-    log.info("%s: is read into %s, once", source.name, directory.parent)
+    log.info("%s: reading it into %s, once", source.name, directory.parent)
     try:
         write_columns(directory, source)
     except InputError:
-        _refuse_first_bad_row(source)  # what was met first may follow from a row before
+        _refuse_first_bad_row(source)  # the error may be the consequence of an earlier row
         raise
 
 

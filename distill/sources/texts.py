@@ -5,8 +5,8 @@
     read_passages("articles.csv", ids, Fields("sku", ("title", "body")))
 
 A file is TSV (`id<TAB>text`, or with a header of names), JSONL, CSV or parquet with named fields (BEIR's `_id`,
-`title`, `text`, or others of a usual name, or those that are named), or training lines with their texts inline
-(inline.py), plain or .gz; anything else is an id. White space becomes single blanks, so that all sources of a
+`title`, `text`, other common names, or the fields that you name), or training lines with their texts inline
+(inline.py), plain or .gz; anything else is an id. White space becomes single spaces, so that all sources of a
 collection give the same text.
 """
 
@@ -55,7 +55,7 @@ def read_passages(name: str, doc_ids: set[str], fields: Fields = USUAL) -> Texts
 
 
 def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Texts:
-    """Read the texts with these ids, or all; raises InputError where an id comes twice, and where there is none."""
+    """Read the texts with these ids, or all; raises InputError for a duplicate id and an empty source."""
     texts: Texts = {}
     seen: set[str] = set()
     for place, text_id, text in _rows(source, fields):
@@ -92,14 +92,15 @@ def _tsv_rows(source: Source) -> Iterator[TextRow]:
         if len(cells) > 2:
             raise InputError(
                 f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
-                "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by blanks"
+                "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by spaces"
             )
         yield place, checked_id(cells[0], place), cells[1]
 
 
 def _named_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
-    """Yield the rows of a file with named fields; raises InputError where one that was named occurs in no row."""
-    absent, row = set(fields.texts or ()), {}
+    """Yield the rows of a file with named fields; raises InputError for a named field that occurs in no row."""
+    absent = set(fields.texts or ())
+    row: dict = {}
     for place, row in source.rows():
         text_id, text = fields.read(row, place, source.kind)
         absent.difference_update(row)
@@ -121,20 +122,20 @@ def _passage_text(doc) -> str:
 def iterate_texts(name: str, kind: str, fields: Fields = USUAL) -> Iterator[tuple[str, str]]:
     """Yield (id, text) of all "queries" or "passages" in the order of the source, whatever its size.
 
-    Raises InputError for a missing source and a bad line; an id that comes twice is for the caller to notice, and for
-    `refuse_twice` to report.
+    Raises InputError for a missing source and a bad line; duplicate ids are for the caller to notice and for
+    `refuse_duplicates` to report.
     """
     for _, text_id, text in _rows(open_source(name, kind, fields), fields):
         yield text_id, " ".join(text.split())
 
 
-def refuse_twice(name: str, kind: str, fields: Fields = USUAL) -> None:
-    """Raise InputError for the first bad line of a source, the second one with the same id, and an empty source."""
+def refuse_duplicates(name: str, kind: str, fields: Fields = USUAL) -> None:
+    """Raise InputError for the first bad line of a source, its first duplicate id, and an empty source."""
     _read(open_source(name, kind, fields), fields, wanted=set())
 
 
 def log_left_out(source: str, what: str, ids: list[str], total: int) -> None:
-    """Log how many of all are left out and why, with the first one; nothing where there are none."""
+    """Log how many items were left out, why, and the first of them; log nothing if there are none."""
     if ids:
         log.warning("%s: %d of %d %s: left out (first: %s)", source, len(ids), total, what, ids[0])
 
@@ -157,7 +158,7 @@ def known_queries(run: Run, run_source: str, queries: Texts, queries_source: str
 
 
 def check_passages(run: Run, run_source: str, passages: Texts, passages_source: str) -> None:
-    """Raise InputError, with the first line of the run that is concerned, where the passages lack one of the run's."""
+    """Raise InputError, with the line, for the first passage of the run that the collection lacks."""
     for query_id, ranked in run.items():
         for doc_id in ranked.doc_ids:
             if doc_id not in passages:

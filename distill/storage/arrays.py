@@ -16,10 +16,10 @@ HASHED_AT_ONCE = 1_000_000  # ids: bounds the memory that hashing takes
 
 
 class FlatFile:
-    """A flat array in a file of which slices are read: what was read does not stay in this process's memory."""
+    """A flat array in a file, read in slices: what was read does not remain in this process's memory."""
 
     def __init__(self, path: Path, dtype: np.dtype):
-        """Open the file; other processes open it anew."""
+        """Open the file; other processes open it themselves."""
         self.path, self.dtype = path, dtype
         self.file = open(path, "rb", buffering=0)  # noqa: SIM115
         self.length = path.stat().st_size // dtype.itemsize
@@ -44,6 +44,11 @@ class FlatFile:
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
     """Return where each of n stretches of a flat array begins, and where the last one ends, [n + 1] int64."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def text_at(data: np.ndarray, offsets: np.ndarray, row: int) -> str:
+    """Return the text of a row in a flat column of UTF-8."""
+    return bytes(data[offsets[row] : offsets[row + 1]]).decode()
 
 
 def hash_strings(strings) -> np.ndarray:
@@ -72,7 +77,7 @@ def _hash(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all ids, sorted, and their rows as int32.
 
-    Raises InputError where an id of the source's "queries" or "passages" comes twice.
+    Raises InputError for a duplicate id among the source's "queries" or "passages".
     """
     hashes = np.concatenate(
         [np.zeros(0, np.uint64)]
@@ -84,7 +89,7 @@ def look_up_table(ids: np.ndarray, id_offsets: np.ndarray, source: str, kind: st
     rows = np.argsort(hashes, kind="stable").astype(np.int32)
     hashes = hashes[rows]
     for place in np.flatnonzero(hashes[1:] == hashes[:-1]):
-        first, second = (bytes(ids[id_offsets[row] : id_offsets[row + 1]]).decode() for row in rows[place : place + 2])
+        first, second = (text_at(ids, id_offsets, row) for row in rows[place : place + 2])
         if first == second:
             raise InputError(f"{source}: id {first} appears twice: ids must be unique")
         raise InputError(f"{source}: ids {first} and {second} have the same 64-bit hash: rename one of them")

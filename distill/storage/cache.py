@@ -1,8 +1,8 @@
-"""A cache of what is made once and read often: token stores, large runs, training lists, indexes, downloads.
+"""A cache of what is built once and read often: token stores, large runs, training lists, indexes, downloads.
 
     directory = make_once(cache_directory() / "tokens" / key, write)      # write(path) fills a directory, once
 
-The cache is $DISTILL_CACHE, or ~/.cache/distill. Whatever is in it can be deleted at any time: it is made again.
+The cache is $DISTILL_CACHE, or ~/.cache/distill. Anything in it can be deleted at any time: it is rebuilt.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ def cache_directory() -> Path:
 
 
 def key_of(**parts) -> str:
-    """Return 16 hexadecimal digits that stand for these values: equal for equal values, else different."""
+    """Return 16 hexadecimal digits that identify these values: equal for equal values, else different."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def entry(kind: str, source: str, key: str) -> Path:
-    """Return where the cache keeps what was made of a source: the beginning of its name, and a key that is unique."""
+    """Return where the cache keeps what was built from a source: the beginning of its name, and a unique key."""
     return cache_directory() / kind / f"{Path(source).name[:50]}-{key}"
 
 
@@ -46,8 +46,8 @@ def file_state(path: str) -> dict:
 def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
     """Return the directory, filled by `write` if it is not there yet.
 
-    It is written aside and renamed when it is whole, by one process at a time; others wait and find it. What a killed
-    process has left aside is handed to the next `write`, which may resume from it.
+    It is written under a temporary name and renamed when complete, by one process at a time; the others wait. What a
+    killed process has left is passed to the next `write`, which may resume from it.
     """
     if directory.is_dir():
         return directory
@@ -55,7 +55,7 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{directory.parent}: cannot be made ({error.strerror}): set DISTILL_CACHE to a directory of yours"
+            f"{directory.parent}: cannot be created ({error.strerror}): set DISTILL_CACHE to your own directory"
         ) from None
     with locked_in_turn(directory.with_name(directory.name + ".lock")):
         if not directory.is_dir():  # another process may have made it meanwhile
@@ -64,7 +64,7 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
             try:
                 write(aside)
             except InputError:
-                shutil.rmtree(aside)  # a mended source has another key: nothing would ever resume from this
+                shutil.rmtree(aside)  # a corrected source has another key: nothing would ever resume from this
                 raise
             aside.rename(directory)
     return directory

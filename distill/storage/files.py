@@ -13,10 +13,11 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from distill.errors import InputError
 
@@ -28,7 +29,7 @@ MAX_CELL = 2**31 - 1  # characters of a CSV cell; the csv module's own bound is 
 def form_of(path: str) -> str:
     """Return how a file's content is laid out: "parquet", "jsonl", "csv" or "lines", by its content and its name.
 
-    Raises InputError for a JSON array: there must be one row a line.
+    Raises InputError for a JSON array: there must be one row per line.
     """
     with open_bytes(path, unpack=False) as file:
         if path.endswith(".parquet") or file.read(4) == b"PAR1":
@@ -40,7 +41,7 @@ def form_of(path: str) -> str:
     first = first.strip()
     named_json = name.endswith((".jsonl", ".ndjson", ".json"))
     if first[:2] == b"[{" or (first[:1] == b"[" and named_json):
-        raise InputError(f"{place}: is a JSON array: write one object a line, as `jq -c '.[]'` does")
+        raise InputError(f"{place}: is a JSON array: write one object per line, as `jq -c '.[]'` does")
     if named_json or (first[:1] == b"{" and _is_json(first)):
         return "jsonl"
     return "lines"
@@ -64,7 +65,7 @@ def open_bytes(path: str, *, unpack: bool = True) -> BinaryIO:
         raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
     is_packed = unpack and (file.read(2) == b"\x1f\x8b" or path.endswith(".gz"))
     file.seek(0)
-    return gzip.GzipFile(fileobj=file) if is_packed else file
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_packed else file
 
 
 def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes]]:
@@ -87,13 +88,13 @@ def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes
 
 
 def text_lines(path: str) -> Iterator[tuple[str, str]]:
-    """Yield ("path:number", line) like `numbered_lines`, as text; raises InputError where it is no UTF-8."""
+    """Yield ("path:number", line) like `numbered_lines`, as text; raises InputError if it is not UTF-8."""
     for place, line in numbered_lines(path):
         yield place, as_text(line, place)
 
 
 def as_text(line: bytes, place: str) -> str:
-    """Return bytes as text; raises InputError where they are no UTF-8."""
+    """Return bytes as text; raises InputError if they are not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -108,7 +109,7 @@ def unreadable(place: str, error: Exception) -> InputError:
 def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
     """Yield (place, row) of every row of a "jsonl", "csv" or "parquet" file, or of "columns" of TSV below a header.
 
-    Raises InputError for a row that is none.
+    Raises InputError for a row that cannot be read.
     """
     if form == "parquet":
         yield from _parquet_rows(path)
@@ -121,22 +122,22 @@ def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
         lines = text_lines(path)
         place, header = next(lines, ("", ""))
         names = unique_names(header.split("\t"), place)
-        for place, line in lines:
-            yield place, _row(names, line.split("\t"), place)
+        for place, text in lines:
+            yield place, _row(names, text.split("\t"), place)
 
 
 def parse_object(line: str, place: str) -> dict:
-    """Return the JSON object of a line; raises InputError for anything else, and for a key that comes twice."""
+    """Return the JSON object of a line; raises InputError for anything else, and for a duplicate key."""
     try:
         row = _decoder.decode(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{place}: is no JSON object ({error.msg}): expected one a line") from None
+        raise InputError(f"{place}: is not a JSON object ({error.msg}): expected one per line") from None
     except RecursionError:
-        raise InputError(f"{place}: is no JSON that can be read: it is nested too deep") from None
-    except ValueError as error:  # a key that comes twice, or a whole number of more than 4300 digits
-        raise InputError(f"{place}: is no JSON that can be read ({error})") from None
+        raise InputError(f"{place}: is JSON that cannot be read: it is nested too deeply") from None
+    except ValueError as error:  # a duplicate key, or a whole number of more than 4300 digits
+        raise InputError(f"{place}: is JSON that cannot be read ({error})") from None
     if not isinstance(row, dict):
-        raise InputError(f"{place}: is no JSON object: expected one a line, in braces")
+        raise InputError(f"{place}: is not a JSON object: expected one per line, in braces")
     return row
 
 
@@ -144,7 +145,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"`{next(key for key in keys if keys.count(key) > 1)}` comes twice")
+        raise ValueError(f"`{next(key for key in keys if keys.count(key) > 1)}` appears twice")
     return row
 
 
@@ -152,7 +153,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)  # json.loads would 
 
 
 def unique_names(names: list[str], place: str) -> list[str]:
-    """Return the names of a header, stripped; raises InputError where one comes twice."""
+    """Return the names of a header, stripped; raises InputError for a duplicate name."""
     names = [name.strip() for name in names]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -162,12 +163,12 @@ def unique_names(names: list[str], place: str) -> list[str]:
 
 def _row(names: list[str], cells: list[str], place: str) -> dict[str, str]:
     if len(cells) != len(names):
-        raise InputError(f"{place}: {len(cells)} columns, where the header has {len(names)}")
+        raise InputError(f"{place}: {len(cells)} columns, but the header has {len(names)}")
     return dict(zip(names, cells, strict=True))
 
 
 def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
-    """Yield the rows of a CSV file with a header; between cells stand commas or, as the header tells, semicolons."""
+    """Yield the rows of a CSV file with a header; commas separate cells, or semicolons where the header has them."""
     first = next(text_lines(path), ("", ""))[1]
     delimiter = max(",;", key=lambda candidate: _num_cells(first, candidate))
     lines = (as_text(line, place) for place, line in numbered_lines(path, raw=True))  # a cell may span several
@@ -175,11 +176,11 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
     names, number = None, 1
     while True:
         place = f"{path}:{number}"
-        others_limit = csv.field_size_limit(MAX_CELL)  # one for the whole process, which others rely on
+        others_limit = csv.field_size_limit(MAX_CELL)  # set for the whole process, which others rely on
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: is no CSV ({error})") from None
+            raise InputError(f"{path}:{reader.line_num}: is not CSV ({error})") from None
         finally:
             csv.field_size_limit(others_limit)
         number = reader.line_num + 1
@@ -201,31 +202,31 @@ def _num_cells(header: str, delimiter: str) -> int:
 
 
 def open_parquet(path: str):
-    """Open a parquet file; raises InputError where it is none, or has two columns of one name."""
-    import pyarrow  # here: other formats do without it
+    """Open a parquet file; raises InputError if it is not one, or has two columns of one name."""
+    import pyarrow  # imported here: other formats need no pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
         names = file.schema_arrow.names
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is no parquet file ({error}): download or write it again") from None
+        raise InputError(f"{path}: is not a parquet file ({error}): download or write it again") from None
     unique_names(names, path)
     return file
 
 
-def parquet_batches(path: str, columns: list[str] | None = None, size: int = 1000) -> Iterator[tuple[int, object]]:
+def parquet_batches(path: str, columns: list[str] | None = None, size: int = 1000) -> Iterator[tuple[int, Any]]:
     """Yield (number of the first row, record batch) of a parquet file; raises InputError for damage."""
     import pyarrow
 
     first = 1
     try:
         for batch in open_parquet(path).iter_batches(size, columns=columns):
-            batch.validate(full=True)  # text of a damaged file may be no UTF-8
+            batch.validate(full=True)  # text of a damaged file may not be UTF-8
             yield first, batch
             first += len(batch)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read from row {first} on ({error}): download or write it again") from None
+        raise InputError(f"{path}: cannot be read from row {first} ({error}): download or write it again") from None
 
 
 def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
@@ -246,21 +247,21 @@ def numbered_answers(path: str) -> Iterator[tuple[str, str]]:
         with open_bytes(path) as file:
             answers = json.loads(file.read().removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
     except (*DAMAGE, ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(
-            f"{path}: is no JSON ({reason}): expected an array of answers such as `[3] > [1] > [2]`"
+            f"{path}: is not JSON ({reason}): expected an array of answers such as `[3] > [1] > [2]`"
         ) from None
     if not isinstance(answers, list):
-        raise InputError(f"{path}: is no JSON array: expected one of answers such as `[3] > [1] > [2]`")
+        raise InputError(f"{path}: is not a JSON array: expected one of answers such as `[3] > [1] > [2]`")
     for number, answer in enumerate(answers, start=1):
         place = f"{path}: answer {number}"
         if not isinstance(answer, str):
-            raise InputError(f"{place} is no text: expected one such as `[3] > [1] > [2]`")
+            raise InputError(f"{place} is not text: expected one such as `[3] > [1] > [2]`")
         yield place, answer
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file aside, and then give it its name: killed halfway, it leaves the old one."""
+    """Let `write` fill a temporary file, then rename it: an interruption leaves the old file intact."""
     aside = aside_of(path)
     try:
         write(aside)
@@ -270,6 +271,23 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_whole_directory(directory: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete."""
+    new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        write(new)
+    except BaseException:
+        shutil.rmtree(new)
+        raise
+    if directory.exists():
+        os.rename(directory, old)
+    os.rename(new, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def aside_of(path: Path) -> Path:
-    """Where a file is written before it has its name: each process by itself, so that the last one's stays whole."""
+    """The temporary name of a file, one for each process, so that two writers do not mix."""
     return path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -55,6 +55,7 @@ class HttpEngine:
     """Sends requests to `POST base_url/chat/completions`, and retries transient errors.
 
     Transient errors are HTTP statuses such as 429 and 503, timeouts, lost connections and answers of the wrong form.
+    This loop reads Retry-After, counts failures and can be cancelled: tenacity would need a callback for each.
     """
 
     in_batches = False  # requests are sent one at a time, from several threads

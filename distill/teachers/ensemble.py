@@ -10,14 +10,13 @@ from distill.device import choose_device, choose_precision
 from distill.errors import InputError
 from distill.evaluation.rerank import TaskReranker
 from distill.evaluation.tasks import Task
-from distill.models.cross_encoder import CrossEncoder
+from distill.models.cross_encoder import MAX_TOKENS, CrossEncoder
 from distill.sources.run_files import RankedList, Run
 from distill.sources.texts import Texts
 from distill.teachers.pointwise import mostly_tie
 
 log = logging.getLogger(__name__)
 
-MAX_TOKENS = 16384  # per forward pass
 SATURATING = (nn.Sigmoid, nn.Tanh)  # they keep the order in theory, but in float32 all scores above about 17 become 1
 
 
