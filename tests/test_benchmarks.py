@@ -57,7 +57,7 @@ def test_limit_of_the_losses_by_hand():
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
 def test_kernels_compile_for_gpus_without_spills(arch):
     rows = [line.split() for line in run_module("machine_code", "--arch", arch).splitlines()[2:]]
-    assert {row[0] for row in rows} == {"ranknet", "adrmse"} and len(rows) == 3
+    assert {row[0] for row in rows} == {"ranknet", "adr_mse"} and len(rows) == 3
     for _, registers, spilled, _, _, instructions, special in rows:
         assert int(registers) <= 128 and spilled == "0"  # two programs of 8 warps fit in a multiprocessor's registers
         assert float(instructions) <= 24 and float(special) <= 2.25

@@ -135,7 +135,7 @@ def test_a_logged_model_names_its_results_and_is_the_next_runs_origin(file_overr
         run_train(tmp_path / "two", *overrides)
     records = read_finished(tmp_path / "two")
     assert config_of(records)["trained_from"] == name
-    assert len([line for line in caplog.messages if ff"offline, so the lineage from {name}" in line]) == 1
+    assert len([line for line in caplog.messages if f"offline, so the lineage from {name}" in line]) == 1
     assert [json.loads(model.metadata)["trained_from"] for model in models_of(records)] == [name]
 
 
