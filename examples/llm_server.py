@@ -1,7 +1,11 @@
 """A stand-in for an LLM: an OpenAI-compatible endpoint that prefers passages which share words with the query.
 
 Run: python -m examples.llm_server [PORT]
-Try every step without a GPU or a key: LLM_URL=http://127.0.0.1:8000/v1 LLM=stand-in recipes/own-corpus.sh
+Try every step without a GPU, a key or a network, in a second terminal:
+
+    export PASSAGES=sample/passages.tsv QUERIES=sample/train/queries.tsv TEST_QUERIES=sample/test/queries.tsv
+    export QRELS=sample/test/qrels.txt.gz BACKBONE=tiny TRAIN=model.passage_length=93
+    LLM_URL=http://127.0.0.1:8000/v1 LLM=stand-in recipes/own-corpus.sh
 
 Prints the address that `teacher.llm.base_url` takes:
 

@@ -13,8 +13,10 @@ Prints, best passage first:
 import sys
 
 from distill import CrossEncoder
+from distill.errors import exit_on_bad_input
 
-model = CrossEncoder.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model")
+with exit_on_bad_input(sweep=False):  # one line instead of a traceback
+    model = CrossEncoder.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model")
 passages = [
     "Makes a fine chowder. A classic from Fez.",
     "Just a good loaf. Much loved in spring.",

@@ -18,9 +18,13 @@ from statistics import fmean
 import yaml
 
 values = defaultdict(list)  # loss -> nDCG@10 of its runs
-for path in Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/sweep").glob("**/results.json"):
+directory = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/sweep")
+for path in directory.glob("**/results.json"):
     config = yaml.safe_load(path.with_name("config.yaml").read_text(encoding="utf-8"))
     results = json.loads(path.read_text(encoding="utf-8"))
     values[config["loss"]["name"]].append(results["test/sample/nDCG@10"])
+if not values:
+    print(f"error: {directory}: no results.json there: run a sweep first", file=sys.stderr)
+    sys.exit(2)
 for name, found in sorted(values.items()):
     print(f"{name}: {fmean(found):.4f} ({min(found):.4f} to {max(found):.4f}), {len(found)} run(s)")

@@ -5,7 +5,8 @@
 #       LLM_URL=http://localhost:8000/v1 LLM=NAME recipes/own-corpus.sh
 #
 # Run it from the repository, with the environment active. Finished steps are skipped when you run it again, and the one
-# that was stopped resumes: no request to the LLM is paid for twice. Steps 5 and 6 need
+# that was stopped resumes: no answer that arrived is ever requested again. DRY=1 stops after the estimate of what the
+# LLM costs. Steps 5 and 6 need
 #   pip install -r requirements-report.txt onnx onnxscript onnxruntime -c constraints.txt
 # No LLM at hand? `python -m examples.llm_server` stands in for one, so that you can try every step.
 # docs/your-own-corpus.md explains each step.
@@ -48,7 +49,7 @@ step() {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. First stage: the best passages of each query. What the teacher orders decides what the student learns, so a better
-#    retriever pays: method=sparse model=naver/splade-v3-distilbert, or any run of yours in place of these two files.
+#    retriever pays: method=sparse model=naver/splade-v3-distilbert, or your own runs in place of these two files.
 
 step "$OUT/train.run" "$PYTHON" -m distill retrieve passages="$PASSAGES" queries="$QUERIES" depth="$DEPTH" \
     output="$OUT/train.run"
@@ -56,20 +57,25 @@ step "$OUT/test.run" "$PYTHON" -m distill retrieve passages="$PASSAGES" queries=
     output="$OUT/test.run"
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 2. Teacher: the LLM orders windows of 20 passages, from the bottom of each list to its top. The first command only says
-#    how many requests and tokens that takes; teacher.llm.max_cost=10 teacher.llm.price_in=... sets a limit.
+# 2. Teacher: the LLM orders windows of 20 passages, from the bottom of each list to its top. The first command only
+#    estimates the requests and tokens, and DRY=1 stops there; teacher.llm.max_cost=10 teacher.llm.price_in=... sets a limit.
 
 teacher=(passages="$PASSAGES" queries="$QUERIES" run="$OUT/train.run" depth="$DEPTH"
     teacher.llm.base_url="$LLM_URL" teacher.llm.model="$LLM" teacher.llm.api_key_variable="$LLM_KEY")
 step "$OUT/teacher/teacher.run" "$PYTHON" -m distill annotate "${teacher[@]}" dry_run=true
+if [[ -n ${DRY:-} ]]; then
+    echo "DRY=$DRY: stopped after the estimate; without DRY, the same command continues"
+    exit
+fi
 step "$OUT/teacher/teacher.run" "$PYTHON" -m distill annotate "${teacher[@]}" hydra.run.dir="$OUT/teacher"
 
 # ---------------------------------------------------------------------------------------------------------------------
-# 3. Student: a cross-encoder learns that order with RankNet. The last line says whether it agrees with the teacher.
+# 3. Student: a cross-encoder learns that order with RankNet. The last line says whether it agrees with the teacher. The
+#    teacher's lists have at most $DEPTH passages already; data.depth=null takes them whole, however short they are.
 
 # shellcheck disable=SC2086  # $TRAIN is several words
 step "$OUT/student/results.json" "$PYTHON" train.py experiment=own-corpus backbone="$BACKBONE" \
-    data.passages="$PASSAGES" data.queries="$QUERIES" data.depth="$DEPTH" train.max_epochs="$EPOCHS" \
+    data.passages="$PASSAGES" data.queries="$QUERIES" data.depth=null train.max_epochs="$EPOCHS" \
     teacher.path="$OUT/teacher/teacher.run" teacher.first_stage="$OUT/train.run" hydra.run.dir="$OUT/student" $TRAIN
 
 # ---------------------------------------------------------------------------------------------------------------------

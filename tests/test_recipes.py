@@ -53,6 +53,11 @@ def test_own_corpus_goes_all_the_way_and_nothing_is_done_twice(own_corpus, tmp_p
     assert again.count(": skipped") == 8 and "requests, about" not in again
 
 
+def test_own_corpus_stops_after_the_estimate(own_corpus):
+    commands = run_recipe("own-corpus.sh", **own_corpus | {"PYTHON": "echo", "DRY": "1"})  # prints each command
+    assert "dry_run=true" in commands and "DRY=1: stopped" in commands and "train.py" not in commands
+
+
 def test_own_corpus_says_what_is_missing(own_corpus):
     del own_corpus["QRELS"]
     run = subprocess.run(["bash", ROOT / "recipes" / "own-corpus.sh"], env=os.environ | own_corpus, capture_output=True)
