@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before the slow imports
 
     answer_stops()
 
-import functools
 import logging
 import math
 import sys
@@ -56,7 +55,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.evaluation.tasks import read_tasks
     from distill.export.model_card import write_card
     from distill.interrupt import StopRequest
-    from distill.losses import LOSSES, TERMS
+    from distill.losses import make_loss
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.parts import load_tokenizer
     from distill.progress import Progress
@@ -95,9 +94,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
-        options = {key: value for key, value in cfg.loss.items() if key not in ("name", "target", "reduction")}
-        loss_function = functools.partial(LOSSES[cfg.loss.name], reduction="sum", **options)
-        count_terms = TERMS[cfg.loss.name]
+        loss_function, count_terms = make_loss(**cfg.loss)
         num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
         state = TrainingState(device)
         checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps)

@@ -14,6 +14,9 @@ functions here are the definitions that the kernels are tested against.
 Errors: ValueError for shapes that differ and for an unknown option.
 """
 
+import functools
+from collections.abc import Callable
+
 from distill.losses.listwise import adr_mse, lce
 from distill.losses.pairwise import hinge, margin_mse, ranknet
 from distill.losses.pointwise import bce
@@ -25,9 +28,9 @@ from distill.losses.terms import (
     count_relevant,
 )
 
-__all__ = ["LOSSES", "TERMS", "adr_mse", "bce", "hinge", "lce", "margin_mse", "ranknet"]
+__all__ = ["LOSSES", "TERMS", "adr_mse", "bce", "hinge", "lce", "make_loss", "margin_mse", "ranknet"]
 
-_LISTED = {  # option of conf/loss/: the function, and what counts its terms
+_LISTED: dict[str, tuple[Callable, Callable]] = {  # option of conf/loss/: the function, and what counts its terms
     "ranknet": (ranknet, count_ranked_pairs),
     "adrmse": (adr_mse, count_passages),
     "lce": (lce, count_relevant),
@@ -37,3 +40,11 @@ _LISTED = {  # option of conf/loss/: the function, and what counts its terms
 }
 LOSSES = {name: function for name, (function, _) in _LISTED.items()}
 TERMS = {name: count for name, (_, count) in _LISTED.items()}
+
+
+def make_loss(name: str, target: str, reduction: str, **options) -> tuple[Callable, Callable]:
+    """Return a loss of the configuration, summed over its terms, and the function that counts these.
+
+    Both take the target and mask of a batch; the loss takes the scores before them. target, reduction: used elsewhere.
+    """
+    return functools.partial(LOSSES[name], reduction="sum", **options), TERMS[name]
