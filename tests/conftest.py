@@ -24,6 +24,11 @@ settings.register_profile("distill", deadline=None)  # of an example: a busy mac
 settings.load_profile("distill")
 
 
+def pytest_collection_modifyitems(items: list) -> None:
+    """Start the slow tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder of real test collections beside the repository."""

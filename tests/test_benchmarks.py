@@ -63,6 +63,7 @@ def test_kernels_compile_for_gpus_without_spills(arch):
         assert float(instructions) <= 24 and float(special) <= 2.25
 
 
+@pytest.mark.slow
 def test_rerank_takes_models_of_several_kinds(tmp_path):
     pytest.importorskip("onnxruntime")
 

@@ -48,6 +48,7 @@ def test_one_two_and_four_ranks_end_with_the_same_weights(file_overrides, tmp_pa
         assert results["test/files/nDCG@10"] == pytest.approx(first["test/files/nDCG@10"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lost_rank_ends_the_run_which_resumes_on_two_and_on_one(file_overrides, tmp_path):
     overrides = [*file_overrides, "train.max_steps=600", "train.validate_every=300", "train.save_every=20"]
     directory = tmp_path / "run"

@@ -235,6 +235,7 @@ def test_a_line_is_found_by_its_columns(tmp_path):
     assert find_line("no-such-file", "q1") == "no-such-file"
 
 
+@pytest.mark.slow
 def test_small_and_large_readers_agree_on_whatever_comes(monkeypatch, tmp_path):
     monkeypatch.setattr("distill.data.token_store.portable", lambda _: "bytes")
     monkeypatch.setattr("distill.data.token_store.token_type", lambda _: fuzz_readers.np.dtype("uint16"))

@@ -48,6 +48,7 @@ def test_layers_and_activation_of_another_librarys_model_are_in_the_graph(tmp_pa
         export(again, tmp_path / "twice", "onnx")
 
 
+@pytest.mark.slow
 def test_the_command_writes_int8_and_it_is_evaluated(tmp_path):
     model = CrossEncoder.from_backbone(str(ROOT / "sample" / "backbone"), passage_length=64).eval()
     model.save_pretrained(tmp_path / "model")

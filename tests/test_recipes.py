@@ -38,6 +38,7 @@ def own_corpus(collection, llm_url, tmp_path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_own_corpus_goes_all_the_way_and_nothing_is_done_twice(own_corpus, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     out = tmp_path / "out"
@@ -64,6 +65,7 @@ def test_own_corpus_says_what_is_missing(own_corpus):
     assert run.returncode != 0 and b"QRELS: judgments of the test queries" in run.stderr
 
 
+@pytest.mark.slow
 def test_the_sample_goes_all_the_way(tmp_path):
     few = "task.untrained=false validation.depth=10 task.depth=10"
     settings = {"LOSSES": "ranknet,adrmse", "SEEDS": "0", "STEPS": "2", "TRAIN": few, "OUT": str(tmp_path / "out")}

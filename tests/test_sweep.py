@@ -53,6 +53,7 @@ def summary(errors: str) -> list[str]:
     return [line for line in errors.splitlines() if line.startswith("failed: ")]
 
 
+@pytest.mark.slow
 def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_is_missing(file_overrides, tmp_path):
     common = [*file_overrides, "train.validate_every=20"]
     overrides = [*common, "train.max_steps=150,0,20"]

@@ -161,6 +161,7 @@ def long_overrides(file_overrides) -> list[str]:
     return [*file_overrides, "train.max_steps=300", "train.validate_every=60", "train.save_every=40"]
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(long_overrides, tmp_path):
     straight = tmp_path / "straight"
     run("train.py", *long_overrides, f"hydra.run.dir={straight}", check=True)

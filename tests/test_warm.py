@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from distill.warm import UNKNOWN, Fork, WarmProcess
-from tests.helpers.commands import warm_process
+from tests.helpers.commands import as_user, warm_process
 
 REPORT = """
 import json, os, signal, sys, time
@@ -37,6 +36,12 @@ ENDINGS = {
 }
 
 
+@pytest.fixture
+def warm() -> WarmProcess:
+    """The tests' warm process."""
+    return warm_process()
+
+
 def written(tmp_path, text: str) -> str:
     (tmp_path / "script.py").write_text(text)
     return str(tmp_path / "script.py")
@@ -44,6 +49,7 @@ def written(tmp_path, text: str) -> str:
 
 def run(warm, tmp_path, *arguments: str, **options) -> SimpleNamespace:
     """Run a command to its end; returns its process, output and errors."""
+    options.setdefault("env", as_user())
     paths = [tmp_path / "output", tmp_path / "errors"]
     with open(paths[0], "w") as output, open(paths[1], "w") as errors:
         process = warm.start(arguments, stdout=output, stderr=errors, **options)
@@ -52,33 +58,33 @@ def run(warm, tmp_path, *arguments: str, **options) -> SimpleNamespace:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-def test_a_command_sees_what_it_would_see_in_a_new_process(tmp_path):
+def test_a_command_sees_what_it_would_see_in_a_new_process(tmp_path, warm):
     script = written(tmp_path, REPORT)
     (tmp_path / "there").mkdir()
-    environment = os.environ | {"SEEN": "ä\udc80"}
+    environment = as_user() | {"SEEN": "ä\udc80"}
     for arguments in ([script, "a b", "é"], ["-m", "tests.helpers.paths"], ["-m", "distill"]):
         options = {"cwd": tmp_path / "there", "env": environment, "start_new_session": True}
-        fork, new = (run(warm_process(), tmp_path, *arguments, **options, fork=fork) for fork in (True, False))
+        fork, new = (run(warm, tmp_path, *arguments, **options, fork=fork) for fork in (True, False))
         assert isinstance(fork.process, Fork) and isinstance(new.process, subprocess.Popen)
         assert fork.output == new.output and fork.errors == new.errors
         assert fork.process.returncode == new.process.returncode == 0
-    assert json.loads(run(warm_process(), tmp_path, script, start_new_session=False).output)[6] is False
+    assert json.loads(run(warm, tmp_path, script, start_new_session=False).output)[6] is False
 
 
-def test_every_way_to_end_is_that_of_a_new_process(tmp_path):
+def test_every_way_to_end_is_that_of_a_new_process(tmp_path, warm):
     for ending, status in ENDINGS.items():
         script = written(tmp_path, f"import os, signal, sys, time\nprint('begun')\n{ending}\n")
-        fork, new = (run(warm_process(), tmp_path, script, fork=fork) for fork in (True, False))
+        fork, new = (run(warm, tmp_path, script, fork=fork) for fork in (True, False))
         assert fork.process.returncode == new.process.returncode == status, ending
         assert fork.output == new.output and fork.errors.splitlines()[-1:] == new.errors.splitlines()[-1:], ending
 
 
-def test_a_fork_is_killed_alone_and_holds_the_lock_that_it_was_given_until_then(tmp_path):
+def test_a_fork_is_killed_alone_and_holds_the_lock_that_it_was_given_until_then(tmp_path, warm):
     script, jobs = written(tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\n"), []
     with open(tmp_path / "output", "w") as output, open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for given in ([lock.fileno()], []):
-            jobs.append(warm_process().start([script], stdout=output, stderr=output, pass_fds=given))
+            jobs.append(warm.start([script], stdout=output, stderr=output, env=as_user(), pass_fds=given))
     with open(tmp_path / "lock") as lock:
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,9 +107,9 @@ time.sleep(60 if sys.argv[1:] else 0)
 
 
 def test_forks_start_threads_and_outlive_the_warm_process_whose_end_is_noticed(tmp_path):
-    warm = WarmProcess(os.environ | {"OMP_NUM_THREADS": "2"})
+    warm = WarmProcess(as_user() | {"OMP_NUM_THREADS": "2"})
     script = written(tmp_path, THREADS)
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = as_user() | {"OMP_NUM_THREADS": "2"}
     for _ in range(2):
         done = run(warm, tmp_path, script, env=environment)
         assert isinstance(done.process, Fork) and done.output == "1000000.0 27000000.0\n", done.errors

@@ -20,6 +20,9 @@ from pathlib import Path
 from distill.warm import WarmProcess
 from tests.helpers.paths import ROOT
 
+SET_BY_LIBRARIES = (  # while they are imported or used here: a command as a user starts it has none of them
+    *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
+)
 SCRIPTS = ("train.py", "evaluate.py")  # named as in the checkout, wherever the command is started
 PATCHED = """
 import os, runpy, sys, time
@@ -65,7 +68,13 @@ class Started:
 def start(*arguments, env: Mapping[str, str] | None = None, cwd=None, start_new_session: bool = False) -> Started:
     """Start `python ARGUMENTS`."""
     first = str(ROOT / arguments[0]) if arguments[0] in SCRIPTS else str(arguments[0])
-    return Started([first, *map(str, arguments[1:])], env, cwd, start_new_session)
+    return Started([first, *map(str, arguments[1:])], as_user(env), cwd, start_new_session)
+
+
+def as_user(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return an environment, or the tests' own, without what libraries have added to it since the tests began."""
+    env = os.environ if env is None else env
+    return {name: value for name, value in env.items() if name not in SET_BY_LIBRARIES}
 
 
 def start_ranks(size: int, *arguments) -> list[Started]:
@@ -107,7 +116,7 @@ def run_patched(place: Path, patch: str, script: str, *arguments: str) -> subpro
 @functools.cache
 def warm_process() -> WarmProcess:
     """Return the process that the commands of this test session are forks of."""
-    warm = WarmProcess(os.environ)
+    warm = WarmProcess(as_user())
     atexit.register(warm.close)
     return warm
 
