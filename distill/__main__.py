@@ -53,8 +53,10 @@ def main() -> None:
         return
     import importlib
 
+    from distill.config.command import start
+
     sys.argv = [f"distill {name}", *arguments]
-    importlib.import_module(f"distill.commands.{name}").main()
+    start(importlib.import_module(f"distill.commands.{name}").run, name)
 
 
 def overview() -> str:

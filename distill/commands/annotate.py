@@ -18,7 +18,6 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.command import start
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import command_line, open_run, run_job, shown_path
@@ -73,8 +72,3 @@ def describe(cfg: DictConfig) -> str:
 def run(cfg: DictConfig) -> float | None:
     """Annotate once; bad input ends with a one-line message and exit status 2."""
     return run_job(cfg, describe, check_values, annotate)
-
-
-def main() -> None:
-    """Run the command with the command line's arguments."""
-    start(run, "annotate")

@@ -14,7 +14,6 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.command import start
 from distill.config.composition import ROOT
 from distill.errors import InputError
 from distill.jobs import run_command
@@ -103,8 +102,3 @@ def run(cfg: DictConfig) -> None:
     """Make one workspace; bad input ends with a one-line message and exit status 2."""
     output = "JSON on standard output" if cfg.dry_run else "a new workspace on W&B"
     run_command(cfg, describe, check_values, make_workspace, output)
-
-
-def main() -> None:
-    """Run the command with the command line's arguments."""
-    start(run, "dashboards")

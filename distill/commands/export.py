@@ -15,7 +15,6 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.command import start
 from distill.config.composition import ROOT
 from distill.jobs import run_command, shown_path
 
@@ -48,8 +47,3 @@ def describe(cfg: DictConfig) -> str:
 def run(cfg: DictConfig) -> None:
     """Export once; bad input ends with a one-line message and exit status 2."""
     run_command(cfg, describe, check_values, export)
-
-
-def main() -> None:
-    """Run the command with the command line's arguments."""
-    start(run, "export")

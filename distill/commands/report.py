@@ -18,7 +18,6 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.checks import check_values
-from distill.config.command import start
 from distill.config.composition import ROOT, command_overrides, run_directory
 from distill.config.overrides import unquoted
 from distill.errors import InputError
@@ -175,8 +174,3 @@ def describe(cfg: DictConfig) -> str:
 def run(cfg: DictConfig) -> None:
     """Report once; bad input ends with a one-line message and exit status 2."""
     run_command(cfg, describe, check_values, lambda cfg: report(cfg, run_directory()))
-
-
-def main() -> None:
-    """Run the command with the command line's arguments."""
-    start(run, "report")

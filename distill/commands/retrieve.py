@@ -13,7 +13,6 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.command import start
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import check_output, command_line, run_command
@@ -61,8 +60,3 @@ def describe(cfg: DictConfig) -> str:
 def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input ends with a one-line message and exit status 2."""
     run_command(cfg, describe, check_values, retrieve)
-
-
-def main() -> None:
-    """Run the command with the command line's arguments."""
-    start(run, "retrieve")
