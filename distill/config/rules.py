@@ -101,10 +101,9 @@ def output_of(noun: str, needs: str) -> Any:
 
 def missing_file(value: str) -> str | None:
     """Rule: what looks like a path is a file; anything else may be an `ir_datasets` id, which is looked up later."""
-    from distill.sources.locate import is_path, is_remote  # here: the schema is imported before the first line is out
+    from distill.sources.locate import is_missing_file  # here: the schema is imported before the first line is out
 
-    # os.path answers False for a name that no file can have; Path.is_file raises OSError
-    if is_remote(value) or os.path.isfile(value) or not (is_path(value) or os.path.isdir(value)):
+    if not (is_missing_file(value) or os.path.isdir(value)):
         return None
     return f": no such file: check the path (it is read from {Path.cwd()})"
 

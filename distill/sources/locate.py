@@ -46,6 +46,7 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfi
 
 def is_missing_file(source: str) -> bool:
     """Whether a source looks like a path, but no file is there."""
+    # os.path answers False for a name that no file can have; Path.is_file raises OSError
     return not is_remote(source) and is_path(source) and not os.path.isfile(source)
 
 
