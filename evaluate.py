@@ -61,7 +61,8 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             rows, latency = task.rows, {}
             if model is not None:
                 rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks)
-            numbers.means |= numbers.add(task, rows) | latency
+            numbers.add(task, rows)
+            numbers.means |= latency
             values = numbers.per_query[task.name][measured_row]
             if ranks.is_first and is_done:
                 write_per_query(place, values)  # the judgments may have changed

@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import flatten
+from distill.config.resuming import RENAMED_VALUES
 from distill.errors import InputError
 
-OLD_LOSS_NAMES = {"adr_mse": "adrmse", "margin_mse": "marginmse"}  # as older runs wrote them
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
@@ -101,7 +101,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def loss_name(name: Any) -> str:
     """Return a loss's name as it is configured today: adr_mse and margin_mse of older runs are adrmse and marginmse."""
-    return OLD_LOSS_NAMES.get(name, name)
+    return RENAMED_VALUES["loss.name"].get(name, name)
 
 
 def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
