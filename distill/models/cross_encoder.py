@@ -28,6 +28,7 @@ from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
+from distill.models.locate import locate_model
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
@@ -244,7 +245,7 @@ class CrossEncoder(nn.Module):
         encoder gets a new one.
 
         Args:
-            name: directory or Hub id.
+            name: directory, packaged model (distill/models/locate.py) or Hub id.
             pooling: "cls" or "mean".
             query_length, passage_length: how many tokens of each are read.
             weights: "pretrained", or "random" to keep only the architecture.
@@ -257,9 +258,10 @@ class CrossEncoder(nn.Module):
         """
         from transformers import AutoConfig, AutoModel
 
-        tokenizer = load_tokenizer(name, revision)
+        source = locate_model(name)
+        tokenizer = load_tokenizer(source, revision)
         with explained(name):
-            config = AutoConfig.from_pretrained(name, revision=revision)
+            config = AutoConfig.from_pretrained(source, revision=revision)
             if dropout is not None:
                 _set_dropout(config, dropout)
             if num_layers is not None:
@@ -268,10 +270,10 @@ class CrossEncoder(nn.Module):
                 backbone = AutoModel.from_config(config, dtype=torch.float32)
             else:
                 backbone = AutoModel.from_pretrained(
-                    name, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
+                    source, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
                 )
         model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout)
-        head = find_head(name, revision) if weights == "pretrained" else None
+        head = find_head(source, revision) if weights == "pretrained" else None
         if head is not None:
             model.head.load_state_dict(
                 {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
@@ -284,14 +286,15 @@ class CrossEncoder(nn.Module):
         """Load a cross-encoder in float32, ready to score: one trained here, or any other that opening.py reads.
 
         Args:
-            name: directory or Hub id.
+            name: directory, packaged model (distill/models/locate.py) or Hub id.
             layout: as in `from_backbone`.
             prompt: for a language model (distill/models/generative.py) whose directory does not name its prompt:
                 "monot5", "rankt5" or "qwen3-reranker".
 
         Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
-        parts = open_directory(Path(name) if os.path.isdir(name) else download(name), prompt)
+        source = locate_model(name)
+        parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
         # Without separate lengths, either the query or the passage may fill the whole pair
         whole: Any = (parts.max_length, parts.max_length)
         query_length, passage_length = parts.lengths or whole

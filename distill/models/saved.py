@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.models.locate import known_instead
 from distill.storage.files import write_whole_directory
 
 LENGTHS_FILE = "distill.json"  # query and passage length, which no sentence-transformers file can hold
@@ -44,7 +45,9 @@ def download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise InputError(f"{name}: no such directory, and not available on the Hub: {reason}") from error
+        raise InputError(
+            f"{name}: no such directory, and not available on the Hub: {reason}{known_instead(name)}"
+        ) from error
 
 
 def write_model(model, directory: Path) -> None:
