@@ -178,6 +178,17 @@ def no_more_than(other: str, why: str) -> Bond:
     )
 
 
+def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
+    """Bond: with these values of another key, only one option is possible."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value == option or group[other] not in values:
+            return None
+        return f" with {prefix}{other}={group[other]}: {why}: set it to {option}"
+
+    return bond
+
+
 def needs(option: str, **what: str) -> Bond:
     """Bond: with this option the other keys must be given; what: what each of them is."""
 

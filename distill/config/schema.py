@@ -24,6 +24,7 @@ from distill.config.rules import (
     no_less_than,
     no_more_than,
     not_with,
+    only,
     output_of,
     source,
 )
@@ -255,6 +256,10 @@ class RetrieveConfig:
 class ExportConfig:
     model: str = MISSING
     format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
+    dtype: str = beside(
+        choice("float32", "float16", "bfloat16"),
+        only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
+    )
     output: str = MISSING
     hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)
     private: bool = MISSING
