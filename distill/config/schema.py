@@ -131,6 +131,7 @@ PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEY
 class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
+    head_lr: float | None = above(0, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)
