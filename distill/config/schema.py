@@ -26,6 +26,7 @@ from distill.config.rules import (
     not_with,
     output_of,
     source,
+    without,
 )
 
 LAYOUTS = ("auto", "packed", "padded")
@@ -243,9 +244,13 @@ class RetrieveConfig:
     )
     k1: float = at_least(0)
     b: float = between(0, 1)
+    run: str | None = beside(
+        source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
+    )
     model: str | None = None
     batch_size: int = at_least(1)
     device: str = MISSING
+    precision: str = choice(*PRECISIONS)
     id_field: str | None = None
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
