@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from distill.evaluation.tasks import parse_measures
 from distill.retrieval.fusion import METHODS, fuse, z_scores
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList, average_ranks, write_run
-from distill.sources.runs import read_run
+from distill.sources.runs import cached_run, read_run
 from tests.helpers.commands import run, run_evaluate
 from tests.helpers.rankings import ranked
 
@@ -193,6 +194,16 @@ def test_reciprocal_rank_fusion_on_nfcorpus_has_the_known_value(shared, split, e
     runs = [read_run(str(folder / f"{split}.{name}.run.gz")) for name in ("bm25", "dense")]
     means, _ = measure(fuse(runs), read_qrels(str(folder / f"qrels.{split}.tsv.gz")), parse_measures(["nDCG@10"]))
     assert round(means["nDCG@10"], 4) == expected
+
+
+def test_large_runs_are_fused_from_the_disk_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(1)
+    names = [str(tmp_path / f"{number}.run") for number in range(2)]
+    for name in names:
+        write_run(random_run(random), Path(name), "x")
+    small, large = (fuse([read(name) for name in names], run_depth=9) for read in (read_run, cached_run))
+    assert list(small) == list(large) and all(scores_of(small, q) == scores_of(large, q) for q in small)
 
 
 @pytest.fixture
