@@ -27,6 +27,7 @@ from distill.config.rules import (
     not_with,
     output_of,
     source,
+    without,
 )
 
 LAYOUTS = ("auto", "packed", "padded")
@@ -132,6 +133,7 @@ PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEY
 class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
+    head_lr: float | None = above(0, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)
@@ -243,9 +245,13 @@ class RetrieveConfig:
     )
     k1: float = at_least(0)
     b: float = between(0, 1)
+    run: str | None = beside(
+        source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
+    )
     model: str | None = None
     batch_size: int = at_least(1)
     device: str = MISSING
+    precision: str = choice(*PRECISIONS)
     id_field: str | None = None
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
