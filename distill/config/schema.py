@@ -26,6 +26,7 @@ from distill.config.rules import (
     not_with,
     output_of,
     source,
+    stemmer,
 )
 
 LAYOUTS = ("auto", "packed", "padded")
@@ -97,11 +98,20 @@ class Teacher:
 
 
 @dataclass
+class Bm25Config:
+    k1: float = at_least(0)
+    b: float = between(0, 1)
+    stemmer: str = stemmer("porter", "none")
+    stop_words: str = choice("lucene", "bm25s", "none")
+
+
+@dataclass
 class TaskConfig:
     name: str = MISSING
     passages: str | None = None
     queries: str | None = None
     run: str | None = None
+    bm25: Bm25Config = MISSING
     qrels: str | None = None
     teacher: str | None = None
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
@@ -125,6 +135,7 @@ class TaskConfig:
 
 SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
 PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
+PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 
 
 @dataclass
@@ -240,8 +251,7 @@ class RetrieveConfig:
     method: str = beside(
         choice("bm25", "dense", "sparse"), needs("dense", model=ENCODER), needs("sparse", model=ENCODER)
     )
-    k1: float = at_least(0)
-    b: float = between(0, 1)
+    bm25: Bm25Config = MISSING
     model: str | None = None
     batch_size: int = at_least(1)
     device: str = MISSING
