@@ -170,6 +170,17 @@ def not_with(other: str, reason: str) -> Bond:
     return bond
 
 
+def without(other: str, option: str, why: str) -> Bond:
+    """Bond: it is not given beside this option of another key."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or group[other] != option:
+            return None
+        return f" and {prefix}{other}={option}: {why}"
+
+    return bond
+
+
 def no_less_than(other: str, why: str) -> Bond:
     """Bond: a number is not below that of another key, if it is given."""
 

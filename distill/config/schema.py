@@ -27,6 +27,7 @@ from distill.config.rules import (
     output_of,
     source,
     stemmer,
+    without,
 )
 
 LAYOUTS = ("auto", "packed", "padded")
@@ -142,6 +143,7 @@ PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
+    head_lr: float | None = above(0, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)
@@ -252,9 +254,13 @@ class RetrieveConfig:
         choice("bm25", "dense", "sparse"), needs("dense", model=ENCODER), needs("sparse", model=ENCODER)
     )
     bm25: Bm25Config = MISSING
+    run: str | None = beside(
+        source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
+    )
     model: str | None = None
     batch_size: int = at_least(1)
     device: str = MISSING
+    precision: str = choice(*PRECISIONS)
     id_field: str | None = None
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
