@@ -35,7 +35,7 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "export", "report", "dashboards")
+COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "dashboards")
 
 
 @pytest.fixture(autouse=True)
@@ -302,6 +302,7 @@ FREE_OF_RULES = {
     "EvaluateConfig": "model device",
     "ReportConfig": "output title metrics labels baseline compare",
     "RetrieveConfig": f"output model device {FIELDS}",
+    "FuseConfig": "output",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
     "AnnotateConfig": f"{FIELDS} prompt journal",

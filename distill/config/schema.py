@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from distill.config.rules import (
     above,
+    as_many_as,
     at_least,
     auto_or_at_least,
     beside,
@@ -265,6 +266,17 @@ class RetrieveConfig:
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
     query_text_fields: list[str] | None = field_names()
+
+
+@dataclass
+class FuseConfig:
+    runs: list[str] = each(source(), least=2)
+    output: str = MISSING
+    method: str = choice("rrf", "mean-rank", "z-score")
+    weights: list[float] | None = beside(each(above(0), default=None), as_many_as("runs"))
+    k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
+    run_depth: int | None = at_least(1, default=None)
+    depth: int | None = at_least(1, default=None)
 
 
 @dataclass
