@@ -120,7 +120,8 @@ def _check_part(part: Any, prefix: str) -> None:
     """Check the keys, types and values of one task of a suite, by the fields of a task."""
     if not OmegaConf.is_dict(part):
         raise InputError(f"{prefix}={part}: must be a task's keys and values: see conf/task/files.yaml")
-    for name in part:
+    bm25 = part.get("bm25")
+    for name in [*part, *(f"bm25.{key}" for key in (bm25 if OmegaConf.is_dict(bm25) else ()))]:
         if name not in PART_KEYS:
             raise InputError(unknown_key(f"{prefix}.{name}", [f"{prefix}.{one}" for one in PART_KEYS]))
     try:

@@ -40,6 +40,18 @@ def choice(*options: str, any_case: bool = False, default: Any = MISSING) -> Any
     return field(default=default, metadata={"rule": rule, "options": options})
 
 
+def stemmer(*others: str) -> Any:
+    """A field of one of PyStemmer's algorithms, which are named after languages, or of another name."""
+
+    def rule(value: str) -> str | None:
+        import Stemmer  # here: most commands need no stemmer
+
+        known = [*others, *(name for name in Stemmer.algorithms() if name not in others)]
+        return None if value in known else f" is unknown: choose one of {', '.join(known)}"
+
+    return _field(rule, MISSING)
+
+
 def at_least(
     low: float, below: float | None = None, at_most: float | None = None, why: str = "", default: Any = MISSING
 ) -> Any:

@@ -28,6 +28,7 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    stemmer,
     without,
 )
 
@@ -100,11 +101,20 @@ class Teacher:
 
 
 @dataclass
+class Bm25Config:
+    k1: float = at_least(0)
+    b: float = between(0, 1)
+    stemmer: str = stemmer("porter", "none")
+    stop_words: str = choice("lucene", "bm25s", "none")
+
+
+@dataclass
 class TaskConfig:
     name: str = MISSING
     passages: str | None = None
     queries: str | None = None
     run: str | None = None
+    bm25: Bm25Config = MISSING
     qrels: str | None = None
     teacher: str | None = None
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
@@ -128,6 +138,7 @@ class TaskConfig:
 
 SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
 PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
+PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 
 
 @dataclass
@@ -244,8 +255,7 @@ class RetrieveConfig:
     method: str = beside(
         choice("bm25", "dense", "sparse"), needs("dense", model=ENCODER), needs("sparse", model=ENCODER)
     )
-    k1: float = at_least(0)
-    b: float = between(0, 1)
+    bm25: Bm25Config = MISSING
     run: str | None = beside(
         source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
     )

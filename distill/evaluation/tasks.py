@@ -145,15 +145,14 @@ def _check_teacher(source: str, teacher: Run, run_source: str, run: Run) -> None
 
 def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int | None) -> Run:
     if cfg.run == "bm25":
-        from distill.retrieval.bm25 import bm25_run  # imported here because most tasks have a run
+        from distill.retrieval.bm25 import Bm25, bm25_run  # imported here because most tasks have a run
 
         judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
         if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
         depth = depth or BM25_DEPTH
-        if cfg.drop_identical:
-            depth += 1  # for the passage that is dropped below
-        run = bm25_run(cfg.passages, judged, depth, fields=Fields.of(cfg))
+        to_find = depth + 1 if cfg.drop_identical else depth  # one more, for the passage that is dropped below
+        run = bm25_run(cfg.passages, judged, to_find, Bm25.of(cfg), Fields.of(cfg))
     elif is_missing_file(cfg.run):
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
