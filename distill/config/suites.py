@@ -25,6 +25,8 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
         merged = own | {key: value for key, value in part.items() if value is not None} | {"name": name, "tasks": {}}
         if own["runs"] is not None:
             merged["run"] = own["runs"].replace("{task}", name)
+        if merged["fused"] is not None:
+            merged["fused"] = merged["fused"].replace("{task}", name)
         tasks.append(OmegaConf.create(merged))
     return tasks
 
