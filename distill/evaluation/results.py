@@ -27,7 +27,13 @@ ROWS = {  # prefix of a metric's name -> row of the table
 
 
 def write_rows(
-    directory: Path, rows: dict[str, Run], per_query: dict[str, PerQuery], main: str, tag: str, *, keep_run: bool = False
+    directory: Path,
+    rows: dict[str, Run],
+    per_query: dict[str, PerQuery],
+    main: str,
+    tag: str,
+    *,
+    keep_run: bool = False,
 ) -> None:
     """Write the files of all rows of a task, run.txt and per_query.csv for the main one.
 
