@@ -185,7 +185,7 @@ def test_rank_interpolates_with_the_given_weight_or_the_models_own(tmp_path, bac
         found = model.rank(query, passages, first_stage_scores=first, weight=weight)
         assert found == (order.tolist(), pytest.approx(scores.tolist()))
     assert model.rank(query, passages, first_stage_scores=first, weight=1)[0] == places
-    assert model.rank(query, passages, first_stage_scores=np.array(first), weight=0)[0] == [0, 2, 3, 1]
+    assert model.rank(query, passages, first_stage_scores=np.array(first), weight=np.float32(0))[0] == [0, 2, 3, 1]
     assert model.rank(query, [], first_stage_scores=[]) == ([], [])
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -46,7 +47,7 @@ class Task:
     first_stage: str = ""  # the run's name: of its file, an ir_datasets id, or bm25
     fused: Run | None = None
     ideal: bool = False  # whether the perfect order is measured
-    interpolate: str | float | None = None  # the student's weight, auto or fit
+    interpolate: Any = None  # the student's weight, auto or fit
 
     @property
     def rows(self) -> dict[str, Run]:
@@ -171,8 +172,8 @@ def perfect_order(run: Run, qrels: Qrels) -> Run:
     """Return the run in the order of the judgments, best grade first; within a grade, passages keep their order."""
     ordered = {}
     for query_id, ranked in run.items():
-        grades = qrels.get(query_id, {})
-        doc_ids = sorted(ranked.doc_ids, key=lambda doc_id, grades=grades: -max(grades.get(doc_id, 0), 0))
+        grades = np.array([max(qrels.get(query_id, {}).get(doc_id, 0), 0) for doc_id in ranked.doc_ids])  # [K]
+        doc_ids = [ranked.doc_ids[place] for place in np.argsort(-grades, kind="stable")]
         ordered[query_id] = RankedList.in_order(doc_ids, -np.arange(len(doc_ids), dtype=np.float64))
     return ordered
 

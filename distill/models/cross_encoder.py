@@ -214,7 +214,7 @@ class CrossEncoder(nn.Module):
         interpolates = first_stage_scores is not None or weight is not None
         if interpolates:
             first_stage = check_scores(first_stage_scores, len(passages))
-            weight = check_weight(weight, self.interpolation)
+            share = check_weight(weight, self.interpolation)
         if not passages:
             return [], []
         with evaluating(self):
@@ -225,7 +225,7 @@ class CrossEncoder(nn.Module):
                 "damaged, or too large for this precision: try precision=torch.float32"
             )
         if interpolates:
-            places, interpolated = interpolate(scores.double().numpy(), first_stage, weight)
+            places, interpolated = interpolate(scores.double().numpy(), first_stage, share)
             return places.tolist(), interpolated.tolist()
         order = torch.argsort(scores, descending=True, stable=True)
         return order.tolist(), scores[order].tolist()

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,18 @@ def interpolate(student: np.ndarray, first_stage: np.ndarray, weight: float) -> 
 
 def is_weight(value: object) -> bool:
     """Whether a value is a number from 0 to 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def check_weight(weight: float | None, own: Interpolation | None) -> float:
     """Return the weight to interpolate with, the model's own if none is given; raises InputError without a good one."""
-    if weight is None and own is None:
+    if weight is None and own is not None:
+        return own.weight
+    if weight is None:
         raise InputError(
             "this model's files hold no weight to interpolate with: give one, as in rank(query, passages, "
             "first_stage_scores=scores, weight=0.5)"
         )
-    if weight is None:
-        return own.weight
     if not is_weight(weight):
         raise InputError(f"weight={weight!r}: must be a number from 0 (the first stage's order) to 1 (the model's)")
     return weight
@@ -89,14 +90,13 @@ def read_interpolation(settings: dict, file: Path) -> Interpolation | None:
     found = settings.get("interpolation")
     if found is None:
         return None
-    names = [field.name for field in dataclasses.fields(Interpolation)]
-    weight, first_stages, measure, num_queries = (
-        found.get(name) if isinstance(found, dict) else None for name in names
-    )
+    values: dict[str, Any] = found if isinstance(found, dict) else {}
+    weight, first_stages = values.get("weight"), values.get("first_stages")
+    measure, num_queries = values.get("measure"), values.get("num_queries")
     are_names = isinstance(first_stages, list) and all(isinstance(name, str) for name in first_stages)
     if not (is_weight(weight) and are_names and isinstance(measure, str) and type(num_queries) is int):
         raise InputError(
-            f"{file}: interpolation={str(json.dumps(settings['interpolation']))[:80]}: must hold a weight from 0 to 1, "
+            f"{file}: interpolation={json.dumps(found)[:80]}: must hold a weight from 0 to 1, "
             "first_stages, measure and num_queries: copy the file again from where the model was saved"
         )
-    return Interpolation(float(weight), tuple(first_stages), measure, num_queries)
+    return Interpolation(values["weight"], tuple(values["first_stages"]), measure, num_queries)
