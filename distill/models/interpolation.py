@@ -47,7 +47,7 @@ def interpolate(student: np.ndarray, first_stage: np.ndarray, weight: float) -> 
 
 def is_weight(value: object) -> bool:
     """Whether a value is a number from 0 to 1."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
 
 
 def check_weight(weight: float | None, own: Interpolation | None) -> float:
