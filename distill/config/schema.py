@@ -120,6 +120,14 @@ class TaskConfig:
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
+    interpolate: Any = must(  # Any: Hydra 1.3 cannot compose a union
+        "be the student's weight, a number from 0 to 1, auto for the one in the model's files, fit to look for the "
+        "best one, or null",
+        lambda value: value in ("auto", "fit") or (type(value) in (int, float) and 0 <= value <= 1),
+        default=None,
+    )
+    fused: str | None = None
+    ideal: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
@@ -136,7 +144,16 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
-SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
+SUITE_KEYS = (
+    "name",
+    "untrained",
+    "ideal",
+    "windows",
+    "window_stride",
+    "tasks",
+    "runs",
+    "means",
+)  # of a suite as a whole
 PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
 PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 

@@ -17,7 +17,7 @@ from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
 from distill.export.rounding import round_weights
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.saved import LENGTHS_FILE, ONNX_FILE
+from distill.models.saved import ONNX_FILE, write_settings
 from distill.storage.files import write_whole_directory
 
 
@@ -49,7 +49,7 @@ def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     model.backbone.config.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)
-    (directory / LENGTHS_FILE).write_text(json.dumps(model.lengths, indent=2) + "\n")
+    write_settings(model, directory)
     write_onnx(model, directory)
 
 
