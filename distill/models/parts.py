@@ -35,6 +35,7 @@ class Parts:
     lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
+    first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
 
 def load_whole(auto_class, path: Path) -> "PreTrainedModel":
