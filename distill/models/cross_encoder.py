@@ -229,7 +229,7 @@ class CrossEncoder(nn.Module):
         order = torch.argsort(scores, descending=True, stable=True)
         return order.tolist(), scores[order].tolist()
 
-    def _numbers(self, passages: list[str], scores: Iterable[float] | None) -> list[int] | None:
+    def _numbers(self, passages: list[str], scores: Iterable[float] | None) -> Iterable[int | None] | None:
         """Return the numbers that are read for first-stage scores; raises InputError if these do not suit the model."""
         if self.first_stage_score is None:
             if scores is not None:
@@ -249,7 +249,7 @@ class CrossEncoder(nn.Module):
         self,
         query: str,
         passages: list[str],
-        numbers: list[int] | None,
+        numbers: Iterable[int | None] | None,
         max_tokens: int,
         precision: torch.dtype | None,
     ) -> Tensor:
