@@ -256,6 +256,7 @@ class ReportConfig:
     output: str = MISSING
     title: str = MISSING
     metrics: list[str] | None = None
+    queries: str | None = source(default=None)
     labels: list[str] = MISSING
     baseline: str | None = None
     correction: str = choice("holm", "bonferroni")
