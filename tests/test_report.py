@@ -321,7 +321,7 @@ def test_only_the_queries_of_a_file_count_in_means_and_tests(tmp_path):
     queries.write_text("q0\tfirst\nq1\tsecond\nq9\tnot measured\n")
     out = report_on(make_tested(tmp_path), f"queries={queries}", "baseline='loss=lce'", "published=false")
     rows = read_table(out)
-    # lce is 0.2, 0.1 on these two, adrmse 0.2, 0.32: differences 0 and 0.22, so t = 0.11 / (0.22 / sqrt(2) / sqrt(2)) = 1
+    # lce is 0.2, 0.1 on these two, adrmse 0.2, 0.32: differences 0 and 0.22, so t = 0.11 / (0.22 / 2) = 1
     assert float(rows["loss=ranknet"][DL19]) == pytest.approx(0.15)
     assert float(rows["loss=adrmse"][DL19]) == pytest.approx(0.26)
     assert float(rows["loss=adrmse"][f"{DL19} p"]) == pytest.approx(0.5)  # Student's t with one degree of freedom
