@@ -16,13 +16,14 @@ with 50 passages a query):
         --lightning-ir LIR/bin/python --output benchmarks/results/peers-googleq-lce.json
     python -m benchmarks.peers ranknet --teacher RUNS/teacher.run --depth 10 --batch-size 8 --steps 125 ...
 
-All begin with one saved student, head included, and take the same lists (benchmarks/peer_lists.py), learning rate of
-each step, AdamW, weight decay and clipping. Ours runs as `python train.py`, sentence-transformers with
-CrossEncoderTrainer, lightning-ir with Lightning's Trainer (benchmarks/peer_workers.py), each in a process of its own
-with its defaults otherwise. What differs: dropout draws; attention dropout, which our packed layout lacks (`ours-padded`
-has it); and lightning-ir decodes its tokens and tokenises them again. Each library re-ranks the test lists itself, and
-ours also re-ranks with the model of sentence-transformers. `seconds` is of the training loop, `process_seconds` and
-`peak_bytes` of the whole process. A row found in the output is not run again.
+All begin with one saved student, linear layer included, and take the same lists (benchmarks/peer_lists.py), learning
+rate of each step, AdamW, weight decay and clipping. Ours runs as `python train.py`, sentence-transformers with
+CrossEncoderTrainer, lightning-ir with Lightning's Trainer (benchmarks/peer_workers.py), each in a separate process,
+otherwise with its defaults. What differs: the draws of dropout; attention dropout, which our packed layout lacks
+(contender `ours-padded` has it); and lightning-ir, which decodes its tokens and tokenises them again. Each library
+re-ranks the test lists itself, and ours also re-ranks with the model of sentence-transformers. `seconds` is the time of
+the training loop; `process_seconds`, `cpu_seconds` and `peak_bytes` are of the whole process. A finished row in the
+output is kept.
 """
 
 import argparse
