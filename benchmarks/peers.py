@@ -6,15 +6,19 @@
         --lightning-ir LIR/bin/python
     python -m benchmarks.peers ranknet --teacher TEACHER.run --depth 10 ...
 
-On googleq with the first 3 layers of all-MiniLM-L6-v2, 10,000 pairs and three seeds (DATA has the texts, RUNS the runs
-with 50 passages a query):
+The comparison on googleq: the first 3 layers of all-MiniLM-L6-v2, 10,000 pairs, 400 test questions, three seeds. Allow
+an hour for each seed on two cores that do nothing else. DATA has the texts, RUNS the runs with 50 passages a query:
 
     python -m benchmarks.peers lce --encoder all-MiniLM-L6-v2 --num-layers 3 --passages DATA/passages.tsv \
         --queries DATA/queries.train.tsv --run RUNS/train.run --qrels DATA/qrels.train.txt --negatives 3 \
-        --test-queries DATA/queries.test.tsv --test-run RUNS/test.run --test-qrels DATA/qrels.test.txt --test-depth 50 \
+        --test-queries DATA/queries.test400.tsv --test-run RUNS/test.run --test-qrels DATA/qrels.test.txt \
         --passage-length 128 --batch-size 32 --steps 79 --lr 1e-4 --warmup 8 --seeds 0,1,2 --threads 2 \
         --lightning-ir LIR/bin/python --output benchmarks/results/peers-googleq-lce.json
-    python -m benchmarks.peers ranknet --teacher RUNS/teacher.run --depth 10 --batch-size 8 --steps 125 ...
+    python -m benchmarks.peers ranknet --encoder all-MiniLM-L6-v2 --num-layers 3 --passages DATA/passages.tsv \
+        --queries DATA/queries.train.tsv --teacher RUNS/teacher.run --run RUNS/train.run --depth 10 \
+        --test-queries DATA/queries.test400.tsv --test-run RUNS/test.run --test-qrels DATA/qrels.test.txt \
+        --passage-length 128 --batch-size 8 --steps 125 --lr 1e-4 --warmup 12 --seeds 0,1,2 --threads 2 \
+        --lightning-ir LIR/bin/python --output benchmarks/results/peers-googleq-ranknet.json
 
 All begin with one saved student, linear layer included, and take the same lists (benchmarks/peer_lists.py), learning
 rate of each step, AdamW, weight decay and clipping. Ours runs as `python train.py`, sentence-transformers with
@@ -22,8 +26,8 @@ CrossEncoderTrainer, lightning-ir with Lightning's Trainer (benchmarks/peer_work
 otherwise with its defaults. What differs: the draws of dropout; attention dropout, which our packed layout lacks
 (contender `ours-padded` has it); and lightning-ir, which decodes its tokens and tokenises them again. Each library
 re-ranks the test lists itself, and ours also re-ranks with the model of sentence-transformers. `seconds` is the time of
-the training loop; `process_seconds`, `cpu_seconds` and `peak_bytes` are of the whole process. A finished row in the
-output is kept.
+the training loop; `process_seconds`, `cpu_seconds` and `peak_bytes` are of the whole process, in which train.py also
+measures agreement on up to 50 training lists. Finished rows in the output are kept, so a stopped call can be repeated.
 """
 
 import argparse
@@ -77,7 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-layers", type=int, help="keep the first ones only")
     parser.add_argument("--passages", required=True, help="TSV")
     parser.add_argument("--queries", required=True, help="TSV, for training")
-    parser.add_argument("--run", help="first stage of the training queries")
+    parser.add_argument("--run", help="first stage of the training queries; for ranknet, cuts at --depth by its ranks")
     parser.add_argument("--qrels", help="for lce")
     parser.add_argument("--teacher", help="run, for ranknet")
     parser.add_argument("--negatives", type=int, default=3, help="per list, for lce")
