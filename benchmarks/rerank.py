@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 
+from distill.models.locate import locate_model
+
 CONTENDERS = ("packed", "padded", "packed-bf16", "sentence-transformers", "lightning-ir")
 
 
@@ -125,7 +127,9 @@ def main() -> None:
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="directory or Hub id of a cross-encoder or encoder")
+    parser.add_argument(
+        "--model", required=True, help="directory, packaged model or Hub id of a cross-encoder or encoder"
+    )
     parser.add_argument("--docs", type=Path, help="TSV; without it, texts are generated")
     parser.add_argument("--queries", type=Path, help="TSV")
     parser.add_argument("--run", type=Path, help="TREC run")
@@ -141,7 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.worker:
-        worker(arguments.worker, arguments.model, arguments.texts, device)
+        worker(arguments.worker, locate_model(arguments.model), arguments.texts, device)
         return
 
     from benchmarks.report import RESULTS, environment, save

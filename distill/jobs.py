@@ -282,7 +282,7 @@ def write_config(cfg: DictConfig, directory: Path) -> None:
 
 
 def check_output(path: Path, *inputs: str | None) -> None:
-    """Create the folder of an output file; raises InputError if the file cannot be written, or is an input."""
+    """Create the folder of an output file; raises InputError if it cannot be written, is there, or is an input."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -290,6 +290,8 @@ def check_output(path: Path, *inputs: str | None) -> None:
         files = [source for source in inputs if source is not None and os.path.exists(source)]
         if path.exists() and any(os.path.samefile(source, path) for source in files):
             raise InputError(f"output={path}: is one of the inputs, which would be lost: choose another name")
+        if path.exists():
+            raise InputError(f"output={path}: already exists: choose another name, or remove it")
         aside = aside_of(path)
         aside.touch()
         aside.unlink()

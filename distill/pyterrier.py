@@ -26,7 +26,7 @@ class Reranker(pt.Transformer):
         precision: torch.dtype | None = None,
         device: str = "auto",
     ):
-        """Take a model, or load one by directory or Hub id onto a device.
+        """Take a model, or load one by directory, packaged model or Hub id onto a device.
 
         text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. Raises InputError
         if the model is not a cross-encoder.

@@ -265,6 +265,16 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("validation.window_stride=100 validation.windows=3", "validation.window_stride=100 exceeds the window"),
         ("task.means=[harmonic]", r"task.means=\['harmonic'\]: harmonic is unknown: choose one of arithmetic"),
         ("task=sample-suite +task.tasks.sample-val.depth=0", "task.tasks.sample-val.depth=0: must be at least 1"),
+        ("task.bm25.stop_words=german", "task.bm25.stop_words=german is unknown: choose one of lucene, bm25s, none"),
+        (
+            "task=sample-suite +task.tasks.sample-val.bm25.stemmer=klingon",
+            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, arabic, ",
+        ),
+        (
+            "task=sample-suite +task.tasks.sample-val.bm25.stemer=none",
+            "task.tasks.sample-val.bm25.stemer: did you mean task.tasks.sample-val.bm25.stemmer?",
+        ),
+        ("task=sample-suite +task.tasks.sample-val.bm25=none", "task.tasks.sample-val.bm25: "),
     ],
 )
 def test_a_broken_rule_is_answered_with_key_value_and_remedy(overrides, message):
@@ -284,7 +294,7 @@ FREE_OF_RULES = {
     "Backbone": "name revision",
     "Data": f"name {FIELDS}",
     "Teacher": "name texts licence citation",
-    "TaskConfig": f"name passages queries run qrels teacher measures corpus licence tasks {FIELDS}",
+    "TaskConfig": f"name passages queries run qrels teacher measures fused corpus licence tasks {FIELDS}",
     "Train": "device",
     "Logger": "name project entity group job_type run_name tags",
     "TrainConfig": "loss licence",

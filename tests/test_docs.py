@@ -238,7 +238,7 @@ def extended(tmp_path_factory) -> Path:
         "passages.tsv": ["P.tsv", "data/articles.tsv"],
         "train/queries.tsv": ["Q.tsv"],
         "train/teacher.run.gz": ["rankings/my-llm.run"],
-        "train/first_stage.run.gz": ["rankings/bm25.run", "nfcorpus.run"],
+        "train/first_stage.run.gz": ["rankings/bm25.run"],
         "test/queries.tsv": ["data/tickets.tsv", "data/searches.tsv"],
         "test/qrels.txt.gz": ["data/tickets.qrels", "data/searches.qrels"],
         "test/first_stage.run.gz": ["data/searches.run"],

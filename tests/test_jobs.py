@@ -250,6 +250,22 @@ def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaul
         resumed(directory)
 
 
+@pytest.mark.parametrize(("suite", "run"), [(False, "bm25"), (True, "bm25"), (False, "A.run")])
+def test_a_first_stage_made_before_bm25_had_keys_is_made_the_same_way(tmp_path, suite, run):
+    overrides = ["task=files", f"+task.tasks.a.run={run}" if suite else f"task.run={run}"]
+    cfg = started(tmp_path, *overrides, name="evaluate")
+    path = tmp_path / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    del saved["task"]["bm25"]
+    path.write_text(yaml.safe_dump(saved))
+    found = resumed(tmp_path, name="evaluate")
+    earlier = {"k1": 0.9, "b": 0.4, "stemmer": "none", "stop_words": "bm25s"}
+    assert found.task.bm25 == (earlier if run == "bm25" else cfg.task.bm25)
+    assert changes(OmegaConf.load(path), found) == {}
+    differences = {"task.bm25.stemmer": ("none", "porter"), "task.bm25.stop_words": ("bm25s", "lucene")}
+    assert changes(OmegaConf.load(path), cfg) == (differences if run == "bm25" else {})
+
+
 @pytest.mark.parametrize(("old", "new"), [("adr_mse", "adrmse"), ("margin_mse", "marginmse")])
 def test_a_loss_named_as_in_earlier_versions_is_resumed(tmp_path, old, new):
     cfg = started(tmp_path, f"loss={new}", "train.max_steps=12")

@@ -3,6 +3,7 @@
 import email
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,9 @@ import pytest
 from packaging.requirements import Requirement
 
 import distill
+from distill import CrossEncoder
+from distill.export.formats import export
+from tests.helpers.models import make_model
 from tests.helpers.paths import ROOT
 
 LAUNCHER = "hydra_plugins/process_launcher.py"
@@ -95,6 +99,19 @@ def test_the_sample_and_the_prompts_are_found_outside_a_checkout(installed, tmp_
         installed, tmp_path, "-m", "distill", "annotate", "--cfg", "job", "-p", "prompt", "--resolve"
     )
     assert Path(prompt.strip()).is_file() and Path(prompt.strip()).is_relative_to(installed)
+
+
+def test_a_packaged_model_opens_by_its_name_outside_a_checkout(installed, tmp_path):
+    place = installed / "distill" / "models" / "packaged" / "tiny-2"
+    export(make_model(tmp_path / "backbone", "bert"), place, "sentence-transformers", dtype="float16")
+    program = (
+        "from distill import CrossEncoder; print(CrossEncoder.from_pretrained('tiny-2').rank('a bee', ['rain'])[1])"
+    )
+    expected = CrossEncoder.from_pretrained(str(place)).rank("a bee", ["rain"])[1]
+    assert float(run_installed(installed, tmp_path, "-c", program).strip("[]\n")) == pytest.approx(
+        expected[0], abs=1e-5
+    )
+    shutil.rmtree(place)
 
 
 def test_what_to_type_next_begins_with_distill_once_installed(installed, tmp_path):

@@ -33,9 +33,41 @@ def test_bm25s_run_is_one_that_training_reads(sources, tmp_path):
     found = read_run(str(tmp_path / "f.run"))
     assert set(found) <= {f"q{i}" for i in range(6)} and all(0 < len(ranked) <= 5 for ranked in found.values())
     assert "passages each: " in run.stderr
-    again = run_retrieve(*sources, "depth=5", "k1=2.0", cwd=tmp_path)
-    other = read_run(str(tmp_path / "f.run"))
+    again = run_retrieve(*sources[:2], "output=g.run", "depth=5", "bm25.k1=2.0", cwd=tmp_path)
+    other = read_run(str(tmp_path / "g.run"))
     assert again.returncode == 0 and other["q0"].scores[0] != found["q0"].scores[0]  # another k1, another index
+
+
+def test_only_the_run_is_written_and_never_over_another_file(sources, tmp_path):
+    before = set(tmp_path.rglob("*"))
+    assert run_retrieve(*sources, cwd=tmp_path).returncode == 0
+    written = (tmp_path / "f.run").read_bytes()
+    again = run_retrieve(*sources, "bm25.k1=2", cwd=tmp_path)
+    assert again.returncode == 2 and (tmp_path / "f.run").read_bytes() == written
+    assert f"error: output={tmp_path / 'f.run'}: already exists: choose another name, or remove it" in again.stderr
+    found = {path for path in set(tmp_path.rglob("*")) - before if path.is_file()}
+    assert {path.relative_to(tmp_path).parts[0] for path in found} == {"f.run", "cache"}
+    assert not list((tmp_path / "outputs").rglob("*.*")) and not list((tmp_path / "outputs").rglob(".hydra"))
+    assert run_retrieve(*sources[:2], cwd=tmp_path).returncode == 0
+    [run] = (tmp_path / "outputs" / "retrieve").rglob("*.run")
+    assert run.name == "first_stage.run" and run.read_bytes() == written and len(list(run.parent.iterdir())) == 1
+
+
+def test_the_keys_of_bm25_reach_the_index(sources, collection, tmp_path):
+    (tmp_path / "q.tsv").write_text("q0\tdancing of the bees\n")
+    (tmp_path / "p.tsv").write_text("d0\tthe bee dances\nd1\tbees\nd2\tof\nd3\tdancing\n")
+    found = {}
+    for name, overrides in {
+        "default": [],
+        "plain": ["bm25.stemmer=none", "bm25.stop_words=bm25s"],
+        "all": ["bm25.stemmer=none", "bm25.stop_words=none"],
+    }.items():
+        files = [f"passages={tmp_path}/p.tsv", f"queries={tmp_path}/q.tsv", f"output={tmp_path}/{name}.run"]
+        assert run_retrieve(*files, *overrides, cwd=tmp_path).returncode == 0
+        found[name] = read_run(str(tmp_path / f"{name}.run"))["q0"].doc_ids
+    assert found["default"] == ["d0", "d1", "d3"]  # d1 and d3 hold one of both stems each: as in the source
+    assert found["plain"] == ["d1", "d3"]
+    assert found["all"] == ["d1", "d2", "d3", "d0"]  # d0 holds only "the"
 
 
 def encoder(tmp_path, kind: str):
@@ -101,7 +133,10 @@ def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):
         (["method=dense"], "method=dense needs model, an encoder's directory or Hub id"),
         (["method=dense", "model=./nowhere"], "model=./nowhere: cannot be loaded as a dense encoder"),
         (["method=bm52"], "method=bm52 is unknown: choose one of bm25, dense, sparse"),
-        (["b=2"], "b=2.0: must be between 0 and 1"),
+        (["bm25.b=2"], "bm25.b=2.0: must be between 0 and 1"),
+        (["k1=2"], "k1: did you mean bm25.k1?"),
+        (["bm25.stop_words=en"], "bm25.stop_words=en is unknown: choose one of lucene, bm25s, none"),
+        (["bm25.stemmer=poter"], "bm25.stemmer=poter is unknown: choose one of porter, none, arabic, "),
         (["depth=0"], "depth=0: must be at least 1"),
     ],
 )

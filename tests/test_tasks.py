@@ -1,4 +1,4 @@
-"""Tasks and suites: averages by hand, what is missing, what is resumed; BM25 and windows against their definitions."""
+"""Tasks and suites: averages by hand, what is missing, what is resumed; windows against their definition."""
 
 import csv
 import json
@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -17,9 +16,7 @@ from distill.evaluation.measures import measure
 from distill.evaluation.rerank import TaskReranker, window_starts
 from distill.evaluation.tasks import read_task, read_tasks
 from distill.models.cross_encoder import CrossEncoder
-from distill.retrieval.bm25 import K1, B, bm25_run
 from distill.sources.qrels import read_qrels
-from distill.sources.runs import read_run
 from tests.helpers.commands import run_evaluate
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
@@ -226,6 +223,29 @@ def test_a_passage_with_its_querys_id_is_dropped_on_request(collection):
     assert kept.run["q0"].doc_ids == ["q0", *dropped.run["q0"].doc_ids]
 
 
+def test_bm25_keeps_as_many_passages_whether_one_is_dropped_or_not(collection, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    collection["passages"].write_text("".join(f"{doc_id}\tsome bees\n" for doc_id in ("q0", "a", "b", "c", "d")))
+    collection["queries"].write_text("q0\tbees\nq1\tbees\n")
+    collection["qrels"].write_text("q0 0 a 1\nq1 0 a 1\n")
+    overrides = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
+    cfg = compose_config("evaluate", *overrides, "task=files", "task.run=bm25", "task.depth=3").task
+    assert read_task(cfg).run["q0"].doc_ids == ["q0", "a", "b"]
+    cfg.drop_identical = True
+    run = read_task(cfg).run
+    assert (run["q0"].doc_ids, run["q1"].doc_ids) == (["a", "b", "c"], ["q0", "a", "b"])
+
+
+def test_a_suites_task_may_differ_in_one_key_of_bm25():
+    tasks = {"en": {"run": "bm25"}, "de": {"run": "bm25", "bm25": {"stemmer": "german"}}}
+    english, german = split_suite(suite_config(tasks, bm25={"stop_words": "none"}))
+    assert english.bm25 == {"k1": 0.9, "b": 0.4, "stemmer": "porter", "stop_words": "none"}
+    assert german.bm25 == {"k1": 0.9, "b": 0.4, "stemmer": "german", "stop_words": "none"}
+    for cfg in (compose_config("train", "task@validation=nano-beir", "validation.bm25.b=0.7").validation,
+                compose_config("evaluate", "task=nano-beir", "task.bm25.b=0.7").task):  # fmt: skip
+        assert {part.bm25.b for part in split_suite(cfg)} == {0.7}
+
+
 @pytest.mark.parametrize(
     ("num_tokens", "expected"), [(0, [0]), (4, [0]), (5, [0, 2]), (6, [0, 2]), (7, [0, 2, 4]), (9, [0, 2, 4, 6])]
 )
@@ -248,70 +268,6 @@ def test_a_long_passage_has_the_score_of_its_best_window(collection, backbone):
             scores = [model.rank(task.queries[query_id], [window])[1][0] for window in windows]
             assert score == pytest.approx(max(scores), abs=1e-5)
     assert num_long > 10
-
-
-def test_bm25_scores_by_its_formula(tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
-    texts = {"d1": "the bees dance home", "d2": "bees bees bees", "d3": "trains follow rails home and home"}
-    (tmp_path / "p.tsv").write_text("".join(f"{doc_id}\t{text}\n" for doc_id, text in texts.items()))
-    run = bm25_run(str(tmp_path / "p.tsv"), {"q1": "Do bees dance?", "q2": "the zebra"}, depth=2)
-    words = {"d1": ["bees", "dance", "home"], "d2": ["bees"] * 3, "d3": ["trains", "follow", "rails", "home", "home"]}
-    average = np.mean([len(found) for found in words.values()])
-
-    def score(doc_id: str) -> float:
-        total = 0.0
-        for word in ("bees", "dance"):
-            frequency = words[doc_id].count(word)
-            containing = sum(word in found for found in words.values())
-            idf = math.log(1 + (3 - containing + 0.5) / (containing + 0.5))
-            total += idf * frequency / (frequency + K1 * (1 - B + B * len(words[doc_id]) / average))
-        return total
-
-    assert list(run) == ["q1"]  # no passage has a word of q2
-    assert run["q1"].doc_ids == ["d1", "d2"]  # d3 shares no word
-    assert run["q1"].scores.tolist() == pytest.approx([score("d1"), score("d2")], rel=1e-5)
-    (tmp_path / "p.tsv").write_text("d9\tzebra stripes\n")  # another file, another index
-    assert bm25_run(str(tmp_path / "p.tsv"), {"q2": "the zebra"}, depth=5)["q2"].doc_ids == ["d9"]
-    with pytest.raises(InputError, match="no query shares a word with any passage"):
-        bm25_run(str(tmp_path / "p.tsv"), {"q": "rails"}, depth=5)
-
-
-def test_passages_of_equal_bm25_score_keep_the_order_of_the_source_also_at_the_cut(tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
-    doc_ids = [f"d{place * 37 % 101}" for place in range(101)]  # neither by id nor by number
-    texts = {doc_id: "bees and rails" for doc_id in doc_ids} | {"best": "bees", "other": "snow", "empty": "the"}
-    (tmp_path / "p.tsv").write_text("".join(f"{doc_id}\t{text}\n" for doc_id, text in texts.items()))
-    for depth in (1, 2, 50, 102, 1000):
-        run = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees", "none": "the"}, depth)
-        assert list(run) == ["q"] and run["q"].doc_ids == ["best", *doc_ids][:depth]  # "the" does not find "empty"
-
-
-def test_a_bm25_index_is_read_by_any_version_of_the_library(tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "p.tsv").write_text("d1\tbees dance\nd2\tbees\n")
-    first = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees bees dance"}, depth=5)
-    monkeypatch.delattr("bm25s.BM25")  # what differs from version to version: scores, order and files
-    again = bm25_run(str(tmp_path / "p.tsv"), {"q": "bees bees dance"}, depth=5)
-    assert again["q"].doc_ids == first["q"].doc_ids == ["d1", "d2"]
-    assert again["q"].scores.tolist() == first["q"].scores.tolist()
-
-
-@pytest.mark.shared
-def test_bm25_made_here_is_the_reference_run_on_cranfield(shared, tmp_path, monkeypatch):
-    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
-    folder = shared / "data" / "cranfield"
-    overrides = [f"task.passages={folder / 'docs.tsv'}", f"task.queries={folder / 'queries.tsv'}", "task.run=bm25"]
-    task = read_task(compose_config("evaluate", "task=files", *overrides, f"task.qrels={folder / 'qrels.txt'}").task)
-    expected = read_run(str(folder / "bm25.run"))
-    assert set(task.run) == set(expected)
-    for query_id, theirs in expected.items():
-        ours, theirs = task.run[query_id], theirs.keep(theirs.scores > 0)  # the rest shares no word with the query
-        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5)  # theirs were added in float32
-        one, other = (dict(zip(ranked.doc_ids, ranked.scores, strict=True)) for ranked in (ours, theirs))
-        for doc_id in one.keys() | other.keys():  # only ties with the last may be in one run and not in the other
-            score, last = one.get(doc_id, ours.scores[-1]), other.get(doc_id, theirs.scores[-1])
-            assert score == pytest.approx(last, rel=1e-5), (query_id, doc_id)
-    assert measure(task.run, task.qrels, task.measures)[0]["nDCG@10"] == pytest.approx(0.348, abs=0.0005)
 
 
 @pytest.mark.shared

@@ -3,6 +3,7 @@
     distill export model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
     distill export model=outputs/DATE/TIME/model format=lightning-ir output=DIR
     distill export model=outputs/DATE/TIME/model format=transformers output=DIR      ELECTRA, DeBERTa, DistilBERT
+    distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR dtype=float16    half the size
     distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
 
 The model's card is copied too, with its usage code changed to match the format.
@@ -27,12 +28,20 @@ def export(cfg: DictConfig) -> None:
     from distill.export.formats import export as write_export
     from distill.export.hub import push_to_hub
     from distill.export.model_card import exported_card
+    from distill.export.rounding import PAIRS, rounding_change
     from distill.models.cross_encoder import CrossEncoder
 
     directory = Path(cfg.output).absolute()
-    card = exported_card(Path(cfg.model), cfg.format, cfg.hub)
-    write_export(CrossEncoder.from_pretrained(cfg.model), directory, cfg.format, card)
+    card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype)
+    model = CrossEncoder.from_pretrained(cfg.model)
+    write_export(model, directory, cfg.format, card, cfg.dtype)
     log.info("%s: %s", cfg.format, cfg.output)
+    if cfg.dtype != "float32":
+        change, spread = rounding_change(model, directory)
+        pairs = sum(map(len, PAIRS.values()))
+        log.info(
+            "%s: scores of %d pairs change by up to %.1e; their deviation is %.1e", cfg.dtype, pairs, change, spread
+        )
     if cfg.hub is not None:
         log.info("uploaded: %s", push_to_hub(directory, cfg.hub, private=cfg.private))
     log.info("next: load it as in %s", "docs/models.md" if card is None else shown_path(directory / "README.md"))

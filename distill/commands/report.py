@@ -73,16 +73,15 @@ def add_tests(cfg: DictConfig, page: "Report", measured: list) -> None:
     Raises InputError for a baseline that no row has, and for an unknown key.
     """
     from distill.report.comparison import compare_key, find_key
-    from distill.report.paired import mark_significance, note_seeds
-    from distill.report.rows import find_row
+    from distill.report.paired import find_baseline, mark_significance, note_seeds
 
-    baseline = find_row(measured, cfg.baseline, "baseline", page.labels) if cfg.baseline else None
+    baseline = find_baseline(cfg.baseline, measured, page.labels) if cfg.baseline else None
     key = find_key(cfg.compare, measured) if cfg.compare else None
     if baseline:
         page.baseline = baseline.name
         with noted(page.problems):
             mark_significance(page.table, measured, baseline, cfg.correction, cfg.alpha)
-    page.table.notes += note_seeds(page.table, page.baseline)
+    page.table.notes += note_seeds(page.table, page.baseline if baseline and not baseline.reference else None)
     if key:
         with noted(page.problems):
             page.comparison = compare_key(key, measured, page.table.columns, page.labels, cfg.correction)

@@ -2,11 +2,13 @@
 
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run                    BM25's top 100
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
+    python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run bm25.stemmer=german bm25.stop_words=none
     python -m distill retrieve ... method=dense model=DIR run=F.run output=G.run    an encoder's order of F's passages
 
 Writes a TREC run, completely or not at all. BM25's index is kept in the cache for later queries.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT
+from distill.config.composition import ROOT, run_directory
 from distill.config.overrides import as_override
 from distill.jobs import check_output, command_line, run_command
 
@@ -24,7 +26,7 @@ log = logging.getLogger("retrieve")
 def retrieve(cfg: DictConfig) -> None:
     """Retrieve as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration do not wait for them
-    from distill.retrieval.bm25 import bm25_run
+    from distill.retrieval.bm25 import Bm25, bm25_run
     from distill.sources.fields import Fields
     from distill.sources.locate import with_local_files
     from distill.sources.run_files import write_run
@@ -36,7 +38,7 @@ def retrieve(cfg: DictConfig) -> None:
     local = with_local_files(cfg)
     queries, fields = read_queries(local.queries, Fields.of(cfg, "queries")), Fields.of(cfg)
     if cfg.method == "bm25":
-        run = bm25_run(local.passages, queries, cfg.depth, cfg.k1, cfg.b, fields)
+        run = bm25_run(local.passages, queries, cfg.depth, Bm25.of(cfg), fields)
     else:
         from distill.device import choose_device, choose_precision
         from distill.retrieval.encoders import encoder_rerank, encoder_run
@@ -65,4 +67,8 @@ def describe(cfg: DictConfig) -> str:
 @hydra.main(config_path=str(ROOT / "conf"), config_name="retrieve", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input ends with a one-line message and exit status 2."""
-    run_command(cfg, describe, check_values, retrieve)
+    try:
+        run_command(cfg, describe, check_values, retrieve)
+    finally:
+        with contextlib.suppress(OSError):
+            run_directory().rmdir()  # Hydra has made it, and `output` is elsewhere

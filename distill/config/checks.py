@@ -53,6 +53,7 @@ def check_train(cfg: DictConfig) -> None:
         )
     if not has_tasks(cfg.task) and cfg.task.untrained:
         raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
+    _check_interpolation(cfg)
 
 
 def check_evaluate(cfg: DictConfig) -> None:
@@ -61,6 +62,25 @@ def check_evaluate(cfg: DictConfig) -> None:
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
     check_task(cfg.task, "task", texts=cfg.model is not None)
+    if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
+        raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
+
+
+def _check_interpolation(cfg: DictConfig) -> None:
+    """Check what training can interpolate with; raises InputError."""
+    asked = [part.interpolate for part in split_suite(cfg.task)]
+    if cfg.task.interpolate is not None and not asked:
+        raise InputError("task.interpolate needs task.run: give one, or set task.interpolate=null")
+    if "fit" in asked:
+        raise InputError(
+            "task.interpolate=fit is for evaluate.py: a training chooses the weight on its validation queries: set "
+            "task.interpolate=auto"
+        )
+    if "auto" in asked and not has_tasks(cfg.validation):
+        raise InputError(
+            "task.interpolate=auto needs a validation, whose queries choose the weight: give validation.run, "
+            "validation.queries and validation.qrels, or a number from 0 to 1"
+        )
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -100,8 +120,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
         for name in needed:
             if part[name] is None:
                 raise InputError(f"{prefix}{name} is missing: give a file or an ir_datasets id")
-        checked = [*needed, "teacher"] if part.teacher is not None else needed
-        for name in checked:
+        for name in [*needed, *(key for key in ("teacher", "fused") if part[key] is not None)]:
             fault = missing_file(part[name])
             if fault is not None:
                 raise InputError(f"{prefix}{name}={part[name]}{fault}")
@@ -120,7 +139,8 @@ def _check_part(part: Any, prefix: str) -> None:
     """Check the keys, types and values of one task of a suite, by the fields of a task."""
     if not OmegaConf.is_dict(part):
         raise InputError(f"{prefix}={part}: must be a task's keys and values: see conf/task/files.yaml")
-    for name in part:
+    bm25 = part.get("bm25")
+    for name in [*part, *(f"bm25.{key}" for key in (bm25 if OmegaConf.is_dict(bm25) else ()))]:
         if name not in PART_KEYS:
             raise InputError(unknown_key(f"{prefix}.{name}", [f"{prefix}.{one}" for one in PART_KEYS]))
     try:

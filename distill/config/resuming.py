@@ -29,6 +29,7 @@ from distill.errors import InputError
 NAMED = 5  # differences that a message names
 RENAMED = {"optimizer.warmup_steps": "optimizer.warmup"}  # keys of earlier versions
 RENAMED_VALUES = {"loss.name": {"adr_mse": "adrmse", "margin_mse": "marginmse"}}
+EARLIER_BM25 = {"k1": 0.9, "b": 0.4, "stemmer": "none", "stop_words": "bm25s"}  # before it had keys
 CHOICE = ("name", "engine")  # keys that say which option of a group was chosen
 TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
               for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
@@ -262,7 +263,7 @@ def _default_value(node: DictConfig, key: str) -> Any:
 
 
 def _renamed(plain: dict, node: DictConfig) -> dict:
-    """Give keys and values of earlier versions their new names."""
+    """Give keys and values of earlier versions their new names, and a first stage made by BM25 its settings then."""
     for old, new in RENAMED.items():
         if _has(plain, old) and not _has(_plain(node), old) and _has(_plain(node), new):
             group, name = old.rsplit(".", 1)
@@ -270,7 +271,16 @@ def _renamed(plain: dict, node: DictConfig) -> dict:
     for key, names in RENAMED_VALUES.items():
         if _has(plain, key) and _at(plain, key) in names:
             _put(plain, key, names[_at(plain, key)])
+    for task in (plain[name] for name in ("validation", "task") if isinstance(plain.get(name), dict)):
+        if "bm25" not in task and _made_by_bm25(task):
+            task["bm25"] = dict(EARLIER_BM25)
     return plain
+
+
+def _made_by_bm25(task: dict) -> bool:
+    parts = task.get("tasks")
+    runs = [part.get("run") for part in parts.values() if isinstance(part, dict)] if isinstance(parts, dict) else []
+    return "bm25" in (task.get("run"), *runs)
 
 
 def _plain(node: DictConfig) -> dict:

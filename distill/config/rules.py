@@ -40,6 +40,18 @@ def choice(*options: str, any_case: bool = False, default: Any = MISSING) -> Any
     return field(default=default, metadata={"rule": rule, "options": options})
 
 
+def stemmer(*others: str) -> Any:
+    """A field of one of PyStemmer's algorithms, which are named after languages, or of another name."""
+
+    def rule(value: str) -> str | None:
+        import Stemmer  # here: most commands need no stemmer
+
+        known = [*others, *(name for name in Stemmer.algorithms() if name not in others)]
+        return None if value in known else f" is unknown: choose one of {', '.join(known)}"
+
+    return _field(rule, MISSING)
+
+
 def at_least(
     low: float, below: float | None = None, at_most: float | None = None, why: str = "", default: Any = MISSING
 ) -> Any:
@@ -192,6 +204,17 @@ def no_more_than(other: str, why: str) -> Bond:
         if value > group[other]
         else None
     )
+
+
+def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
+    """Bond: with these values of another key, only one option is possible."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value == option or group[other] not in values:
+            return None
+        return f" with {prefix}{other}={group[other]}: {why}: set it to {option}"
+
+    return bond
 
 
 def as_many_as(other: str) -> Bond:

@@ -25,8 +25,10 @@ from distill.config.rules import (
     no_less_than,
     no_more_than,
     not_with,
+    only,
     output_of,
     source,
+    stemmer,
     without,
 )
 
@@ -99,16 +101,33 @@ class Teacher:
 
 
 @dataclass
+class Bm25Config:
+    k1: float = at_least(0)
+    b: float = between(0, 1)
+    stemmer: str = stemmer("porter", "none")
+    stop_words: str = choice("lucene", "bm25s", "none")
+
+
+@dataclass
 class TaskConfig:
     name: str = MISSING
     passages: str | None = None
     queries: str | None = None
     run: str | None = None
+    bm25: Bm25Config = MISSING
     qrels: str | None = None
     teacher: str | None = None
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
+    interpolate: Any = must(  # Any: Hydra 1.3 cannot compose a union
+        "be the student's weight, a number from 0 to 1, auto for the one in the model's files, fit to look for the "
+        "best one, or null",
+        lambda value: value in ("auto", "fit") or (type(value) in (int, float) and 0 <= value <= 1),
+        default=None,
+    )
+    fused: str | None = None
+    ideal: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
@@ -125,8 +144,18 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
-SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
+SUITE_KEYS = (
+    "name",
+    "untrained",
+    "ideal",
+    "windows",
+    "window_stride",
+    "tasks",
+    "runs",
+    "means",
+)  # of a suite as a whole
 PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
+PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 
 
 @dataclass
@@ -243,8 +272,7 @@ class RetrieveConfig:
     method: str = beside(
         choice("bm25", "dense", "sparse"), needs("dense", model=ENCODER), needs("sparse", model=ENCODER)
     )
-    k1: float = at_least(0)
-    b: float = between(0, 1)
+    bm25: Bm25Config = MISSING
     run: str | None = beside(
         source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
     )
@@ -273,6 +301,10 @@ class FuseConfig:
 class ExportConfig:
     model: str = MISSING
     format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
+    dtype: str = beside(
+        choice("float32", "float16", "bfloat16"),
+        only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
+    )
     output: str = MISSING
     hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)
     private: bool = MISSING

@@ -23,8 +23,11 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
     tasks = []
     for name, part in (own["tasks"] or {own["name"]: {}}).items():
         merged = own | {key: value for key, value in part.items() if value is not None} | {"name": name, "tasks": {}}
+        merged["bm25"] = own["bm25"] | (part.get("bm25") or {})
         if own["runs"] is not None:
             merged["run"] = own["runs"].replace("{task}", name)
+        if merged["fused"] is not None:
+            merged["fused"] = merged["fused"].replace("{task}", name)
         tasks.append(OmegaConf.create(merged))
     return tasks
 

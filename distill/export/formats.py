@@ -15,16 +15,18 @@ from torch import nn
 
 from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
+from distill.export.rounding import round_weights
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.saved import LENGTHS_FILE, ONNX_FILE
+from distill.models.saved import ONNX_FILE, write_settings
 from distill.storage.files import write_whole_directory
 
 
-def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None) -> None:
+def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None, dtype: str = "float32") -> None:
     """Write a model in one of FORMATS, to a temporary directory that is then renamed.
 
-    card: the text of its README.md. Raises InputError for a directory that already exists, and for a model that the
-    format cannot express exactly.
+    card: the text of its README.md. dtype: of the weights in the files, float32, float16 or bfloat16; ONNX graphs have
+    their own. Raises InputError for a directory that already exists, for a model that the format cannot express
+    exactly, and for weights that are too large for the type.
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
@@ -34,6 +36,8 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
 
     def write(new: Path) -> None:
         FORMATS[target](model, new)
+        if dtype != "float32":
+            round_weights(new, dtype)
         if card is not None:
             (new / "README.md").write_text(card, encoding="utf-8")
 
@@ -45,7 +49,7 @@ def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     model.backbone.config.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)
-    (directory / LENGTHS_FILE).write_text(json.dumps(model.lengths, indent=2) + "\n")
+    write_settings(model, directory)
     write_onnx(model, directory)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from distill.config.composition import ROOT
+from distill.models.locate import locate_model
 from distill.sources.locate import is_path, is_remote
 
 CITED = """\
@@ -82,7 +83,8 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
     base = _base_model(str(cfg.backbone.name))
     encoder = base or Path(cfg.backbone.name).name  # of a local directory, only its name
     name = f"{encoder} taught by {cfg.teacher.name}"
-    trained = " as trained before" if base and base != cfg.backbone.name else ""
+    packaged = cfg.backbone.name if locate_model(cfg.backbone.name) != cfg.backbone.name else None
+    trained = f" as trained {f'for {packaged}' if packaged else 'before'}" if base and base != cfg.backbone.name else ""
     facts = {
         "Encoder": f"{encoder}{trained}, {cfg.model.pooling} pooling, one linear layer",
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage",
@@ -120,10 +122,11 @@ def _base_model(backbone: str) -> str | None:
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
-    if not os.path.isdir(backbone):
+    directory = locate_model(backbone)
+    if not os.path.isdir(directory):
         return backbone
     try:
-        card: Any = ModelCard((Path(backbone) / "README.md").read_text(encoding="utf-8"))
+        card: Any = ModelCard((Path(directory) / "README.md").read_text(encoding="utf-8"))
         base = card.data.base_model
     except (OSError, ValueError, YAMLError):  # no card, or an unreadable one
         return None
@@ -137,18 +140,21 @@ def _named(name: str, source: str | None) -> str:
     return f"{name} ({source.split('#')[0] if is_remote(source) or not is_path(source) else Path(source).name})"
 
 
-def exported_card(model: Path, target: str, repo_id: str | None = None) -> str | None:
-    """Return the card of a model directory, with the code for another format; None if it has no card.
+def exported_card(model: Path, target: str, repo_id: str | None = None, dtype: str = "float32") -> str | None:
+    """Return the card of a model, with the code for another format; None if it has no card.
 
-    repo_id: the Hub repository that the model will be loaded from; None: a directory.
+    model: a directory, or the name of a packaged model. repo_id: the Hub repository that the model will be loaded from;
+    None: a directory. dtype: of the exported weights.
     """
-    file = model / "README.md"
+    file = Path(locate_model(model)) / "README.md"
     if not file.is_file():
         return None
     text = file.read_text(encoding="utf-8")
     text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target, repo_id)}\n", text, count=1)
     if target == "onnx-int8":
         text = text.replace("## Measured\n", "## Measured\n\nIn float32, before the model was made int8:\n", 1)
+    elif dtype != "float32":
+        text = text.replace("## Measured\n", f"## Measured\n\nBefore the weights were rounded to {dtype}:\n", 1)
     library = {"lightning-ir": "lightning-ir", "transformers": "transformers"}.get(target, "sentence-transformers")
     library = "onnx" if target.startswith("onnx") else library
     return re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)

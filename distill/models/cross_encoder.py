@@ -28,6 +28,8 @@ from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
+from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
+from distill.models.locate import locate_model
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
@@ -78,6 +80,7 @@ class CrossEncoder(nn.Module):
         )
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
             raise InputError(
@@ -100,10 +103,12 @@ class CrossEncoder(nn.Module):
         return min(longest, self.template.max_length or longest)
 
     @property
-    def lengths(self) -> dict[str, int]:
-        """Contents of distill.json: the tokens of a query, of a passage and, if a pair is cut as one, of a pair."""
-        lengths = {"query_length": self.query_length, "passage_length": self.passage_length}
-        return lengths | ({"max_length": self.max_length} if self.template.max_length is not None else {})
+    def settings(self) -> dict[str, Any]:
+        """Contents of distill.json: tokens of a query, a passage and, if cut as one, a pair; and the interpolation."""
+        settings: dict[str, Any] = {"query_length": self.query_length, "passage_length": self.passage_length}
+        if self.template.max_length is not None:
+            settings["max_length"] = self.max_length
+        return settings | ({"interpolation": self.interpolation.as_json()} if self.interpolation else {})
 
     @property
     def device(self) -> torch.device:
@@ -185,17 +190,32 @@ class CrossEncoder(nn.Module):
 
     @torch.inference_mode()
     def rank(
-        self, query: str, passages: Iterable[str], max_tokens: int = MAX_TOKENS, precision: torch.dtype | None = None
+        self,
+        query: str,
+        passages: Iterable[str],
+        max_tokens: int = MAX_TOKENS,
+        precision: torch.dtype | None = None,
+        *,
+        first_stage_scores: Iterable[float] | None = None,
+        weight: float | None = None,
     ) -> tuple[list[int], list[float]]:
         """Return the indices of the passages from best to worst, and their scores in that order.
 
         passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
         precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
         torch.bfloat16. With float32, an autocast context around the call still applies.
+        first_stage_scores: of the same passages, in their order; order and scores are then interpolated
+        (distill/models/interpolation.py).
+        weight: the model's share in that, from 0 to 1; None: the weight in the model's files.
 
-        Raises TypeError if the query or a passage is not a string, and InputError if a score is not finite.
+        Raises TypeError if the query or a passage is not a string, and InputError if a score is not finite or if there
+        is no weight, or not one first-stage score for each passage.
         """
         passages = _as_texts(query, passages)
+        interpolates = first_stage_scores is not None or weight is not None
+        if interpolates:
+            first_stage = check_scores(first_stage_scores, len(passages))
+            share = check_weight(weight, self.interpolation)
         if not passages:
             return [], []
         with evaluating(self):
@@ -205,6 +225,9 @@ class CrossEncoder(nn.Module):
                 f"passage {index} has the score {scores[index]:g}, which is not finite: the model's weights are "
                 "damaged, or too large for this precision: try precision=torch.float32"
             )
+        if interpolates:
+            places, interpolated = interpolate(scores.double().numpy(), first_stage, share)
+            return places.tolist(), interpolated.tolist()
         order = torch.argsort(scores, descending=True, stable=True)
         return order.tolist(), scores[order].tolist()
 
@@ -244,7 +267,7 @@ class CrossEncoder(nn.Module):
         encoder gets a new one.
 
         Args:
-            name: directory or Hub id.
+            name: directory, packaged model (distill/models/locate.py) or Hub id.
             pooling: "cls" or "mean".
             query_length, passage_length: how many tokens of each are read.
             weights: "pretrained", or "random" to keep only the architecture.
@@ -257,9 +280,10 @@ class CrossEncoder(nn.Module):
         """
         from transformers import AutoConfig, AutoModel
 
-        tokenizer = load_tokenizer(name, revision)
+        source = locate_model(name)
+        tokenizer = load_tokenizer(source, revision)
         with explained(name):
-            config = AutoConfig.from_pretrained(name, revision=revision)
+            config = AutoConfig.from_pretrained(source, revision=revision)
             if dropout is not None:
                 _set_dropout(config, dropout)
             if num_layers is not None:
@@ -268,10 +292,10 @@ class CrossEncoder(nn.Module):
                 backbone = AutoModel.from_config(config, dtype=torch.float32)
             else:
                 backbone = AutoModel.from_pretrained(
-                    name, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
+                    source, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
                 )
         model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout)
-        head = find_head(name, revision) if weights == "pretrained" else None
+        head = find_head(source, revision) if weights == "pretrained" else None
         if head is not None:
             model.head.load_state_dict(
                 {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
@@ -284,14 +308,15 @@ class CrossEncoder(nn.Module):
         """Load a cross-encoder in float32, ready to score: one trained here, or any other that opening.py reads.
 
         Args:
-            name: directory or Hub id.
+            name: directory, packaged model (distill/models/locate.py) or Hub id.
             layout: as in `from_backbone`.
             prompt: for a language model (distill/models/generative.py) whose directory does not name its prompt:
                 "monot5", "rankt5" or "qwen3-reranker".
 
         Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
-        parts = open_directory(Path(name) if os.path.isdir(name) else download(name), prompt)
+        source = locate_model(name)
+        parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
         # Without separate lengths, either the query or the passage may fill the whole pair
         whole: Any = (parts.max_length, parts.max_length)
         query_length, passage_length = parts.lengths or whole
@@ -300,6 +325,7 @@ class CrossEncoder(nn.Module):
         model.head = nn.Linear(parts.weight.shape[1], 1)
         model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
         model.projection, model.activation = parts.projection, parts.activation
+        model.interpolation = parts.interpolation
         return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:

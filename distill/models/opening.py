@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from distill.errors import InputError
 from distill.models.generative import is_generative, open_generative
+from distill.models.interpolation import read_interpolation
 from distill.models.parts import (
     COPY_AGAIN,
     Parts,
@@ -37,7 +38,7 @@ from distill.models.parts import (
     read_object,
     read_weights,
 )
-from distill.models.saved import LENGTHS_FILE, ONNX_FILE
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE
 
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
 OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
@@ -157,8 +158,8 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' default
-    if (path / LENGTHS_FILE).is_file():
-        _read_lengths(path, parts)
+    if (path / SETTINGS_FILE).is_file():
+        _read_settings(path, parts)
     else:
         parts.max_length = _pair_length(path, parts)
     return parts
@@ -254,16 +255,17 @@ def _open_onnx(path: Path) -> Parts:
     from distill.models.onnx import OnnxScorer
 
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
-    _read_lengths(path, parts)
+    _read_settings(path, parts)
     return parts
 
 
-def _read_lengths(path: Path, parts: Parts) -> None:
-    """Read how many tokens are kept of a query and of a passage, and of the pair if it has a limit."""
-    file = path / LENGTHS_FILE
-    lengths = read_object(file)
-    parts.lengths = tuple(read_count(lengths, key, file) for key in ("query_length", "passage_length"))
-    parts.max_length = read_count(lengths, "max_length", file, optional=True)
+def _read_settings(path: Path, parts: Parts) -> None:
+    """Read how many tokens are kept of a query, a passage and, if it has a limit, the pair; and the interpolation."""
+    file = path / SETTINGS_FILE
+    settings = read_object(file)
+    parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
+    parts.max_length = read_count(settings, "max_length", file, optional=True)
+    parts.interpolation = read_interpolation(settings, file)
 
 
 def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:

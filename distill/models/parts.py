@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
+from distill.models.interpolation import Interpolation
+from distill.models.locate import known_instead, locate_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,6 +37,7 @@ class Parts:
     lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
+    interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
 
 
 def load_whole(auto_class, path: Path) -> "PreTrainedModel":
@@ -92,13 +95,14 @@ def longest_input(config) -> int:
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None, model_type: str | None = None):
-    """Load the tokenizer of an encoder by directory or Hub id; raises InputError if it has none.
+    """Load the tokenizer of an encoder by name (as in `locate_model`); raises InputError if it has none.
 
     model_type: of the backbone, for a directory that names a tokenizer class which transformers lacks.
     """
     from transformers import AutoTokenizer
 
     quiet_transformers()
+    name = locate_model(name)
     if os.path.isdir(name):
         check_tokenizer_files(Path(name))
     with explained(name):
@@ -164,7 +168,7 @@ def explained(name):
         AttributeError,
     ) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:300]
-        raise InputError(f"{name}: cannot be loaded with transformers: {reason}") from error
+        raise InputError(f"{name}: cannot be loaded with transformers: {reason}{known_instead(name)}") from error
 
 
 def read_json(path: Path):

@@ -7,9 +7,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from distill.errors import InputError
-from distill.storage.files import write_whole_directory
+from distill.models.locate import known_instead
+from distill.storage.files import write_whole, write_whole_directory
 
-LENGTHS_FILE = "distill.json"  # query and passage length, which no sentence-transformers file can hold
+SETTINGS_FILE = "distill.json"  # lengths and interpolation, which no sentence-transformers file can hold
 HEAD_FILE = "2_Dense/model.safetensors"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes
@@ -44,7 +45,9 @@ def download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
-        raise InputError(f"{name}: no such directory, and not available on the Hub: {reason}") from error
+        raise InputError(
+            f"{name}: no such directory, and not available on the Hub: {reason}{known_instead(name)}"
+        ) from error
 
 
 def write_model(model, directory: Path) -> None:
@@ -61,8 +64,14 @@ def _write_files(model, directory: Path) -> None:
     model.backbone.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
     model.tokenizer.save_pretrained(directory)
-    _write_json(directory / LENGTHS_FILE, model.lengths)
+    write_settings(model, directory)
     _write_sentence_transformers_files(model, directory)
+
+
+def write_settings(model, directory: Path) -> None:
+    """Write distill.json: how a model cuts its texts, and its interpolation with the first stage."""
+    text = json.dumps(model.settings, indent=2) + "\n"
+    write_whole(directory / SETTINGS_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:

@@ -1,13 +1,15 @@
 """BM25 over any passage source: an index on disk, built once by bm25s and memory-mapped from then on.
 
     run = bm25_run("passages.tsv", {"q1": "what is ..."}, depth=100)
+    run = bm25_run("passages.tsv", queries, depth=100, bm25=Bm25(stemmer="german", stop_words="none"))
 
-Words are lower-cased runs of two or more word characters without English stop words, not stemmed; k1 and b are those of
-Anserini for MS MARCO. bm25s weighs each word of each passage; how these weights are added, and how passages of
-equal score are ordered, is decided here, so every version of bm25s gives the same run. An index is kept in the cache
-for one state of one source and one pair of k1 and b. N passages, k of them kept.
+The defaults are those of Anserini. distill/retrieval/words.py cuts a text into words, and bm25s weighs each word of
+each passage; how these weights are added, and how passages of equal score are ordered, is decided here, so every
+version of bm25s gives the same run. An index is kept in the cache for one state of one source and one `Bm25`. N
+passages, k of them kept.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -15,12 +17,15 @@ import sys
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.progress import Progress
+from distill.retrieval.words import stemmer_version, word_reader
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
@@ -30,32 +35,47 @@ from distill.storage.cache import entry, key_of, make_once, remove
 
 log = logging.getLogger(__name__)
 
-K1, B = 0.9, 0.4
-STOP_WORDS = "en"
-FORMAT = 2  # of the index's files: an index in another format is rebuilt
+FORMAT = 3  # of the index's files, and how texts are cut into words: an index in another format is rebuilt
+NO_WORD = ""  # what a passage without words has, so that its length is 1
 AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for at most these
 
 
-def bm25_run(source: str, queries: Texts, depth: int, k1: float = K1, b: float = B, fields: Fields = USUAL) -> Run:
+@dataclass(frozen=True)
+class Bm25:
+    """BM25's settings: the keys of the group `bm25`, which conf/bm25.yaml explains."""
+
+    k1: float = 0.9
+    b: float = 0.4
+    stemmer: str = "porter"
+    stop_words: str = "lucene"
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "Bm25":
+        """Return the settings of a task or of the command `retrieve`."""
+        return cls(**cfg.bm25)
+
+
+def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), fields: Fields = USUAL) -> Run:
     """Return the `depth` best passages of a source for each query; those that share no word with it are left out.
 
     Passages of equal score keep the order of the source, also where the depth cuts them. A query without any such
     passage is left out and counted. Raises InputError for a bad source, and where no query finds a passage.
     """
-    directory = _open_index(source, k1, b, fields)
+    directory = _open_index(source, bm25, fields)
     try:
         index = _Index(directory)
     except (OSError, ValueError, EOFError) as error:
         log.warning("%s: cannot be read (%s): rebuilding it", directory, error)
         remove(directory)
-        index = _Index(_open_index(source, k1, b, fields))
+        index = _Index(_open_index(source, bm25, fields))
     run: dict[str, RankedList] = {}
-    query_ids = list(queries)
+    query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)
     bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)
     with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         for first in range(0, len(query_ids), AT_ONCE):
             some_ids = query_ids[first : first + AT_ONCE]
-            best = threads.map(lambda query_id: index.best(queries[query_id], depth), some_ids)
+            words = [words_of(queries[query_id]) for query_id in some_ids]
+            best = threads.map(index.best, words, itertools.repeat(depth))
             for query_id, (rows, scores) in zip(some_ids, best, strict=True):
                 if len(rows):
                     run[query_id] = RankedList.in_order(
@@ -79,10 +99,10 @@ class _Index:
             np.load(directory / f"{name}.npy", mmap_mode="r") for name in names
         )
 
-    def best(self, text: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows [k] of the best passages, best first, and their scores [k] float64."""
+    def best(self, words: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows [k] of a query's best passages, best first, and their scores [k] float64."""
         scores = np.zeros(len(self.id_offsets) - 1)  # [N] float64: sums of float32 weights in it are exact
-        for word in _words_of(text):
+        for word in words:
             if word in self.words:
                 postings = slice(*self.starts[self.words[word] :][:2])
                 scores[self.rows[postings]] += self.weights[postings]
@@ -94,31 +114,31 @@ class _Index:
         return rows, scores[rows]
 
 
-def _words_of(text: str) -> list[str]:
-    """Return a query's words, as often as they occur."""
+def _open_index(source: str, bm25: Bm25, fields: Fields) -> Path:
+    key = key_of(
+        source=source_state(source),
+        fields=[fields.id, fields.texts],
+        weights=[bm25.k1, bm25.b],
+        stemmer=[bm25.stemmer, stemmer_version(bm25.stemmer)],
+        stop_words=bm25.stop_words,
+        format=FORMAT,
+    )
+    return make_once(entry("bm25", source, key), lambda path: _write_index(path, source, bm25, fields))
+
+
+def _write_index(directory: Path, source: str, bm25: Bm25, fields: Fields) -> None:
     import bm25s
-
-    (words,) = bm25s.tokenize([text], stopwords=STOP_WORDS, return_ids=False, show_progress=False)
-    return [word for word in words if word]  # a query of only stop words is the empty word, as an empty passage is
-
-
-def _open_index(source: str, k1: float, b: float, fields: Fields) -> Path:
-    key = key_of(source=source_state(source), k1=k1, b=b, fields=[fields.id, fields.texts], format=FORMAT)
-    return make_once(entry("bm25", source, key), lambda path: _write_index(path, source, k1, b, fields))
-
-
-def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fields) -> None:
-    import bm25s
-    from bm25s.tokenization import Tokenized, Tokenizer
+    from bm25s.tokenization import Tokenized
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
-    tokenizer = Tokenizer(stopwords=STOP_WORDS)
+    words_of = word_reader(bm25.stemmer, bm25.stop_words)
+    numbers = {NO_WORD: 0}  # word -> number
     lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
     texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
-    stream = tokenizer.streaming_tokenize(texts)
-    for numbers in Progress(stream, f"BM25: reading {source}", unit=" passages"):
-        words.extend(numbers)
-        lengths.append(len(numbers))
+    for text in Progress(texts, f"BM25: reading {source}", unit=" passages"):
+        found = words_of(text) or [NO_WORD]
+        words.extend(numbers.setdefault(word, len(numbers)) for word in found)
+        lengths.append(len(found))
     if not lengths:
         raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
     id_offsets = offsets_of(np.frombuffer(id_lengths, np.int64))
@@ -127,12 +147,12 @@ def _write_index(directory: Path, source: str, k1: float, b: float, fields: Fiel
     except InputError:
         refuse_duplicates(source, "passages", fields)  # with the line
         raise
-    index = bm25s.BM25(k1=k1, b=b)
+    index = bm25s.BM25(k1=bm25.k1, b=bm25.b)
     corpus = _Corpus(np.frombuffer(words, np.int32), offsets_of(np.frombuffer(lengths, np.int64)))
     show = len(lengths) > 100_000 and sys.stderr.isatty()
-    index.index(Tokenized(corpus, tokenizer.get_vocab_dict()), show_progress=show)
+    index.index(Tokenized(corpus, numbers), show_progress=show)
     # Our own files: the format of bm25s's depends on its version
-    (directory / "words.json").write_text(json.dumps(tokenizer.get_vocab_dict()), encoding="utf-8")
+    (directory / "words.json").write_text(json.dumps(numbers), encoding="utf-8")
     np.save(directory / "weights.npy", np.asarray(index.scores["data"], np.float32))
     np.save(directory / "rows.npy", np.asarray(index.scores["indices"], np.int32))
     np.save(directory / "starts.npy", np.asarray(index.scores["indptr"], np.int64))

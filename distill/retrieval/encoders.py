@@ -113,12 +113,12 @@ class _Encoder:
 
     def __init__(self, name: str, kind: str, batch_size: int, device: torch.device, precision: torch.dtype):
         self.model, self.batch_size = _load(name, kind, device), batch_size
-        self.half = {"device_type": device.type, "dtype": torch.bfloat16, "enabled": precision == torch.bfloat16}
+        self.device, self.precision = device, precision
 
     def encode(self, texts: list[str], kind: str) -> Tensor:
         """Return the float32 vectors of queries or documents, on the device."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
-        with torch.autocast(**self.half):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16):
             encoded = encode(texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True)
         return encoded.float()
 

@@ -21,7 +21,7 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     With cfg.head_lr, the parameters of `model.head` form two further groups with that peak learning rate.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    head = set(model.head.parameters()) if cfg.head_lr is not None else set()
+    head = set(model.get_submodule("head").parameters()) if cfg.head_lr is not None else set()
     parts = [([parameter for parameter in trained if parameter not in head], 1.0)]
     if head:
         parts.append(([parameter for parameter in trained if parameter in head], cfg.head_lr / cfg.lr))
