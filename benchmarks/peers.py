@@ -50,7 +50,7 @@ from benchmarks.workers import environment_of
 from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
 from distill.evaluation.measures import measure
-from distill.models.saved import LENGTHS_FILE
+from distill.models.saved import SETTINGS_FILE
 from distill.sources.runs import read_run
 from distill.storage.files import write_whole
 from distill.training.optim import lr_factor, warmup_steps
@@ -192,7 +192,7 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
     means, per_query = measure(ranked, task.qrels, task.measures)
     answer |= {"rerank": run, "measures": means}
     if name == "sentence-transformers":
-        shutil.copy(prepared / "student" / LENGTHS_FILE, directory / "model")  # or it would cut a pair as one
+        shutil.copy(prepared / "student" / SETTINGS_FILE, directory / "model")  # or it would cut a pair as one
         again = rerank_ours(arguments, directory / "model", directory / "rerank-ours")
         answer["reranked_by_ours"] = difference(ranked, read_run(str(again["run"])))
     query_ids = sorted(per_query)
