@@ -35,7 +35,7 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "dashboards")
+COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "inspect", "dashboards")
 
 
 @pytest.fixture(autouse=True)
