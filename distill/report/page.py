@@ -2,8 +2,8 @@
 
 path.write_text(to_html(report))
 
-page.html is its template, page.css its style, tables.html how tables are written. A table with many columns is cut into several below each other, and on a
-phone each row becomes a block of lines, so that no number leaves the screen.
+page.html is its template, page.css its style; tables.html writes the tables. A table with many columns is cut into
+several below each other, and on a phone each row becomes a block of lines, so that no number leaves the screen.
 """
 
 import base64

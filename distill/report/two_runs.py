@@ -127,21 +127,24 @@ def locate(key: str, value: str) -> tuple[str, Directory]:
     file = path / ("teacher.run" if command_of(saved) is ANNOTATION else "run.txt") if path.is_dir() else path
     if not file.is_file():
         parts = sorted(str(one.parent) for one in home.glob("tasks/*/run.txt"))
-        remedy = (
-            f"it has several tasks: give one, as in {key}={parts[0]}"
-            if parts
-            else (
-                "give the directory of a finished evaluation or annotation, of a training that measured a task, or a run"
-            )
-        )
+        remedy = "give the directory of a finished evaluation or annotation, of a training with a task, or a run"
+        if parts:
+            remedy = f"it has several tasks: give one, as in {key}={parts[0]}"
         raise InputError(f"{key}={value}: has no {file.name}: {remedy}")
     return str(file), _annotation(saved) if command_of(saved) is ANNOTATION else _measured(saved, home, task)
 
 
 def _annotation(saved: DictConfig) -> Directory:
-    keys = {key: saved[key] for key in ("passages", "queries", "qrels", "depth")}
-    fields = {"passage_fields": Fields.of(saved), "query_fields": Fields.of(saved, "queries")}
-    return Directory(first_stage=saved.run, **keys, **fields)
+    saved = OmegaConf.merge(OmegaConf.load(ROOT / "conf" / "fields.yaml"), saved)  # an older version lacked them
+    return Directory(
+        first_stage=saved.run,
+        passages=saved.passages,
+        queries=saved.queries,
+        qrels=saved.qrels,
+        passage_fields=Fields.of(saved),
+        query_fields=Fields.of(saved, "queries"),
+        depth=saved.depth,
+    )
 
 
 def _measured(saved: DictConfig, home: Path, name: str | None) -> Directory:
@@ -180,10 +183,12 @@ def _with_given(known: Directory, cfg: DictConfig) -> Directory:
     if cfg.queries is not None:
         known.query_fields = Fields.of(cfg, "queries")
     if known.task is not None:
-        named = ("passages", "id_field", "text_fields") if cfg.passages is not None else ()
-        named += ("queries", "query_id_field", "query_text_fields") if cfg.queries is not None else ()
-        named += ("qrels",) if cfg.qrels is not None else ()
-        known.task.update({key: cfg[key] for key in named})
+        groups = (
+            ("passages", "id_field", "text_fields"),
+            ("queries", "query_id_field", "query_text_fields"),
+            ("qrels",),
+        )
+        known.task.update({key: cfg[key] for group in groups if cfg[group[0]] is not None for key in group})
     if cfg.model is not None and not os.path.isdir(cfg.model):
         raise InputError(f"model={cfg.model}: no such directory: give that of a trained model, or leave it out")
     return known
