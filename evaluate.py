@@ -155,9 +155,11 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
         return {}
     seconds = []
     for query_id in query_ids[: cfg.latency_queries + 1]:
-        passages = [task.passages[doc_id] for doc_id in task.run[query_id].doc_ids]
+        ranked = task.run[query_id]
+        passages = [task.passages[doc_id] for doc_id in ranked.doc_ids]
+        given = {"first_stage_scores": ranked.scores} if model.first_stage_score is not None else {}
         start = time.perf_counter()
-        model.rank(task.queries[query_id], passages, cfg.max_tokens, precision)
+        model.rank(task.queries[query_id], passages, cfg.max_tokens, precision, **given)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if model.device.type == "cuda":

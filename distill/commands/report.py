@@ -39,8 +39,9 @@ def report(cfg: DictConfig, directory: Path) -> None:
     from distill.report.page import Report
     from distill.report.published import add_published
     from distill.report.rows import make_rows, name_rows
-    from distill.report.runs import read_runs
+    from distill.report.runs import only_queries, read_runs
     from distill.report.table import choose_columns, label_references, make_table
+    from distill.sources.texts import read_queries
 
     if (directory / "config.yaml").exists():
         raise InputError(f"output={directory}: holds a run: choose another directory for the report")
@@ -48,6 +49,11 @@ def report(cfg: DictConfig, directory: Path) -> None:
     log.info("%d runs, and %d unfinished", len(runs), len(unfinished))
     for path in unfinished:
         log.warning("unfinished, left out: %s", path)
+    if cfg.queries is not None:
+        queries = read_queries(cfg.queries).keys()
+        runs = [only_queries(run, queries) for run in runs]
+        if not any(name.startswith("test/") for run in runs for name in run.results):
+            raise InputError(f"queries={cfg.queries}: no run has values of any of its {len(queries)} queries")
     rows = make_rows(runs)
     columns = choose_columns(runs, cfg.metrics)
     measured = [row for row in rows if any(row.by_seed(column) for column in columns)]

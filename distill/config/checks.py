@@ -34,6 +34,7 @@ def check_train(cfg: DictConfig) -> None:
         for key in ("depth", "num_negatives", "list_size"):
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
+    _check_first_stage_score(cfg)
     _check_target(loss.target, teacher)
     if loss.target == "label":
         if teacher.path is None and teacher.first_stage is None:
@@ -174,6 +175,19 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
     unknown = [f"{prefix}{name}" for name in node if name not in known]
     parts = [name for name in node if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name])]
     return unknown + [key for name in parts for key in _unknown_keys(node[name], f"{prefix}{name}.")]
+
+
+def _check_first_stage_score(cfg: DictConfig) -> None:
+    """Check that there are scores to read if the model reads those of the first stage; raises InputError."""
+    given = f"model.first_stage_score={cfg.model.first_stage_score}"
+    if cfg.model.first_stage_score is None:
+        return
+    if cfg.teacher.format == "triples":
+        raise InputError(f"{given}: triples come without a first stage's list: set it to null")
+    if cfg.teacher.first_stage is None:
+        raise InputError(
+            f"{given} needs teacher.first_stage, the run whose scores are read: give one, or set it to null"
+        )
 
 
 def _check_target(target: str, teacher: DictConfig) -> None:

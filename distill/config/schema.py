@@ -60,6 +60,7 @@ class Model:
     passage_length: int = at_least(1)
     layout: str = choice(*LAYOUTS)
     dropout: float | None = at_least(0, below=1, default=None)
+    first_stage_score: str | None = choice("min-max", "global", default=None)
 
 
 @dataclass
@@ -255,6 +256,7 @@ class ReportConfig:
     output: str = MISSING
     title: str = MISSING
     metrics: list[str] | None = None
+    queries: str | None = source(default=None)
     labels: list[str] = MISSING
     baseline: str | None = None
     correction: str = choice("holm", "bonferroni")

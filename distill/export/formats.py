@@ -33,6 +33,11 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
         what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
         raise InputError(f"{target}: only {what} can be exported")
+    if model.first_stage_score is not None:
+        raise InputError(
+            f"{target}: this model reads the first stage's scores, which other libraries would leave out: use "
+            "evaluate.py or CrossEncoder.rank"
+        )
 
     def write(new: Path) -> None:
         FORMATS[target](model, new)

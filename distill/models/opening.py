@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from distill.data.pairs import SCALES
 from distill.errors import InputError
 from distill.models.generative import is_generative, open_generative
 from distill.models.interpolation import read_interpolation
@@ -38,8 +39,9 @@ from distill.models.parts import (
     read_object,
     read_weights,
 )
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE
 
+NAME_WITH_SCORE = WITH_SCORE.rsplit(".", 1)[-1]
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
 OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
 ACTIVATIONS = {  # by the last part of the class name; no class named in a file is ever imported
@@ -83,7 +85,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if is_generative(architecture) and not modules:
         return open_generative(path, config, prompt)
     classifies = architecture.endswith("ForSequenceClassification")
-    if modules[:1] == ["Transformer"] and modules[1:2] == ["Pooling"]:
+    if modules[:1] in (["Transformer"], [NAME_WITH_SCORE]) and modules[1:2] == ["Pooling"]:
         if classifies:
             raise InputError(
                 f"{path}: config.json names one head ({architecture}), and modules.json another: remove the one that "
@@ -162,6 +164,11 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
         _read_settings(path, parts)
     else:
         parts.max_length = _pair_length(path, parts)
+    if (names[0] == NAME_WITH_SCORE) != (parts.first_stage_score is not None):
+        raise InputError(
+            f"{path}: only one of modules.json and {SETTINGS_FILE} says that pairs hold the first stage's score: "
+            f"{COPY_AGAIN}"
+        )
     return parts
 
 
@@ -260,12 +267,18 @@ def _open_onnx(path: Path) -> Parts:
 
 
 def _read_settings(path: Path, parts: Parts) -> None:
-    """Read how many tokens are kept of a query, a passage and, if it has a limit, the pair; and the interpolation."""
+    """Read the lengths of query, passage and pair, the interpolation, and how the first stage's score is scaled."""
     file = path / SETTINGS_FILE
     settings = read_object(file)
     parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
     parts.max_length = read_count(settings, "max_length", file, optional=True)
     parts.interpolation = read_interpolation(settings, file)
+    parts.first_stage_score = settings.get("first_stage_score")
+    if parts.first_stage_score not in (None, *SCALES):
+        raise InputError(
+            f"{file}: first_stage_score={str(parts.first_stage_score)[:40]}: must be one of {', '.join(SCALES)}: "
+            f"{COPY_AGAIN}"
+        )
 
 
 def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:

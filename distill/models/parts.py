@@ -38,6 +38,7 @@ class Parts:
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
     interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
+    first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
 
 def load_whole(auto_class, path: Path) -> "PreTrainedModel":

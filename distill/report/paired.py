@@ -4,16 +4,14 @@ mark_significance(table, rows, baseline=rows[0], correction="holm", alpha=0.05)
 table.notes += note_seeds(table, baseline="loss=ranknet")
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
-from distill.evaluation.significance import compare, read_per_query
+from distill.evaluation.significance import compare
 from distill.report.labels import Labels
 from distill.report.rows import Row, find_row
-from distill.report.runs import RunRecord
 from distill.report.table import REFERENCES, Table, TableRow, digits, lower_is_better, reference_metric
 
 MAX_NAMED = 4  # rows that a note names
@@ -84,7 +82,7 @@ def per_query(row: Row, column: str) -> dict[str, float]:
     task, _, measure = rest.rpartition("/")
     runs = [run for run in row.runs if column in run.results]
     has_files = kind in ROWS
-    measured = [(run, _per_query_file(run, kind, task).get(measure, {})) for run in runs] if has_files else []
+    measured = [(run, run.per_query(kind, task).get(measure, {})) for run in runs] if has_files else []
     values = [scores for _, scores in measured if scores]
     if row.reference:
         return values[0] if values and all(scores == values[0] for scores in values) else {}
@@ -92,23 +90,6 @@ def per_query(row: Row, column: str) -> dict[str, float]:
     if not values or seeds != set(row.by_seed(column)) or any(scores.keys() != values[0].keys() for scores in values):
         return {}
     return {query_id: math.fsum(scores[query_id] for scores in values) / len(values) for query_id in values[0]}
-
-
-def _per_query_file(run: RunRecord, kind: str, task: str) -> dict[str, dict[str, float]]:
-    """Values per query of one task: in the task's own folder, or in the run's where it has one task."""
-    tasks = {name.split("/", 1)[1].rpartition("/")[0] for name in run.results if name.startswith(f"{kind}/")}
-    only_measured = not any(name.startswith("test/") for name in run.results)  # by evaluate.py model=null
-    is_main = kind == ("first_stage" if only_measured else "test")
-    name = "per_query.csv" if is_main else f"{kind}.per_query.csv"
-    path = run.directory / "tasks" / task / name
-    if not path.is_file() and len(tasks) == 1:
-        path = run.directory / name
-    return _read_once(str(path)) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=512)
-def _read_once(path: str) -> dict[str, dict[str, float]]:
-    return read_per_query(path)
 
 
 def note_seeds(table: Table, baseline: str | None) -> list[str]:
