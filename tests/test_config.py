@@ -301,6 +301,7 @@ FREE_OF_RULES = {
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
     "EvaluateConfig": "model device",
     "ReportConfig": "output title metrics labels baseline compare",
+    "InspectConfig": f"model {FIELDS} output title measure",
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output",
     "ExportConfig": "model output",
