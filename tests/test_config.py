@@ -35,7 +35,7 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "dashboards")
+COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "inspect", "dashboards")
 
 
 @pytest.fixture(autouse=True)
@@ -301,6 +301,7 @@ FREE_OF_RULES = {
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
     "EvaluateConfig": "model device",
     "ReportConfig": "output title metrics labels baseline compare",
+    "InspectConfig": f"model {FIELDS} output title measure",
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output",
     "ExportConfig": "model output",

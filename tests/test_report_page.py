@@ -3,7 +3,6 @@
 import json
 import re
 from datetime import datetime
-from html.parser import HTMLParser
 
 import yaml
 
@@ -11,34 +10,9 @@ from distill.report.page import results_tables
 from distill.report.provenance import read_commands
 from distill.report.runs import read_runs
 from distill.report.table import choose_columns, make_table
+from tests.helpers.pages import Page
 from tests.helpers.paths import ROOT
 from tests.helpers.reports import DL19, make_grid, make_run, named_rows, report_on
-
-VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
-
-
-class Page(HTMLParser):
-    """Checks that every element is closed in its turn, and gathers what the page refers to."""
-
-    def __init__(self):
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.references: list[str] = []
-        self.ids: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
-        self.ids += [value for name, value in attrs if name == "id"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_refers_to_nothing_outside(tmp_path):

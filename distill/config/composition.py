@@ -25,6 +25,7 @@ from distill.config.schema import (
     EvaluateConfig,
     ExportConfig,
     FuseConfig,
+    InspectConfig,
     ReportConfig,
     RetrieveConfig,
     TrainConfig,
@@ -42,6 +43,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "annotate": AnnotateConfig,
     "export": ExportConfig,
     "report": ReportConfig,
+    "inspect": InspectConfig,
     "dashboards": DashboardsConfig,
 }
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory

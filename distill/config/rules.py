@@ -99,9 +99,10 @@ def must(reason: str, holds: Callable[[Any], bool], default: Any = MISSING) -> A
     return _field(lambda value: None if holds(value) else f": must {reason}", default)
 
 
-def source(default: Any = MISSING) -> Any:
-    """A field of a file, an address or an `ir_datasets` id."""
-    return _field(missing_file, default)
+def source(default: Any = MISSING, or_directory: bool = False) -> Any:
+    """A field of a file, an address or an `ir_datasets` id; or_directory: a directory will do as well."""
+    rule = (lambda value: None if os.path.isdir(value) else missing_file(value)) if or_directory else missing_file
+    return _field(rule, default)
 
 
 def output_of(noun: str, needs: str) -> Any:

@@ -266,6 +266,28 @@ class ReportConfig:
 
 
 @dataclass
+class InspectConfig:
+    run: str = source(or_directory=True)
+    baseline: str | None = source(or_directory=True, default=None)
+    passages: str | None = source(default=None)
+    queries: str | None = source(default=None)
+    qrels: str | None = source(default=None)
+    model: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    output: str = MISSING
+    title: str = MISSING
+    measure: str = MISSING
+    sections: list[str] | None = each(choice("worst", "harmed", "helped", "missing", "moved"), least=1, default=None)
+    num_queries: int = at_least(1)
+    depth: int = at_least(1)
+    characters: int | None = at_least(1, default=None)
+    run_depth: int | None = at_least(1, default=None)
+
+
+@dataclass
 class RetrieveConfig:
     passages: str = source()
     queries: str = source()

@@ -2,8 +2,8 @@
 
 path.write_text(to_html(report))
 
-page.html is its template, page.css its style. A table with many columns is cut into several below each other, and on a
-phone each row becomes a block of lines, so that no number leaves the screen.
+page.html is its template, page.css its style; tables.html writes the tables. A table with many columns is cut into
+several below each other, and on a phone each row becomes a block of lines, so that no number leaves the screen.
 """
 
 import base64
@@ -87,16 +87,13 @@ class PageTable:
 
 def to_html(report: Report) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["breakable"] = breakable
     published, citations = read_published()
     for row in (row for table in published for row in table.rows):
         row.source = ""  # the heading names it
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         report=report,
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        css=style("page.css"),
         num_runs=sum(len(row.runs) for row in report.rows),
         results=results_tables(report.table),
         configurations=_configurations(report.rows, report.labels),
@@ -107,6 +104,20 @@ def to_html(report: Report) -> str:
         citations=citations,
         runs=_runs(report.rows),
     )
+
+
+def render(name: str, **values: Any) -> str:
+    """Return a template of this folder with its values, which are escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = breakable
+    return environment.get_template(name).render(**values)
+
+
+def style(*names: str) -> Markup:
+    """Return style sheets of this folder as one."""
+    return Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in names))
 
 
 def breakable(text: str) -> Markup:

@@ -19,9 +19,9 @@ SWEEP_FILE = "multirun.yaml"  # what Hydra writes into the directory of a sweep
 MAX_LEVELS = 4  # from a job's directory up to its sweep's
 
 
-def describe_page(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the date, the commit if the code is a checkout, and the command of the report."""
-    command = shlex.join(["python", "-m", "distill", "report", *arguments])
+def describe_page(arguments: Sequence[str], name: str = "report") -> dict[str, str]:
+    """Return the date, the commit if the code is a checkout, and the command that writes the page."""
+    command = shlex.join(["python", "-m", "distill", name, *arguments])
     about = {"Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "Commit": _commit()}
     return {name: text for name, text in about.items() if text} | {"Command": command}
 

@@ -1,0 +1,43 @@
+"""What a model reads of a passage: its first tokens, or those of several windows.
+
+reading = open_reading("outputs/DATE/TIME/model")      # None if the directory says nothing about it
+reading.count({"d7": "..."})                            # {"d7": 171} tokens, of which reading.length are read
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.models.parts import load_tokenizer, read_count, read_object
+from distill.models.saved import SETTINGS_FILE
+from distill.sources.texts import Texts
+
+LONGEST = 2**20  # tokens of a passage that are counted
+
+
+@dataclass
+class Reading:
+    """The tokens of a passage that a model reads."""
+
+    length: int
+    tokenizer: Any
+
+    def count(self, texts: Texts) -> dict[str, int]:
+        """Return the number of tokens of each text, also of those that are not read."""
+        from distill.data.tokens import TokenStore  # here: without a model, nothing is tokenised
+
+        store = TokenStore.of(self.tokenizer, texts, LONGEST, "passages")
+        return dict(zip(texts, store.lengths(store.rows(texts)).tolist(), strict=True))
+
+
+def open_reading(model: str | None, windows: int = 1, stride: int | None = None) -> Reading | None:
+    """Return what a saved model reads; None for no model, and for one that this project has not saved.
+
+    Raises InputError for a damaged directory.
+    """
+    if model is None or not os.path.isfile(Path(model) / SETTINGS_FILE):
+        return None
+    file = Path(model) / SETTINGS_FILE
+    length = read_count(read_object(file), "passage_length", file) or 0
+    return Reading(length + (windows - 1) * (stride or max(length // 2, 1)), load_tokenizer(model))
