@@ -40,7 +40,8 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and the first line of output do not wait for torch
     from distill.device import choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
-    from distill.evaluation.results import task_directory, write_per_query, write_results, write_task
+    from distill.evaluation.interpolation import interpolated_row
+    from distill.evaluation.results import task_directory, write_results, write_rows
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
 
@@ -61,16 +62,14 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             rows, latency = task.rows, {}
             if model is not None:
                 rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks)
+                rows |= interpolated_row(task, rows["test"], model.interpolation)
             numbers.add(task, rows)
             numbers.means |= latency
-            values = numbers.per_query[task.name][measured_row]
-            if ranks.is_first and is_done:
-                write_per_query(place, values)  # the judgments may have changed
-            elif ranks.is_first:
+            if ranks.is_first:
                 place.mkdir(parents=True, exist_ok=True)
                 if latency:
                     (place / "latency.json").write_text(json.dumps(latency) + "\n")
-                write_task(place, rows[measured_row], values, tag)
+                write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=is_done)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
         results = numbers.results()
@@ -85,11 +84,13 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
 def load_model(cfg: DictConfig, device):
     """Load the model onto its device."""
+    from distill.evaluation.interpolation import check_weight
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.onnx import OnnxScorer
 
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device)
     check_stride(cfg.task, "task", model.passage_length)
+    check_weight(cfg.task, cfg.model, model.interpolation)
     is_graph = isinstance(model.backbone, OnnxScorer)
     if is_graph and cfg.precision == "bfloat16":
         raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out")
@@ -154,9 +155,11 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
         return {}
     seconds = []
     for query_id in query_ids[: cfg.latency_queries + 1]:
-        passages = [task.passages[doc_id] for doc_id in task.run[query_id].doc_ids]
+        ranked = task.run[query_id]
+        passages = [task.passages[doc_id] for doc_id in ranked.doc_ids]
+        given = {"first_stage_scores": ranked.scores} if model.first_stage_score is not None else {}
         start = time.perf_counter()
-        model.rank(task.queries[query_id], passages, cfg.max_tokens, precision)
+        model.rank(task.queries[query_id], passages, cfg.max_tokens, precision, **given)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if model.device.type == "cuda":

@@ -49,8 +49,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.device import check_implementation, choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
     from distill.evaluation.averages import measure_together
+    from distill.evaluation.interpolation import choose_weight, interpolated_row
     from distill.evaluation.rerank import TaskReranker
-    from distill.evaluation.results import task_directory, write_task
+    from distill.evaluation.results import task_directory, write_rows
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
     from distill.export.model_card import write_card
@@ -58,6 +59,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.losses import make_loss
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.parts import load_tokenizer
+    from distill.models.saved import write_settings
     from distill.progress import Progress
     from distill.sources.locate import with_local_files
     from distill.training.backward import backward
@@ -112,6 +114,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
         # ---- 4. The loop ---------------------------------------------------------------------------------------------
         model.train()
+        best_runs: list = []  # of the best validation
         num_workers = cfg.train.num_workers
         if num_workers is None:
             num_workers = 2 if device.type == "cuda" else 0
@@ -157,6 +160,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                         tracker.log(state.step, {f"val/{name}": value for name, value in values.items()})
                         name, value = next(iter(values.items()))
                         improved = state.improves(value)
+                        best_runs = runs if improved else best_runs
                         if ranks.is_first:
                             if improved:
                                 model.save_pretrained(checkpoints.model_directory)
@@ -175,6 +179,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         results = state.results
         if validators:
             checkpoints.load_best()
+            if not best_runs:  # it was before this run was resumed
+                best_runs = [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+            model.interpolation = choose_weight(validation, best_runs)
+            if ranks.is_first:
+                write_settings(model, checkpoints.model_directory)
             results[f"val/{validation[0].measures[0]}"] = state.best_value
             log.info("training ended after step %d, best model at step %d", state.step, state.best_step)
         else:
@@ -183,10 +192,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         numbers = SuiteNumbers(cfg.task, missing)
         for task, tester in zip(tasks, testers, strict=True):
             reranked = tester.rerank(model, cfg.train.max_tokens, precision)
-            numbers.add(task, {**task.rows, "test": reranked})
+            rows = {**task.rows, "test": reranked, **interpolated_row(task, reranked, model.interpolation)}
+            numbers.add(task, rows)
             if ranks.is_first:
                 place = task_directory(directory, cfg.task, task.name)
-                write_task(place, reranked, numbers.per_query[task.name]["test"], tag="student")
+                write_rows(place, rows, numbers.per_query[task.name], "test", tag="student")
         results |= numbers.results()
         taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
         results |= agreement_results(taus)

@@ -92,7 +92,7 @@ def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
             "teacher": {"name": "generated", "path": str(files["run"]), "format": "run", "first_stage": None}
             | {"depth": None, "qrels": None, "min_grade": 1},
             "loss": {"target": "rank"},
-            "model": {"query_length": 32, "passage_length": 256},
+            "model": {"query_length": 32, "passage_length": 256, "first_stage_score": None},
             "train": {"batch_size": 32},
         }
     )

@@ -16,7 +16,10 @@ from distill.models.cross_encoder import MAX_TOKENS, CrossEncoder
 
 
 class Reranker(pt.Transformer):
-    """Re-ranks the passages of each query: takes frames with qid, query, docno and text, and sets score and rank."""
+    """Re-ranks the passages of each query: takes frames with qid, query, docno and text, and sets score and rank.
+
+    A model that reads the first stage's scores takes them from the column score.
+    """
 
     def __init__(
         self,
@@ -37,11 +40,14 @@ class Reranker(pt.Transformer):
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with new scores and ranks: queries in their order, each with its best passage first."""
-        pt.validate.result_frame(inp, extra_columns=["query", self.text_field], context=self)
+        reads_scores = self.model.first_stage_score is not None
+        columns = ["query", self.text_field, *(["score"] if reads_scores else [])]
+        pt.validate.result_frame(inp, extra_columns=columns, context=self)
         reranked = []
         for _, group in inp.groupby("qid", sort=False):
             query, *passages = map(_as_text, [group["query"].iloc[0], *group[self.text_field]])
-            order, scores = self.model.rank(query, passages, self.max_tokens, self.precision)
+            given = {"first_stage_scores": group["score"].to_numpy()} if reads_scores else {}
+            order, scores = self.model.rank(query, passages, self.max_tokens, self.precision, **given)
             ranks = [place + pt.model.FIRST_RANK for place in range(len(order))]
             reranked.append(group.iloc[order].assign(score=scores, rank=ranks))
         if not reranked:

@@ -2,7 +2,7 @@
 # Real questions: students of labels and of teachers on googleq (Natural Questions and BoolQ over Wikipedia passages).
 #
 #   recipes/googleq.sh                  every step
-#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teachers, distil, depth, report
+#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, zero_shot, report
 #
 # Run it from the repository, with the environment active and the collection in collections/googleq. Finished steps are
 # skipped when you run it again, and the one that was stopped resumes.
@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 ENCODER=${ENCODER:-sentence-transformers/all-MiniLM-L6-v2}      # directory or Hub id
 PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a GPU; else float32
 SEEDS=${SEEDS:-0 1 2}
+TEACHER_QUERIES=${TEACHER_QUERIES:-2400}        # whose lists the teacher ranks
 PYTHON=${PYTHON:-python}
 DATA=collections/googleq
 OUT=outputs/real/googleq
@@ -54,16 +55,12 @@ marked_passages() {
     awk -F'\t' 'NR == FNR { marked[$1]; next } $1 in marked' $DATA/gold_docids.txt <(gzip -dc $DATA/passages.tsv.gz)
 }
 every_fourth() { awk 'NR % 4 == 1' "$1" | sed -n 1,200p; }
-# half REMAINDER: every second training question
-half() { awk -v r="$1" 'NR % 2 == r' $DATA/queries.train.tsv; }
 
 lists() {
     mkdir -p $OUT
     step $OUT/test.gold.run to $OUT/test.gold.run marked $DATA/test.bm25.run.gz
     step $OUT/dev.gold.run to $OUT/dev.gold.run marked $DATA/dev.bm25.run.gz
     step $OUT/queries.dev200.tsv to $OUT/queries.dev200.tsv every_fourth $DATA/queries.dev.tsv
-    step $OUT/queries.half0.tsv to $OUT/queries.half0.tsv half 0
-    step $OUT/queries.half1.tsv to $OUT/queries.half1.tsv half 1
     step $OUT/marked.tsv to $OUT/marked.tsv marked_passages
     step $OUT/train.marked.run "$PYTHON" -m distill retrieve passages=$OUT/marked.tsv queries=$DATA/queries.train.tsv \
         depth=25 bm25.stop_words=bm25s output=$OUT/train.marked.run
@@ -82,19 +79,60 @@ labels() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
-# teachers: two 6-layer students, each trained on half of the questions; each ranks the lists of the other half.
+# teacher: the 6-layer student of seed 0 ranks lists of questions that its 234 steps did not draw: BM25's top 12 of the
+# marked passages and top 12 of the others. With N questions it takes N x 24 pairs.
 
-teachers() {
-    for half in 0 1; do
-        train teacher-$half 0 experiment=real/googleq data.queries=$OUT/queries.half$half.tsv task=files
-        step $OUT/ranked-$((1 - half))/run.txt "$PYTHON" evaluate.py model=$OUT/teacher-$half/0/model task=files \
-            task.passages=$DATA/passages.tsv.gz task.queries=$OUT/queries.half$((1 - half)).tsv \
-            task.run=$OUT/train.mixed.run task.qrels=$DATA/qrels.train.txt precision="$PRECISION" \
-            hydra.run.dir=$OUT/ranked-$((1 - half))
-    done
-    step $OUT/teacher.run to $OUT/teacher.run cat $OUT/ranked-0/run.txt $OUT/ranked-1/run.txt
+seen_not() { "$PYTHON" recipes/unseen_queries.py $OUT/labels-6/0 | sed -n "1,${TEACHER_QUERIES}p"; }
+short_lists() {
+    awk 'FILENAME ~ /queries/ { asked[$1]; next } FILENAME ~ /gold/ { marked[$1]; next }
+         $1 in asked && n[$1, $3 in marked]++ < 12' $OUT/queries.distil.tsv $DATA/gold_docids.txt $OUT/train.mixed.run
 }
 
+teacher() {
+    step $OUT/queries.distil.tsv to $OUT/queries.distil.tsv seen_not
+    step $OUT/distil.run to $OUT/distil.run short_lists
+    step $OUT/teacher/results.json "$PYTHON" evaluate.py model=$OUT/labels-6/0/model task=files \
+        task.passages=$DATA/passages.tsv.gz task.queries=$OUT/queries.distil.tsv task.run=$OUT/distil.run \
+        task.qrels=$DATA/qrels.train.txt precision="$PRECISION" hydra.run.dir=$OUT/teacher
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# distil: 3-layer students of that teacher's order, by three losses, with the pairs and steps of the labels' students.
+
+distil() {
+    for seed in $SEEDS; do
+        for loss in ranknet adrmse marginmse; do
+            train $loss-3 "$seed" experiment=real/googleq-distil loss=$loss
+        done
+    done
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# zero_shot: all models on four collections that they have not seen, alone and interpolated with BM25.
+
+zero_shot() {
+    for model in "$OUT"/*-[36]/*/model; do
+        local place=${model%/model}
+        step "$place/zero-shot/results.json" "$PYTHON" evaluate.py model="$model" task=real/zero-shot \
+            task.interpolate=auto precision="$PRECISION" hydra.run.dir="$place/zero-shot"
+    done
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# report: all students, tested against BM25; the yes/no questions, and those that repeat no training question.
+
+report() {
+    "$PYTHON" -m distill report runs=$OUT output=$OUT/report baseline=first_stage published=false
+    for part in yesno open new; do
+        step $OUT/queries.$part.tsv to $OUT/queries.$part.tsv "$part"
+        "$PYTHON" -m distill report runs=$OUT output=$OUT/report-$part queries=$OUT/queries.$part.tsv \
+            baseline=first_stage published=false
+    done
+}
+yesno() { grep '^bq' $DATA/queries.test.tsv; }
+open() { grep '^nq' $DATA/queries.test.tsv; }
+new() { "$PYTHON" recipes/new_queries.py $DATA/queries.test.tsv $DATA/queries.train.tsv; }
+
 steps=("$@")
-[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teachers distil depth report)
+[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil zero_shot report)
 for name in "${steps[@]}"; do "$name"; done

@@ -294,7 +294,7 @@ FREE_OF_RULES = {
     "Backbone": "name revision",
     "Data": f"name {FIELDS}",
     "Teacher": "name texts licence citation",
-    "TaskConfig": f"name passages queries run qrels teacher measures corpus licence tasks {FIELDS}",
+    "TaskConfig": f"name passages queries run qrels teacher measures fused corpus licence tasks {FIELDS}",
     "Train": "device",
     "Logger": "name project entity group job_type run_name tags",
     "TrainConfig": "loss licence",

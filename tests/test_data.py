@@ -135,7 +135,7 @@ def test_a_judged_relevant_passage_is_never_a_negative(file_overrides, collectio
     )
     lists = loader.lists
     for index in range(len(lists)):
-        rows, targets = loader._sample(epoch, index)
+        rows, targets, _ = loader._sample(epoch, index)
         query_id = lists.query_id(index)
         doc_ids = [lists.passages.text_id(row) for row in rows]
         grades = [qrels[query_id].get(doc_id, 0) for doc_id in doc_ids]

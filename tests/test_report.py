@@ -314,3 +314,22 @@ def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_p
     assert f"error: runs={tmp_path / 'empty'}: no run directory there or below" in done.stderr
     assert (tmp_path / "out" / "index.html").is_file() and not (tmp_path / "out" / ".hydra").exists()
     assert OmegaConf.load(tmp_path / "out" / "report.yaml").runs == str(tmp_path / "depth=1")
+
+
+def test_only_the_queries_of_a_file_count_in_means_and_tests(tmp_path):
+    queries = tmp_path / "some.tsv"
+    queries.write_text("q0\tfirst\nq1\tsecond\nq9\tnot measured\n")
+    out = report_on(make_tested(tmp_path), f"queries={queries}", "baseline='loss=lce'", "published=false")
+    rows = read_table(out)
+    # lce is 0.2, 0.1 on these two, adrmse 0.2, 0.32: differences 0 and 0.22, so t = 0.11 / (0.22 / 2) = 1
+    assert float(rows["loss=ranknet"][DL19]) == pytest.approx(0.15)
+    assert float(rows["loss=adrmse"][DL19]) == pytest.approx(0.26)
+    assert float(rows["loss=adrmse"][f"{DL19} p"]) == pytest.approx(0.5)  # Student's t with one degree of freedom
+    assert "first stage" not in rows  # its values per query are not there
+
+
+def test_a_file_without_measured_queries_is_refused(tmp_path):
+    queries = tmp_path / "none.tsv"
+    queries.write_text("q8\teight\n")
+    with pytest.raises(InputError, match="none.tsv: no run has values of any of its 1 queries"):
+        report_on(make_tested(tmp_path), f"queries={queries}")

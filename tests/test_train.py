@@ -33,7 +33,7 @@ def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, lo
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {
         *("config.yaml", "run.lock", "metrics.jsonl", "checkpoints", "model", "results.json", "run.txt"),
-        "per_query.csv",
+        *("per_query.csv", "first_stage.per_query.csv"),
     }
     metrics = read_metrics(tmp_path / "run")
     losses = [row["train/loss"] for row in metrics if "train/loss" in row]

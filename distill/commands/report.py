@@ -39,8 +39,9 @@ def report(cfg: DictConfig, directory: Path) -> None:
     from distill.report.page import Report
     from distill.report.published import add_published
     from distill.report.rows import make_rows, name_rows
-    from distill.report.runs import read_runs
+    from distill.report.runs import only_queries, read_runs
     from distill.report.table import choose_columns, label_references, make_table
+    from distill.sources.texts import read_queries
 
     if (directory / "config.yaml").exists():
         raise InputError(f"output={directory}: holds a run: choose another directory for the report")
@@ -48,6 +49,11 @@ def report(cfg: DictConfig, directory: Path) -> None:
     log.info("%d runs, and %d unfinished", len(runs), len(unfinished))
     for path in unfinished:
         log.warning("unfinished, left out: %s", path)
+    if cfg.queries is not None:
+        queries = read_queries(cfg.queries).keys()
+        runs = [only_queries(run, queries) for run in runs]
+        if not any(name.startswith("test/") for run in runs for name in run.results):
+            raise InputError(f"queries={cfg.queries}: no run has values of any of its {len(queries)} queries")
     rows = make_rows(runs)
     columns = choose_columns(runs, cfg.metrics)
     measured = [row for row in rows if any(row.by_seed(column) for column in columns)]
@@ -73,16 +79,15 @@ def add_tests(cfg: DictConfig, page: "Report", measured: list) -> None:
     Raises InputError for a baseline that no row has, and for an unknown key.
     """
     from distill.report.comparison import compare_key, find_key
-    from distill.report.paired import mark_significance, note_seeds
-    from distill.report.rows import find_row
+    from distill.report.paired import find_baseline, mark_significance, note_seeds
 
-    baseline = find_row(measured, cfg.baseline, "baseline", page.labels) if cfg.baseline else None
+    baseline = find_baseline(cfg.baseline, measured, page.labels) if cfg.baseline else None
     key = find_key(cfg.compare, measured) if cfg.compare else None
     if baseline:
         page.baseline = baseline.name
         with noted(page.problems):
             mark_significance(page.table, measured, baseline, cfg.correction, cfg.alpha)
-    page.table.notes += note_seeds(page.table, page.baseline)
+    page.table.notes += note_seeds(page.table, page.baseline if baseline and not baseline.reference else None)
     if key:
         with noted(page.problems):
             page.comparison = compare_key(key, measured, page.table.columns, page.labels, cfg.correction)

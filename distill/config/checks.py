@@ -34,6 +34,7 @@ def check_train(cfg: DictConfig) -> None:
         for key in ("depth", "num_negatives", "list_size"):
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
+    _check_first_stage_score(cfg)
     _check_target(loss.target, teacher)
     if loss.target == "label":
         if teacher.path is None and teacher.first_stage is None:
@@ -53,6 +54,7 @@ def check_train(cfg: DictConfig) -> None:
         )
     if not has_tasks(cfg.task) and cfg.task.untrained:
         raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
+    _check_interpolation(cfg)
 
 
 def check_evaluate(cfg: DictConfig) -> None:
@@ -61,6 +63,25 @@ def check_evaluate(cfg: DictConfig) -> None:
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
     check_task(cfg.task, "task", texts=cfg.model is not None)
+    if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
+        raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
+
+
+def _check_interpolation(cfg: DictConfig) -> None:
+    """Check what training can interpolate with; raises InputError."""
+    asked = [part.interpolate for part in split_suite(cfg.task)]
+    if cfg.task.interpolate is not None and not asked:
+        raise InputError("task.interpolate needs task.run: give one, or set task.interpolate=null")
+    if "fit" in asked:
+        raise InputError(
+            "task.interpolate=fit is for evaluate.py: a training chooses the weight on its validation queries: set "
+            "task.interpolate=auto"
+        )
+    if "auto" in asked and not has_tasks(cfg.validation):
+        raise InputError(
+            "task.interpolate=auto needs a validation, whose queries choose the weight: give validation.run, "
+            "validation.queries and validation.qrels, or a number from 0 to 1"
+        )
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -100,8 +121,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
         for name in needed:
             if part[name] is None:
                 raise InputError(f"{prefix}{name} is missing: give a file or an ir_datasets id")
-        checked = [*needed, "teacher"] if part.teacher is not None else needed
-        for name in checked:
+        for name in [*needed, *(key for key in ("teacher", "fused") if part[key] is not None)]:
             fault = missing_file(part[name])
             if fault is not None:
                 raise InputError(f"{prefix}{name}={part[name]}{fault}")
@@ -155,6 +175,19 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
     unknown = [f"{prefix}{name}" for name in node if name not in known]
     parts = [name for name in node if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name])]
     return unknown + [key for name in parts for key in _unknown_keys(node[name], f"{prefix}{name}.")]
+
+
+def _check_first_stage_score(cfg: DictConfig) -> None:
+    """Check that there are scores to read if the model reads those of the first stage; raises InputError."""
+    given = f"model.first_stage_score={cfg.model.first_stage_score}"
+    if cfg.model.first_stage_score is None:
+        return
+    if cfg.teacher.format == "triples":
+        raise InputError(f"{given}: triples come without a first stage's list: set it to null")
+    if cfg.teacher.first_stage is None:
+        raise InputError(
+            f"{given} needs teacher.first_stage, the run whose scores are read: give one, or set it to null"
+        )
 
 
 def _check_target(target: str, teacher: DictConfig) -> None:

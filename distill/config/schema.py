@@ -60,6 +60,7 @@ class Model:
     passage_length: int = at_least(1)
     layout: str = choice(*LAYOUTS)
     dropout: float | None = at_least(0, below=1, default=None)
+    first_stage_score: str | None = choice("min-max", "global", default=None)
 
 
 @dataclass
@@ -120,6 +121,14 @@ class TaskConfig:
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
+    interpolate: Any = must(  # Any: Hydra 1.3 cannot compose a union
+        "be the student's weight, a number from 0 to 1, auto for the one in the model's files, fit to look for the "
+        "best one, or null",
+        lambda value: value in ("auto", "fit") or (type(value) in (int, float) and 0 <= value <= 1),
+        default=None,
+    )
+    fused: str | None = None
+    ideal: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
@@ -136,7 +145,16 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
-SUITE_KEYS = ("name", "untrained", "windows", "window_stride", "tasks", "runs", "means")  # of a suite as a whole
+SUITE_KEYS = (
+    "name",
+    "untrained",
+    "ideal",
+    "windows",
+    "window_stride",
+    "tasks",
+    "runs",
+    "means",
+)  # of a suite as a whole
 PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
 PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 
@@ -238,6 +256,7 @@ class ReportConfig:
     output: str = MISSING
     title: str = MISSING
     metrics: list[str] | None = None
+    queries: str | None = source(default=None)
     labels: list[str] = MISSING
     baseline: str | None = None
     correction: str = choice("holm", "bonferroni")

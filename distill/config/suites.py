@@ -26,6 +26,8 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
         merged["bm25"] = own["bm25"] | (part.get("bm25") or {})
         if own["runs"] is not None:
             merged["run"] = own["runs"].replace("{task}", name)
+        if merged["fused"] is not None:
+            merged["fused"] = merged["fused"].replace("{task}", name)
         tasks.append(OmegaConf.create(merged))
     return tasks
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.data.pairs import score_numbers
 from distill.data.teacher_lists import RankedLists, TeacherList, TripleLists, ranks_among
 from distill.data.token_store import open_token_store, store_key
 from distill.data.tokens import TokenStore, warn_of_cut_queries
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the files of cached lists: those in another format are rebuilt
 BLOCK = 1_000  # lists joined to the token stores at once
-ARRAYS = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32, "targets": np.float32}
+ARRAYS: dict[str, type] = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32, "targets": np.float32}
+NUMBERS: dict[str, type] = {"numbers": np.uint8}  # only of lists whose pairs hold the first stage's score
 
 
 @dataclass
@@ -47,6 +49,7 @@ class TrainingLists:
     starts: np.ndarray  # [L + 1] int64
     rows: np.ndarray | FlatFile  # [N] int32: the row of each passage
     targets: np.ndarray | FlatFile  # [N] float32: ranks (1 = best), labels or teacher scores
+    numbers: np.ndarray | FlatFile | None = None  # [N] uint8: what is read for first-stage scores; None: nothing
 
     def __len__(self) -> int:
         return len(self.query_rows)
@@ -55,6 +58,10 @@ class TrainingLists:
         """Return the passages of a list, [K] rows, and their targets [K]."""
         entries = slice(self.starts[index], self.starts[index + 1])
         return self.rows[entries], self.targets[entries]
+
+    def numbers_of(self, index: int) -> np.ndarray | None:
+        """Return the numbers [K] that are read for the first-stage scores of a list, None if none are."""
+        return None if self.numbers is None else self.numbers[self.starts[index] : self.starts[index + 1]]
 
     def query_id(self, index: int) -> str:
         """Return the id of a list's query."""
@@ -106,8 +113,9 @@ def _lists_on_disk(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists
     }
     blocks = _Join(cfg, taught.path, *stores).blocks(taught)
     directory = entry("lists", cfg.teacher.name, key_of(**made_from))
-    make_once(directory, lambda aside: _write(aside, blocks))
-    columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in ARRAYS.items()}
+    arrays = ARRAYS if model.first_stage_score is None else ARRAYS | NUMBERS
+    make_once(directory, lambda aside: _write(aside, blocks, arrays))
+    columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in arrays.items()}
     columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
     return TrainingLists(*stores, **columns)
 
@@ -124,6 +132,7 @@ class _Join:
     num_kept: int = 0
     num_empty: int = 0
     num_missing: int = 0
+    num_unscored: int = 0  # passages kept that the first stage lacks, where its scores are read
     no_query: list[str] = field(default_factory=list)  # query ids of the lists that were dropped for lack of a text
 
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
@@ -141,6 +150,11 @@ class _Join:
             log.warning(
                 "%s: lacks %d of the relevant passages missing from %s: left out",
                 *(passages, self.num_missing, self.path),
+            )
+        if self.num_unscored:
+            log.info(
+                "%s: lacks %d of the training passages: 0 is read as their first-stage score",
+                *(self.cfg.teacher.first_stage, self.num_unscored),
             )
         if self.no_query:
             log_left_out(self.path, f"lists are of queries without a text in {queries}", self.no_query, self.num_lists)
@@ -177,7 +191,18 @@ class _Join:
             "sizes": sizes[usable],
             "rows": rows[kept].astype(np.int32),
             "targets": target[kept],
-        }
+        } | self._numbers(lists, kept)
+
+    def _numbers(self, lists: list[TeacherList], kept: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the column of numbers that are read for first-stage scores, of the N passages that are kept."""
+        if self.cfg.model.first_stage_score is None:
+            return {}
+        scale = self.cfg.model.first_stage_score
+        kept_of = np.split(kept, np.cumsum([len(each.doc_ids) for each in lists])[:-1])
+        scores = [each.first_stage_scores[mask] for each, mask in zip(lists, kept_of, strict=True)]
+        numbers = np.concatenate([score_numbers(of_list, scale) for of_list in scores])
+        self.num_unscored += int((numbers == 0).sum())
+        return {"numbers": numbers}
 
     def _check_known(self, lists: list[TeacherList], unknown: np.ndarray, owner: np.ndarray) -> None:
         """Raise InputError where the collection lacks a passage of the run; judged passages may be missing."""
@@ -200,9 +225,9 @@ def _close_gaps(ranks: np.ndarray, owner: np.ndarray, kept: np.ndarray) -> None:
         ranks[among] = ranks_among(ranks[among])
 
 
-def _write(directory: Path, blocks: Iterator[dict[str, np.ndarray]]) -> None:
+def _write(directory: Path, blocks: Iterator[dict[str, np.ndarray]], arrays: dict[str, type]) -> None:
     """Write the columns of lists to files, a block at a time."""
-    names = [name for name in ARRAYS if name != "starts"]
+    names = [name for name in arrays if name != "starts"]
     sizes = []
     files = {name: open(directory / name, "wb") for name in names}  # noqa: SIM115
     try:

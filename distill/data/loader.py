@@ -24,6 +24,8 @@ from distill.data.teacher_lists import ranks_among
 
 BATCHES_AHEAD = 4  # that each worker prepares
 
+Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # of a list: rows, targets, numbers of first-stage scores
+
 
 class BatchLoader:
     """The batches of a training run: `loader[step]` is the Batch of that step.
@@ -50,10 +52,10 @@ class BatchLoader:
         lists = self.lists
         chosen = self._share([(index, *self._sample(epoch, index)) for epoch, index in self._places(step)])
         query_ids, pairs, targets = [], [], []
-        for index, rows, target in chosen:
+        for index, rows, target, numbers in chosen:
             query = lists.queries[lists.query_rows[index]]
             query_ids.append(lists.query_id(index))
-            pairs.append([self.template.join(query, lists.passages[row]) for row in rows])
+            pairs.append(self.template.join_all(query, [lists.passages[row] for row in rows], numbers))
             targets.append(ranks_among(target) if self.by_rank and self.list_size is not None else target)
         return make_batch(query_ids, pairs, targets)
 
@@ -88,9 +90,9 @@ class BatchLoader:
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(everything)
         return self._orders[epoch]
 
-    def _sample(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows and targets that an epoch takes of a list, a function of seed, epoch and query."""
-        rows, targets = self.lists[index]
+    def _sample(self, epoch: int, index: int) -> Sample:
+        """The rows, targets and numbers that an epoch takes of a list, a function of seed, epoch and query."""
+        (rows, targets), numbers = self.lists[index], self.lists.numbers_of(index)
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
         if self.num_negatives is None:
             chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng)
@@ -98,13 +100,13 @@ class BatchLoader:
             relevant, others = np.flatnonzero(targets > 0), np.flatnonzero(targets <= 0)
             negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
             chosen = np.r_[rng.choice(relevant), negatives]
-        return rows[chosen], targets[chosen]
+        return rows[chosen], targets[chosen], None if numbers is None else numbers[chosen]
 
-    def _share(self, chosen: list[tuple[int, np.ndarray, np.ndarray]]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    def _share(self, chosen: list[tuple[int, *Sample]]) -> list[tuple[int, *Sample]]:
         """This rank's share of a step's lists: longest first, each list goes to the rank with the fewest tokens."""
         if self.num_ranks == 1:
             return chosen
-        num_tokens = [int(self.lists.passages.lengths(rows).sum()) for _, rows, _ in chosen]
+        num_tokens = [int(self.lists.passages.lengths(rows).sum()) for _, rows, *_ in chosen]
         loads, owners = np.zeros(self.num_ranks, np.int64), np.zeros(len(chosen), np.int64)
         for place in np.argsort(num_tokens, kind="stable")[::-1]:
             owners[place] = loads.argmin()

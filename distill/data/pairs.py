@@ -4,11 +4,26 @@
     tokens, token_types = template.join(query, passage)         # [CLS] query [SEP] passage [SEP]
 
 Query and passage are truncated separately, before they are joined.
+
+    template = PairTemplate.of(tokenizer, first_stage_score="min-max")
+    numbers = template.numbers(ranked.scores)                   # of a query's whole list: 100 for the highest
+    template.join(query, passage, numbers[0])                   # [CLS] query [SEP] 100 [SEP] passage [SEP]
+
+A model may read the first stage's score, too, as a number between query and passage (Askari et al., Injecting the BM25
+Score as Text Improves BERT-Based Re-rankers, ECIR 2023, https://arxiv.org/abs/2301.09728).
 """
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from distill.errors import InputError
+
+SCALES = ("min-max", "global")  # of first-stage scores
+GLOBAL_BOUNDS = (0.0, 50.0)  # of BM25 scores, as in the code that Askari et al. published
+HIGHEST = 100  # number of the best first-stage score; 0 is that of a passage that the first stage did not find
 
 
 @dataclass
@@ -22,10 +37,15 @@ class PairTemplate:
     max_length: int | None = None  # tokens of a pair, whose longer text is cut; None: no limit
     query_text: str = "{}"  # how a query is tokenised: a prompt's spaces may belong to the words beside them
     passage_text: str = "{}"
+    first_stage_score: str | None = None  # one of SCALES: the pair holds the first stage's score; None: no pair does
+    middles: Sequence[np.ndarray] = ()  # with that score: what takes the place of `middle`, for each number from 0
 
     @classmethod
-    def of(cls, tokenizer) -> "PairTemplate":
-        """Read the template off an encoded pair, so that every tokeniser keeps its own separators."""
+    def of(cls, tokenizer, first_stage_score: str | None = None) -> "PairTemplate":
+        """Read the template off an encoded pair, so that every tokeniser keeps its own separators.
+
+        Raises InputError for a tokeniser that cannot write the numbers of first_stage_score.
+        """
         query, passage = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("query", "passage"))
         encoded = tokenizer("query", "passage", return_token_type_ids=True)
         pair, types = encoded["input_ids"], encoded["token_type_ids"]
@@ -34,26 +54,88 @@ class PairTemplate:
         second = _find(pair, passage, end)
         specials = pair[:start], pair[end:second], pair[second + len(passage) :]
         prefix, middle, suffix = (np.asarray(tokens, dtype=np.int32) for tokens in specials)
-        return cls(prefix, middle, suffix, second_type=types[second])
+        template = cls(prefix, middle, suffix, second_type=types[second])
+        if first_stage_score is not None:
+            template.first_stage_score = first_stage_score
+            template.middles = [np.concatenate([middle, number, middle]) for number in _numbers(tokenizer)]
+        return template
 
     @property
     def num_special(self) -> int:
-        """Number of special tokens in a pair."""
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
+        """Number of special tokens in a pair, with those of the longest first-stage score if the pair has one."""
+        return len(self.prefix) + max(map(len, self.middles or [self.middle])) + len(self.suffix)
 
     def texts(self, query: str, passage: str) -> tuple[str, str]:
         """Return query and passage as they are tokenised."""
         return self.query_text.replace("{}", query), self.passage_text.replace("{}", passage)
 
-    def join(self, query: np.ndarray, passage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the token ids and token types of one pair, both int32."""
+    def numbers(self, scores: Sequence[float] | np.ndarray) -> list[int] | list[None]:
+        """Return what `join` takes for the first-stage scores of a query's whole list: nothing if it reads none."""
+        if self.first_stage_score is None:
+            return [None] * len(scores)
+        return score_numbers(np.asarray(scores, np.float64), self.first_stage_score).tolist()
+
+    def join_all(
+        self, query: np.ndarray, passages: Iterable[np.ndarray], numbers: Iterable[int | None] | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the pairs of a query with each of the passages; numbers: of their first-stage scores."""
+        numbers = itertools.repeat(None) if numbers is None else numbers
+        return [self.join(query, passage, number) for passage, number in zip(passages, numbers, strict=False)]
+
+    def join(self, query: np.ndarray, passage: np.ndarray, number: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids and token types of one pair, both int32.
+
+        number: of the first stage's score. Raises InputError if the pair has such a score and none is given.
+        """
+        middle = self.middle if self.first_stage_score is None else self._middle_with(number)
         if self.max_length is not None:
             query_length, passage_length = longest_first(len(query), len(passage), self.max_length - self.num_special)
             query, passage = query[:query_length], passage[:passage_length]
-        tokens = np.concatenate([self.prefix, query, self.middle, passage, self.suffix])
+        tokens = np.concatenate([self.prefix, query, middle, passage, self.suffix])
         types = np.zeros(len(tokens), dtype=np.int32)
         types[len(tokens) - len(passage) - len(self.suffix) :] = self.second_type
         return tokens, types
+
+    def _middle_with(self, number: int | None) -> np.ndarray:
+        if number is None:
+            raise InputError(
+                "this model reads the first stage's score of each passage, and none is given: see numbers and join_all "
+                "in distill/data/pairs.py"
+            )
+        return self.middles[number]
+
+
+def score_numbers(scores: np.ndarray, scale: str) -> np.ndarray:
+    """Return the numbers [K] that are read for the first-stage scores of a list: 1 (lowest) to 100, 0 for no score.
+
+    With s from 0 to 1, the number is 1 + ⌊99 s⌋: s = (score - lowest) / (highest - lowest) of the list with "min-max"
+    (1 if all are equal), and with "global" the score's place between 0 and 50, the same for every query.
+
+    scores: [K] float64 of a query's whole list; NaN for a passage that the first stage did not find. That passage's
+    number is not the lowest score's: relevant passages are added to training lists, and if they had the number of the
+    last passage retrieved, a model would learn to rank that passage first.
+
+    Askari et al. compare such scalings of each list and of all together. The code that they published uses the second,
+    with these bounds and ⌊100 s⌋; they compute BM25 for every training pair, so that none lacks a score.
+    """
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return np.zeros(len(scores), np.uint8)
+    low, high = (known.min(), known.max()) if scale == "min-max" else GLOBAL_BOUNDS
+    shares = np.clip((scores - low) / (high - low), 0.0, 1.0) if high > low else np.where(np.isnan(scores), scores, 1.0)
+    return np.nan_to_num(1 + np.floor((HIGHEST - 1) * shares), nan=0.0).astype(np.uint8)
+
+
+def _numbers(tokenizer) -> list[np.ndarray]:
+    """Return the tokens of the numbers from 0; raises InputError if any is unknown, or the same as another."""
+    texts = [str(number) for number in range(HIGHEST + 1)]
+    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    if len(set(map(tuple, tokens))) < len(tokens) or any(tokenizer.unk_token_id in ids for ids in tokens):
+        raise InputError(
+            "model.first_stage_score: the tokenizer has no tokens for the numbers from 0 to 100: use another backbone, "
+            "or set it to null"
+        )
+    return [np.asarray(ids, dtype=np.int32) for ids in tokens]
 
 
 def _find(sequence: list[int], wanted: list[int], start: int) -> int:

@@ -6,7 +6,7 @@ for taught in RankedLists(cfg):                   # or TripleLists(cfg)
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from omegaconf import DictConfig
@@ -36,6 +36,8 @@ class TeacherList:
     doc_ids: list[str]  # K passages
     target: np.ndarray  # [K]: ranks (1 = best), labels or teacher scores
     num_added: int = 0  # how many at the end are relevant passages missing from the run
+    # [K] where the model reads them, else empty; NaN where the first stage lacks the passage
+    first_stage_scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 class RankedLists:
@@ -45,6 +47,7 @@ class RankedLists:
         """Open the runs; raises InputError for bad ones, and too great a depth."""
         teacher, data = cfg.teacher, cfg.data
         self.cfg, self.depth, self.target = cfg, data.depth, cfg.loss.target
+        self.reads_scores = cfg.model.first_stage_score is not None
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
         if teacher.path is None or (self.target == "label" and first_stage is not None):
             self.path, self.run, self.first_stage = teacher.first_stage, first_stage, None
@@ -90,6 +93,8 @@ class RankedLists:
         """The options that the lists depend on."""
         teacher, data = self.cfg.teacher, self.cfg.data
         options = {"target": self.target, "format": teacher.format, "min_grade": teacher.min_grade}
+        if self.reads_scores:
+            options["first_stage_score"] = self.cfg.model.first_stage_score
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
 
     def __len__(self) -> int:
@@ -104,6 +109,7 @@ class RankedLists:
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
         short, unlabelled, tied = [], [], []
         for query_id in self.query_ids:
+            taught = None
             ranked = self.run[query_id]
             if self.first_stage is not None and self.depth is not None:
                 ranked = self._within_first_stage(query_id, ranked)
@@ -112,15 +118,19 @@ class RankedLists:
             if len(ranked.doc_ids) < 2:
                 short.append(query_id)
             elif qrels is not None:
-                labelled = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
-                if labelled is None:
+                taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
+                if taught is None:
                     unlabelled.append(query_id)
-                else:
-                    yield labelled
             else:
                 if self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]:
                     tied.append(query_id)
-                yield TeacherList(query_id, ranked.doc_ids, ranked.ranks if self.target == "rank" else ranked.scores)
+                target = ranked.ranks if self.target == "rank" else ranked.scores
+                taught = TeacherList(query_id, ranked.doc_ids, target)
+            if taught is not None:
+                if self.reads_scores:
+                    first = ranked if self.first_stage is None else self.first_stage.get(query_id)
+                    taught.first_stage_scores = _scores_in(first, taught.doc_ids)
+                yield taught
         if short or unlabelled or tied:
             self._report(short, unlabelled, tied)
 
@@ -155,6 +165,12 @@ class RankedLists:
                 "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
                 *(self.path, len(tied), num_lists, tied[0]),
             )
+
+
+def _scores_in(ranked: RankedList | None, doc_ids: list[str]) -> np.ndarray:
+    """Return the scores [K] that a query's first-stage list gives the passages, NaN for those that it lacks."""
+    scores = {} if ranked is None else dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True))
+    return np.array([scores.get(doc_id, np.nan) for doc_id in doc_ids])
 
 
 def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList | None:
@@ -224,7 +240,7 @@ def _pair_target(scores: np.ndarray, target: str) -> np.ndarray:
 def needs_first_stage(cfg: DictConfig) -> bool:
     """Whether the training lists depend on teacher.first_stage: it is large, so it is read only if needed."""
     depth, teacher = cfg.data.depth, cfg.teacher
-    if cfg.loss.target == "label" or teacher.format == "permutations":
+    if cfg.loss.target == "label" or teacher.format == "permutations" or cfg.model.first_stage_score is not None:
         return True
     return depth is not None and (teacher.depth is None or depth < teacher.depth)
 

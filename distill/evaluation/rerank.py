@@ -97,12 +97,13 @@ class TaskReranker:
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
         """Return the pairs of a query, one for each window, and whether each starts a passage."""
-        query = self.queries[self.queries.rows([query_id])[0]]
+        query, ranked = self.queries[self.queries.rows([query_id])[0]], self.run[query_id]
         pairs, firsts = [], []
-        for row in self.passages.rows(self.run[query_id].doc_ids):
+        numbers = model.template.numbers(ranked.scores)  # the run is the first stage
+        for row, number in zip(self.passages.rows(ranked.doc_ids), numbers, strict=True):
             tokens = self.passages[row]
             for start in window_starts(len(tokens), self.length, self.stride):
-                pairs.append(model.template.join(query, tokens[start : start + self.length]))
+                pairs.append(model.template.join(query, tokens[start : start + self.length], number))
                 firsts.append(start == 0)
         return pairs, firsts
 

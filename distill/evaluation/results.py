@@ -1,6 +1,6 @@
 """The files of an evaluation, and the table it prints.
 
-write_task(directory, run, per_query, tag="student")        # run.txt (TREC) and per_query.csv
+write_rows(directory, rows, per_query, "test", tag="student")       # run.txt (TREC) and per_query.csv, of each row
 write_results(directory / "results.json", results)
 print(format_results(results, cfg.task.name, num_queries, measures, missing))
 """
@@ -18,9 +18,37 @@ from distill.storage.files import write_whole
 ROWS = {  # prefix of a metric's name -> row of the table
     "first_stage": "first stage",
     "teacher": "teacher",
+    "fused": "fused runs",
+    "ideal": "perfect order",
     "untrained": "student before training",
     "test": "student",
+    "interpolated": "interpolated",
 }
+
+
+def write_rows(
+    directory: Path,
+    rows: dict[str, Run],
+    per_query: dict[str, PerQuery],
+    main: str,
+    tag: str,
+    *,
+    keep_run: bool = False,
+) -> None:
+    """Write the files of all rows of a task, run.txt and per_query.csv for the main one.
+
+    The others have their values by query in ROW.per_query.csv, and the interpolated one its run, too. The main row's
+    values come last: with them, a task counts as done. keep_run: run.txt is there, and was read.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for row in (row for row in rows if row != main):
+        write_per_query(directory, per_query[row], f"{row}.per_query.csv")
+    if "interpolated" in rows:
+        write_whole(directory / "interpolated.run.txt", lambda aside: write_run(rows["interpolated"], aside, tag))
+    if keep_run:
+        write_per_query(directory, per_query[main])  # the judgments may have changed
+    else:
+        write_task(directory, rows[main], per_query[main], tag)
 
 
 def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
@@ -30,8 +58,8 @@ def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None
     write_per_query(directory, per_query)
 
 
-def write_per_query(directory: Path, per_query: PerQuery) -> None:
-    """Write per_query.csv, one line per query: its id and its value of each measure."""
+def write_per_query(directory: Path, per_query: PerQuery, name: str = "per_query.csv") -> None:
+    """Write a CSV file, one line per query: its id and its value of each measure."""
     measures = list(next(iter(per_query.values())))
 
     def write(path: Path) -> None:
@@ -40,7 +68,7 @@ def write_per_query(directory: Path, per_query: PerQuery) -> None:
             writer.writerow(["query_id", *measures])
             writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
 
-    write_whole(directory / "per_query.csv", write)
+    write_whole(directory / name, write)
 
 
 def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:

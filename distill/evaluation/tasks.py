@@ -8,9 +8,12 @@ suite_results(cfg.task, measured)
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from distill.config.measures import parse_measures
@@ -18,9 +21,9 @@ from distill.config.suites import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
 from distill.evaluation.measures import try_measures
 from distill.sources.fields import Fields
-from distill.sources.locate import is_missing_file, with_local_files
+from distill.sources.locate import is_missing_file, is_path, is_remote, with_local_files
 from distill.sources.qrels import Qrels, read_qrels
-from distill.sources.run_files import Run
+from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
 from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
 
@@ -41,11 +44,18 @@ class Task:
     passages: Texts  # empty if the run is only measured
     windows: int  # how many windows of a long passage are scored, of which the best counts; 1: only its beginning
     window_stride: int | None  # tokens from the start of one window to the next; None: half a window
+    first_stage: str = ""  # the run's name: of its file, an ir_datasets id, or bm25
+    fused: Run | None = None
+    ideal: bool = False  # whether the perfect order is measured
+    interpolate: Any = None  # the student's weight, auto or fit
 
     @property
     def rows(self) -> dict[str, Run]:
-        """The rankings measured besides the student's: the first stage's and, if known, the teacher's."""
-        return {"first_stage": self.run} | ({"teacher": self.teacher} if self.teacher else {})
+        """The rankings measured besides the student's: the first stage's and those that were asked for."""
+        rows = {"first_stage": self.run, "teacher": self.teacher, "fused": self.fused}
+        if self.ideal:
+            rows["ideal"] = perfect_order(self.run, self.qrels)
+        return {row: run for row, run in rows.items() if run}
 
 
 def read_tasks(cfg: DictConfig, missing: dict[str, str], *, texts: bool = True) -> Iterator[Task]:
@@ -86,6 +96,7 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
             log.warning("%s: %s looks below task.depth=%d, where there are no passages", cfg.name, measure, depth)
     if cfg.licence and texts:
         log.info("%s: its texts require a licence: %s", cfg.name, cfg.licence)
+    first_stage = first_stage_name(cfg.run)
     cfg = with_local_files(cfg)
     queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
     qrels = read_qrels(cfg.qrels)
@@ -107,13 +118,11 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
             "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
         )
     log_unranked(cfg.run, run, qrels)
-    teacher = None
-    if cfg.teacher is not None:
-        teacher = {query_id: ranked.cut(depth) for query_id, ranked in read_run(cfg.teacher).items()}
-        _check_teacher(cfg.teacher, teacher, cfg.run, run)
-        log_unranked(cfg.teacher, teacher, qrels)
+    teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg.run, run, qrels, depth)
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
+    task.fused = _read_beside(cfg.fused, "fusion", cfg.run, run, qrels, depth)
+    task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
     if texts:
         doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
         task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
@@ -135,12 +144,38 @@ def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
         log.warning("%s: none of its passages are judged: check that the judgments belong to this collection", source)
 
 
-def _check_teacher(source: str, teacher: Run, run_source: str, run: Run) -> None:
-    """Raise InputError if the teacher's ranking has no query, or no passage, in common with the run."""
-    shared = [query_id for query_id in run if query_id in teacher]
-    if not any(set(run[query_id].doc_ids) & set(teacher[query_id].doc_ids) for query_id in shared):
+def _read_beside(
+    source: str | None, noun: str, run_source: str, run: Run, qrels: Qrels, depth: int | None
+) -> Run | None:
+    """Read another ranking to measure beside the run, cut to its depth; None if there is none.
+
+    Raises InputError if it has no query, or no passage, in common with the run.
+    """
+    if source is None:
+        return None
+    beside = {query_id: ranked.cut(depth) for query_id, ranked in read_run(source).items()}
+    shared = [query_id for query_id in run if query_id in beside]
+    if not any(set(run[query_id].doc_ids) & set(beside[query_id].doc_ids) for query_id in shared):
         what = "passage" if shared else "query"
-        raise InputError(f"{source}: shares no {what} with {run_source}: use the teacher's ranking of this run")
+        raise InputError(f"{source}: shares no {what} with {run_source}: use the {noun} of this run")
+    log_unranked(source, beside, qrels)
+    return beside
+
+
+def first_stage_name(source: str) -> str:
+    """Return what a first stage is called: its file's name, an `ir_datasets` id, or bm25."""
+    is_file = is_remote(source) or is_path(source) or os.path.isfile(source)
+    return source.split("#")[0].rsplit("/", 1)[-1] if is_file else source
+
+
+def perfect_order(run: Run, qrels: Qrels) -> Run:
+    """Return the run in the order of the judgments, best grade first; within a grade, passages keep their order."""
+    ordered = {}
+    for query_id, ranked in run.items():
+        grades = np.array([max(qrels.get(query_id, {}).get(doc_id, 0), 0) for doc_id in ranked.doc_ids])  # [K]
+        doc_ids = [ranked.doc_ids[place] for place in np.argsort(-grades, kind="stable")]
+        ordered[query_id] = RankedList.in_order(doc_ids, -np.arange(len(doc_ids), dtype=np.float64))
+    return ordered
 
 
 def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int | None) -> Run:

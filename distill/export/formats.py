@@ -17,7 +17,7 @@ from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
 from distill.export.rounding import round_weights
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.saved import LENGTHS_FILE, ONNX_FILE
+from distill.models.saved import ONNX_FILE, write_settings
 from distill.storage.files import write_whole_directory
 
 
@@ -33,6 +33,11 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
         what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
         raise InputError(f"{target}: only {what} can be exported")
+    if model.first_stage_score is not None:
+        raise InputError(
+            f"{target}: this model reads the first stage's scores, which other libraries would leave out: use "
+            "evaluate.py or CrossEncoder.rank"
+        )
 
     def write(new: Path) -> None:
         FORMATS[target](model, new)
@@ -49,7 +54,7 @@ def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     model.backbone.config.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)
-    (directory / LENGTHS_FILE).write_text(json.dumps(model.lengths, indent=2) + "\n")
+    write_settings(model, directory)
     write_onnx(model, directory)
 
 

@@ -67,6 +67,16 @@ print(session.run(None, inputs)[0][:, 0])
 """,
 }
 USES["onnx-int8"] = USES["onnx"]
+WITH_SCORES = f"""\
+```python
+from distill import CrossEncoder
+
+model = CrossEncoder.from_pretrained("MODEL")
+{SCORE}print(model.rank(query, passages, first_stage_scores=[7.1, 11.4]))   # of the whole list, from the first stage
+```
+
+No other library opens this directory: it would leave out the first stage's scores.
+"""
 
 
 def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None) -> None:
@@ -85,9 +95,11 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
     name = f"{encoder} taught by {cfg.teacher.name}"
     packaged = cfg.backbone.name if locate_model(cfg.backbone.name) != cfg.backbone.name else None
     trained = f" as trained {f'for {packaged}' if packaged else 'before'}" if base and base != cfg.backbone.name else ""
+    reads_scores = cfg.model.first_stage_score is not None
     facts = {
         "Encoder": f"{encoder}{trained}, {cfg.model.pooling} pooling, one linear layer",
-        "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage",
+        "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage"
+        + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else ""),
         "Data": _named(cfg.data.name, cfg.data.passages)
         + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
         "Teacher": _named(cfg.teacher.name, cfg.teacher.path),
@@ -112,7 +124,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         f"---\n{_metadata(cfg, name, base, results)}\n---\n\n# {name}\n\n"
         f"A cross-encoder that re-ranks passages for a query. It learned {learned}.\n\n"
         f"| what | value |\n| --- | --- |\n{table}\n\n{_results_table(results)}"
-        f"## Use\n\n{_use('sentence-transformers')}\n{again}"
+        f"## Use\n\n{WITH_SCORES if reads_scores else _use('sentence-transformers')}\n{again}"
         f"## Licence\n\n{' '.join(line for line in licence if line)}\n\n## Citation\n\n{cited}\n"
     )
 
@@ -178,7 +190,7 @@ def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, f
     ]
     return ModelCardData(
         license=cfg.licence,
-        library_name="sentence-transformers",
+        library_name="sentence-transformers" if cfg.model.first_stage_score is None else None,
         pipeline_tag="text-ranking",
         base_model=base,
         tags=["cross-encoder", "reranker", "distillation", f"loss:{cfg.loss.name}", f"teacher:{cfg.teacher.name}"],

@@ -28,12 +28,13 @@ from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
+from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
 from distill.models.locate import locate_model
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
 from distill.models.parts import explained, load_tokenizer, longest_input
-from distill.models.saved import download, find_head, write_model
+from distill.models.saved import check_same_score, download, find_head, write_model
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class CrossEncoder(nn.Module):
         )
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
             raise InputError(
@@ -101,10 +103,22 @@ class CrossEncoder(nn.Module):
         return min(longest, self.template.max_length or longest)
 
     @property
-    def lengths(self) -> dict[str, int]:
-        """Contents of distill.json: the tokens of a query, of a passage and, if a pair is cut as one, of a pair."""
-        lengths = {"query_length": self.query_length, "passage_length": self.passage_length}
-        return lengths | ({"max_length": self.max_length} if self.template.max_length is not None else {})
+    def settings(self) -> dict[str, Any]:
+        """Contents of distill.json: tokens of a query, a passage and, if cut as one, a pair; and the interpolation.
+
+        If pairs hold the first stage's score, also how it is scaled.
+        """
+        settings: dict[str, Any] = {"query_length": self.query_length, "passage_length": self.passage_length}
+        if self.template.max_length is not None:
+            settings["max_length"] = self.max_length
+        if self.first_stage_score is not None:
+            settings["first_stage_score"] = self.first_stage_score
+        return settings | ({"interpolation": self.interpolation.as_json()} if self.interpolation else {})
+
+    @property
+    def first_stage_score(self) -> str | None:
+        """How the first stage's score is scaled if pairs hold it (distill/data/pairs.py), else None."""
+        return self.template.first_stage_score
 
     @property
     def device(self) -> torch.device:
@@ -186,35 +200,77 @@ class CrossEncoder(nn.Module):
 
     @torch.inference_mode()
     def rank(
-        self, query: str, passages: Iterable[str], max_tokens: int = MAX_TOKENS, precision: torch.dtype | None = None
+        self,
+        query: str,
+        passages: Iterable[str],
+        max_tokens: int = MAX_TOKENS,
+        precision: torch.dtype | None = None,
+        *,
+        first_stage_scores: Iterable[float] | None = None,
+        weight: float | None = None,
     ) -> tuple[list[int], list[float]]:
         """Return the indices of the passages from best to worst, and their scores in that order.
 
         passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
         precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
         torch.bfloat16. With float32, an autocast context around the call still applies.
+        first_stage_scores: of the same passages, in their order; order and scores are then interpolated
+        (distill/models/interpolation.py). A model that was trained to read them needs them, of the whole list; it
+        interpolates only if a weight is given.
+        weight: the model's share in that, from 0 to 1; None: the weight in the model's files.
 
-        Raises TypeError if the query or a passage is not a string, and InputError if a score is not finite.
+        Raises TypeError if the query or a passage is not a string, and InputError if a score is not finite, if there is
+        no weight, if there is not one first-stage score for each passage, or if the model needs them.
         """
         passages = _as_texts(query, passages)
+        first_stage_scores = None if first_stage_scores is None else list(first_stage_scores)
+        numbers = self._numbers(passages, first_stage_scores)
+        interpolates = weight is not None or (first_stage_scores is not None and self.first_stage_score is None)
+        if interpolates:
+            first_stage = check_scores(first_stage_scores, len(passages))
+            share = check_weight(weight, self.interpolation)
         if not passages:
             return [], []
         with evaluating(self):
-            scores = self._score_texts(query, passages, max_tokens, precision)
+            scores = self._score_texts(query, passages, numbers, max_tokens, precision)
         for index in torch.nonzero(~torch.isfinite(scores)).flatten().tolist():
             raise InputError(
                 f"passage {index} has the score {scores[index]:g}, which is not finite: the model's weights are "
                 "damaged, or too large for this precision: try precision=torch.float32"
             )
+        if interpolates:
+            places, interpolated = interpolate(scores.double().numpy(), first_stage, share)
+            return places.tolist(), interpolated.tolist()
         order = torch.argsort(scores, descending=True, stable=True)
         return order.tolist(), scores[order].tolist()
 
-    def _score_texts(self, query: str, passages: list[str], max_tokens: int, precision: torch.dtype | None) -> Tensor:
-        """Return the scores [K] of the passages."""
+    def _numbers(self, passages: list[str], scores: Iterable[float] | None) -> Iterable[int | None] | None:
+        """Return the numbers that are read for first-stage scores; raises InputError if these do not suit the model."""
+        if self.first_stage_score is None:
+            return None
+        if scores is None:
+            raise InputError(
+                "this model reads the first stage's score of each passage: give first_stage_scores, those of the "
+                "query's whole list"
+            )
+        values = np.asarray(list(scores), np.float64)
+        if values.shape != (len(passages),) or not np.isfinite(values).all():
+            raise InputError(f"first_stage_scores must be {len(passages)} finite numbers, one for each passage")
+        return self.template.numbers(values)
+
+    def _score_texts(
+        self,
+        query: str,
+        passages: list[str],
+        numbers: Iterable[int | None] | None,
+        max_tokens: int,
+        precision: torch.dtype | None,
+    ) -> Tensor:
+        """Return the scores [K] of the passages; numbers: those of their first-stage scores."""
         texts = [self.template.texts(query, passage) for passage in passages]
         encoded_query = self._encode([texts[0][0]], self.query_length)[0]
         encoded = self._encode([text for _, text in texts], self.passage_length)
-        pairs = [self.template.join(encoded_query, tokens) for tokens in encoded]
+        pairs = self.template.join_all(encoded_query, encoded, numbers)
         batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -238,6 +294,7 @@ class CrossEncoder(nn.Module):
         revision: str | None = None,
         layout: str = "auto",
         num_layers: int | None = None,
+        first_stage_score: str | None = None,
     ) -> "CrossEncoder":
         """Load a Hugging Face transformers encoder in float32 and put a linear layer on it.
 
@@ -253,6 +310,7 @@ class CrossEncoder(nn.Module):
             revision: commit or branch on the Hub.
             layout: "packed", "padded", or "auto", which packs if the backbone supports it.
             num_layers: keep only this many of the first layers; None keeps all.
+            first_stage_score: put the first stage's score into the pairs, scaled by "min-max" or "global".
 
         Raises InputError if the backbone or its tokenizer cannot be loaded.
         """
@@ -272,9 +330,11 @@ class CrossEncoder(nn.Module):
                 backbone = AutoModel.from_pretrained(
                     source, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
                 )
-        model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout)
+        template = PairTemplate.of(tokenizer, first_stage_score)
+        model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout, template)
         head = find_head(source, revision) if weights == "pretrained" else None
         if head is not None:
+            check_same_score(source, revision, first_stage_score)
             model.head.load_state_dict(
                 {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
             )
@@ -298,11 +358,13 @@ class CrossEncoder(nn.Module):
         # Without separate lengths, either the query or the passage may fill the whole pair
         whole: Any = (parts.max_length, parts.max_length)
         query_length, passage_length = parts.lengths or whole
-        template = replace(parts.template or PairTemplate.of(parts.tokenizer), max_length=parts.max_length)
+        template = parts.template or PairTemplate.of(parts.tokenizer, parts.first_stage_score)
+        template = replace(template, max_length=parts.max_length)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.head = nn.Linear(parts.weight.shape[1], 1)
         model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
         model.projection, model.activation = parts.projection, parts.activation
+        model.interpolation = parts.interpolation
         return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from distill.data.pairs import SCALES
 from distill.errors import InputError
 from distill.models.generative import is_generative, open_generative
+from distill.models.interpolation import read_interpolation
 from distill.models.parts import (
     COPY_AGAIN,
     Parts,
@@ -37,8 +39,9 @@ from distill.models.parts import (
     read_object,
     read_weights,
 )
-from distill.models.saved import LENGTHS_FILE, ONNX_FILE
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE
 
+NAME_WITH_SCORE = WITH_SCORE.rsplit(".", 1)[-1]
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
 OTHERS_OF_LIGHTNING_IR = ("set-encoder", "bi-encoder", "dpr", "col", "splade", "coil", "unicoil", "mvr")
 ACTIVATIONS = {  # by the last part of the class name; no class named in a file is ever imported
@@ -82,7 +85,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if is_generative(architecture) and not modules:
         return open_generative(path, config, prompt)
     classifies = architecture.endswith("ForSequenceClassification")
-    if modules[:1] == ["Transformer"] and modules[1:2] == ["Pooling"]:
+    if modules[:1] in (["Transformer"], [NAME_WITH_SCORE]) and modules[1:2] == ["Pooling"]:
         if classifies:
             raise InputError(
                 f"{path}: config.json names one head ({architecture}), and modules.json another: remove the one that "
@@ -157,10 +160,15 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     parts = Parts(backbone, load_tokenizer(path), *_one_score(path, linear), pooling)
     parts.projection = nn.Sequential(*layers) if layers else nn.Identity()
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' default
-    if (path / LENGTHS_FILE).is_file():
-        _read_lengths(path, parts)
+    if (path / SETTINGS_FILE).is_file():
+        _read_settings(path, parts)
     else:
         parts.max_length = _pair_length(path, parts)
+    if (names[0] == NAME_WITH_SCORE) != (parts.first_stage_score is not None):
+        raise InputError(
+            f"{path}: only one of modules.json and {SETTINGS_FILE} says that pairs hold the first stage's score: "
+            f"{COPY_AGAIN}"
+        )
     return parts
 
 
@@ -254,16 +262,23 @@ def _open_onnx(path: Path) -> Parts:
     from distill.models.onnx import OnnxScorer
 
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
-    _read_lengths(path, parts)
+    _read_settings(path, parts)
     return parts
 
 
-def _read_lengths(path: Path, parts: Parts) -> None:
-    """Read how many tokens are kept of a query and of a passage, and of the pair if it has a limit."""
-    file = path / LENGTHS_FILE
-    lengths = read_object(file)
-    parts.lengths = tuple(read_count(lengths, key, file) for key in ("query_length", "passage_length"))
-    parts.max_length = read_count(lengths, "max_length", file, optional=True)
+def _read_settings(path: Path, parts: Parts) -> None:
+    """Read the lengths of query, passage and pair, the interpolation, and how the first stage's score is scaled."""
+    file = path / SETTINGS_FILE
+    settings = read_object(file)
+    parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
+    parts.max_length = read_count(settings, "max_length", file, optional=True)
+    parts.interpolation = read_interpolation(settings, file)
+    parts.first_stage_score = settings.get("first_stage_score")
+    if parts.first_stage_score not in (None, *SCALES):
+        raise InputError(
+            f"{file}: first_stage_score={str(parts.first_stage_score)[:40]}: must be one of {', '.join(SCALES)}: "
+            f"{COPY_AGAIN}"
+        )
 
 
 def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
+from distill.models.interpolation import Interpolation
 from distill.models.locate import known_instead, locate_model
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Parts:
     lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
+    interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
+    first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
 
 def load_whole(auto_class, path: Path) -> "PreTrainedModel":

@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 
 from distill.errors import InputError
 from distill.models.locate import known_instead
-from distill.storage.files import write_whole_directory
+from distill.models.parts import read_object
+from distill.storage.files import write_whole, write_whole_directory
 
-LENGTHS_FILE = "distill.json"  # query and passage length, which no sentence-transformers file can hold
+SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
 HEAD_FILE = "2_Dense/model.safetensors"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes
@@ -18,18 +19,37 @@ MODULES = [  # sentence-transformers reads these names and classes
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
     ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
 ]
+# In place of the first if the pairs hold the first stage's score: sentence-transformers does not know this class, and
+# refuses the directory. It would leave the score out.
+WITH_SCORE = "distill.TransformerWithFirstStageScore"
 
 
 def find_head(name: str, revision: str | None) -> Path | None:
     """Return the file of a saved cross-encoder's linear layer, None for an encoder without one."""
+    return _find(name, HEAD_FILE, revision)
+
+
+def check_same_score(name: str, revision: str | None, first_stage_score: str | None) -> None:
+    """Raise InputError if a saved cross-encoder reads the first stage's score, and this training would not."""
+    file = _find(name, SETTINGS_FILE, revision)
+    saved = read_object(file).get("first_stage_score") if file is not None else None
+    if saved not in (None, first_stage_score):
+        given = "null" if first_stage_score is None else first_stage_score
+        raise InputError(
+            f"{name}: was trained with model.first_stage_score={saved}, but here it is {given}: set it to {saved}"
+        )
+
+
+def _find(name: str, part: str, revision: str | None) -> Path | None:
+    """Return a file of a directory or Hub repository, None if it has no such file."""
     if os.path.isdir(name):
-        file = Path(name) / HEAD_FILE
+        file = Path(name) / part
         return file if file.is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return Path(hf_hub_download(name, HEAD_FILE, revision=revision))
+        return Path(hf_hub_download(name, part, revision=revision))
     except EntryNotFoundError:
         return None
 
@@ -53,6 +73,7 @@ def download(name: str) -> Path:
 def write_model(model, directory: Path) -> None:
     """Write a CrossEncoder as a sentence-transformers v6 CrossEncoder directory, completely or not at all.
 
+    A model whose pairs hold the first stage's score gets a directory that only this library opens.
     Raises InputError for a model with layers that this format cannot hold.
     """
     if not model.is_plain:
@@ -64,8 +85,14 @@ def _write_files(model, directory: Path) -> None:
     model.backbone.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
     model.tokenizer.save_pretrained(directory)
-    _write_json(directory / LENGTHS_FILE, model.lengths)
+    write_settings(model, directory)
     _write_sentence_transformers_files(model, directory)
+
+
+def write_settings(model, directory: Path) -> None:
+    """Write distill.json: how a model cuts its texts, and its interpolation with the first stage."""
+    text = json.dumps(model.settings, indent=2) + "\n"
+    write_whole(directory / SETTINGS_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:
@@ -74,6 +101,8 @@ def _write_sentence_transformers_files(model, directory: Path) -> None:
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
     ]
+    if model.first_stage_score is not None:
+        modules[0]["type"] = WITH_SCORE
     _write_json(directory / "modules.json", modules)
     _write_json(
         directory / "config_sentence_transformers.json",

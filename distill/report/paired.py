@@ -4,17 +4,28 @@ mark_significance(table, rows, baseline=rows[0], correction="holm", alpha=0.05)
 table.notes += note_seeds(table, baseline="loss=ranknet")
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
 from distill.errors import InputError
-from distill.evaluation.significance import compare, read_per_query
-from distill.report.rows import Row
-from distill.report.runs import RunRecord
-from distill.report.table import Table, TableRow, digits, lower_is_better
+from distill.evaluation.results import ROWS
+from distill.evaluation.significance import compare
+from distill.report.labels import Labels
+from distill.report.rows import Row, find_row
+from distill.report.table import REFERENCES, Table, TableRow, digits, lower_is_better, reference_metric
 
 MAX_NAMED = 4  # rows that a note names
+
+
+def find_baseline(wanted: str, rows: Sequence[Row], labels: Labels) -> Row:
+    """Return what rows are tested against: a reference, as in first_stage, or the row that is meant.
+
+    Raises InputError like `find_row`.
+    """
+    for kind in REFERENCES:
+        if wanted in (kind, ROWS[kind]):
+            return Row(ROWS[kind], {}, [run for row in rows for run in row.runs], kind)
+    return find_row(rows, wanted, "baseline", labels)
 
 
 def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correction: str, alpha: float) -> None:
@@ -61,30 +72,24 @@ def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correcti
 
 
 def per_query(row: Row, column: str) -> dict[str, float]:
-    """Return a metric's value for each query, averaged over the row's runs; empty where a seed has none."""
+    """Return a metric's value for each query, averaged over the row's runs; empty where a seed has none.
+
+    A reference has one value for each query; empty where runs have other ones.
+    """
+    if row.reference:
+        column = reference_metric(row.reference, column)
     kind, _, rest = column.partition("/")
     task, _, measure = rest.rpartition("/")
     runs = [run for run in row.runs if column in run.results]
-    measured = [(run, _per_query_file(run, task).get(measure, {})) for run in runs] if kind == "test" else []
+    has_files = kind in ROWS
+    measured = [(run, run.per_query(kind, task).get(measure, {})) for run in runs] if has_files else []
     values = [scores for _, scores in measured if scores]
+    if row.reference:
+        return values[0] if values and all(scores == values[0] for scores in values) else {}
     seeds = {run.config.get("seed") for run, scores in measured if scores}
     if not values or seeds != set(row.by_seed(column)) or any(scores.keys() != values[0].keys() for scores in values):
         return {}
     return {query_id: math.fsum(scores[query_id] for scores in values) / len(values) for query_id in values[0]}
-
-
-def _per_query_file(run: RunRecord, task: str) -> dict[str, dict[str, float]]:
-    """Values per query of one task: in the task's own folder, or in the run's where it has one task."""
-    path = run.directory / "tasks" / task / "per_query.csv"
-    tasks = {name.split("/", 1)[1].rpartition("/")[0] for name in run.results if name.startswith("test/")}
-    if not path.is_file() and len(tasks) == 1:
-        path = run.directory / "per_query.csv"
-    return _read_once(str(path)) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=512)
-def _read_once(path: str) -> dict[str, dict[str, float]]:
-    return read_per_query(path)
 
 
 def note_seeds(table: Table, baseline: str | None) -> list[str]:

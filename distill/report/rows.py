@@ -24,6 +24,7 @@ class Row:
     name: str
     config: dict[str, Any]  # without what may differ within the row
     runs: list[RunRecord]
+    reference: str = ""  # first_stage, say, for what was measured beside all runs
 
     def seeds(self) -> list[Any]:
         """Return the seeds of its runs, each once."""
@@ -68,7 +69,7 @@ def _is_identity(key: str) -> bool:
 def _is_free(key: str) -> bool:
     """Whether runs of one row may differ in this key."""
     without_effect: tuple[str, ...] = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
-    without_effect += ("resume", "train.num_workers")
+    without_effect += ("task.fused", "task.ideal", "resume", "train.num_workers")
     return key == "seed" or key in without_effect or key.startswith("logger.")
 
 
@@ -77,10 +78,12 @@ def _is_measured_in_two_ways(runs: list[RunRecord]) -> bool:
     ways: dict[str, dict[str, Any]] = {}
     for run in runs:
         way = {key: value for key, value in run.config.items() if is_measuring(key) and not _is_free(key)}
+        plain_way = {key: value for key, value in way.items() if not key.endswith(".interpolate")}
         for metric in run.results:
-            if metric.startswith(("test/", "latency/")):
-                other = ways.setdefault(metric, way)
-                if any(key in way and way[key] != value for key, value in other.items()):
+            if metric.startswith(("test/", "latency/", "interpolated/")):
+                own = way if metric.startswith("interpolated/") else plain_way
+                other = ways.setdefault(metric, own)
+                if any(key in own and own[key] != value for key, value in other.items()):
                     return True
     return False
 

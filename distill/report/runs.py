@@ -2,14 +2,18 @@
 
 runs, unfinished = read_runs(["outputs/multirun/2026-11-22"])
 runs[0].config["loss.name"], runs[0].results["test/sample/nDCG@10"]
+runs[0].per_query("test", "sample")["nDCG@10"]["q1"]
+runs = [only_queries(run, {"q1", "q7"}) for run in runs]
 """
 
+import functools
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from distill.config.composition import flatten
 from distill.config.resuming import RENAMED_VALUES
 from distill.errors import InputError
+from distill.evaluation.results import ROWS
+from distill.evaluation.significance import read_per_query
 
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
@@ -34,6 +40,49 @@ class RunRecord:
     directory: Path
     config: dict[str, Any]
     results: dict[str, float]
+    queries: Set[str] | None = None  # the queries that count; None: all
+
+    def per_query(self, kind: str, task: str) -> dict[str, dict[str, float]]:
+        """Return the values of a task's queries, {measure: {query id: value}}; nothing without a file of them.
+
+        kind: the row, as in results.json. The file is in the task's own folder, or in the run's if it has one task.
+        """
+        tasks = {name.split("/", 1)[1].rpartition("/")[0] for name in self.results if name.startswith(f"{kind}/")}
+        only_measured = not any(name.startswith("test/") for name in self.results)  # by evaluate.py model=null
+        is_main = kind == ("first_stage" if only_measured else "test")
+        name = "per_query.csv" if is_main else f"{kind}.per_query.csv"
+        path = self.directory / "tasks" / task / name
+        if not path.is_file() and len(tasks) == 1:
+            path = self.directory / name
+        values = _read_once(str(path)) if path.is_file() else {}
+        if self.queries is None:
+            return values
+        kept = {
+            measure: {query_id: value for query_id, value in by_query.items() if query_id in self.queries}
+            for measure, by_query in values.items()
+        }
+        return {measure: by_query for measure, by_query in kept.items() if by_query}
+
+
+@functools.lru_cache(maxsize=512)
+def _read_once(path: str) -> dict[str, dict[str, float]]:
+    return read_per_query(path)
+
+
+def only_queries(run: RunRecord, queries: Set[str]) -> RunRecord:
+    """Return the run with means over these queries; what was measured without values per query is left out."""
+    results = {}
+    for name, value in run.results.items():
+        kind, _, rest = name.partition("/")
+        task, _, measure = rest.rpartition("/")
+        if kind not in ROWS:
+            results[name] = value
+            continue
+        by_query = run.per_query(kind, task).get(measure, {})
+        chosen = [value for query_id, value in by_query.items() if query_id in queries]
+        if chosen:
+            results[name] = math.fsum(chosen) / len(chosen)
+    return replace(run, results=results, queries=queries)
 
 
 def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:

@@ -15,7 +15,8 @@ from distill.report.labels import Labels
 from distill.report.rows import Row
 from distill.report.runs import RunRecord
 
-REFERENCES = ("first_stage", "teacher")  # measured beside the model, on top of the table
+REFERENCES = ("first_stage", "teacher", "fused", "ideal")  # measured beside the model, on top of the table
+TESTED = ("test/", "interpolated/")  # columns that a reference has a value for, too
 
 
 @dataclass
@@ -56,19 +57,19 @@ class Table:
         return [row for row in self.rows if row.kind == kind]
 
     def headers(self) -> list[str]:
-        """Return the columns' names without `test/`, where all have it."""
-        same = all(column.startswith("test/") for column in self.columns)
+        """Return the columns' names without `test/`, where there are only tests."""
+        same = all(column.startswith(TESTED) for column in self.columns)
         return [column.removeprefix("test/") if same else column for column in self.columns]
 
 
 def choose_columns(runs: Sequence[RunRecord], patterns: Sequence[str] | None) -> list[str]:
     """Return the metrics that match a pattern, in order of appearance; without patterns, all that were tested.
 
-    What was measured only of a first stage or teacher counts as tested. Raises InputError where nothing matches.
+    What was measured only of a reference counts as tested. Raises InputError where nothing matches.
     """
     known = list(dict.fromkeys(name for run in runs for name in run.results))
     references = [f"test/{name.partition('/')[2]}" for name in known if name.partition("/")[0] in REFERENCES]
-    columns = list(dict.fromkeys([name for name in known if name.startswith("test/")] + references))
+    columns = list(dict.fromkeys([name for name in known if name.startswith(TESTED)] + references))
     if patterns is not None:
         all_columns = list(dict.fromkeys([*known, *columns]))
         columns = [name for name in all_columns if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
@@ -84,7 +85,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], columns: list[str]) -> Table:
-    """Put mean and deviation over seeds into a table, below what was measured of first stage and teacher."""
+    """Put mean and deviation over seeds into a table, below what was measured of first stage, teacher and so on."""
     ours = [TableRow(row.name, "ours", _cells(row, columns), len(row.seeds())) for row in rows]
     table = Table(title, columns, [*_reference_rows(runs, columns), *(row for row in ours if row.cells)])
     left_out = [row.name for row in ours if not row.cells]
@@ -114,12 +115,12 @@ def _cells(row: Row, columns: list[str]) -> dict[str, Cell]:
 
 
 def _reference_rows(runs: Sequence[RunRecord], columns: list[str]) -> list[TableRow]:
-    """First stage and teacher; several rows of one where runs give it different values (other files or depths)."""
+    """The references; several rows of one where runs give it different values (other files or depths)."""
     rows = []
     for kind in REFERENCES:
         values: dict[str, list[float]] = {}
         for column in columns:
-            name = column.replace("test/", f"{kind}/", 1) if column.startswith("test/") else ""
+            name = reference_metric(kind, column)
             found = {round(run.results[name], 6): run.results[name] for run in runs if name in run.results}
             if found:
                 values[column] = list(found.values())
@@ -129,8 +130,13 @@ def _reference_rows(runs: Sequence[RunRecord], columns: list[str]) -> list[Table
     return rows
 
 
+def reference_metric(kind: str, column: str) -> str:
+    """Return the name of a reference's value for a column; nothing if no reference has one."""
+    return f"{kind}/{column.partition('/')[2]}" if column.startswith(TESTED) else ""
+
+
 def label_references(table: Table, rows: Sequence[Row], labels: Labels) -> None:
-    """Give first stage and teacher their labels; raises InputError for a label that is meant for nothing here."""
+    """Give the references their labels; raises InputError for a label that is meant for nothing here."""
     references = table.kind("reference")
     names = [reference.name for reference in references]
     for label in labels.given:

@@ -191,7 +191,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
         taus["first_stage"] = {}
     with evaluating(model):
         for index in chosen.tolist():
-            rows, targets = lists[index]
+            (rows, targets), numbers = lists[index], lists.numbers_of(index)
             kept = np.sort(generator.permutation(len(rows))[:MAX_PASSAGES])
             rows, targets = rows[kept], targets[kept]
             values = -targets if cfg.loss.target == "rank" else targets  # higher is better
@@ -204,9 +204,9 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
                 places = {doc_id: -place for place, doc_id in enumerate(first_stage[query_id].doc_ids)}
                 order = np.array([places.get(lists.passages.text_id(row), -np.inf) for row in rows])
                 taus["first_stage"][str(index)] = kendall_tau(order, values)
-            batch = make_batch(
-                [query_id], [[model.template.join(query, lists.passages[row]) for row in rows]], [targets]
-            )
+            passages = [lists.passages[row] for row in rows]
+            pairs = model.template.join_all(query, passages, None if numbers is None else numbers[kept])
+            batch = make_batch([query_id], [pairs], [targets])
             half = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
             with torch.inference_mode(), half:
                 scores = model.score(batch, cfg.train.max_tokens)[0].cpu().numpy()
