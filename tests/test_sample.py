@@ -105,9 +105,9 @@ def test_the_default_training_comes_nearer_to_the_teacher_and_stays_below_it(tmp
 @pytest.mark.slow
 def test_more_queries_and_longer_lists_help_at_equal_steps(tmp_path):
     cells = {}
-    for queries, depth in [(25, 25), (400, 25), (400, 2)]:
+    for queries, depth in [(25, 25), (400, 25), (400, 5)]:
         more = ["experiment=figure1-mini", f"data.num_queries={queries}", f"data.depth={depth}"]
         results = train(compose_config("train", *more), tmp_path / f"{queries}-{depth}")
         cells[queries, depth] = results["test/sample/nDCG@10"]
     assert cells[400, 25] > cells[25, 25] + 0.02
-    assert cells[400, 25] > cells[400, 2] + 0.1
+    assert cells[400, 25] > cells[400, 5] + 0.02
