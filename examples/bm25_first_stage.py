@@ -4,9 +4,9 @@ Run: python -m examples.bm25_first_stage
 
 Prints the best three passages of a query, with the scores:
 
-    p2034 3.06 It photographs quite badly. Here is a loaf.
-    p0950 3.03 Always welcome in autumn. Plenty of fresh pears.
-    p1756 3.03 Always welcome in autumn. Much loved in November.
+    p1518 3.45 My neighbour swears so. A classic from Yucatan.
+    p1554 3.45 Always trust your nose. Known all over Okinawa.
+    p0892 3.39 Best eaten in autumn. Here is a baguette.
 """
 
 from distill.retrieval.bm25 import bm25_run

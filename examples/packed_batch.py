@@ -4,12 +4,12 @@ Run: python -m examples.packed_batch
 
 Prints:
 
-    lists of [3, 1] passages, pairs of [11, 15, 10, 10] tokens: 46, where padding would make 60
+    lists of [3, 1] passages, pairs of [10, 15, 10, 11] tokens: 46, where padding would make 60
     one row [1, 46], longest pair first; the pairs begin at [0, 15, 26, 36]
     positions start again with each pair: [13, 14, 0, 1, 2]
     scores [2, 3], list by list, 0 where there is no passage:
-    -0.19 -0.11 -0.12
-    -0.18 0.00 0.00
+    0.15 0.13 0.13
+    0.14 0.00 0.00
 """
 
 import torch

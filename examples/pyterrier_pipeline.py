@@ -7,8 +7,8 @@ Run: python -m examples.pyterrier_pipeline [MODEL]            (pip install pytho
 
 Prints the two best passages of three:
 
-    0 d2 1.74
-    1 d3 -1.70
+    0 d2 0.78
+    1 d3 -1.88
 """
 
 import sys

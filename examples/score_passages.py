@@ -5,9 +5,9 @@ Run: python -m examples.score_passages [MODEL]
 
 Prints, best passage first:
 
-    1.74  Just a good loaf. Much loved in autumn.
-    -1.70  Just a good loaf. Much loved in spring.
-    -3.34  Makes a fine chowder. A classic from Fez.
+    0.78  Just a good loaf. Much loved in autumn.
+    -1.88  Just a good loaf. Much loved in spring.
+    -2.15  Makes a fine chowder. A classic from Fez.
 """
 
 import sys

@@ -5,8 +5,8 @@ Run: python -m examples.sweep_table [DIRECTORY]             (`python -m distill 
 
 Prints a line for each loss, with the mean and the range over seeds:
 
-    adrmse: 0.9578 (0.9577 to 0.9578), 2 run(s)
-    ranknet: 0.9580 (0.9577 to 0.9583), 2 run(s)
+    adrmse: 0.6647 (0.6641 to 0.6654), 2 run(s)
+    ranknet: 0.6701 (0.6655 to 0.6747), 2 run(s)
 """
 
 import json

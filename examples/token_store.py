@@ -4,8 +4,8 @@ Run: python -m examples.token_store
 
 Prints:
 
-    2300 passages, 86175 tokens of 2 bytes
-    p0001 is row 1 and has 35 tokens: always welcome in october. plenty of fresh
+    2300 passages, 74785 tokens of 2 bytes
+    p0001 is row 1 and has 35 tokens: read all this twice. it looks rather
     the second time, it is only opened
 """
 

@@ -4,9 +4,9 @@ Run: python -m examples.training_loop [STEPS] [OUTPUT]
 
 Prints:
 
-    step 10: loss 0.642
-    step 20: loss 0.634
-    step 30: loss 0.552
+    step 10: loss 0.666
+    step 20: loss 0.673
+    step 30: loss 0.645
     saved: outputs/loop/model
 """
 

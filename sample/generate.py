@@ -1,9 +1,10 @@
 """Write the bundled sample, a miniature Rank-DistiLLM about an invented cookbook: python sample/generate.py
 
 A passage is a short blurb about a dish of one kind with three facets out of four (ingredient, origin, season, taste);
-each value can be said in three ways, and two of the four things are said twice. A query asks for a kind and two facets
-in words of its own. BM25 sees only the words; the simulated listwise teacher sees kind and facets through some noise.
-Standard library only; every run writes the same files.
+each value can be said in five ways, common to rare, and one of the four things is said twice. A query asks for a kind
+and two facets in words of its own. BM25 sees only the words; the simulated listwise teacher knows what they all mean,
+and ranks by it with a little noise. A student has to learn the words from the teacher's rankings, and rare ones take
+many of them. Standard library only; every run writes the same files.
 """
 
 import gzip
@@ -18,47 +19,47 @@ SEED = 7
 SPLITS = {"train": (400, 1200), "val": (50, 400), "test": (100, 700)}  # split: (queries, passages)
 DEPTH = 100  # passages per query in both runs
 TEACHER_NOISE = 0.35  # standard deviation of the noise on the teacher's scores, whose scale is that of the grades
-COMMONNESS = [4, 3, 3]  # how often each of a value's three wordings is used, relative to the others
+COMMONNESS = [5, 4, 3, 2, 2]  # how often each of a value's five wordings is used, relative to the others
 K1, B = 0.9, 0.4  # BM25
 
 KIND = {
-    "soup": ["soup", "broth", "chowder"],
-    "stew": ["stew", "casserole", "ragout"],
-    "pie": ["pie", "quiche", "galette"],
-    "bread": ["loaf", "flatbread", "focaccia"],
-    "salad": ["salad", "slaw", "tabbouleh"],
-    "sandwich": ["sandwich", "toastie", "panini"],
+    "soup": ["soup", "broth", "chowder", "bisque", "potage"],
+    "stew": ["stew", "casserole", "ragout", "goulash", "hotpot"],
+    "pie": ["pie", "quiche", "galette", "pasty", "strudel"],
+    "bread": ["loaf", "flatbread", "focaccia", "baguette", "sourdough"],
+    "salad": ["salad", "slaw", "tabbouleh", "panzanella", "coleslaw"],
+    "sandwich": ["sandwich", "toastie", "panini", "hoagie", "bagel"],
 }
 
 # facet -> value -> its wordings. All wordings of a facet fit the same gaps in the sentences below.
 FACETS = {
     "ingredient": {
-        "mushroom": ["mushrooms", "chanterelles", "porcini"],
-        "fish": ["fish", "salmon", "trout"],
-        "poultry": ["chicken", "turkey", "poultry"],
-        "cheese": ["cheese", "cheddar", "feta"],
-        "fruit": ["apples", "pears", "quinces"],
-        "pulses": ["lentils", "chickpeas", "beans"],
+        "mushroom": ["mushrooms", "chanterelles", "porcini", "morels", "shiitake"],
+        "fish": ["fish", "salmon", "trout", "haddock", "mackerel"],
+        "poultry": ["chicken", "turkey", "poultry", "duck", "quail"],
+        "cheese": ["cheese", "cheddar", "feta", "gouda", "halloumi"],
+        "fruit": ["apples", "pears", "quinces", "plums", "apricots"],
+        "pulses": ["lentils", "chickpeas", "beans", "peas", "dal"],
     },
     "origin": {
-        "Italy": ["Italy", "Tuscany", "Naples"],
-        "India": ["India", "Bengal", "Kerala"],
-        "Mexico": ["Mexico", "Oaxaca", "Yucatan"],
-        "Japan": ["Japan", "Kyoto", "Osaka"],
-        "Morocco": ["Morocco", "Fez", "Marrakesh"],
+        "Italy": ["Italy", "Tuscany", "Naples", "Sicily", "Liguria"],
+        "India": ["India", "Bengal", "Kerala", "Punjab", "Goa"],
+        "Mexico": ["Mexico", "Oaxaca", "Yucatan", "Puebla", "Jalisco"],
+        "Japan": ["Japan", "Kyoto", "Osaka", "Hokkaido", "Okinawa"],
+        "Morocco": ["Morocco", "Fez", "Marrakesh", "Rabat", "Tangier"],
     },
     "season": {
-        "spring": ["spring", "April", "May"],
-        "summer": ["summer", "July", "August"],
-        "autumn": ["autumn", "October", "November"],
-        "winter": ["winter", "January", "February"],
+        "spring": ["spring", "April", "May", "March", "springtime"],
+        "summer": ["summer", "July", "August", "June", "midsummer"],
+        "autumn": ["autumn", "October", "November", "September", "fall"],
+        "winter": ["winter", "January", "February", "December", "midwinter"],
     },
     "taste": {
-        "spicy": ["spicy", "fiery", "peppery"],
-        "sour": ["sour", "tangy", "lemony"],
-        "sweet": ["sweet", "sugary", "honeyed"],
-        "smoky": ["smoky", "charred", "woody"],
-        "mild": ["mild", "gentle", "delicate"],
+        "spicy": ["spicy", "fiery", "peppery", "hot", "piquant"],
+        "sour": ["sour", "tangy", "lemony", "sharp", "vinegary"],
+        "sweet": ["sweet", "sugary", "honeyed", "syrupy", "candied"],
+        "smoky": ["smoky", "charred", "woody", "toasted", "ashy"],
+        "mild": ["mild", "gentle", "delicate", "mellow", "subtle"],
     },
 }
 
@@ -123,11 +124,11 @@ def draw_dish(rng):
 
 
 def write_passage(rng, dish):
-    """A sentence for the kind and each facet, two of them said again in other words, and filler, in random order."""
+    """A sentence for the kind and each facet, one of them said again in other words, and filler, in random order."""
     sentences = rng.sample(FILLERS, rng.choice([1, 2]))
-    twice = rng.sample(list(dish), 2)
+    twice = rng.choice(list(dish))
     for facet, value in dish.items():
-        times = 2 if facet in twice else 1
+        times = 2 if facet == twice else 1
         words, templates = draw_words(rng, facet, value, times), rng.sample(SAYS[facet], times)
         sentences += [template.format(word) for template, word in zip(templates, words, strict=True)]
     rng.shuffle(sentences)

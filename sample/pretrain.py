@@ -72,7 +72,7 @@ def train_tokenizer(texts):
     if (FOLDER / "backbone" / "tokenizer.json").is_file():
         return BertTokenizer.from_pretrained(FOLDER / "backbone")
     pieces = BertWordPieceTokenizer(lowercase=True)
-    pieces.train_from_iterator(texts, vocab_size=600, min_frequency=2, show_progress=False)
+    pieces.train_from_iterator(texts, vocab_size=900, min_frequency=2, show_progress=False)
     tokenizer = BertTokenizer(vocab=pieces.get_vocab(), model_max_length=CONFIG["max_position_embeddings"])
     tokenizer.save_pretrained(FOLDER / "backbone")
     return tokenizer

@@ -226,7 +226,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ),
         ("train.patience=5", "train.patience=5 is below train.validate_every=20"),
         ("validation.run=null", "train.patience=60 needs a validation"),
-        ("task.run=null", "task.untrained=true needs task.run"),
+        ("task.run=null task.untrained=true", "task.untrained=true needs task.run"),
         ("validation.qrels=null", "validation.qrels is missing"),
         ("task.measures=[]", "task.measures is empty"),
         ("train.batch_size=0", "train.batch_size=0: must be at least 1"),

@@ -67,11 +67,11 @@ def test_own_corpus_says_what_is_missing(own_corpus):
 
 @pytest.mark.slow
 def test_the_sample_goes_all_the_way(tmp_path):
-    few = "task.untrained=false validation.depth=10 task.depth=10"
+    few = "validation.depth=10 task.depth=10"
     settings = {"LOSSES": "ranknet,adrmse", "SEEDS": "0", "STEPS": "2", "TRAIN": few, "OUT": str(tmp_path / "out")}
     run_recipe("sample.sh", **settings, DISTILL_CACHE=str(tmp_path / "cache"))
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "The bundled sample" in page and "ranknet" in page and "adrmse" in page
     results = json.loads((tmp_path / "out" / "top-20" / "results.json").read_text())
-    assert 0.6 < results["first_stage/sample/nDCG@10"] < 0.7 and "test/sample/nDCG@10" in results
+    assert 0.4 < results["first_stage/sample/nDCG@10"] < 0.5 and "test/sample/nDCG@10" in results
     assert (tmp_path / "out" / "lightning-ir" / "model.safetensors").is_file()

@@ -79,7 +79,8 @@ def test_splits_share_neither_queries_nor_passages():
 def test_the_first_stage_is_well_below_the_teacher_and_there_is_no_shortcut(name):
     _, first_stage, teacher, qrels = read_split(name)
     assert ndcg(first_stage, qrels) < ndcg(teacher, qrels) - 0.2
-    assert ndcg(teacher, qrels) < 0.99
+    perfect = {q: rerank_by({q: first_stage[q]}, lambda doc_id, q=q: -qrels[q].get(doc_id, 0))[q] for q in first_stage}
+    assert ndcg(perfect, qrels) - 0.02 < ndcg(teacher, qrels) < ndcg(perfect, qrels) - 0.005
     passages = read_passages(
         str(SAMPLE / "passages.tsv"), {d for ranked in first_stage.values() for d in ranked.doc_ids}
     )
@@ -92,11 +93,21 @@ def test_the_first_stage_is_well_below_the_teacher_and_there_is_no_shortcut(name
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ranknet", "adrmse"])
-def test_the_default_training_learns_the_teachers_ranking(tmp_path, loss):
+def test_the_default_training_comes_nearer_to_the_teacher_and_stays_below_it(tmp_path, loss):
     results = train(compose_config("train", f"loss={loss}"), tmp_path)
-    first_stage, teacher, untrained, student = (
-        results[f"{row}/sample/nDCG@10"] for row in ("first_stage", "teacher", "untrained", "test")
+    first_stage, teacher, perfect, student = (
+        results[f"{row}/sample/nDCG@10"] for row in ("first_stage", "teacher", "ideal", "test")
     )
-    assert student >= first_stage + 0.15
-    assert student >= 0.9 * teacher
-    assert student > untrained
+    assert first_stage + 0.15 <= student <= teacher - 0.15
+    assert teacher < perfect
+
+
+@pytest.mark.slow
+def test_more_queries_and_longer_lists_help_at_equal_steps(tmp_path):
+    cells = {}
+    for queries, depth in [(25, 25), (400, 25), (400, 5)]:
+        more = ["experiment=figure1-mini", f"data.num_queries={queries}", f"data.depth={depth}"]
+        results = train(compose_config("train", *more), tmp_path / f"{queries}-{depth}")
+        cells[queries, depth] = results["test/sample/nDCG@10"]
+    assert cells[400, 25] > cells[25, 25] + 0.02
+    assert cells[400, 25] > cells[400, 5] + 0.02

@@ -47,7 +47,10 @@ def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, lo
     assert results["val/nDCG@10"] == max(row["val/nDCG@10"] for row in metrics if "val/nDCG@10" in row)
     assert results["test/files/nDCG@10"] == pytest.approx(results["val/nDCG@10"])  # the same queries, the best model
     assert results["test/files/nDCG@10"] > results["untrained/files/nDCG@10"]
-    assert "student before training" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        "student before training  " in printed and "\nstudent before training: where its linear layer is new" in printed
+    )
     best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")
     model = CrossEncoder.from_pretrained(str(tmp_path / "run" / "model"))
     assert all(torch.equal(best["model"][name], value) for name, value in model.state_dict().items())

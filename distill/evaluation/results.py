@@ -24,6 +24,7 @@ ROWS = {  # prefix of a metric's name -> row of the table
     "test": "student",
     "interpolated": "interpolated",
 }
+UNTRAINED = "student before training: where its linear layer is new, its weights are random, and so is its order"
 
 
 def write_rows(
@@ -90,12 +91,13 @@ def format_results(
     num_queries: of each task. missing: the tasks that a suite lacks, with the reason.
     """
     names = [str(measure) for measure in measures]
+    note = f"\n{UNTRAINED}" if any(key.startswith("untrained/") for key in results) else ""
     if [*num_queries] == [name]:
-        return _task_table(results, name, num_queries[name], names)
+        return _task_table(results, name, num_queries[name], names) + note
     tables = [_suite_table(results, name, num_queries, measure, missing) for measure in names]
     if missing:
         tables.append("\n".join(f"missing: {task}: {reason}" for task, reason in missing.items()))
-    return "\n\n".join(tables)
+    return "\n\n".join(tables) + note
 
 
 def _task_table(results: dict[str, float], name: str, num_queries: int, measures: list[str]) -> str:

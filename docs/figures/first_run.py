@@ -38,7 +38,7 @@ def as_shown(output: str) -> str:
 
     What comes between device and first validation is left out.
     """
-    lines = [line for line in output.splitlines() if not re.match(r"[\w-]+: \w+ [\d,]+ of [\d,]+ \(", line)]
+    lines = [line for line in output.splitlines() if not re.match(r"[\w-]+: (\w+ )?[\d,]+ of [\d,]+ (\w+ )?\(", line)]
     first = next(place for place, line in enumerate(lines) if line.startswith("step "))
     lines[2:first] = ["..."]
     return "".join(re.sub(r"/\S*?/(?=(sample|outputs)/)", "", line) + "\n" for line in lines)
