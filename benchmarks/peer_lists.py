@@ -120,12 +120,11 @@ def training_lists(arguments, seed: int, directory: Path, cut: "TextCutter") -> 
     local = with_local_files(cfg)
     lists = read_lists(local, tokenizer)
     loader = BatchLoader(lists, PairTemplate.of(tokenizer), cfg)
-    chosen = [
-        (lists.query_id(index), *loader._sample(epoch, index))
+    named = [
+        (lists.query_id(index), [lists.passages.text_id(row) for row in rows], target)
         for step in range(arguments.steps)
-        for epoch, index in loader._places(step)
+        for index, rows, target, _ in loader.samples(step)
     ]
-    named = [(query_id, [lists.passages.text_id(row) for row in rows], target) for query_id, rows, target in chosen]
     passages = read_passages(local.data.passages, {doc_id for _, doc_ids, _ in named for doc_id in doc_ids})
     queries = read_queries(local.data.queries)
     for query_id, doc_ids, target in named:

@@ -22,7 +22,7 @@ num_steps = int(json.loads((run / "results.json").read_text())["train/steps"])
 tokenizer = load_tokenizer(cfg.backbone.name)
 lists = read_lists(cfg, tokenizer)
 loader = BatchLoader(lists, PairTemplate.of(tokenizer), cfg)
-seen = {query_id for step in range(num_steps) for query_id in loader[step].query_ids}
+seen = {query_id for step in range(num_steps) for query_id in loader.query_ids(step)}
 for query_id, text in read_queries(cfg.data.queries).items():
     if query_id not in seen:
         print(query_id, text, sep="\t")

@@ -67,9 +67,9 @@ def test_the_wheel_has_the_package_its_data_and_no_other_top_level_module(wheel)
 
 def test_the_metadata_has_the_ranges_of_the_requirements_and_pins_nothing(metadata):
     needed = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
-    always = {needs.name: needs for needs in needed if "extra" not in str(needs.marker)}
+    always = {needs.name.lower(): needs for needs in needed if "extra" not in str(needs.marker)}
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    ranges = {needs.name.replace("_", "-"): needs for needs in map(Requirement, lines)}
+    ranges = {needs.name.replace("_", "-").lower(): needs for needs in map(Requirement, lines)}
     assert always.keys() == ranges.keys()
     for name in ranges.keys() - {"torch"}:
         assert (always[name].specifier, always[name].marker) == (ranges[name].specifier, ranges[name].marker)

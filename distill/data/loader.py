@@ -50,7 +50,7 @@ class BatchLoader:
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         lists = self.lists
-        chosen = self._share([(index, *self._sample(epoch, index)) for epoch, index in self._places(step)])
+        chosen = self._share(self.samples(step))
         query_ids, pairs, targets = [], [], []
         for index, rows, target, numbers in chosen:
             query = lists.queries[lists.query_rows[index]]
@@ -72,6 +72,10 @@ class BatchLoader:
                 generator=torch.Generator(),  # or it would draw from the stream that dropout draws from
             )
         )
+
+    def samples(self, step: int) -> list[tuple[int, *Sample]]:
+        """Return what a step takes of each of its lists, of all ranks: list, rows, targets, first-stage numbers."""
+        return [(index, *self._sample(epoch, index)) for epoch, index in self._places(step)]
 
     def query_ids(self, step: int) -> list[str]:
         """Return the query ids of a step, of all ranks."""
