@@ -69,7 +69,7 @@ class TaskReranker:
                     self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
                     reranked[query_id] = _sort_by(self.run[query_id], best)
-                    bar.update(len(best))
+                bar.update(sum(len(self.run[query_id]) for query_id in query_ids))
         of_all_ranks = {query_id: ranked for share in self.ranks.gather(reranked) for query_id, ranked in share.items()}
         return {query_id: of_all_ranks[query_id] for query_id in self.query_ids}
 
