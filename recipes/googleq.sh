@@ -94,6 +94,12 @@ teacher() {
     step $OUT/teacher/results.json "$PYTHON" evaluate.py model=$OUT/labels-6/0/model task=files \
         task.passages=$DATA/passages.tsv.gz task.queries=$OUT/queries.distil.tsv task.run=$OUT/distil.run \
         task.qrels=$DATA/qrels.train.txt precision="$PRECISION" hydra.run.dir=$OUT/teacher
+    # Its fusion with the bi-encoder and BM25, which ranks these lists better
+    step $OUT/distil.dense.run "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz \
+        queries=$OUT/queries.distil.tsv run=$OUT/distil.run method=dense model="$ENCODER" precision="$PRECISION" \
+        output=$OUT/distil.dense.run
+    step $OUT/fused.run "$PYTHON" -m distill fuse runs=[$OUT/teacher/run.txt,$OUT/distil.dense.run,$OUT/distil.run] \
+        method=z-score weights=[1,1,0.25] output=$OUT/fused.run
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -103,6 +109,7 @@ distil() {
     for seed in $SEEDS; do
         for loss in ranknet adrmse marginmse; do
             train $loss-3 "$seed" experiment=real/googleq-distil loss=$loss
+            train fused-$loss-3 "$seed" experiment=real/googleq-distil loss=$loss teacher.path=$OUT/fused.run
         done
     done
 }
