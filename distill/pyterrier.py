@@ -7,6 +7,8 @@ pipeline = pt.terrier.Retriever(index, num_results=100) >> pt.text.get_text(inde
 pt.Experiment([pipeline], topics, qrels, ["ndcg_cut_10"])
 """
 
+from typing import Literal
+
 import pandas as pd
 import pyterrier as pt
 import torch
@@ -29,7 +31,7 @@ class Reranker(pt.Transformer):
         max_tokens: int = MAX_TOKENS,
         precision: torch.dtype | None = None,
         device: str = "auto",
-        interpolate: str | float | None = None,
+        interpolate: Literal["auto"] | float | None = None,
     ):
         """Take a model, or load one by directory, packaged model or Hub id onto a device.
 
@@ -42,7 +44,8 @@ class Reranker(pt.Transformer):
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
         self.weight = None
         if interpolate is not None:
-            self.weight = check_weight(None if interpolate == "auto" else interpolate, self.model.interpolation)
+            share = None if isinstance(interpolate, str) else interpolate
+            self.weight = check_weight(share, self.model.interpolation)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with new scores and ranks: queries in their order, each with its best passage first."""

@@ -303,7 +303,7 @@ FREE_OF_RULES = {
     "ReportConfig": "output title metrics labels baseline compare",
     "InspectConfig": f"model {FIELDS} output title measure",
     "RetrieveConfig": f"output model device {FIELDS}",
-    "FuseConfig": "output",
+    "FuseConfig": "output measure",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
     "AnnotateConfig": f"{FIELDS} prompt journal",
