@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -33,8 +32,9 @@ from distill.models.locate import locate_model
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
-from distill.models.parts import explained, load_tokenizer, longest_input
+from distill.models.parts import explained, fill, load_tokenizer, longest_input, read_weights
 from distill.models.saved import check_same_score, download, find_head, write_model
+from distill.models.sizes import check_size
 
 log = logging.getLogger(__name__)
 
@@ -319,25 +319,31 @@ class CrossEncoder(nn.Module):
         source = locate_model(name)
         tokenizer = load_tokenizer(source, revision)
         with explained(name):
-            config = AutoConfig.from_pretrained(source, revision=revision)
+            config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
             if dropout is not None:
                 _set_dropout(config, dropout)
             if num_layers is not None:
                 _keep_layers(config, num_layers, name)
             if weights == "random":
-                backbone = AutoModel.from_config(config, dtype=torch.float32)
+                check_size(AutoModel, config, None)
+                backbone = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
             else:
+                if os.path.isdir(source):
+                    check_size(AutoModel, config, Path(source))
                 backbone = AutoModel.from_pretrained(
-                    source, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
+                    source,
+                    config=config,
+                    revision=revision,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
                 )
         template = PairTemplate.of(tokenizer, first_stage_score)
         model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout, template)
         head = find_head(source, revision) if weights == "pretrained" else None
         if head is not None:
             check_same_score(source, revision, first_stage_score)
-            model.head.load_state_dict(
-                {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
-            )
+            fill(model.head, read_weights(head), head, "linear.")
         log.info("%s: %s weights, %s linear layer", name, weights, "its own" if head else "a new")
         return model
 
