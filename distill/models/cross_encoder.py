@@ -360,18 +360,19 @@ class CrossEncoder(nn.Module):
         Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
         source = locate_model(name)
-        parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
-        # Without separate lengths, either the query or the passage may fill the whole pair
-        whole: Any = (parts.max_length, parts.max_length)
-        query_length, passage_length = parts.lengths or whole
-        template = parts.template or PairTemplate.of(parts.tokenizer, parts.first_stage_score)
-        template = replace(template, max_length=parts.max_length)
-        model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
-        model.head = nn.Linear(parts.weight.shape[1], 1)
-        model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
-        model.projection, model.activation = parts.projection, parts.activation
-        model.interpolation = parts.interpolation
-        return model.eval()
+        with explained(name):
+            parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
+            # Without separate lengths, either the query or the passage may fill the whole pair
+            whole: Any = (parts.max_length, parts.max_length)
+            query_length, passage_length = parts.lengths or whole
+            template = parts.template or PairTemplate.of(parts.tokenizer, parts.first_stage_score)
+            template = replace(template, max_length=parts.max_length)
+            model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
+            model.head = nn.Linear(parts.weight.shape[1], 1)
+            model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+            model.projection, model.activation = parts.projection, parts.activation
+            model.interpolation = parts.interpolation
+            return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as a sentence-transformers v6 CrossEncoder directory.

@@ -46,12 +46,10 @@ OBJECTS: dict[str, Types] = {  # the files that libraries read, all of them JSON
     "preprocessor_config.json": {},
     "chat_template.json": {},
 }
-IMPLEMENTATIONS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
-IMPLEMENTATIONS = (
-    *IMPLEMENTATIONS,
-    "experts_implementation",
-    "_experts_implementation",
-)  # kernels, or a place on the Hub
+IMPLEMENTATIONS = (  # of attention and experts: names, or places on the Hub
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
+    *("experts_implementation", "_experts_implementation"),
+)
 MAX_PARTS = 5000  # layers, experts or labels that a configuration may name
 COUNTS = re.compile(r"(^|_)(layers?|experts?|blocks?|stages?|labels?|codebooks?|groups?|heads?|branches)$|^n_layers?$")
 NO_COUNTS = re.compile(r"every|per_|_type|loss")  # a step between layers, or a weight

@@ -149,7 +149,7 @@ def check_tokenizer_files(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(name):
+def explained(name, how: str = "with transformers"):
     """Turn what transformers raises for an unloadable name, or for a missing package, into a one-line InputError."""
     try:
         yield
@@ -161,7 +161,7 @@ def explained(name):
         reason = " ".join(str(error).split()).split(". ")[0][:300]
         if isinstance(error, LookupError | ArithmeticError | AttributeError | AssertionError) or not reason:
             reason = f"{type(error).__name__}: {reason}"  # of a KeyError, the reason is only a key
-        raise InputError(f"{name}: cannot be loaded with transformers: {reason}{known_instead(name)}") from error
+        raise InputError(f"{name}: cannot be loaded {how}: {reason}{known_instead(name)}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ def check_size(auto_class, config, path: Path | None) -> None:
     raise anything for a configuration that is wrong in other ways.
     """
     tensors, weights = _held(path) if path is not None else (MAX_NEW_TENSORS, MAX_NEW_WEIGHTS // 2)
+    if getattr(config, "quantization_config", None):  # one number of 32 bits may hold eight weights
+        weights *= 8
     most = 4 * tensors + SPARE_TENSORS, 2 * weights + SPARE_WEIGHTS
     positions = getattr(config, "max_position_embeddings", None)
     if getattr(config, "sinusoidal_pos_embds", False) and positions * config.hidden_size > most[1]:  # made by NumPy
