@@ -72,20 +72,20 @@ def check_source(name: str, revision: str | None = None) -> None:
 def check_directory(directory: Path) -> None:
     """Raise InputError for a model's directory with code, with a way out, or with a JSON file of a wrong shape."""
     _check_files(directory)
-    for name, types in OBJECTS.items():
-        if (directory / name).exists():
-            content = read_object(directory / name, types)
-            _check_code(directory / name, content)
-            if name == "config.json":
-                _check_counts(directory / name, content)
-    if (directory / "adapter_config.json").exists():
-        raise InputError(
-            f"{directory}: is an adapter (adapter_config.json) of a model elsewhere: merge it with that one"
-        )
-    for index in directory.glob("*.index.json"):
-        _check_index(index)
-    read_modules(directory)
-    check_tokenizer(directory)
+    folders = {directory / module["path"] for module in read_modules(directory)}
+    for folder in sorted({directory, *folders}):
+        for name, types in OBJECTS.items():
+            if (folder / name).exists():
+                content = read_object(folder / name, types if folder == directory else None)
+                _check_code(folder / name, content)
+                _check_counts(folder / name, content)
+        if (folder / "adapter_config.json").exists():
+            raise InputError(
+                f"{folder}: is an adapter (adapter_config.json) of a model elsewhere: merge it with that one"
+            )
+        for index in folder.glob("*.index.json"):
+            _check_index(index)
+        check_tokenizer(folder)
 
 
 def _check_files(directory: Path) -> None:
@@ -173,10 +173,6 @@ def read_modules(directory: Path) -> list[dict[str, str]]:
             f"{file.parent}: modules.json must be a list of objects with a type and a path in this directory: "
             f"{COPY_AGAIN}"
         )
-    for module in modules:
-        config = directory / module["path"] / "config.json"
-        if module["path"] and config.exists():
-            _check_code(config, read_object(config))
     return modules
 
 
