@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
+from distill.data.control_tokens import read_as_text
 from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
@@ -317,8 +318,8 @@ class CrossEncoder(nn.Module):
         from transformers import AutoConfig, AutoModel
 
         source = locate_model(name)
-        tokenizer = load_tokenizer(source, revision)
         with explained(name):
+            tokenizer = read_as_text(load_tokenizer(source, revision))
             config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
             if dropout is not None:
                 _set_dropout(config, dropout)
