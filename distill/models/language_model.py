@@ -11,8 +11,8 @@ import torch
 
 from distill.errors import InputError
 from distill.models.model_files import check_source
-from distill.models.parts import explained
-from distill.models.sizes import check_size
+from distill.models.parts import check_longest_text, explained
+from distill.models.sizes import check_size, check_vocabulary
 from distill.models.tokenizer_files import check_class
 
 if TYPE_CHECKING:
@@ -35,5 +35,7 @@ def load_language_model(name: str, dtype: torch.dtype, given: str) -> "tuple[Any
             check_class(path)
             check_size(AutoModelForCausalLM, AutoConfig.from_pretrained(path, trust_remote_code=False), path)
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", trust_remote_code=False)
+        check_longest_text(name, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        check_vocabulary(given, tokenizer, model)
     return tokenizer, model

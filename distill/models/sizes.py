@@ -2,6 +2,7 @@
 
     with explained(path):
         check_size(AutoModel, config, path)
+        check_vocabulary(path, tokenizer, model)
 
 A configuration of a few bytes can ask for a million layers. The model is first built without memory (on torch's device
 "meta"), and the building stops as soon as it has many more weights than the safetensors files hold.
@@ -37,6 +38,24 @@ def check_size(auto_class, config, path: Path | None) -> None:
         raise InputError(_message(path, "positions"))
     with _limited(path, *most), torch.device("meta"), torch.random.fork_rng([]):
         auto_class.from_config(config, trust_remote_code=False)
+
+
+def check_vocabulary(name: object, tokenizer, model) -> None:
+    """Raise InputError for a tokenizer with tokens that a model has no embedding of, and that a pair may hold.
+
+    Control tokens that no pair holds, such as a [MASK] that was never trained, are left out.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    ids = dict(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False))
+    ids |= {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if not token.special}
+    used = [*tokenizer("a", "a")["input_ids"], tokenizer.pad_token_id or 0]
+    ids |= {tokenizer.convert_ids_to_tokens(index): index for index in used if index >= rows}
+    token, index = max(ids.items(), key=lambda item: item[1], default=("", 0))
+    if index >= rows:
+        raise InputError(
+            f"{name}: its tokenizer gives {token[:40]} the id {index}, but the model has {rows} embeddings: tokenizer "
+            f"and model do not belong together: {COPY_AGAIN}"
+        )
 
 
 def _held(path: Path) -> tuple[int, int]:
@@ -90,5 +109,7 @@ def _limited(path: Path | None, most_tensors: int, most_weights: int) -> Iterato
 
 def _message(path: Path | None, what: str) -> str:
     if path is None:
-        return f"the configuration asks for more than {MAX_NEW_WEIGHTS >> 20} million new weights: use a smaller model"
+        return (
+            f"its configuration asks for more than {MAX_NEW_WEIGHTS / 1e9:.1f} billion new weights: use a smaller one"
+        )
     return f"{path / 'config.json'}: asks for many more {what} than its safetensors files hold: {COPY_AGAIN}"
