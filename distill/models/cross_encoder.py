@@ -278,6 +278,21 @@ class CrossEncoder(nn.Module):
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
             return self.score(batch, max_tokens)[0].cpu()
 
+    @torch.no_grad()
+    def _score_two_pairs(self, name: str) -> None:
+        """Raise InputError if the model cannot score: a wrong number in its files may only show in a forward pass.
+
+        Language models are left out: a pass of theirs takes seconds on a CPU, and they were tried when opened.
+        """
+        if self.pooling == "last":
+            return
+        with explained(name, "as a cross-encoder"), evaluating(self):
+            encoded = self.tokenizer(["a", "a a a"], add_special_tokens=False)["input_ids"]
+            short, long = (np.asarray(ids, np.int64) for ids in encoded)
+            numbers = None if self.first_stage_score is None else [0, 0]
+            pairs = self.template.join_all(short, [short, long], numbers)
+            self.score(make_batch(["a"], [pairs], [torch.zeros(2)]), MAX_TOKENS)
+
     def _encode(self, texts: list[str], max_length: int) -> list:
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
@@ -346,6 +361,7 @@ class CrossEncoder(nn.Module):
         if head is not None:
             check_same_score(source, revision, first_stage_score)
             fill(model.head, read_weights(head), head, "linear.")
+        model._score_two_pairs(name)
         log.info("%s: %s weights, %s linear layer", name, weights, "its own" if head else "a new")
         return model
 
@@ -376,6 +392,7 @@ class CrossEncoder(nn.Module):
             model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
             model.projection, model.activation = parts.projection, parts.activation
             model.interpolation = parts.interpolation
+            model._score_two_pairs(name)
             return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
