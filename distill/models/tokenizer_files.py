@@ -122,7 +122,8 @@ def _check_template(step: Any, file: Path) -> None:
     specials = step.get("special_tokens")
     for key in ("single", "pair"):
         number = 0
-        for piece in step.get(key) if isinstance(step.get(key), list) else []:
+        pieces = step.get(key)
+        for piece in pieces if isinstance(pieces, list) else []:
             name = piece.get("SpecialToken") if isinstance(piece, dict) else None
             name = name.get("id") if isinstance(name, dict) else None
             special = specials.get(name) if isinstance(specials, dict) and isinstance(name, str) else None
