@@ -31,7 +31,7 @@ from distill.sources.locate import source_state
 from distill.sources.texts import iterate_texts, refuse_duplicates
 from distill.storage.arrays import FlatFile, look_up_table, offsets_of
 from distill.storage.cache import entry, key_of, make_once, remove
-from distill.storage.files import write_whole
+from distill.storage.writing import write_text
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _write_store(
                     file.write(values.tobytes())
             added = {"texts": len(chunk.lengths), "tokens": len(chunk.tokens), "ids": len(chunk.ids)}
             done = {name: done[name] + count for name, count in added.items()}
-            write_whole(journal, lambda aside: aside.write_text(json.dumps(done)))  # noqa: B023 - called at once
+            write_text(journal, json.dumps(done))
             bar.update(len(chunk.lengths))
     if not done["texts"]:
         raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
@@ -116,7 +116,7 @@ def _write_store(
         (directory / name).unlink()
     checksums = {name: _checksum(directory / name) for name in ("tokens", *ARRAYS)}
     meta = {"source": source, "max_length": max_length, "texts": done["texts"], "dtype": dtype.name, "crc32": checksums}
-    (directory / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    write_text(directory / "meta.json", json.dumps(meta, indent=1) + "\n")
 
 
 def _encode_in_processes(

@@ -39,7 +39,7 @@ from distill.models.parts import (
     read_object,
     read_weights,
 )
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE, check_weights
 
 NAME_WITH_SCORE = WITH_SCORE.rsplit(".", 1)[-1]
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
@@ -162,6 +162,7 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' default
     if (path / SETTINGS_FILE).is_file():
         _read_settings(path, parts)
+        check_weights(path)
     else:
         parts.max_length = _pair_length(path, parts)
     if (names[0] == NAME_WITH_SCORE) != (parts.first_stage_score is not None):

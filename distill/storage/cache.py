@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.errors import InputError
+from distill.errors import DiskError, InputError
 from distill.storage.locking import locked_in_turn
+from distill.storage.writing import writing
 
 
 def cache_directory() -> Path:
@@ -62,7 +63,10 @@ def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
             aside = directory.with_name(directory.name + ".partial")
             aside.mkdir(exist_ok=True)
             try:
-                write(aside)
+                with writing(directory):
+                    write(aside)
+            except DiskError:
+                raise  # what is written remains: the next one may resume from it once there is room
             except InputError:
                 shutil.rmtree(aside)  # a corrected source has another key: nothing would ever resume from this
                 raise

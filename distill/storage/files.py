@@ -12,11 +12,8 @@ with the file and, where there are lines, the line.
 import csv
 import gzip
 import json
-import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from distill.errors import InputError
@@ -258,36 +255,3 @@ def numbered_answers(path: str) -> Iterator[tuple[str, str]]:
         if not isinstance(answer, str):
             raise InputError(f"{place} is not text: expected one such as `[3] > [1] > [2]`")
         yield place, answer
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then rename it: an interruption leaves the old file intact."""
-    aside = aside_of(path)
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def write_whole_directory(directory: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete."""
-    new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        write(new)
-    except BaseException:
-        shutil.rmtree(new)
-        raise
-    if directory.exists():
-        os.rename(directory, old)
-    os.rename(new, directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def aside_of(path: Path) -> Path:
-    """The temporary name of a file, one for each process, so that two writers do not mix."""
-    return path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 from distill.errors import InputError
+from distill.storage.writing import writing
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
             raise InputError(f"{path.parent}: {holder} still works there: {remedy}") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): start nothing else there", path.parent, error.strerror)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing(path):
+            os.truncate(path, 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         _close_in_forked_processes()
         _held.append(file)
         try:
