@@ -4,8 +4,8 @@
 
 A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
 `offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
-`hashed_rows` [N]; `cut` [N] marks the texts that were longer; meta.json beside them says what it was built from. Several
-processes build it; a stopped build is resumed.
+`hashed_rows` [N]; `cut` [N] marks the texts that were longer; meta.json beside them says what it was built from.
+Several processes build it; a stopped build is resumed.
 """
 
 import collections
