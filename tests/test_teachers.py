@@ -272,3 +272,14 @@ def _is_missing(node, key: str) -> bool:
 )
 def test_answers_are_mended_in_a_defined_way(answer, order, whole):
     assert parse_permutation(answer, 3) == (order, whole)
+
+
+def test_only_sources_are_downloaded(monkeypatch):
+    cfg = compose_config(
+        "train", "teacher.citation=https://example.org/paper", "teacher.path=https://example.org/a.run"
+    )
+    fetched = []
+    monkeypatch.setattr("distill.sources.locate.local_file", lambda address: fetched.append(address) or "a.run")
+    local = with_local_files(cfg)
+    assert fetched == ["https://example.org/a.run"] and local.teacher.path == "a.run"
+    assert local.teacher.citation == "https://example.org/paper"
