@@ -25,7 +25,8 @@ def check_unpacked(path: str, packed: int, size: int) -> None:
     """Raise InputError where a file of so many bytes unpacks to more than any that holds text."""
     if size > max(FREELY, MAX_RATIO * packed):
         raise InputError(
-            f"{path}: unpacks to more than {MAX_RATIO} times its size, as hostile files do: if it should, write it plain"
+            f"{path}: unpacks to more than {MAX_RATIO} times its size, as hostile files do: if it should, "
+            "write it as a plain file"
         )
 
 
