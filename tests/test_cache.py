@@ -20,6 +20,7 @@ from distill.retrieval.bm25 import bm25_run
 from distill.sources.runs import cached_run
 from distill.storage.cache import cache_directory, make_once
 from distill.storage.checksums import damage, write_checksums
+from distill.storage.writing import write_text, write_whole_directory
 from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
 FLIPS = 8  # of each file
@@ -249,3 +250,35 @@ def test_a_directory_is_read_once_by_a_process_unless_it_changes(tmp_path, monke
     assert damage(tmp_path) is None
     (tmp_path / "numbers").touch()
     assert damage(tmp_path) == "numbers is damaged"
+
+
+def test_two_that_write_one_directory_do_not_mix(tmp_path):
+    begun, refused = threading.Event(), []
+
+    def write(directory):
+        (directory / "first").write_text("1")
+        begun.set()
+        time.sleep(0.3)
+        (directory / "second").write_text("1")
+
+    (tmp_path / ".model.new" / "below").mkdir(parents=True)  # of a killed process
+    (tmp_path / ".model.new" / "stale").write_text("0")
+    thread = threading.Thread(target=write_whole_directory, args=(tmp_path / "model", write))
+    thread.start()
+    begun.wait(5)
+    with pytest.raises(InputError, match="model: another process is writing it: wait for it, or use another directory"):
+        write_whole_directory(tmp_path / "model", lambda directory: refused.append((directory / "x").write_text("2")))
+    thread.join(5)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["first", "second"] and not refused
+    write_whole_directory(tmp_path / "model", lambda directory: (directory / "third").write_text("3"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "third"]
+
+
+def test_threads_that_write_one_file_leave_it_whole(tmp_path):
+    path, texts = tmp_path / "a.txt", [f"{n} " * 1000 for n in range(8)]
+    threads = [threading.Thread(target=write_text, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert path.read_text() in texts and [one.name for one in tmp_path.iterdir()] == ["a.txt"]
