@@ -77,7 +77,7 @@ def exit_on_bad_input(*, sweep: bool) -> Iterator[None]:
     try:
         yield
     except (InputError, OmegaConfBaseException, OSError) as error:  # the second for ${oc.env:NOT_THERE} and the like
-        if sweep or (isinstance(error, OSError) and error.errno not in DISK):
+        if sweep or (isinstance(error, OSError) and error.errno not in (*DISK, errno.EEXIST)):
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -15,7 +15,7 @@ import distill.data.lists
 import distill.data.teacher_lists
 import distill.data.token_store
 from distill.data.token_store import open_token_store
-from distill.errors import InputError
+from distill.errors import InputError, exit_on_bad_input
 from distill.retrieval.bm25 import bm25_run
 from distill.sources.runs import cached_run
 from distill.storage.cache import cache_directory, make_once
@@ -282,3 +282,12 @@ def test_threads_that_write_one_file_leave_it_whole(tmp_path):
     for thread in threads:
         thread.join(5)
     assert path.read_text() in texts and [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_in_the_place_of_a_directory_is_answered_in_one_line(tmp_path, capsys):
+    (tmp_path / "outputs").write_text("")
+    for path in (tmp_path / "outputs", tmp_path / "outputs" / "below"):
+        with pytest.raises(SystemExit), exit_on_bad_input(sweep=False):
+            path.mkdir()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"error: {tmp_path}/outputs: File exists", f"error: {tmp_path}/outputs/below: Not a directory"]
