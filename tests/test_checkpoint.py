@@ -123,7 +123,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed_or_changes_nothing(checkpoint,
 def test_a_damaged_checkpoint_names_the_newest_good_one(checkpoint, tmp_path):
     last, previous, best = (tmp_path / f"{name}.pt" for name in ("last", "previous", "best"))
     last.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"last\.pt: is damaged \(.*\): no other checkpoint there can be read"):
+    with pytest.raises(InputError, match=r"last\.pt: is damaged \(.*\), and no other checkpoint there can be read"):
         load_checkpoint(last)
     save_checkpoint(best, {"step": 1})
     save_checkpoint(previous, {"step": 2})
