@@ -127,6 +127,8 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     from transformers import AutoModel
 
     modules = read_json(path / "modules.json")
+    if (path / SETTINGS_FILE).is_file():
+        check_weights(path)
     if len(names) < 3 or set(names[2:]) != {"Dense"}:
         raise InputError(f"{path}: modules.json names {', '.join(names)}: expected only Dense after Pooling")
     pooling_file = path / modules[1]["path"] / "config.json"
@@ -162,7 +164,6 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     parts.activation = of_model if of_model is not None else nn.Sigmoid()  # sentence-transformers' default
     if (path / SETTINGS_FILE).is_file():
         _read_settings(path, parts)
-        check_weights(path)
     else:
         parts.max_length = _pair_length(path, parts)
     if (names[0] == NAME_WITH_SCORE) != (parts.first_stage_score is not None):

@@ -36,9 +36,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         number = disk_error(error)
         if number is None:
             raise
-        raise DiskError(
-            f"{_place(error, path)}: cannot be written ({os.strerror(number)}){_remedy(number, path, size)}"
-        ) from error
+        raise DiskError(_message(_place(error, path), number, path, size)) from error
 
 
 def _place(error: Exception, path: Path) -> str:
@@ -48,12 +46,13 @@ def _place(error: Exception, path: Path) -> str:
     return str(path) if beside else os.fsdecode(named)
 
 
-def _remedy(number: int, path: Path, size: int | None) -> str:
+def _message(place: str, number: int, path: Path, size: int | None) -> str:
+    reason = os.strerror(number)
     if number not in FULL:
-        return ": check the disk, and your rights there"
-    needed = "it needs more" if size is None else f"it needs {_in_units(size)}"
+        return f"{place}: cannot be written ({reason}): check the disk, and your rights there"
     parent = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
-    return f": {_in_units(shutil.disk_usage(parent).free)} are free there, and {needed}: make room"
+    free, needed = _in_units(shutil.disk_usage(parent).free), "more" if size is None else _in_units(size)
+    return f"{place}: cannot be written ({reason}): {free} are free there, and it needs {needed}: make room"
 
 
 def _in_units(size: int) -> str:

@@ -175,19 +175,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     content, damage = _read(path)
     if damage is None:
         return content
-    if path.name == NAMES[2]:
-        remedy = "remove it: the best weights are in model/, and the next better validation writes it anew"
-    else:
-        beside = {other: _read(other)[0] for other in map(path.with_name, NAMES) if other != path and other.is_file()}
-        steps = {other: content["step"] for other, content in beside.items() if content}
-        last_good = max(steps, key=lambda other: steps[other], default=None)
-        remedy = "no other checkpoint there can be read: train again"
-        if last_good is not None:
-            remedy = (
-                f"the last good one is {last_good.name}, of step {steps[last_good]}: "
-                f"copy it to {path.name}, and resume again"
-            )
-    raise InputError(f"{path}: is damaged ({damage}): {remedy}")
+    if path.name == "best.pt":
+        raise InputError(
+            f"{path}: is damaged ({damage}): remove it: the best weights are in model/, and the next better validation "
+            "writes it anew"
+        )
+    beside = {other: _read(other)[0] for other in map(path.with_name, NAMES) if other != path and other.is_file()}
+    steps = {other: content["step"] for other, content in beside.items() if content}
+    last_good = max(steps, key=lambda other: steps[other], default=None)
+    if last_good is None:
+        raise InputError(f"{path}: is damaged ({damage}), and no other checkpoint there can be read: train again")
+    raise InputError(
+        f"{path}: is damaged ({damage}): the last good one is {last_good.name}, of step {steps[last_good]}: copy it to "
+        f"{path.name}, and resume again"
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str | None]:
