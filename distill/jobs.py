@@ -24,11 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from distill.config.composition import INSTALLED, command_overrides, run_directory
 from distill.config.overrides import as_literal, as_override
 from distill.config.resuming import changes, check_command, command_of, describe, read_saved, refused, resumed_config
-from distill.errors import InputError, exit_on_bad_input
+from distill.errors import DiskError, InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
 from distill.progress import duration
-from distill.storage.files import aside_of, write_whole
 from distill.storage.locking import locked
+from distill.storage.writing import aside_of, write_whole, writing
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,9 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
         if ranks is None or ranks.is_first:
             if cfg.resume is None:
                 state_of(cfg, directory)  # raises before anything is written there, even the lock
-            directory.mkdir(parents=True, exist_ok=True)
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_saying_how_to_resume(cfg, directory))
             stack.enter_context(locked(directory / "run.lock", "wait for it, or use another directory"))
             stack.enter_context(_given_back_if_refused(cfg, directory))
             _take_over(cfg, directory)
@@ -182,6 +184,15 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
             resume = ranks.gather(cfg.resume)[0]
             cfg.resume = None if resume is None else as_literal(resume)
         yield directory
+
+
+@contextlib.contextmanager
+def _saying_how_to_resume(cfg: DictConfig, directory: Path) -> Iterator[None]:
+    """Let the line about a full or broken disk end with the command that resumes the run."""
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(f"{error}{_resume_hint(cfg, directory)}") from error
 
 
 @contextlib.contextmanager
@@ -203,9 +214,10 @@ def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
         yield
     except InputError:
         if saved is None or (needed.is_file() and needed.stat().st_mtime_ns == saved.st_mtime_ns):
-            write_whole(config, lambda aside: aside.write_bytes(before))
             for moved in set(directory.glob("results-*.json")) - results:
                 os.replace(moved, directory / RESULTS)
+            if config.read_bytes() != before:
+                write_whole(config, lambda aside: aside.write_bytes(before))
         raise
 
 

@@ -30,7 +30,7 @@ def fuse_files(cfg: DictConfig) -> None:
     from distill.sources.qrels import read_qrels
     from distill.sources.run_files import write_run
     from distill.sources.runs import read_run
-    from distill.storage.files import write_whole
+    from distill.storage.writing import write_whole
 
     output = Path(cfg.output)
     check_output(output, *cfg.runs)

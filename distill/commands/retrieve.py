@@ -31,7 +31,7 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.sources.locate import with_local_files
     from distill.sources.run_files import write_run
     from distill.sources.texts import read_queries
-    from distill.storage.files import write_whole
+    from distill.storage.writing import write_whole
 
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries, cfg.run)

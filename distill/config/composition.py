@@ -5,9 +5,11 @@
 Imports neither torch nor transformers: `--help` stays quick.
 """
 
+import atexit
 import contextlib
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -78,9 +80,19 @@ def _output_directory(given: str | None, new: str) -> str:
     if given or "--resolve" in sys.argv:  # a configuration that is only printed makes no directory
         return given or new
     if os.environ.get("RANK", "0") != "0":
-        return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
+        return _private_directory()
     with exit_on_bad_input(sweep=False):
         return str(make_directory(Path(new)))
+
+
+def _private_directory() -> str:
+    """Return a new directory that only this user can enter, removed when the process ends.
+
+    One of a fixed name could be made before us, by anyone, as a link to another place.
+    """
+    directory = tempfile.mkdtemp(prefix=f"distill-rank-{os.environ['RANK']}-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def make_directory(path: Path) -> Path:

@@ -65,7 +65,7 @@ TRAINING = Command(
     stopped=("checkpoints/last.pt",),
     free=(
         *("logger.*", "train.device", "train.num_workers", "train.max_tokens", "train.compile"),
-        *("train.log_every", "train.save_every"),
+        *("train.log_every", "train.save_every", "train.keep_previous"),
     ),
     moved=(
         *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),

@@ -186,6 +186,7 @@ class Train:
         at_least(1, default=None), no_less_than("validate_every", "training would stop at the first validation")
     )
     save_every: int | None = at_least(1, default=None)
+    keep_previous: bool = True
     log_every: int = at_least(1)
     num_workers: int | None = at_least(0, default=None)
     device: str = MISSING

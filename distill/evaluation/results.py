@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from distill.evaluation.measures import PerQuery
 from distill.sources.run_files import Run, write_run
-from distill.storage.files import write_whole
+from distill.storage.writing import write_text, write_whole
 
 ROWS = {  # prefix of a metric's name -> row of the table
     "first_stage": "first stage",
@@ -79,8 +79,7 @@ def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
 
 def write_results(path: Path, results: dict[str, float]) -> None:
     """Write a flat JSON object, metric name to number, completely or not at all."""
-    text = json.dumps(results, indent=2) + "\n"
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 def format_results(

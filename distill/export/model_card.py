@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from distill.config.composition import ROOT
 from distill.models.locate import locate_model
 from distill.sources.locate import is_path, is_remote
+from distill.storage.writing import write_text
 
 CITED = """\
 - Schlatt et al., Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-Ranking,
@@ -85,7 +86,7 @@ def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], comm
     cfg: the training configuration. results: as in results.json; the tables show the rows test, teacher and
     first_stage. command: the command that trained the model, None if there was none.
     """
-    (directory / "README.md").write_text(make_card(cfg, results, command), encoding="utf-8")
+    write_text(directory / "README.md", make_card(cfg, results, command))
 
 
 def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:

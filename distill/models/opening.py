@@ -47,7 +47,7 @@ from distill.models.parts import (
     quiet_transformers,
     read_weights,
 )
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE, check_weights
 from distill.models.sizes import check_size
 
 NAME_WITH_SCORE = WITH_SCORE.rsplit(".", 1)[-1]
@@ -123,6 +123,8 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     from transformers import AutoModel
 
     modules = read_modules(path)
+    if (path / SETTINGS_FILE).is_file():
+        check_weights(path)
     if len(names) < 3 or set(names[2:]) != {"Dense"}:
         raise InputError(f"{path}: modules.json names {', '.join(names)}: expected only Dense after Pooling")
     pooling_file = path / modules[1]["path"] / "config.json"

@@ -5,6 +5,7 @@ save(figure, directory / "depth")                # depth.png, depth.svg
 svg = to_inline_svg(draw(panels, narrow=True), "depth-narrow")
 """
 
+import functools
 import io
 import math
 import re
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from distill.evaluation.significance import require
+from distill.storage.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,8 +226,9 @@ def draw_scattered(axes: "Axes", points: Points, style: dict[str, Any], name: st
 def save(figure: "Figure", path: Path) -> None:
     """Write PATH.png and PATH.svg."""
     with _matplotlib().rc_context(STYLE):
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=200, facecolor=PAPER)
-        figure.savefig(path.with_name(f"{path.name}.svg"), facecolor=PAPER, metadata=METADATA)
+        for kind, options in {"png": {"dpi": 200}, "svg": {"metadata": METADATA}}.items():
+            draw = functools.partial(figure.savefig, format=kind, facecolor=PAPER, **options)
+            write_whole(path.with_name(f"{path.name}.{kind}"), draw)
 
 
 def to_inline_svg(figure: "Figure", prefix: str) -> Markup:

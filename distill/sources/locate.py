@@ -16,6 +16,10 @@ from distill.sources.download import local_file
 from distill.storage.cache import file_state
 
 SCHEMES = ("https://", "http://", "hf://")
+SOURCE_KEYS = (  # the keys of a configuration whose value is a source; others, such as a citation, may hold an address
+    *("passages", "queries", "qrels", "run", "path", "first_stage"),
+    *("teacher", "fused", "baseline"),
+)
 FILE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".ndjson", ".json", ".txt", ".run", ".parquet", ".trec", ".qrels")
 
 
@@ -30,7 +34,7 @@ def is_path(source: str) -> bool:
 
 
 def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfig:
-    """Return a copy of the configuration that names a local file wherever this one names an address.
+    """Return a copy of the configuration that names a local file wherever a source of this one is an address.
 
     unused: keys whose files are not downloaded but set to null. Raises InputError like `local_file`.
     """
@@ -39,7 +43,7 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfi
         OmegaConf.update(cfg, key, None)
     for node in (cfg, *(group for group in cfg.values() if isinstance(group, DictConfig))):
         for key, value in node.items():
-            if isinstance(value, str) and is_remote(value):
+            if key in SOURCE_KEYS and isinstance(value, str) and is_remote(value):
                 node[key] = local_file(value)
     return cfg
 

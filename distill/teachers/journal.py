@@ -13,9 +13,11 @@ import hashlib
 import json
 import os
 import threading
+import zlib
 from pathlib import Path
 
 from distill.errors import InputError
+from distill.storage.writing import append, writing
 
 
 def key_of_request(model: str, options: dict, prompt: str, query: str, passages: list[str], attempt: int) -> str:
@@ -24,14 +26,19 @@ def key_of_request(model: str, options: dict, prompt: str, query: str, passages:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
+def _checksum(entry: dict) -> int:
+    return zlib.crc32(json.dumps(entry, ensure_ascii=False).encode())
+
+
 class Journal:
     """The answers in a file, and those added to it; several threads may add."""
 
     def __init__(self, path: Path):
         """Read the file; raises InputError if it is damaged, or open in another process."""
         self.path, self.lock = path, threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "a+b")  # noqa: SIM115 - open until close
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open until close
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -47,8 +54,13 @@ class Journal:
                 break  # a killed process left half a line
             try:
                 entry = json.loads(line)
+                checksum = entry.pop("crc32", None)
+                if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
+                    raise InputError(f"{self.path}:{number}: is damaged: remove the line, to request it again")
                 answers[entry.pop("key")] = entry
-            except (ValueError, KeyError, AttributeError):
+            except InputError:
+                raise
+            except (ValueError, KeyError, AttributeError, TypeError):
                 raise InputError(f"{self.path}:{number}: is not a journal entry: remove the line") from None
             size += len(line)
         self.file.truncate(size)
@@ -60,11 +72,12 @@ class Journal:
 
     def add(self, key: str, answer: dict) -> None:
         """Write an answer; it is on disk when this returns."""
-        line = json.dumps({"key": key, **answer}, ensure_ascii=False).encode() + b"\n"
+        entry = {"key": key, **answer}
+        line = json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False).encode() + b"\n"
         with self.lock:
-            self.file.write(line)
-            self.file.flush()
-        os.fsync(self.file.fileno())  # threads that wait here share one disk write
+            append(self.file, line)
+        with writing(self.path):
+            os.fsync(self.file.fileno())  # threads that wait here share one disk write
         self.answers[key] = answer
 
     def close(self) -> None:

@@ -10,14 +10,14 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.composition import chosen_experiment
 from distill.errors import printable
 from distill.evaluation.results import write_results
-from distill.storage.files import write_whole
+from distill.storage.writing import append, write_text, writing
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Tracker:
     def __init__(self, cfg: DictConfig):
         """Open nothing yet: a run refused for bad input leaves no W&B run behind."""
         self.cfg = cfg
-        self.file: TextIO | None = None
+        self.file: BinaryIO | None = None
         self.wandb: Any = None
 
     def start(self, directory: Path, step: int = 0) -> None:
@@ -47,8 +47,9 @@ class Tracker:
         metrics = directory / "metrics.jsonl"
         if metrics.is_file():
             kept = [line for line in metrics.read_text().splitlines(keepends=True) if _logged_by(line, step)]
-            write_whole(metrics, lambda aside: aside.write_text("".join(kept)))
-        self.file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+            write_text(metrics, "".join(kept))
+        with writing(metrics):
+            self.file = open(metrics, "ab", buffering=0)  # noqa: SIM115 - open for the whole run
         self.source = _source_artifact(self.cfg.backbone.name)
         if self.cfg.logger.mode != "disabled":
             self.wandb = _start_wandb(directory, self.cfg, self.source)
@@ -63,8 +64,7 @@ class Tracker:
         """Append the metrics of a step to metrics.jsonl and to W&B."""
         if not self.file:
             return
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self.file.flush()
+        append(self.file, (json.dumps({"step": step, **metrics}) + "\n").encode())
         if self.wandb:
             self.wandb.log(metrics, step=step)
 
@@ -100,7 +100,7 @@ class Tracker:
             self.wandb.log_artifact(artifact)
             # A collection for this run only, so that its latest version is this model; offline, the entity is unknown
             known = [name for name in (self.wandb.entity, self.wandb.project) if name]
-            (self.directory / ARTIFACT_FILE).write_text("/".join([*known, f"{name}:latest"]) + "\n")
+            write_text(self.directory / ARTIFACT_FILE, "/".join([*known, f"{name}:latest"]) + "\n")
 
     def close(self, exit_code: int = 0) -> None:
         """Close the files and the W&B run; an exit code other than 0 marks the run as failed."""
@@ -161,7 +161,7 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
     except unreachable as error:
         log.warning("wandb: cannot log online (%s): logging offline", " ".join(str(error).split()))
         run = wandb.init(mode="offline", **options)
-    run_id.write_text(run.id)
+    write_text(run_id, run.id)
     # Against W&B's built-in step, which is the training step
     run.define_metric("train/*")
     run.define_metric("train/loss", summary="min,last")
