@@ -317,6 +317,8 @@ class FuseConfig:
     output: str = MISSING
     method: str = choice("rrf", "mean-rank", "z-score")
     weights: list[float] | None = beside(each(above(0), default=None), as_many_as("runs"))
+    qrels: str | None = beside(source(default=None), not_with("weights", "both decide the weights"))
+    measure: str = MISSING
     k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)

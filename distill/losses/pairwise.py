@@ -1,4 +1,4 @@
-"""Losses over pairs of passages: RankNet, MarginMSE and hinge.
+"""Losses over pairs of passages: RankNet, on ranks or on teacher scores, MarginMSE and hinge.
 
 Shapes: B lists, K passages per list; see distill/losses/__init__.py for masks, precision and reduction.
 """
@@ -42,6 +42,34 @@ def ranknet(
     scores = prepare(scores, ranks, mask)
     punished = F.softplus(differences(scores))  # [B, K, K]: softplus(s_j - s_i)
     return reduce_terms(punished * ordered_pairs(ranks, mask), count_ranked_pairs(ranks, mask), reduction)
+
+
+def bradley_terry(
+    scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """RankNet with soft targets: Σ_{i<j} P_ij softplus(s_j − s_i) + (1 − P_ij) softplus(s_i − s_j).
+
+    P_ij = σ((t_i − t_j) / τ) is the probability that the teacher prefers i to j, in the model of Bradley and Terry. As
+    τ falls, the loss becomes RankNet on the teacher's order.
+
+    Args:
+        scores: [B, K] student scores.
+        teacher_scores: [B, K] teacher scores t.
+        mask: [B, K] bool, True for real passages.
+        temperature: τ, above 0.
+        reduction: "mean" over all pairs of the batch, or "sum".
+
+    Source: Burges et al. 2005, section 3, whose target probabilities may be any; Bradley and Terry 1952.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: must be above 0")
+    scores = prepare(scores, teacher_scores, mask)
+    taught = teacher_scores.to(scores.dtype).masked_fill(~mask, 0.0) / temperature
+    # Summed over both orders of a pair, P_ij softplus(s_j - s_i) gives its two parts
+    preferred = torch.sigmoid(-differences(taught)) * real_pairs(mask)  # [B, K, K]: P_ij
+    same = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    losses = (preferred * F.softplus(differences(scores))).masked_fill(same, 0.0)
+    return reduce_terms(losses, count_pairs(teacher_scores, mask), reduction)
 
 
 def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:

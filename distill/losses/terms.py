@@ -33,6 +33,28 @@ def count_relevant(labels: Tensor, mask: Tensor) -> Tensor:
     return ((labels > 0) & mask).sum()
 
 
+def count_lists(target: Tensor, mask: Tensor) -> Tensor:
+    """Return the number of lists with two or more real passages, a scalar tensor."""
+    return (mask.sum(dim=1) > 1).sum()
+
+
+def count_relevant_lists(labels: Tensor, mask: Tensor) -> Tensor:
+    """Return the number of lists with a relevant passage, a scalar tensor."""
+    return ((labels > 0) & mask).any(dim=1).sum()
+
+
+def count_ordered_lists(relevance: Tensor, mask: Tensor) -> Tensor:
+    """Return the number of lists in which one real passage is more relevant than another, a scalar tensor."""
+    highest = relevance.masked_fill(~mask, -torch.inf).amax(dim=1)
+    lowest = relevance.masked_fill(~mask, torch.inf).amin(dim=1)
+    return (highest > lowest).sum()
+
+
+def relevance_of(ranks: Tensor, mask: Tensor) -> Tensor:
+    """Return relevance from ranks, n − r of n passages [B, K]: 0 for the last one, n − 1 for the first."""
+    return (mask.sum(dim=1, keepdim=True) - ranks).masked_fill(~mask, 0.0)
+
+
 def check_shapes(scores: Tensor, target: Tensor, mask: Tensor) -> None:
     if scores.dim() != 2 or scores.shape != target.shape or scores.shape != mask.shape:
         shapes = f"{list(scores.shape)}, {list(target.shape)} and {list(mask.shape)}"
