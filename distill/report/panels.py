@@ -226,9 +226,9 @@ def draw_scattered(axes: "Axes", points: Points, style: dict[str, Any], name: st
 def save(figure: "Figure", path: Path) -> None:
     """Write PATH.png and PATH.svg."""
     with _matplotlib().rc_context(STYLE):
-        for kind, options in {"png": {"dpi": 200}, "svg": {"metadata": METADATA}}.items():
-            draw = functools.partial(figure.savefig, format=kind, facecolor=PAPER, **options)
-            write_whole(path.with_name(f"{path.name}.{kind}"), draw)
+        write = functools.partial(figure.savefig, facecolor=PAPER)
+        write_whole(path.with_name(f"{path.name}.png"), functools.partial(write, format="png", dpi=200))
+        write_whole(path.with_name(f"{path.name}.svg"), functools.partial(write, format="svg", metadata=METADATA))
 
 
 def to_inline_svg(figure: "Figure", prefix: str) -> Markup:

@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 
 NAMES = ("last.pt", "previous.pt", "best.pt")  # in checkpoints/
 # Exceptions that torch.load raises for a damaged file
-DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError)
-DAMAGE += (zipfile.BadZipFile, OverflowError, MemoryError)
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError),
+    *(zipfile.BadZipFile, OverflowError, MemoryError),
+)
 
 
 class Checkpoints:
