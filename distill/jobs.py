@@ -28,6 +28,7 @@ from distill.config.saved import saved_text
 from distill.errors import DiskError, InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
 from distill.progress import duration
+from distill.secrets import redacted
 from distill.storage.locking import locked
 from distill.storage.small_files import read_numbers
 from distill.storage.writing import aside_of, write_text, write_whole, writing
@@ -51,6 +52,7 @@ def run_job(
 
     describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
+    redact_hydra_files(run_directory())
     sweep = is_sweep()  # for a launcher that runs its jobs through Hydra, such as the one for Slurm
     directory = run_directory()
     with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
@@ -63,6 +65,15 @@ def run_job(
             with timed(what, shown_path(cfg.resume or directory)):
                 results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
+
+
+def redact_hydra_files(directory: Path) -> None:
+    """Take secrets out of what Hydra writes of the command line into a directory, unresolved."""
+    subdirectory = HydraConfig.get().output_subdir or ".hydra"
+    for path in (directory / "multirun.yaml", *(directory / subdirectory).glob("*.yaml")):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if redacted(text) != text:
+            write_text(path, redacted(text))
 
 
 def is_sweep() -> bool:

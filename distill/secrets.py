@@ -1,6 +1,7 @@
-"""Secrets in text: passwords in addresses, keys and tokens. They are taken out before anything is written or printed.
+"""What must not be written: passwords in addresses, keys and tokens; and, in what is for others, this machine's paths.
 
     redacted("https://me:hunter2@host/v1")      # "https://***@host/v1"
+    for_others("teacher.path=/home/me/t.run")   # "teacher.path=t.run"
     is_secret_name("api_key")                   # True: whatever such a key of a configuration holds is a secret
     fault_of_secret("sk-abc\\n")                # "begins or ends with a space or a newline"
 
@@ -26,6 +27,8 @@ KEYS = re.compile(  # as their issuers shape them: Hugging Face, OpenAI and thos
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gsk_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{20,}"
     r"|github_pat_[A-Za-z0-9_]{20,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,})"
 )
+
+PLACE = re.compile(r"""(?:^|(?<=[\s'"=(\[,`|]))(?:/|~/)[\w.~+@-][^\s'"`,|\])]*""", re.MULTILINE)  # an absolute path
 
 
 def is_secret_name(name: str) -> bool:
@@ -53,6 +56,21 @@ def _known() -> list[tuple[str, str]]:
     named = [(name, value) for name, value in os.environ.items() if VARIABLE.search(name)]
     secret = [(name, value) for name, value in named if len(value) >= LEAST and value[0] != "/"]  # the path of a file
     return sorted(secret, key=lambda pair: -len(pair[1]))
+
+
+def for_others(text: str) -> str:
+    """Return a text without secrets and without absolute paths.
+
+    Of a path below the current directory, what follows it is left, of any other only the name.
+    """
+    return PLACE.sub(lambda found: _relative(found[0]), redacted(text))
+
+
+def _relative(path: str) -> str:
+    here = os.getcwd()
+    if path.startswith(f"{here}/") and len(here) > 1:
+        return path[len(here) + 1 :]
+    return os.path.basename(path.rstrip("/")) or path
 
 
 def fault_of_secret(value: str) -> str | None:

@@ -25,6 +25,7 @@ from distill.config.interpolations import expanded
 from distill.config.overrides import as_literal
 from distill.errors import InputError
 from distill.secrets import HIDDEN_AS, is_secret_name, redacted
+from distill.storage.small_files import read_small
 
 MAX_BYTES = 2**20  # of a file: ours have about 8 kB, those of suites with a hundred tasks 100 kB
 MAX_DEPTH = 20  # of what is nested: ours reach 5
@@ -108,28 +109,34 @@ def _marking() -> Iterator[None]:
 
 def read_plain(path: Path) -> dict:
     """Read a saved configuration as plain data; raises InputError if it is none, too large or nested too deeply."""
+    plain = read_data(path)
+    try:
+        return expanded(plain, sample_file, prompt_file)
+    except InputError as error:
+        raise InputError(f"{path}: {error}: restore the file, or remove the run") from None
+
+
+def read_data(path: Path) -> dict:
+    """Read a YAML file of keys and values as it is, like `read_plain`."""
+    return parse_data(read_small(path, MAX_BYTES), str(path))
+
+
+def parse_data(text: str, place: str) -> dict:
+    """Return keys and values in YAML as plain data; raises InputError with the place and the line."""
     remedy = "restore the file, or remove the run"
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise InputError(f"{path}:1: has more than {MAX_BYTES} bytes: it is no configuration of a run: {remedy}")
-        plain = yaml.load(data.decode("utf-8"), PlainLoader)
-        if plain is None:
-            raise InputError(f"{path}:1: is empty: {remedy}")
-        if not isinstance(plain, dict):
-            raise InputError(f"{path}:1: holds no keys and values: {remedy}")
-        return expanded(plain, sample_file, prompt_file)
+        plain = yaml.load(text, PlainLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: is not YAML ({error.problem}): {remedy}") from None
+        raise InputError(f"{place}:{line}: is not YAML ({error.problem}): {remedy}") from None
     except yaml.reader.ReaderError as error:
-        raise InputError(f"{path}:1: is not YAML ({error.reason}): {remedy}") from None
-    except InputError as error:
-        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}: {remedy}") from None
-    except (UnicodeDecodeError, OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}:1: cannot be read ({reason}): {remedy}") from None
+        raise InputError(f"{place}:1: is not YAML ({error.reason}): {remedy}") from None
+    except (ValueError, OverflowError) as error:  # a number of thousands of digits
+        raise InputError(f"{place}:1: cannot be read ({str(error).splitlines()[0]}): {remedy}") from None
+    if not isinstance(plain, dict):
+        what = "is empty" if plain is None else "holds no keys and values"
+        raise InputError(f"{place}:1: {what}: {remedy}")
+    return plain
 
 
 class PlainLoader(yaml.SafeLoader):
