@@ -18,8 +18,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
@@ -37,13 +35,6 @@ from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
 
 PROMPT = ROOT / "distill" / "teachers" / "prompts" / "listwise.yaml"
-
-
-@given(answer=st.text(alphabet="[]0123456789> ,ab\n", max_size=80) | st.text(max_size=40), count=st.integers(1, 30))
-def test_a_mended_answer_is_always_a_permutation(answer, count):
-    order, faults = mend_permutation(answer, count)
-    assert sorted(order) == list(range(count))
-    assert faults or re.findall(r"\d+", answer)
 
 
 @pytest.mark.parametrize(
