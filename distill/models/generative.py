@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
+from distill.models.chat_template import TemplateRefusal, render_chat
 from distill.models.parts import (
     COPY_AGAIN,
     Parts,
@@ -188,10 +189,9 @@ def _chat_prompt(path: Path, tokenizer) -> ScoringPrompt | None:
         return None
     marks = "Query7Mark", "Passage7Mark"
     messages = [{"role": role, "content": mark} for role, mark in zip(("query", "document"), marks, strict=True)]
-    messages = _with_instruction(path, messages)
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # a template may raise anything for a role that it does not know
+        text = render_chat(tokenizer, _with_instruction(path, messages), path)
+    except TemplateRefusal:  # of a role that it does not know
         return None
     if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(marks[1]):
         return None
