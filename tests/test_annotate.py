@@ -23,10 +23,12 @@ from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
-from distill.teachers.engines import Answer, HttpEngine, LocalEngine, _retry_after
+from distill.teachers.answer import Answer
+from distill.teachers.endpoint import HttpEngine, _retry_after
 from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, window_places
+from distill.teachers.local import LocalEngine
 from distill.teachers.prompt import read_prompt
 from tests.helpers.backbones import WORDS, make_language_model
 from tests.helpers.chat_server import overrides_of
@@ -68,7 +70,7 @@ def test_windows_go_from_the_bottom_to_the_top():
 class Judge:
     """An engine that knows how good each passage is, up to some noise; passages are numbers."""
 
-    in_batches, at_once, options = True, 4, {}
+    in_batches, at_once, options, tokenizer = True, 4, {}, None
 
     def __init__(self, noise: float = 0.0):
         self.noise, self.generator, self.asked = noise, np.random.default_rng(0), 0
@@ -146,7 +148,13 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
 def test_a_window_without_any_usable_answer_keeps_its_order_and_is_flagged(collection, tmp_path, serve):
     server = serve(script=itertools.repeat("refusal"))
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "tries=2"))
+    assert run.returncode == 2 and "windows got no usable answer, more than max_unusable=0.5" in run.stderr
+    assert "times `I cannot.`: try another prompt or model, or raise max_unusable and resume with" in run.stderr
+    asked = sum(server.asked.values())
+    assert 2 * 16 <= asked <= 2 * (16 + 3) and not (tmp_path / "out" / "teacher.run").exists()  # of 48
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "tries=2", "max_unusable=1"))
     assert run.returncode == 0, run.stderr
+    assert sum(server.asked.values()) == 48  # the answers are in the journal
     first, teacher = read_run(str(collection["first_stage"])), read_run(str(tmp_path / "out" / "teacher.run"))
     assert all(first[q].doc_ids == teacher[q].doc_ids for q in first)
     assert all(pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()["flagged"])
@@ -213,7 +221,7 @@ def test_a_real_server_is_asked_once_for_each_window_and_try(collection, tmp_pat
         overrides += [f"run={collection['first_stage']}", "depth=4", "window=4", "stride=2", "tries=2"]
         overrides += [f"teacher.llm.base_url=http://127.0.0.1:{port}/v1", f"teacher.llm.model={model}"]
         for more in ([], [f"resume={tmp_path / 'out'}"]):  # the second time, everything is in the journal
-            run = run_annotate(tmp_path / "out", *overrides, "teacher.llm.max_tokens=8", *more)
+            run = run_annotate(tmp_path / "out", *overrides, "max_unusable=1", "teacher.llm.max_tokens=8", *more)
             assert run.returncode == 0, run.stderr
             asked = (tmp_path / "server.log").read_text().count("POST /v1/chat/completions")
             entries = [json.loads(line) for line in (tmp_path / "out" / "journal.jsonl").read_text().splitlines()]
@@ -249,7 +257,7 @@ def test_requests_per_minute_are_spaced(collection, serve, monkeypatch):
     engine = HttpEngine(cfg.teacher.llm, "listwise")
     pauses = []
     monkeypatch.setattr(engine, "_pause", pauses.append)
-    monkeypatch.setattr("distill.teachers.engines.time", SimpleNamespace(monotonic=lambda: 100.0, perf_counter=float))
+    monkeypatch.setattr("distill.teachers.endpoint.time", SimpleNamespace(monotonic=lambda: 100.0, perf_counter=float))
     engine.ask([[{"role": "user", "content": "x"}]] * 6)
     engine.close()
     assert pauses == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])  # of a clock that stands still
@@ -353,10 +361,11 @@ def test_a_local_model_generates_in_batches_what_it_generates_alone(tmp_path, co
     together = engine.ask(requests)
     assert [answer.text for answer in together] == [engine.ask([one])[0].text for one in requests]
     assert [answer.tokens_in for answer in together] == [3, 9, 5]
-    with pytest.raises(InputError, match="reads 2048 tokens, but a prompt has 2041"):
-        engine.ask([[{"role": "user", "content": "bee " * 2041}]])
+    too_long, fits = engine.ask([[{"role": "user", "content": "bee " * 2041}], requests[0]])
+    assert too_long.is_too_long and "reads 2048 tokens, but a prompt has 2041" in too_long.refused
+    assert fits.text == together[0].text
     files = [f"{name}={collection[name]}" for name in ("passages", "queries")]
-    files += [f"run={collection['first_stage']}", "num_queries=2", "window=4", "stride=2", "tries=1"]
+    files += [f"run={collection['first_stage']}", "num_queries=2", "window=4", "stride=2", "tries=1", "max_unusable=1"]
     run = run_annotate(tmp_path / "out", *files, *overrides[3:], "teacher.llm.max_tokens=8")
     assert run.returncode == 0, run.stderr
     assert len(read_run(str(tmp_path / "out" / "teacher.run"))) == 2
