@@ -49,6 +49,7 @@ WHOLE = {
     "an array": "[6, 5, 4, 3, 2, 1]",
     "an object": 'Sure:\n{"ranking": [6, 5, 4, 3, 2, 1]}',
     "lines": "[6]\n[5]\n[4]\n[3]\n[2]\n[1]",
+    "lines before and after": f"[1]\n[2]\n{RANKING}\n[3]",
     "words between": "First [6], then [5], then [4], then [3], then [2], and [1].",
     "numbered": "\n".join(f"{rank}. Passage {number}" for rank, number in ROWS),
     "numbered with reasons": "Here:\n"

@@ -345,7 +345,7 @@ class Llm:
     timeout: float = above(0)
     max_bytes: int = at_least(1000)
     max_wait: float = at_least(0)
-    body: dict[str, Any] = field(default_factory=dict)
+    body: Any = must("be fields of a request, as in {name:value}", lambda value: isinstance(value, dict), default=None)
     retries: int = at_least(0)
     temperature: float = at_least(0)
     max_tokens: int = at_least(1)

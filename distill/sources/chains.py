@@ -44,6 +44,7 @@ class Chain:
     end: int
     has_better: bool  # a `>` is among its separators
     kind: str  # how its numbers are written: bracketed, named or bare
+    last: int  # where its last number is
 
 
 def find_ranking(text: str, num_passages: int) -> list[int] | None:
@@ -77,17 +78,35 @@ def _chains(text: str) -> list[Chain]:
     for match in NUMBER.finditer(text):
         kind = "bracketed" if match["bracketed"] else "named" if match["named"] else "bare"
         number = _to_int(match["bracketed"] or match["bare"])
-        last = chains[-1] if chains else None
-        between = text[last.end : match.start()] if last else ""
-        is_better = bool(BETTER.fullmatch(between))
-        joins = is_better or (NEXT.fullmatch(between) and (kind == "bracketed" or between))
-        if last is not None and last.kind == kind and joins:
-            last.numbers.append(number)
-            last.end = match.end()
-            last.has_better |= is_better
-        else:
-            chains.append(Chain([number], match.start(), match.end(), False, kind))
+        joined = _joined(chains[-1], text, match.start(), kind) if chains else None
+        if joined is None:
+            chains.append(Chain([number], match.start(), match.end(), False, kind, match.start()))
+            continue
+        if joined is not chains[-1]:
+            chains.append(joined)
+        joined.numbers.append(number)
+        joined.last, joined.end = match.start(), match.end()
     return chains
+
+
+def _joined(chain: Chain, text: str, place: int, kind: str) -> Chain | None:
+    """Return the chain that a number at this place continues: the last one, or a new one with its last number.
+
+    None if something else comes between. A chain with `>` does not run on into the next line by itself, and does not
+    begin in lines before it.
+    """
+    between = text[chain.end : place]
+    if kind != chain.kind:
+        return None
+    if BETTER.fullmatch(between):
+        if not chain.has_better and "\n" in text[chain.start : chain.last]:
+            before = chain.numbers.pop()
+            chain.end, start = text.rindex("\n", chain.start, chain.last), chain.last
+            return Chain([before], start, place, True, kind, start)
+        chain.has_better = True
+        return chain
+    is_next = NEXT.fullmatch(between) and (kind == "bracketed" or between)
+    return chain if is_next and not (chain.has_better and "\n" in between) else None
 
 
 def _valid(numbers: list[int], num_passages: int) -> set[int]:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from distill.errors import InputError
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
 from distill.teachers.connection import Connection, ReplyFault
-from distill.teachers.parameters import Parameters
+from distill.teachers.parameters import Parameters, body_of
 from distill.teachers.pointwise import yes_no_score
 from distill.teachers.prompt import Messages
 from distill.teachers.secrets import Secrets, read_key
@@ -98,7 +98,7 @@ class HttpEngine:
     def options(self) -> dict:
         """The options that an answer depends on, besides model and messages; not the address of the server."""
         options = {"temperature": self.cfg.temperature, "max_tokens": 1 if self.pointwise else self.cfg.max_tokens}
-        return options | ({"body": dict(self.cfg.body)} if self.cfg.body else {})
+        return options | ({"body": body_of(self.cfg)} if self.cfg.body else {})
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests one after the other.

@@ -11,6 +11,7 @@ answered once, with parameters that they take. What `teacher.llm.body` sets is s
 import logging
 import re
 import threading
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,9 +26,8 @@ class Parameters:
 
     def __init__(self, cfg: DictConfig, options: dict, *, logprobs: bool):
         """Take the options (temperature, max_tokens) and teacher.llm.body, in which null removes a parameter."""
-        body = OmegaConf.to_container(cfg.body, resolve=True)
-        assert isinstance(body, dict)
-        self.fixed, self.lock = {str(name): value for name, value in body.items()}, threading.Lock()
+        self.fixed: dict[str, Any] = body_of(cfg)
+        self.lock = threading.Lock()
         self.values = {name: options[name] for name in ("temperature", "max_tokens")}
         if "max_completion_tokens" in self.fixed:
             del self.values["max_tokens"]
@@ -51,6 +51,13 @@ class Parameters:
                     log.info("the endpoint refuses %s: %s", name, what)
                     return True
         return self.current() != sent  # another thread was faster
+
+
+def body_of(cfg: DictConfig) -> dict[str, Any]:
+    """Return the fields that teacher.llm.body adds to each request."""
+    body = OmegaConf.to_container(cfg.body, resolve=True) if cfg.body is not None else {}
+    assert isinstance(body, dict)
+    return {str(name): value for name, value in body.items()}
 
 
 def _answers_to(reason: str, values: dict):
