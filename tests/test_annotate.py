@@ -18,11 +18,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.sources.locate import with_local_files
 from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
+from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
 from distill.teachers.answer import Answer
 from distill.teachers.endpoint import HttpEngine, _retry_after
 from distill.teachers.ensemble import _normalise
@@ -149,7 +152,7 @@ def test_a_window_without_any_usable_answer_keeps_its_order_and_is_flagged(colle
     server = serve(script=itertools.repeat("refusal"))
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "tries=2"))
     assert run.returncode == 2 and "windows got no usable answer, more than max_unusable=0.5" in run.stderr
-    assert "times `I cannot.`: try another prompt or model, or raise max_unusable and resume with" in run.stderr
+    assert "× `I cannot.`: try another prompt or model, or raise max_unusable and resume with" in run.stderr
     asked = sum(server.asked.values())
     assert 2 * 16 <= asked <= 2 * (16 + 3) and not (tmp_path / "out" / "teacher.run").exists()  # of 48
     run = run_annotate(tmp_path / "out", *overrides_of(collection, server, "tries=2", "max_unusable=1"))
@@ -160,6 +163,57 @@ def test_a_window_without_any_usable_answer_keeps_its_order_and_is_flagged(colle
     assert all(pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()["flagged"])
     card = (tmp_path / "out" / "card.md").read_text()
     assert "48 unusable" in card and "no answer was usable: 24, in 6 lists" in card  # 24 windows, two tries each
+
+
+def annotate_here(tmp_path, collection, server, *more) -> tuple[str, str]:
+    """Annotate in this process; return what was printed of the books: in the last state of the bar, and in the card."""
+    cfg = compose_config("annotate", *overrides_of(collection, server, *more))
+    OmegaConf.resolve(cfg)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    local = with_local_files(cfg)
+    lists = read_lists_to_rank(cfg, local)
+    ranking = rank_with_teacher(cfg, tmp_path / "out", lists)
+    write_annotation(tmp_path / "out", cfg, local, lists, ranking)
+    return ranking.totals.describe(cfg.teacher.llm), (tmp_path / "out" / "card.md").read_text()
+
+
+def test_the_books_are_the_same_on_the_screen_in_the_log_and_in_the_card(collection, tmp_path, serve, caplog):
+    caplog.set_level("INFO")
+    script = [429, "refusal", 400, *["good"] * 20]
+    prices = ["teacher.llm.price_in=10000", "teacher.llm.concurrency=1", "max_unusable=1"]
+    server = serve(script=script)
+    shown, card = annotate_here(tmp_path, collection, server, *prices)
+    # 24 windows: one asked twice, since its first answer was refused by the model; one refused by the server
+    assert sum(server.asked.values()) == 26 and shown == "24 requests, 2400 tokens in, 240 out, cost 24.0000"
+    assert f"- requests: {shown}" in card and shown in caplog.text and "- cost: 24.0000 at" in card
+    assert "- windows whose request was refused: 1" in card and "retries in the last run: 1 (1 status 429)" in card
+    assert "1 of 24 windows keep their order" in caplog.text and caplog.text.count("estimate") <= 1
+    shown, card = annotate_here(tmp_path, collection, server, *prices)  # what was refused is asked again
+    number = sum(server.asked.values()) - 26
+    assert 1 <= number <= 3  # and the windows above it in its list, whose passages may have changed
+    assert shown == f"{24 + number} requests ({number} in this run), {2400 + 100 * number} tokens in, " + (
+        f"{240 + 10 * number} out, cost {24 + number}.0000"
+    )
+    assert f"- requests: {shown}" in card
+
+
+def test_a_model_that_only_thinks_ends_the_run_with_what_came_back(collection, tmp_path, serve):
+    server = serve(script=itertools.repeat("only thinks"))
+    with pytest.raises(InputError) as caught:
+        annotate_here(tmp_path, collection, server, "tries=1")
+    assert re.search(
+        r"of \d+ windows got no usable answer, more than max_unusable=0.5; what came back: \d+ × no text "
+        r"\(finish_reason: length\): raise teacher.llm.max_tokens, or turn the model's thinking off with",
+        str(caught.value),
+    )
+    assert 16 <= sum(server.asked.values()) <= 19 and not (tmp_path / "out" / "teacher.run").exists()
+
+
+def test_a_pasted_key_is_refused_before_anything_is_written(collection, tmp_path, serve):
+    key = "teacher.llm.api_key_variable=sk-0123456789abcdef"
+    run = run_annotate(tmp_path / "out", *overrides_of(collection, serve(), key))
+    assert run.returncode == 2 and "must be the name of an environment variable" in run.stderr
+    assert "sk-0123" not in run.stdout + run.stderr and not (tmp_path / "out" / "config.yaml").exists()
 
 
 def test_a_killed_annotation_goes_on_and_asks_no_window_twice(collection, tmp_path, serve):
@@ -345,11 +399,6 @@ def test_a_prompt_must_show_the_model_what_it_ranks(tmp_path):
     prompt = read_prompt(str(PROMPT))
     system, user = prompt.fill("why", ["one two [7]", "three"])
     assert system["role"] == "system" and "[1] one two (7)\n[2] three" in user["content"] and "why" in user["content"]
-
-
-def test_a_second_process_on_a_journal_is_refused(tmp_path):
-    with Journal(tmp_path / "j.jsonl"), pytest.raises(InputError, match="another process is writing it"):
-        Journal(tmp_path / "j.jsonl")
 
 
 def test_a_local_model_generates_in_batches_what_it_generates_alone(tmp_path, collection):

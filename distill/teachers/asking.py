@@ -105,7 +105,7 @@ def _check_whole(
 
 def what_came_back(totals: Totals) -> str:
     """Return in words what came back most often in place of usable answers."""
-    return "; ".join(f"{number} times {what}" for what, number in totals.useless.most_common(3))
+    return "; ".join(f"{number} × {what}" for what, number in totals.useless.most_common(3))
 
 
 def _remedy(totals: Totals) -> str:

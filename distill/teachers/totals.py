@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from omegaconf import DictConfig
 
+from distill.errors import printable
+
 QUOTED = 80  # characters of an answer in a message
 ENOUGH = 16  # windows that show what share of them gets no usable answer
 
@@ -80,7 +82,7 @@ class Totals:
 
 def _what_came(entry: dict) -> str:
     end = f" (finish_reason: {entry['finish']})" if entry.get("finish") else ""
-    text = " ".join(entry["text"].split())
+    text = printable(" ".join(entry["text"].split()))
     if not text:
         return f"no text{end}"
     return f"`{text[:QUOTED]}{'…' if len(text) > QUOTED else ''}`{end}"
