@@ -78,6 +78,7 @@ ANNOTATION = Command(
         *("teacher.llm.api_key_variable", "teacher.llm.base_url", "teacher.llm.batch_size", "teacher.llm.concurrency"),
         *("teacher.llm.device", "teacher.llm.max_cost", "teacher.llm.price_in", "teacher.llm.price_out"),
         *("teacher.llm.requests_per_minute", "teacher.llm.retries", "teacher.llm.timeout"),
+        *("max_unusable", "teacher.llm.max_bytes", "teacher.llm.max_wait"),
     ),
     moved=("passages", "queries", "run", "journal"),
 )

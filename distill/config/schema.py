@@ -349,6 +349,9 @@ class Llm:
     concurrency: int = at_least(1)
     requests_per_minute: float | None = above(0, default=None)
     timeout: float = above(0)
+    max_bytes: int = at_least(1000)
+    max_wait: float = at_least(0)
+    body: Any = must("be fields of a request, as in {name:value}", lambda value: isinstance(value, dict), default=None)
     retries: int = at_least(0)
     temperature: float = at_least(0)
     max_tokens: int = at_least(1)
@@ -383,6 +386,7 @@ class AnnotateConfig:
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
     tries: int = at_least(1)
+    max_unusable: float = between(0, 1)
     prompt: str = MISSING
     journal: str | None = None
     qrels: str | None = source(default=None)
