@@ -147,14 +147,14 @@ class PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node, unless it is an alias, has a tag, or is one too many."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag is not None:
             raise _refused(event, "a configuration has no aliases, anchors or tags")
         self.number += 1
         if self.number > MAX_VALUES or self.depth > MAX_DEPTH:
             raise _refused(event, "it has too many values" if self.number > MAX_VALUES else "it is nested too deeply")
         self.depth += 1
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self.depth -= 1
         if isinstance(node, yaml.MappingNode):
             keys = [key.value if isinstance(key, yaml.ScalarNode) else "" for key, _ in node.value]
