@@ -69,7 +69,7 @@ def run_job(
 
 def redact_hydra_files(directory: Path) -> None:
     """Take secrets out of what Hydra writes of the command line into a directory, unresolved."""
-    subdirectory = HydraConfig.get().output_subdir or ".hydra"
+    subdirectory = (HydraConfig.get().output_subdir if HydraConfig.initialized() else None) or ".hydra"
     for path in (directory / "multirun.yaml", *(directory / subdirectory).glob("*.yaml")):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if redacted(text) != text:

@@ -143,19 +143,30 @@ class PlainLoader(yaml.SafeLoader):
     """Loads text, numbers, lists and dictionaries only, of a bounded size; the same numbers as OmegaConf."""
 
     depth = 0
-    number = 0
+    number = 0  # of values, those of an alias counted each time
+
+    def __init__(self, stream: str):
+        """Take the text."""
+        super().__init__(stream)
+        self.sizes: dict[int, tuple[int, int]] = {}  # id of a composed node -> number and levels of its values
+        self.deepest = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, unless it is an alias, has a tag, or is one too many."""
+        """Compose a node, unless it has a tag, is part of itself, or is one too many."""
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None or event.tag is not None:
-            raise _refused(event, "a configuration has no aliases, anchors or tags")
-        self.number += 1
-        if self.number > MAX_VALUES or self.depth > MAX_DEPTH:
-            raise _refused(event, "it has too many values" if self.number > MAX_VALUES else "it is nested too deeply")
+        if isinstance(event, yaml.AliasEvent):
+            size, levels = self.sizes.get(id(self.anchors.get(event.anchor)), (MAX_VALUES, 0))
+            self._count(event, size, levels)
+            return super().compose_node(parent, index)
+        if event.tag is not None:
+            raise _refused(event, "a configuration has no tags")
+        self._count(event, 1, 1)
+        before, deepest, self.deepest = self.number, self.deepest, 0
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
+        self.sizes[id(node)] = (1 + self.number - before, max(self.deepest - self.depth, 1))
+        self.deepest = max(deepest, self.deepest)
         if isinstance(node, yaml.MappingNode):
             keys = [key.value if isinstance(key, yaml.ScalarNode) else "" for key, _ in node.value]
             if len({*keys}) < len(keys):
@@ -163,6 +174,14 @@ class PlainLoader(yaml.SafeLoader):
             if any(not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge") for key, _ in node.value):
                 raise _refused(event, "a key is no text")
         return node
+
+    def _count(self, event: Any, size: int, levels: int) -> None:
+        self.number += size
+        self.deepest = max(self.deepest, self.depth + levels)
+        if self.number > MAX_VALUES:
+            raise _refused(event, "it has too many values")
+        if self.deepest > MAX_DEPTH:
+            raise _refused(event, "it is nested too deeply")
 
 
 def _refused(event: Any, reason: str) -> yaml.MarkedYAMLError:

@@ -66,6 +66,6 @@ def _card_command(run: RunRecord) -> str:
         card = read_small(run.directory / "model" / "README.md", MAX_CARD)
     except InputError:  # the page can do without
         return ""
-    section = card.partition("\n## Train it again\n")[2].partition("\n## ")[0]
+    section = f"\n{card}".partition("\n## Train it again\n")[2].partition("\n## ")[0]
     block = re.match(r"\s*(`{3,})\w*\n(.*?)^\1$", section, re.M | re.S)
     return block[2].strip() if block else ""

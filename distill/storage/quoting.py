@@ -29,5 +29,5 @@ def one_line(text: str) -> str:
 
 def to_markdown(text: str) -> str:
     """Return text for one line of Markdown: no HTML, code, link or column begins in it."""
-    text = one_line(text).replace("<", "&lt;").replace("`", r"\`").replace("](", r"]\(")
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text)).replace("`", r"\`").replace("](", r"]\(")
     return re.sub(r"(?<!\\)\|", r"\|", text)
