@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -194,7 +194,7 @@ def _too_large(name: str, what: str, max_bytes: int) -> InputError:
     )
 
 
-def _received(request: urllib.request.Request, end: float) -> Iterator[Any]:
+def _received(request: urllib.request.Request, end: float) -> Generator[Any, None, None]:
     """Yield the response, then the blocks of its body; raises OSError where the server is too slow."""
     items: queue.Queue = queue.Queue(4)
     left = threading.Event()
