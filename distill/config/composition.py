@@ -65,14 +65,22 @@ def register_schemas() -> None:
         store.store(name=f"{name}_schema", node=schema)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
-    OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
-    OmegaConf.register_new_resolver(
-        "prompt", lambda name: str(PACKAGE / "teachers" / "prompts" / f"{name}.yaml"), replace=True
-    )
+    OmegaConf.register_new_resolver("sample", sample_file, replace=True)
+    OmegaConf.register_new_resolver("prompt", prompt_file, replace=True)
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once
     OmegaConf.register_new_resolver("output_dir", _output_directory, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+
+
+def sample_file(name: str) -> str:
+    """Return the path of a file of the bundled sample."""
+    return str(ROOT / "sample" / name)
+
+
+def prompt_file(name: str) -> str:
+    """Return the path of a bundled prompt."""
+    return str(PACKAGE / "teachers" / "prompts" / f"{name}.yaml")
 
 
 def _output_directory(given: str | None, new: str) -> str:
@@ -158,7 +166,7 @@ def options_of(group: str) -> list[str]:
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a configuration with its interpolations resolved, as {"loss.name": "ranknet", ...}."""
+    """Return a configuration, with its interpolations resolved, as {"loss.name": "ranknet", ...}."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(plain, dict):
         return {prefix: plain}

@@ -30,6 +30,7 @@ INK, PAPER = "#333333", "#ffffff"  # in the page they become the colours of its 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, without yellow, black
 MARKERS, DASHES = "osD^vP", ("-", "--", ":", "-.")
 STYLE = {
+    "text.parse_math": False,  # a name may have a $
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -226,9 +227,9 @@ def draw_scattered(axes: "Axes", points: Points, style: dict[str, Any], name: st
 def save(figure: "Figure", path: Path) -> None:
     """Write PATH.png and PATH.svg."""
     with _matplotlib().rc_context(STYLE):
-        for kind, options in {"png": {"dpi": 200}, "svg": {"metadata": METADATA}}.items():
-            draw = functools.partial(figure.savefig, format=kind, facecolor=PAPER, **options)
-            write_whole(path.with_name(f"{path.name}.{kind}"), draw)
+        write = functools.partial(figure.savefig, facecolor=PAPER)
+        write_whole(path.with_name(f"{path.name}.png"), functools.partial(write, format="png", dpi=200))
+        write_whole(path.with_name(f"{path.name}.svg"), functools.partial(write, format="svg", metadata=METADATA))
 
 
 def to_inline_svg(figure: "Figure", prefix: str) -> Markup:

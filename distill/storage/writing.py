@@ -41,9 +41,10 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
 def _place(error: Exception, path: Path) -> str:
     """Return the path that is to blame: another one if the error names a file elsewhere, such as one that was read."""
-    named = error.filename if isinstance(error, OSError) else None
-    beside = named is None or Path(os.fsdecode(named)).absolute().is_relative_to(path.parent.absolute())
-    return str(path) if beside else os.fsdecode(named)
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(path)
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return str(path if named.is_relative_to(path.parent.absolute()) else named)
 
 
 def _message(place: str, number: int, path: Path, size: int | None) -> str:

@@ -3,6 +3,7 @@
 import sys
 
 from tests.stress import flip, full, kill
+from tests.stress.commands import main
 
 if __name__ == "__main__":
-    sys.exit(max([kill.main(sys.argv[1:]), full.main(sys.argv[1:]), flip.main(sys.argv[1:])]))
+    sys.exit(main(kill.disturb, full.disturb, flip.disturb))

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +124,8 @@ class Sweep(Command):
 def make_commands(inputs: Path, place: Path) -> dict[str, Command]:
     """Write the inputs of all commands into one directory, and return the commands, which write below another."""
     files = write_inputs(inputs)
-    training = training_overrides(files, make_backbone(inputs / "backbone"))
+    backbone = inputs / "backbone"
+    training = training_overrides(files, backbone if backbone.exists() else make_backbone(backbone))
     if not (inputs / "trained" / "results.json").exists():
         trained = Command("train", training, out="trained").run(inputs)
         assert trained.returncode == 0, trained.stdout + trained.stderr
@@ -258,6 +260,7 @@ class Counts:
     def add(self, name: str, outcome: str, detail: str) -> None:
         """Count a try."""
         self.of.setdefault(name, Counter())[outcome] += 1
+        print(f"\r{name}: {self.of[name].total()}", end="", file=sys.stderr)
         if outcome not in ("identical", "refused"):
             print(f"{name}: {outcome}: {detail}", flush=True)
 
@@ -267,3 +270,13 @@ class Counts:
             outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
             print(f"{name:24} {counts.total():4} tried: {outcomes}", flush=True)
         return int(any(counts.keys() - {"identical", "refused"} for counts in self.of.values()))
+
+
+def main(*scripts: Callable[[dict[str, str], Path, Counts], None]) -> int:
+    """Run scripts with the options of the command line, print the counts, and return the exit status."""
+    options, counts = dict(argument.split("=") for argument in sys.argv[1:]), Counts()
+    with tempfile.TemporaryDirectory(prefix="stress") as place:
+        for script in scripts:
+            print(script.__module__, flush=True)
+            script(options, Path(place), counts)
+    return counts.show()

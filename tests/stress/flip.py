@@ -6,12 +6,11 @@ python -m tests.stress.flip files=last.pt,model parts=32
 import random
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stress.commands import Command, Counts, clear, contents, difference, ended, last_line, make_commands
+from tests.stress.commands import Command, Counts, clear, contents, difference, ended, last_line, main, make_commands
 
 
 @dataclass
@@ -23,16 +22,11 @@ class Target:
     command: Command
 
 
-def main(arguments: list[str]) -> int:
-    """Flip, and print the counts; return the exit status."""
-    options = dict(argument.split("=") for argument in arguments)
-    counts = Counts()
-    with tempfile.TemporaryDirectory(prefix="stress") as place:
-        targets = make_targets(Path(place))
-        for name in options.get("files", ",".join(targets)).split(","):
-            flip(name, targets[name], Path(place), counts, int(options.get("parts", 32)))
-            counts.show()
-    return counts.show()
+def disturb(options: dict[str, str], place: Path, counts: Counts) -> None:
+    """Do it, with all files below `place`."""
+    targets = make_targets(place)
+    for name in options.get("files", ",".join(targets)).split(","):
+        flip(name, targets[name], place, counts, int(options.get("parts", 32)))
 
 
 def make_targets(place: Path) -> dict[str, Target]:
@@ -103,8 +97,8 @@ def flip(name: str, target: Target, place: Path, counts: Counts, parts: int) -> 
             if outcome == "done":
                 differs = difference(contents(disturbed / "out"), expected)
                 outcome, detail = ("other", f"{detail}: {differs}") if differs else ("identical", detail)
-            counts.add(f"{name} {path.name}", outcome, detail)
+            counts.add(f"flip {name} {path.name}", outcome, detail)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(disturb))

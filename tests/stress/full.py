@@ -9,33 +9,27 @@ errors, but none for the names of files and directories.
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from tests.stress.commands import Command, Counts, clear, contents, difference, ended, last_line, make_commands
+from tests.stress.commands import Command, Counts, clear, contents, difference, ended, last_line, main, make_commands
 
 COMMANDS = ("train", "evaluate", "annotate", "retrieve", "large", "export", "report", "sweep")
 SIZES = sorted({int(8192 * 5_000_000 ** (step / 40) / 8192 ** (step / 40)) for step in range(41)})
 ROOM = 2**28
 
 
-def main(arguments: list[str]) -> int:
-    """Fill, and print the counts; return the exit status."""
-    options = dict(argument.split("=") for argument in arguments)
-    counts, sizes = Counts(), SIZES[:: int(options.get("every", 1))]
-    with tempfile.TemporaryDirectory(prefix="stress") as place:
-        disk = Path(place) / "disturbed"
-        commands = make_commands(Path(place) / "inputs", disk)
-        mounted = _mount(disk, ROOM)
-        print("disks: " + ("tmpfs" if mounted else "a limit on the size of files"))
-        try:
-            for name in options.get("commands", ",".join(COMMANDS)).split(","):
-                fill(name, commands[name], disk, counts, sizes, mounted)
-                counts.show()
-        finally:
-            if mounted:
-                subprocess.run(["umount", disk], check=True)
-    return counts.show()
+def disturb(options: dict[str, str], place: Path, counts: Counts) -> None:
+    """Do it, with all files below `place`."""
+    sizes, disk = SIZES[:: int(options.get("every", 1))], place / "disturbed"
+    commands = make_commands(place / "inputs", disk)
+    mounted = _mount(disk, ROOM)
+    print("disks: " + ("tmpfs" if mounted else "a limit on the size of files"))
+    try:
+        for name in options.get("commands", ",".join(COMMANDS)).split(","):
+            fill(name, commands[name], disk, counts, sizes, mounted)
+    finally:
+        if mounted:
+            subprocess.run(["umount", disk], check=True)
 
 
 def fill(name: str, command: Command, place: Path, counts: Counts, sizes: list[int], mounted: bool) -> None:
@@ -60,7 +54,7 @@ def fill(name: str, command: Command, place: Path, counts: Counts, sizes: list[i
             differs = difference(contents(place / "out"), expected)
             outcome = "identical" if outcome == "done" else outcome
             outcome, detail = ("other", f"{detail}: {differs}") if differs else (outcome, detail)
-        counts.add(name, outcome, detail)
+        counts.add(f"full {name}", outcome, detail)
 
 
 def _mount(place: Path, size: int) -> bool:
@@ -72,4 +66,4 @@ def _mount(place: Path, size: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(disturb))

@@ -4,7 +4,6 @@ python -m tests.stress.kill commands=train,annotate every=1
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.stress.commands import (
@@ -17,6 +16,7 @@ from tests.stress.commands import (
     difference,
     ended,
     last_line,
+    main,
     make_commands,
 )
 
@@ -24,16 +24,11 @@ COMMANDS = ("train", "evaluate", "annotate", "retrieve", "large", "export", "swe
 SWEEP_EVENTS = 60  # of the sweep itself, which has fewer, and of each of its jobs
 
 
-def main(arguments: list[str]) -> int:
-    """Kill, and print the counts; return the exit status."""
-    options = dict(argument.split("=") for argument in arguments)
-    counts = Counts()
-    with tempfile.TemporaryDirectory(prefix="stress") as place:
-        commands = make_commands(Path(place) / "inputs", Path(place) / "disturbed")
-        for name in options.get("commands", ",".join(COMMANDS)).split(","):
-            kill(name, commands[name], Path(place) / "disturbed", counts, int(options.get("every", 1)))
-            counts.show()
-    return counts.show()
+def disturb(options: dict[str, str], place: Path, counts: Counts) -> None:
+    """Do it, with all files below `place`."""
+    commands = make_commands(place / "inputs", place / "disturbed")
+    for name in options.get("commands", ",".join(COMMANDS)).split(","):
+        kill(name, commands[name], place / "disturbed", counts, int(options.get("every", 1)))
 
 
 def kill(name: str, command: Command, place: Path, counts: Counts, every: int = 1, first: int = 1) -> None:
@@ -48,7 +43,7 @@ def kill(name: str, command: Command, place: Path, counts: Counts, every: int = 
         clear(place)
         killed = command.run(place, kill_at=at)
         if killed.returncode == 0 and not is_sweep:
-            counts.add(name, "not killed", f"event {at} of {num_events}")
+            counts.add(f"kill {name}", "not killed", f"event {at} of {num_events}")
             continue
         again = command.run(place)
         detail = f"event {at} of {num_events}: {last_line(again)}"
@@ -58,8 +53,8 @@ def kill(name: str, command: Command, place: Path, counts: Counts, every: int = 
             outcome, detail = ("other", f"{detail}: {differs}") if differs else ("identical", detail)
         elif outcome == "refused":
             outcome = "refused for good"
-        counts.add(name, outcome, detail)
+        counts.add(f"kill {name}", outcome, detail)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(disturb))
