@@ -114,12 +114,13 @@ def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
 def reranked_before(directory: Path, task) -> tuple:
     """Return the re-ranked run of a stopped evaluation, and its latency; raises InputError if task.run has changed."""
     from distill.sources.runs import read_run
+    from distill.storage.small_files import read_numbers
 
     log.info("%s: already re-ranked", task.name)
     reranked = read_run(str(directory / "run.txt"))
     check_same_passages(reranked, task.run, directory)
     latency = directory / "latency.json"
-    return reranked, json.loads(latency.read_text()) if latency.is_file() else {}
+    return reranked, read_numbers(latency) if latency.is_file() else {}
 
 
 def check_same_passages(reranked, run, directory: Path) -> None:

@@ -204,6 +204,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if ranks.is_first:
             if tasks:
                 print(numbers.table(results))
+            tracker.save_results(results)  # first: what follows may fail without them
             command = own_command_line("train", checkpoints.overrides)
             write_card(checkpoints.model_directory, cfg, results, command)
         per_query = {name: rows["test"] for name, rows in numbers.per_query.items()}

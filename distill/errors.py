@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Iterator
 
+from distill.secrets import redacted
+
 MAX_WORD = 200  # characters of one word in a message: an id can be a whole book
 DISK = (  # what a disk answers: full, over quota, beyond `ulimit -f`, broken, read-only, not permitted, and bad paths
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -21,7 +23,7 @@ class InputError(ValueError):
     """Bad input: its message is one line with the place, the reason and the remedy.
 
     The message may quote anything from a file: long words are cut, and characters that a terminal does not show
-    literally, such as newlines, are written as escapes.
+    literally, such as newlines, are written as escapes. Passwords in addresses, keys and tokens are taken out.
     """
 
     def __init__(self, message: object):
@@ -30,8 +32,8 @@ class InputError(ValueError):
 
 
 def printable(text: str) -> str:
-    """Return a text as one line, with long words cut."""
-    text = HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    """Return a text as one line, without secrets, with long words cut."""
+    text = HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), redacted(text))
     return re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda match: _cut(match[0]), text)
 
 
@@ -77,7 +79,7 @@ def exit_on_bad_input(*, sweep: bool) -> Iterator[None]:
     try:
         yield
     except (InputError, OmegaConfBaseException, OSError) as error:  # the second for ${oc.env:NOT_THERE} and the like
-        if sweep or (isinstance(error, OSError) and error.errno not in DISK):
+        if sweep or (isinstance(error, OSError) and error.errno not in (*DISK, errno.EEXIST)):
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)

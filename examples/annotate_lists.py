@@ -16,7 +16,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from distill.teachers.engines import HttpEngine
+from distill.teachers.endpoint import HttpEngine
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
 from distill.teachers.prompt import read_prompt

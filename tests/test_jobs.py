@@ -246,7 +246,7 @@ def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaul
     with pytest.raises(InputError, match="Key 'surprise' not in 'TrainConfig': see `--cfg job`"):
         resumed(directory)
     path.write_text("a: [1\n")
-    with pytest.raises(InputError, match="config.yaml: cannot be read"):
+    with pytest.raises(InputError, match="config.yaml:2: is not YAML"):
         resumed(directory)
 
 

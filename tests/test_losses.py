@@ -1,6 +1,7 @@
 """Each loss against a list worked out by hand, an independent float64 reference, and its properties."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from distill.losses import (
     mse,
     plistmle,
     ranknet,
+    tiles,
 )
 from distill.losses.terms import relevance_of
 
@@ -329,6 +331,31 @@ def test_agrees_with_the_reference(name, seed):
     assert TERMS[name](targets[name], mask).item() == count
     assert LOSSES[name](scores, targets[name], mask, reduction="sum").item() == pytest.approx(total, rel=1e-12)
     assert LOSSES[name](scores, targets[name], mask).item() == pytest.approx(total / count, rel=1e-12)
+
+
+@pytest.mark.parametrize("tile", [1, 30, 100])
+@pytest.mark.parametrize("name", ALL)
+def test_tiles_change_neither_value_nor_gradient(name, tile, monkeypatch):
+    scores, targets, mask = make_lists()
+    found = []
+    for elements in (2**20, tile):  # of 4 x 6 x 6
+        monkeypatch.setattr(tiles, "TILE", elements)
+        student = scores.clone().requires_grad_()
+        loss = LOSSES[name](student, targets[name], mask)
+        loss.backward()
+        found.append((loss, student.grad, TERMS[name](targets[name], mask)))
+    torch.testing.assert_close(found[1], found[0], **EXACT)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_loss_keeps_all_pairs_of_deep_lists(name):
+    scores = torch.randn(2, 1500, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.arange(1500).flip(0).expand(2, -1) / 300 + 1  # [2, 1500]: relevance, or ranks with gaps
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(weakref.ref(t)) or t, lambda t: t):
+        loss = LOSSES[name](scores, target, target > 0)
+    kept = [tensor.numel() for tensor in (reference() for reference in saved) if tensor is not None]
+    assert loss.requires_grad and max(kept) <= 2 * (1500 + 1)
 
 
 @pytest.mark.parametrize("name", ALL)

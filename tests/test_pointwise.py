@@ -10,9 +10,10 @@ import torch
 from distill.errors import InputError
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
-from distill.teachers.engines import Answer, LocalEngine
+from distill.teachers.answer import Answer
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
+from distill.teachers.local import LocalEngine
 from distill.teachers.pointwise import order_by_score, yes_no_score
 from distill.teachers.prompt import read_prompt
 from tests.helpers.backbones import WORDS, make_language_model
@@ -52,7 +53,7 @@ def test_ties_keep_their_order_and_so_does_what_has_no_score_at_the_end():
 class SureOfMost:
     """An engine that says yes to every passage with the same certainty, but for those that hold rails."""
 
-    in_batches, at_once, options = True, 4, {}
+    in_batches, at_once, options, tokenizer = True, 4, {}, None
 
     def ask(self, requests):
         return [Answer("Yes", 1, 1, 0.0, score=1.0 if "rails" in one[-1]["content"] else 18.0) for one in requests]

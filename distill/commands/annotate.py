@@ -63,6 +63,14 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
     return command_line("train", "experiment=own-corpus", *overrides)
 
 
+def check(cfg: DictConfig) -> None:
+    """Check the configuration, before any of it is written; raises InputError."""
+    from distill.teachers.secrets import check_key_variable
+
+    check_key_variable(cfg.teacher.llm.api_key_variable)  # first: other rules quote what they refuse
+    check_values(cfg)
+
+
 def describe(cfg: DictConfig) -> str:
     """Return the first line of output."""
     return f"annotating the top {cfg.depth} of {cfg.run} with {cfg.teacher.llm.model}"
@@ -71,4 +79,4 @@ def describe(cfg: DictConfig) -> str:
 @hydra.main(config_path=str(ROOT / "conf"), config_name="annotate", version_base="1.3")
 def run(cfg: DictConfig) -> float | None:
     """Annotate once; bad input ends with a one-line message and exit status 2."""
-    return run_job(cfg, describe, check_values, annotate)
+    return run_job(cfg, describe, check, annotate)

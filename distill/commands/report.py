@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from distill.config.checks import check_values
 from distill.config.composition import ROOT, command_overrides, run_directory
 from distill.config.overrides import unquoted
+from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.jobs import run_command, shown_path
 
@@ -108,13 +109,14 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     from distill.report import comparison, markup
     from distill.report.page import to_html
     from distill.report.provenance import describe_page, read_commands
+    from distill.storage.quoting import to_markdown
     from distill.storage.writing import write_text
 
     page.about = describe_page([unquoted(argument) for argument in command_overrides("task")])
     page.commands = read_commands([run for row in page.rows for run in row.runs])
     markdown = markup.to_markdown(page.table)
     if page.problems:
-        markdown += "\n" + "".join(f"- Not tested: {problem}\n" for problem in page.problems)
+        markdown += "\n" + "".join(f"- Not tested: {to_markdown(problem)}\n" for problem in page.problems)
     if page.comparison:
         page.diagram = draw_diagram(page.comparison, directory / "figures")
         markdown += "\n" + comparison.to_markdown(page.comparison)
@@ -123,7 +125,7 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     write_text(directory / "results.tex", markup.to_latex(page.table))
     write_text(directory / "results.csv", markup.to_csv(page.table))
     write_text(directory / "index.html", to_html(page))
-    write_text(directory / "report.yaml", OmegaConf.to_yaml(cfg))
+    write_text(directory / "report.yaml", saved_text(cfg))
     print(markdown)
     log.info("next: open %s", shown_path(directory / "index.html"))
 

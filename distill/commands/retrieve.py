@@ -41,10 +41,14 @@ def retrieve(cfg: DictConfig) -> None:
         run = bm25_run(local.passages, queries, cfg.depth, Bm25.of(cfg), fields)
     else:
         from distill.device import choose_device, choose_precision
+        from distill.models.model_files import check_source
+        from distill.models.parts import explained
         from distill.retrieval.encoders import encoder_rerank, encoder_run
 
         device = choose_device(cfg.device)
         precision = choose_precision(cfg.precision, device)
+        with explained(f"model={cfg.model}", f"as a {cfg.method} encoder"):
+            check_source(cfg.model)
         options = cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields, precision
         if cfg.run is None:
             run = encoder_run(local.passages, queries, *options)

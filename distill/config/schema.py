@@ -28,7 +28,9 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    sources_of,
     stemmer,
+    unchecked_source,
     without,
 )
 
@@ -91,7 +93,7 @@ class Teacher:
         needs("permutations", path="the answers", first_stage="the lists that the answers permute"),
         needs("triples", path="the triples"),
     )
-    texts: str | None = MISSING
+    texts: str | None = unchecked_source()
     scores: bool = MISSING
     first_stage: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
@@ -112,12 +114,12 @@ class Bm25Config:
 @dataclass
 class TaskConfig:
     name: str = MISSING
-    passages: str | None = None
-    queries: str | None = None
-    run: str | None = None
+    passages: str | None = unchecked_source(default=None)
+    queries: str | None = unchecked_source(default=None)
+    run: str | None = unchecked_source(default=None)
     bm25: Bm25Config = MISSING
-    qrels: str | None = None
-    teacher: str | None = None
+    qrels: str | None = unchecked_source(default=None)
+    teacher: str | None = unchecked_source(default=None)
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
@@ -127,7 +129,7 @@ class TaskConfig:
         lambda value: value in ("auto", "fit") or (type(value) in (int, float) and 0 <= value <= 1),
         default=None,
     )
-    fused: str | None = None
+    fused: str | None = unchecked_source(default=None)
     ideal: bool = False
     corpus: str | None = None
     licence: str | None = None
@@ -145,6 +147,7 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
+TASK_SOURCES = sources_of(TaskConfig)
 SUITE_KEYS = (
     "name",
     "untrained",
@@ -346,6 +349,9 @@ class Llm:
     concurrency: int = at_least(1)
     requests_per_minute: float | None = above(0, default=None)
     timeout: float = above(0)
+    max_bytes: int = at_least(1000)
+    max_wait: float = at_least(0)
+    body: Any = must("be fields of a request, as in {name:value}", lambda value: isinstance(value, dict), default=None)
     retries: int = at_least(0)
     temperature: float = at_least(0)
     max_tokens: int = at_least(1)
@@ -380,6 +386,7 @@ class AnnotateConfig:
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
     tries: int = at_least(1)
+    max_unusable: float = between(0, 1)
     prompt: str = MISSING
     journal: str | None = None
     qrels: str | None = source(default=None)

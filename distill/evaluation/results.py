@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from distill.evaluation.measures import PerQuery
 from distill.sources.run_files import Run, write_run
+from distill.storage.quoting import to_cell
 from distill.storage.writing import write_text, write_whole
 
 ROWS = {  # prefix of a metric's name -> row of the table
@@ -67,7 +68,9 @@ def write_per_query(directory: Path, per_query: PerQuery, name: str = "per_query
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["query_id", *measures])
-            writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+            writer.writerows(
+                [to_cell(query_id), *(values[name] for name in measures)] for query_id, values in per_query.items()
+            )
 
     write_whole(directory / name, write)
 

@@ -110,7 +110,9 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     config = model.backbone.config
-    whole = AutoModelForSequenceClassification.from_config(_with_one_label(config), dtype=torch.float32)
+    whole = AutoModelForSequenceClassification.from_config(
+        _with_one_label(config), dtype=torch.float32, trust_remote_code=False
+    )
     kind = config.model_type
     if model.pooling == "cls" and kind == "electra":
         inner, last = whole.classifier.dense, whole.classifier.out_proj

@@ -14,7 +14,9 @@ from distill.losses.terms import (
     ordered_pairs,
     prepare,
     reduce_terms,
+    smooth_ranks_of,
 )
+from distill.losses.tiles import sum_pairs
 
 WEIGHTINGS = ("ndcg-loss2++", "ndcg-loss2", "lambdarank")
 GAINS = ("exponential", "linear")
@@ -56,17 +58,18 @@ def lambda_loss(
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r} is unknown: use one of {', '.join(map(repr, WEIGHTINGS))}")
     scores = prepare(scores, labels, mask)
-    places = _places(scores.detach(), mask)  # [B, K]
+    places = _places(scores.detach(), mask).to(scores.dtype)  # [B, K]
     gains = _gains(labels.to(scores.dtype), mask, gain)
     best = _best_dcg(gains, cutoff)  # [B, 1]
     shares = torch.where(best > 0, gains / best, 0.0)  # [B, K]
-    weights = _pair_weights(places.to(scores.dtype), weighting, mu) * differences(shares).abs()  # [B, K, K]
-    counted = ordered_pairs(-labels, mask)
-    if cutoff is not None:
-        within = places <= cutoff
-        counted = counted & (within[:, :, None] | within[:, None, :])
-    losses = F.softplus(differences(scores)) * weights * counted
-    return reduce_terms(losses, count_labelled_pairs(labels, mask), reduction)
+    within = mask if cutoff is None else places <= cutoff  # [B, K]
+
+    def punished(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: w_ij softplus(s_j - s_i)
+        weights = _pair_weights(places, rows, weighting, mu) * differences(shares, rows).abs()
+        counted = ordered_pairs(-labels, mask, rows) & (within[:, rows, None] | within[:, None, :])
+        return F.softplus(differences(scores, rows)) * weights * counted
+
+    return reduce_terms(sum_pairs(punished, scores), count_labelled_pairs(labels, mask), reduction)
 
 
 def approx_ndcg(
@@ -94,8 +97,7 @@ def approx_ndcg(
     if not alpha > 0:
         raise ValueError(f"alpha={alpha}: must be above 0")
     scores = prepare(scores, labels, mask)
-    outscored = torch.sigmoid(alpha * differences(scores)) * mask[:, None, :]  # [B, K, K]
-    smooth_ranks = 0.5 + outscored.sum(dim=2)  # [B, K]: j = i adds σ(0) = 0.5 to the sum, hence not 1 +
+    smooth_ranks = smooth_ranks_of(scores, mask, alpha)  # [B, K]
     gains = _gains(labels.to(scores.dtype), mask, gain)
     best = _best_dcg(gains, None)[:, 0]  # [B]
     ndcg = (gains / torch.log2(1 + smooth_ranks)).sum(dim=1) / torch.where(best > 0, best, 1.0)
@@ -123,13 +125,13 @@ def _best_dcg(gains: Tensor, cutoff: int | None) -> Tensor:
     return best[:, :cutoff].sum(dim=1, keepdim=True)
 
 
-def _pair_weights(places: Tensor, weighting: str, mu: float) -> Tensor:
-    """Return [B, K, K] the part of the weights that depends on the places."""
+def _pair_weights(places: Tensor, rows: slice, weighting: str, mu: float) -> Tensor:
+    """Return rows [B, R, K] of the part of the weights that depends on the places."""
     weights = torch.zeros((), dtype=places.dtype, device=places.device)
     if weighting != "ndcg-loss2":
-        weights = weights + differences(1 / torch.log2(1 + places)).abs()
+        weights = weights + differences(1 / torch.log2(1 + places), rows).abs()
     if weighting != "lambdarank":
-        gaps = differences(places).abs()
+        gaps = differences(places, rows).abs()
         narrow = 1 / torch.log2(1 + gaps.clamp(min=1)) - 1 / torch.log2(2 + gaps)  # unused where i = j
         weights = weights + (mu if weighting == "ndcg-loss2++" else 1.0) * narrow
     return weights

@@ -6,6 +6,8 @@ Shapes: B lists, K passages per list.
 import torch
 from torch import Tensor
 
+from distill.losses.tiles import ALL, sum_pairs, sum_partners
+
 
 def count_passages(target: Tensor, mask: Tensor) -> Tensor:
     """Return the number of real passages, a scalar tensor."""
@@ -20,12 +22,12 @@ def count_pairs(target: Tensor, mask: Tensor) -> Tensor:
 
 def count_ranked_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
     """Return the number of pairs of real passages with different ranks, a scalar tensor."""
-    return ordered_pairs(ranks, mask).sum()
+    return sum_pairs(lambda ranks, rows: ordered_pairs(ranks, mask, rows), ranks).long()
 
 
 def count_labelled_pairs(labels: Tensor, mask: Tensor) -> Tensor:
     """Return the number of pairs of real passages with different labels, a scalar tensor."""
-    return ordered_pairs(-labels, mask).sum()
+    return count_ranked_pairs(-labels, mask)
 
 
 def count_relevant(labels: Tensor, mask: Tensor) -> Tensor:
@@ -68,18 +70,33 @@ def prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, 0.0)  # so that no value in a padded slot counts, even NaN
 
 
-def differences(values: Tensor) -> Tensor:
-    """Return [B, K, K] from [B, K], with entry (i, j) = v_j − v_i."""
-    return values[:, None, :] - values[:, :, None]
+def differences(values: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of [B, K, K] from [B, K], with entry (i, j) = v_j − v_i."""
+    return values[:, None, :] - values[:, rows, None]
 
 
-def real_pairs(mask: Tensor) -> Tensor:
-    return mask[:, :, None] & mask[:, None, :]
+def real_pairs(mask: Tensor, rows: slice = ALL) -> Tensor:
+    return mask[:, rows, None] & mask[:, None, :]
 
 
-def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
-    """Return bool [B, K, K], True at (i, j) if both are real and i ranks before j."""
-    return (ranks[:, :, None] < ranks[:, None, :]) & real_pairs(mask)
+def ordered_pairs(ranks: Tensor, mask: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of bool [B, K, K], True at (i, j) if both are real and i ranks before j."""
+    return (ranks[:, rows, None] < ranks[:, None, :]) & real_pairs(mask, rows)
+
+
+def later(values: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of bool [K, K], True at (i, j) if j comes after i in the list: each pair once."""
+    places = torch.arange(values.shape[1], device=values.device)
+    return places > places[rows, None]
+
+
+def smooth_ranks_of(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
+    """Return the smooth ranks [B, K], 1 + Σ_{j≠i} σ(α(s_j − s_i)) over the real passages of the list."""
+
+    def outscored(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]
+        return torch.sigmoid(alpha * differences(scores, rows)) * mask[:, None, :]
+
+    return 0.5 + sum_partners(outscored, scores)  # j = i adds σ(0) = 0.5 to the sum, hence not 1 +
 
 
 def reduce_terms(terms: Tensor, num_terms: Tensor, reduction: str) -> Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.models.json_files import SETTINGS, read_object
 from distill.models.locate import known_instead
-from distill.models.parts import read_object
 from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
@@ -34,7 +34,7 @@ def find_head(name: str, revision: str | None) -> Path | None:
 def check_same_score(name: str, revision: str | None, first_stage_score: str | None) -> None:
     """Raise InputError if a saved cross-encoder reads the first stage's score, and this training would not."""
     file = _find(name, SETTINGS_FILE, revision)
-    saved = read_object(file).get("first_stage_score") if file is not None else None
+    saved = read_object(file, SETTINGS).get("first_stage_score") if file is not None else None
     if saved not in (None, first_stage_score):
         given = "null" if first_stage_score is None else first_stage_score
         raise InputError(

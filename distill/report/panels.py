@@ -30,6 +30,7 @@ INK, PAPER = "#333333", "#ffffff"  # in the page they become the colours of its 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, without yellow, black
 MARKERS, DASHES = "osD^vP", ("-", "--", ":", "-.")
 STYLE = {
+    "text.parse_math": False,  # a name may have a $
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,

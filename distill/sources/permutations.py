@@ -8,13 +8,14 @@ which Sun et al. (RankGPT, 2023) published ChatGPT's rankings.
 """
 
 import logging
-import re
 
 import numpy as np
 
 from distill.errors import InputError
+from distill.sources.chains import find_ranking
 from distill.sources.opening import open_source
 from distill.sources.run_files import RankedList, Run
+from distill.sources.thinking import answer_after_thinking
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,10 @@ def parse_permutation(answer: str, num_passages: int) -> tuple[list[int], bool]:
 def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str]]:
     """Return the order that `parse_permutation` gives, and what was wrong with the answer.
 
-    Numbers count in brackets, `[3]`, where there are any: an answer may have prose around its list. The faults are
-    "repeated", "out of range", "missing", or only "unusable" where no passage is named. A reasoning
-    model's `<think>...</think>` names passages too, and is ignored.
+    The faults are "repeated", "out of range", "missing", or only "unusable" where there is no ranking
+    (distill/sources/chains.py). What a reasoning model thinks names passages too, and is left out.
     """
-    answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)
-    named_digits = re.findall(r"\[\s*(\d+)\s*\]", answer) or re.findall(r"\d+", answer)
-    # int() refuses 4301 digits
-    numbers = [int(digits) - 1 if len(digits) < 10 else num_passages for digits in named_digits]
+    numbers = [number - 1 for number in find_ranking(answer_after_thinking(answer), num_passages) or []]
     valid = [number for number in numbers if 0 <= number < num_passages]
     named = dict.fromkeys(valid)
     order = [*named, *(place for place in range(num_passages) if place not in named)]

@@ -2,7 +2,7 @@
 
     with locked(directory / "run.lock", "wait for it, or use another directory"):        # refuses a second process
         ...
-    with locked_in_turn(directory / "store.lock"):                                         # lets it wait
+    with locked_in_turn(directory / "store.lock", "set DISTILL_CACHE to another one"):     # lets it wait
         ...
 
 The file stays behind: removing it would let two processes lock two files of one name.
@@ -68,8 +68,26 @@ def _close_in_forked_processes() -> None:
 
 
 @contextlib.contextmanager
-def locked_in_turn(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; wait while another process holds it."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked_in_turn(path: Path, remedy: str) -> Iterator[None]:
+    """Hold the lock of a file; wait while another process holds it.
+
+    Raises InputError where nothing can be written; warns where the file system has no locks.
+    """
+    try:
+        opened = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): {remedy}") from None
+    with opened as file:
+        try:
+            _lock_in_turn(file, path)
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): start nothing else that needs it", path, error.strerror)
         yield
+
+
+def _lock_in_turn(file: TextIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("%s: another process is writing it: waiting", path.with_suffix(""))
+        fcntl.flock(file, fcntl.LOCK_EX)

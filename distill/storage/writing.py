@@ -11,8 +11,10 @@ Each raises DiskError where a disk is full, read-only or broken. What was there 
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -87,13 +89,13 @@ def write_text(path: Path, text: str) -> None:
 def write_whole_directory(directory: Path, write: Callable[[Path], object], size: int | None = None) -> None:
     """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete.
 
-    Its files get the modes that the user's umask gives. size: of all files, if known. Raises DiskError.
+    Its files get the modes that the user's umask gives. size: of all files, if known. Raises DiskError, and InputError
+    where another process is writing it.
     """
     new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
-    with writing(directory, size):
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir(parents=True)
+    with writing(directory, size), _held(new, directory):
+        for leftover in (*new.iterdir(), old):
+            leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover, ignore_errors=True)
         try:
             write(new)
             mode = new.stat().st_mode & 0o666  # some libraries let only the owner read what they write
@@ -109,7 +111,30 @@ def write_whole_directory(directory: Path, write: Callable[[Path], object], size
             os.rename(directory, old)
         os.rename(new, directory)
         _flush(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(new: Path, directory: Path) -> Iterator[None]:
+    """Make a temporary directory, or take over what a killed process has left, and lock it: no file is left behind.
+
+    Raises InputError where another process holds it. Some network file systems have no locks of directories.
+    """
+    new.mkdir(parents=True, exist_ok=True)
+    opened = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            is_ours = True
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = os.path.samestat(os.fstat(opened), os.stat(new))  # else it has been renamed meanwhile
+            except (BlockingIOError, FileNotFoundError):
+                is_ours = False
+            if not is_ours:
+                raise InputError(f"{directory}: another process is writing it: wait for it, or use another directory")
+        yield
+    finally:
+        os.close(opened)
 
 
 def _flush(path: Path) -> None:
@@ -138,5 +163,6 @@ def append(file: BinaryIO, data: bytes) -> None:
 
 
 def aside_of(path: Path) -> Path:
-    """The temporary name of a file, one for each process, so that two writers do not mix."""
-    return path.with_name(f".{path.name}.{os.getpid()}.new")
+    """The temporary name of a file, one for each process and thread, so that two writers do not mix."""
+    thread = "" if threading.current_thread() is threading.main_thread() else f".{threading.get_native_id()}"
+    return path.with_name(f".{path.name}.{os.getpid()}{thread}.new")

@@ -33,7 +33,7 @@ from distill.sources.texts import (
 from distill.storage.writing import write_text, write_whole
 from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.data_card import data_card
-from distill.teachers.listwise import Totals
+from distill.teachers.totals import Totals
 
 
 @dataclass

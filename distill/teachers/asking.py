@@ -1,4 +1,4 @@
-"""Ask an LLM to rank all lists: estimate the cost, choose the engine, keep the journal, respect max_cost.
+"""Ask an LLM to rank all lists: estimate the cost, choose the engine, keep the journal, respect the limits.
 
 estimate_requests(cfg, lists)                     # "50 queries, 450 requests, about 1.93 million tokens in and ..."
 orders, flagged, totals = ask_llm(cfg, directory, lists)        # lists: {query id: (query, passages)}
@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 from distill.config.overrides import as_override
 from distill.errors import InputError
 from distill.progress import Progress
-from distill.teachers.engines import HttpEngine, LocalEngine
+from distill.teachers.endpoint import HttpEngine
 from distill.teachers.journal import Journal
-from distill.teachers.listwise import Totals, WindowRanker, Windows, estimate
+from distill.teachers.listwise import WindowRanker, Windows, estimate
 from distill.teachers.prompt import read_prompt
+from distill.teachers.totals import Totals
 
 log = logging.getLogger(__name__)
 
@@ -43,55 +44,87 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     """Return the order of each list (places, best first), which lists are flagged, and the totals of all requests.
 
     No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError if
-    max_cost is reached.
+    max_cost is reached, and if too large a share of the windows gets no usable answer.
     """
     llm, windows = cfg.teacher.llm, _windows(cfg)
-    if llm.engine == "http":
-        engine: HttpEngine | LocalEngine = HttpEngine(llm, cfg.method)
-    else:
-        from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
-
-        engine = LocalEngine(llm, choose_device(llm.device), cfg.method)
+    engine = _open_engine(cfg)
     path = Path(cfg.journal) if cfg.journal else directory / "journal.jsonl"
     num_windows = sum(len(windows.of(len(passages))) for _, passages in lists.values())
     orders, flagged = {}, {}
     with Journal(path) as journal, Progress(total=num_windows, desc="annotating", unit="window") as bar:
 
-        def spent(totals: Totals) -> float:
-            return totals.cost(llm.price_in, llm.price_out)
-
         def show(totals: Totals) -> None:
-            tokens = f"{totals.requests} requests, {_count(totals.tokens_in + totals.tokens_out)} tokens"
-            bar.set_postfix_str(tokens + (f", cost {spent(totals):.2f}" if spent(totals) else ""), refresh=False)
+            bar.set_postfix_str(totals.describe(llm), refresh=False)
             bar.update(totals.windows - bar.n)
+
+        def allowed(totals: Totals) -> bool:
+            has_money = llm.max_cost is None or totals.cost(llm) < llm.max_cost
+            return has_money and not totals.is_useless(cfg.max_unusable, num_windows)
 
         prompt = read_prompt(cfg.prompt, cfg.method)
         ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show)
         try:
-            for query_id, order, is_flagged in ranker.rank(
-                lists, allowed=lambda totals: llm.max_cost is None or spent(totals) < llm.max_cost
-            ):
+            for query_id, order, is_flagged in ranker.rank(lists, allowed):
                 orders[query_id], flagged[query_id] = order, is_flagged
         finally:
             engine.close()
     totals = ranker.totals
-    totals.failures = engine.failures
-    if len(orders) < len(lists):
-        raise InputError(
-            f"teacher.llm.max_cost={llm.max_cost}: reached after {len(orders)} of {len(lists)} queries, at "
-            f"{spent(totals):.4f}: raise it and resume with {as_override('resume', directory)}"
-        )
-    log_totals(totals, len(lists))
+    totals.failures, totals.adapted = engine.failures, engine.adapted
+    log_totals(totals, llm, len(lists))
+    _check_whole(cfg, directory, totals, len(orders), len(lists), num_windows)
     return orders, flagged, totals
 
 
-def log_totals(totals: Totals, num_lists: int) -> None:
+def _open_engine(cfg: DictConfig):
+    llm = cfg.teacher.llm
+    if llm.engine == "http":
+        return HttpEngine(llm, cfg.method)
+    from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
+    from distill.teachers.local import LocalEngine
+
+    return LocalEngine(llm, choose_device(llm.device), cfg.method)
+
+
+def _check_whole(
+    cfg: DictConfig, directory: Path, totals: Totals, num_ranked: int, num_lists: int, num_windows: int
+) -> None:
+    """Raise InputError, with the remedy, if the answers are useless, or if lists are left since max_cost is reached."""
+    resume = as_override("resume", directory)
+    if totals.is_useless(cfg.max_unusable, num_windows):
+        raise InputError(
+            f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="
+            f"{cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {_remedy(totals)}, or raise max_unusable "
+            f"and resume with {resume}"
+        )
+    if num_ranked < num_lists:
+        raise InputError(
+            f"teacher.llm.max_cost={cfg.teacher.llm.max_cost}: reached after {num_ranked} of {num_lists} queries, at "
+            f"{totals.cost(cfg.teacher.llm):.4f}: raise it and resume with {resume}"
+        )
+
+
+def what_came_back(totals: Totals) -> str:
+    """Return in words what came back most often in place of usable answers."""
+    return "; ".join(f"{number} × {what}" for what, number in totals.useless.most_common(3))
+
+
+def _remedy(totals: Totals) -> str:
+    if any("length" in what for what in totals.useless):
+        return "raise teacher.llm.max_tokens, or turn the model's thinking off with teacher.llm.body={...}"
+    if totals.refused:
+        return "check teacher.llm"
+    return "try another prompt or model"
+
+
+def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
     """Log the totals, and warn about lists whose many equal scores leave them in the first stage's order."""
-    log.info(
-        "%d requests (%d answers were in the journal), %s tokens, %s",
-        *(totals.requests, totals.journaled, _count(totals.tokens_in + totals.tokens_out)),
-        ", ".join(f"{number} {kind}" for kind, number in totals.answers.items()),
-    )
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.answers.items()))
+    log.info("%s; answers: %s", totals.describe(llm), kinds or "none")
+    if totals.unanswered:
+        log.warning(
+            "%d of %d windows keep their order, since they got no usable answer; what came back: %s",
+            *(totals.unanswered, totals.windows, what_came_back(totals)),
+        )
     if totals.tied:
         log.warning(
             "in %d of %d lists more than half of the passages share a score: those passages keep the first stage's "

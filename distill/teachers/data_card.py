@@ -5,7 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from distill.secrets import for_others
 from distill.sources.run_files import Run
+from distill.storage.quoting import to_markdown
 
 
 def data_card(
@@ -20,7 +22,6 @@ def data_card(
     lines += [f"- teacher: {llm.model} ({llm.engine})", f"- first stage: {cfg.run}, its top {cfg.depth}"]
     lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
     if totals is not None:
-        cost = totals.cost(llm.price_in, llm.price_out)
         lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
         if cfg.method == "listwise":
             lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
@@ -33,12 +34,15 @@ def data_card(
         if totals.tied:
             lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
         failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
-        lines += [f"- requests: {totals.requests + totals.journaled}"]
+        if totals.refused:
+            lines += [f"- windows whose request was refused: {totals.refused}"]
+        if totals.shortened:
+            lines += [f"- windows asked with shorter passages, since they were too long: {totals.shortened}"]
+        lines += [f"- parameters: {change}" for change in totals.adapted]
+        lines += [f"- requests: {totals.describe(llm)}; answers took {totals.seconds:.0f} seconds"]
         lines += [f"- retries in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
-        lines += [
-            f"- tokens: {totals.tokens_in} in, {totals.tokens_out} out; answers took {totals.seconds:.0f} seconds"
-        ]
-        lines += [f"- cost: {cost:.4f} at {llm.price_in} and {llm.price_out} per million tokens"] if cost else []
+        if totals.cost(llm):
+            lines += [f"- cost: {totals.cost(llm):.4f} at {llm.price_in} and {llm.price_out} per million tokens"]
     lines += [f"- {note}" for note in notes]
     lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
-    return "\n".join(lines) + "\n"
+    return for_others("\n".join(map(to_markdown, lines)) + "\n")

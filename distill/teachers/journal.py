@@ -2,22 +2,29 @@
 
     with Journal(directory / "journal.jsonl") as journal:
         answer = journal.find(key)                  # None if it was never requested
-        journal.add(key, {"text": "[2] > [1]", "tokens_in": 900, "tokens_out": 12, "seconds": 1.4})
+        journal.add(key, {"text": "[2] > [1]", "tokens_in": 900, "tokens_out": 12, "seconds": 1.4, "score": None})
 
 Each answer is one line of JSON, which is on disk before the answer is used. A line that a killed process left
-half-written is dropped. Only one process at a time can open a journal.
+half-written is dropped, and a line that is no entry is left out: its request is sent again. Only one process at a time
+can open a journal.
 """
 
 import fcntl
 import hashlib
 import json
+import logging
+import math
 import os
 import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 from distill.errors import InputError
 from distill.storage.writing import append, writing
+from distill.teachers.answer import well_formed
+
+log = logging.getLogger(__name__)
 
 
 def key_of_request(model: str, options: dict, prompt: str, query: str, passages: list[str], attempt: int) -> str:
@@ -27,14 +34,14 @@ def key_of_request(model: str, options: dict, prompt: str, query: str, passages:
 
 
 def _checksum(entry: dict) -> int:
-    return zlib.crc32(json.dumps(entry, ensure_ascii=False).encode())
+    return zlib.crc32(well_formed(json.dumps(entry, ensure_ascii=False)).encode())
 
 
 class Journal:
     """The answers in a file, and those added to it; several threads may add."""
 
     def __init__(self, path: Path):
-        """Read the file; raises InputError if it is damaged, or open in another process."""
+        """Read the file; raises InputError if it is open in another process."""
         self.path, self.lock = path, threading.Lock()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,21 +56,22 @@ class Journal:
     def _read(self) -> dict[str, dict]:
         self.file.seek(0)
         answers, size = {}, 0  # bytes of the complete lines
+        bad = []
         for number, line in enumerate(self.file, start=1):
             if not line.endswith(b"\n"):
                 break  # a killed process left half a line
-            try:
-                entry = json.loads(line)
-                checksum = entry.pop("crc32", None)
-                if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
-                    raise InputError(f"{self.path}:{number}: is damaged: remove the line, to request it again")
+            entry = read_entry(line)
+            if entry is None:
+                bad.append(number)
+            else:
                 answers[entry.pop("key")] = entry
-            except InputError:
-                raise
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise InputError(f"{self.path}:{number}: is not a journal entry: remove the line") from None
             size += len(line)
         self.file.truncate(size)
+        if bad:
+            log.warning(
+                "%s: %d lines are no journal entries, the first of them line %d: their requests are sent again",
+                *(self.path, len(bad), bad[0]),
+            )
         return answers
 
     def find(self, key: str) -> dict | None:
@@ -73,7 +81,7 @@ class Journal:
     def add(self, key: str, answer: dict) -> None:
         """Write an answer; it is on disk when this returns."""
         entry = {"key": key, **answer}
-        line = json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False).encode() + b"\n"
+        line = well_formed(json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False)).encode() + b"\n"
         with self.lock:
             append(self.file, line)
         with writing(self.path):
@@ -89,3 +97,34 @@ class Journal:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+def read_entry(line: bytes) -> dict[str, Any] | None:
+    """Return the entry in a line, with its key; None if it is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    checksum = entry.pop("crc32", None)
+    if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
+        return None
+    texts = (entry.get(name) for name in ("key", "text"))
+    numbers = (entry.get(name) for name in ("tokens_in", "tokens_out", "seconds"))
+    score = entry.setdefault("score", None)
+    if not all(isinstance(text, str) for text in texts) or not all(map(_is_count, numbers)):
+        return None
+    if score is not None and not _is_number(score):
+        return None
+    if not isinstance(entry.get("finish", ""), str):
+        return None
+    return entry
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0

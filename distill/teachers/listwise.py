@@ -11,44 +11,20 @@ passage, which get a score and are sorted at the end.
 
 import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from distill.sources.permutations import mend_permutation
-from distill.teachers.engines import Answer, num_tokens
+from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import Prompt
+from distill.teachers.totals import Totals
 
+SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
 Steps = Generator[list, Any, tuple[list[int], bool]]  # messages of a window out, its Answer in; then order and flag
-
-
-@dataclass
-class Totals:
-    """The requests, tokens and seconds so far, and the quality of the answers."""
-
-    prompt: str = ""  # digest of the prompt
-    windows: int = 0
-    requests: int = 0  # paid for in this run
-    journaled: int = 0  # answers found in the journal
-    tokens_in: int = 0
-    tokens_out: int = 0
-    seconds: float = 0.0
-    unanswered: int = 0  # windows that kept their order because no answer was usable
-    tied: int = 0  # with method=pointwise, lists with more than half of their scores equal to another
-    failures: Counter = field(default_factory=Counter)  # retries of this run, by kind of error
-    answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/sources/permutations.py
-
-    def cost(self, price_in: float, price_out: float) -> float:
-        """Return the cost of all answers, of this run and of earlier ones, at prices per million tokens."""
-        return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
-
-    def with_tokens(self, tokens_in: int, tokens_out: int) -> "Totals":
-        """Return the totals after more tokens."""
-        return replace(self, tokens_in=self.tokens_in + tokens_in, tokens_out=self.tokens_out + tokens_out)
 
 
 def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int, int]]:
@@ -202,28 +178,15 @@ class WindowRanker:
         scores: list[float | None] = []  # of the passages, with method=pointwise
         for start, end in self.windows.of(len(passages)):
             places = order[start:end]
-            texts = [passages[place] for place in places]
-            for attempt in range(self.tries):
-                key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
-                entry, answer = self.journal.find(key), None
-                if entry is None:
-                    answer = yield self.prompt.fill(query, texts)
-                    entry = answer.to_json()
-                    self.journal.add(key, entry)
-                if self.windows.method == "pointwise":
-                    mended, faults = [0], {"unusable"} if entry["score"] is None else set()
-                else:
-                    mended, faults = mend_permutation(entry["text"], len(places))
-                self._count(entry, faults, is_new=answer is not None)
-                if "unusable" not in faults:
-                    order[start:end] = [places[index] for index in mended]
-                    break
-            else:
+            mended, score = yield from self._ask(query, [passages[place] for place in places])
+            if mended is None:
                 flagged = True
-            scores.append(entry.get("score"))  # type: ignore[union-attr]
+            else:
+                order[start:end] = [places[index] for index in mended]
+            scores.append(score)
             with self.lock:
                 self.totals.windows += 1
-                self.totals.unanswered += "unusable" in faults
+                self.totals.unanswered += mended is None
                 self.show(self.totals)
         if self.windows.method != "pointwise":
             return order, flagged
@@ -231,14 +194,40 @@ class WindowRanker:
             self.totals.tied += mostly_tie(scores)
         return order_by_score(scores), flagged
 
-    def _count(self, entry: dict, faults: set[str], *, is_new: bool) -> None:
+    def _ask(self, query: str, texts: list[str]) -> Generator[list, Any, tuple[list[int] | None, float | None]]:
+        """Yield the messages of a window until an answer is usable; return its order and score, None without one."""
+        for attempt in range(self.tries):
+            key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
+            entry, is_new = self.journal.find(key), False
+            if entry is None:
+                answer = yield from self._send(query, texts)
+                if answer.refused is not None:  # to ask again would change nothing
+                    with self.lock:
+                        self.totals.count_refusal(answer.refused)
+                    return None, None
+                entry, is_new = answer.to_json(), True
+                self.journal.add(key, entry)
+            mended, faults = self._read(entry, len(texts))
+            with self.lock:
+                self.totals.count(entry, faults, is_new=is_new)
+            if "unusable" not in faults:
+                return mended, entry["score"]
+        return None, None
+
+    def _send(self, query: str, texts: list[str]) -> Generator[list, Any, Answer]:
+        """Yield the messages of a window, with shorter passages if they are too long; return the answer."""
+        for shorter in SHORTER:
+            answer = yield self.prompt.fill(query, texts, shorter, self.engine.tokenizer)
+            if not answer.is_too_long:
+                break
         with self.lock:
-            self.totals.requests += is_new
-            self.totals.journaled += not is_new
-            self.totals.tokens_in += entry["tokens_in"]
-            self.totals.tokens_out += entry["tokens_out"]
-            self.totals.seconds += entry["seconds"]
-            self.totals.answers.update(faults or {"whole"})
+            self.totals.shortened += shorter > 1 and answer.refused is None
+        return answer
+
+    def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
+        if self.windows.method == "pointwise":
+            return [0], {"unusable"} if entry["score"] is None else set()
+        return mend_permutation(entry["text"], num_passages)
 
 
 def _advance(steps: Steps, answer: Answer | None):

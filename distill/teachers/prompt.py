@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import yaml
 
 from distill.errors import InputError
+from distill.teachers.lengths import cut
 
 Messages = list[dict[str, str]]
 PLACES = {"passage": ("{number}", "{text}"), "after": ("{query}",)}  # required placeholders; pointwise: no {number}
@@ -26,19 +27,22 @@ class Prompt:
     before: str  # the text before the passages
     passage: str  # each passage, with {number} from 1
     after: str  # the text after the passages
-    max_words: int  # passages are cut after this many words
+    max_words: int  # passages are cut after so many words; in scripts without spaces, after as many tokens
 
     @property
     def digest(self) -> str:
         """A digest that identifies the prompt, 16 hexadecimal digits."""
         return hashlib.sha256(repr(vars(self)).encode()).hexdigest()[:16]
 
-    def fill(self, query: str, passages: list[str]) -> Messages:
-        """Return the messages that ask for a ranking of the passages."""
+    def fill(self, query: str, passages: list[str], shorter: int = 1, tokenizer=None) -> Messages:
+        """Return the messages that ask for a ranking of the passages.
+
+        shorter: by what max_words is divided. tokenizer: of the model; None: it is not known.
+        """
+        query = _harmless(query)
         lines = [self._put(self.before, query, passages)] if self.before else []
         for number, text in enumerate(passages, start=1):
-            words = " ".join(text.split()[: self.max_words])
-            words = re.sub(r"\[(\d+)\]", r"(\1)", words)  # a [3] in a passage would look like a passage number
+            words = _harmless(cut(text, max(self.max_words // shorter, 1), tokenizer))
             lines.append(self.passage.replace("{number}", str(number)).replace("{text}", words))
         lines.append(self._put(self.after, query, passages))
         messages = [{"role": "user", "content": "\n".join(lines)}]
@@ -46,6 +50,12 @@ class Prompt:
 
     def _put(self, part: str, query: str, passages: list[str]) -> str:
         return part.replace("{count}", str(len(passages))).replace("{query}", query)
+
+
+def _harmless(text: str) -> str:
+    """Return a text that UTF-8 can write, without what would look like a passage's number: [3] becomes (3)."""
+    text = text.encode("utf-8", "replace").decode()
+    return re.sub(r"[\[［【〔]\s*(\d+)\s*[\]］】〕]", r"(\1)", text)
 
 
 def read_prompt(path: str, method: str = "listwise") -> Prompt:

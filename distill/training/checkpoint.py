@@ -22,6 +22,7 @@ from distill.data.lists import TrainingLists
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.secrets import redacted
 from distill.storage.writing import write_whole, writing
 from distill.training.optim import set_lr
 from distill.training.state import TrainingState
@@ -125,8 +126,8 @@ class Checkpoints:
 
 
 def own_overrides() -> list[str]:
-    """Return the overrides of this command, except resume."""
-    return [override for override in command_overrides("task") if not override.startswith("resume=")]
+    """Return the overrides of this command without secrets, except resume."""
+    return [redacted(override) for override in command_overrides("task") if not override.startswith("resume=")]
 
 
 def joined_overrides(started: list[str], more: list[str]) -> list[str]:

@@ -61,6 +61,8 @@ class Server:
             self.closing.wait(GUARD)  # longer than any client waits
         status = behaviour if isinstance(behaviour, int) else 429 if behaviour == "in an hour" else 200
         message = {"choices": [{"message": {"content": replies.get(behaviour, ranking)}}]}
+        if behaviour == "only thinks":
+            message = {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
         if "logprobs" in body and behaviour != "no logprobs":
             message["choices"][0]["logprobs"] = {"content": [{"top_logprobs": self.yes_no(text, behaviour)}]}
         if behaviour == "no json":

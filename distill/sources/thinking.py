@@ -1,0 +1,58 @@
+"""What a reasoning model thinks before it answers, left out of its text.
+
+    answer_after_thinking("<think>[1] looks good</think>[2] > [1]")        # "[2] > [1]"
+
+Models mark their thoughts in many ways, and servers pass on all of the marks, some, or only the last one:
+
+    <think> </think>, <thinking>, <thought>, <reasoning>, <reflection>, <scratchpad>, <seed:think>, in any case
+    [THINK] [/THINK];  ◁think▷ ◁/think▷;  <|begin_of_thought|> <|end_of_thought|>;  <|START_THINKING|> <|END_THINKING|>
+    <|channel|>analysis<|message|> ... <|channel|>final<|message|>, and the same without its control tokens
+"""
+
+import re
+
+NAMES = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning|reason|reflection|scratchpad|analysis)"
+MARKS = re.compile(
+    rf"(?P<opens><{NAMES}(?:\s[^<>]*)?>|\[{NAMES}\]|◁{NAMES}▷|<\|(?:begin|start)_?(?:of_?)?{NAMES}\|>)"
+    rf"|(?P<closes></{NAMES}\s*>|\[/{NAMES}\]|◁/{NAMES}▷|<\|end_?(?:of_?)?{NAMES}\|>)",
+    re.IGNORECASE,
+)
+CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+ENDS = re.compile(r"<\|(?:end|return|start|call)\|>")
+BARE_CHANNEL = re.compile(r"\s*(?:assistant\s*)?analysis(?![:：])")  # only the control tokens are missing
+BARE_FINAL = re.compile(r"assistant\s*final|(?<![A-Za-z])final(?![A-Za-z])")
+
+
+def answer_after_thinking(text: str) -> str:
+    """Return a text without thoughts; empty if it ends while the model still thinks."""
+    return _outside_marks(_final_channel(text)).strip()
+
+
+def _final_channel(text: str) -> str:
+    """Return the last message of the channel `final`, if the text has channels."""
+    channels = list(CHANNEL.finditer(text))
+    if channels:
+        finals = [channel.end() for channel in channels if channel[1] == "final"]
+        return ENDS.split(text[finals[-1] :], maxsplit=1)[0] if finals else ""
+    if not BARE_CHANNEL.match(text):
+        return text
+    finals = [final.end() for final in BARE_FINAL.finditer(text)]
+    return text[finals[-1] :] if finals else ""
+
+
+def _outside_marks(text: str) -> str:
+    """Return what is outside of marks; before a closing mark that was never opened, everything is thought."""
+    kept: list[str] = []
+    start, thinking = 0, False
+    for mark in MARKS.finditer(text):
+        if mark["opens"]:
+            if not thinking:
+                kept.append(text[start : mark.start()])
+            thinking = True
+        else:
+            if not thinking:
+                kept.clear()
+            start, thinking = mark.end(), False
+    if not thinking:
+        kept.append(text[start:])
+    return "".join(kept)

@@ -1,0 +1,102 @@
+"""One thread's connection to an endpoint, with limits on the time and the size of a reply.
+
+    status, headers, body = connection.post(url, {"model": ...})
+
+A timeout of httpx is for each read, so that a server may send a byte a minute for ever. Here a request gets one
+deadline, at which its socket is shut. Bodies are unpacked here, too: a few kilobytes of gzip can hold gigabytes.
+"""
+
+import contextlib
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+OPENED = (".connect_tcp.complete", ".start_tls.complete")  # events of httpcore that return a stream
+CHUNK = 2**16
+
+
+class ReplyFault(Exception):
+    """A reply that ran past a limit or cannot be read; `kind` names the fault for the counters."""
+
+    def __init__(self, kind: str, reason: str, *, is_lasting: bool = False):
+        """Take the kind and the reason; is_lasting: another try would end in the same way."""
+        super().__init__(reason)
+        self.kind, self.is_lasting = kind, is_lasting
+
+
+class Connection:
+    """A client that one thread uses, for one request after the other."""
+
+    def __init__(self, headers: dict[str, str], context, timeout: float, max_bytes: int):
+        """Open nothing yet. Raises ImportError or ValueError for a proxy of the environment that cannot be used."""
+        import httpx
+
+        self.timeout, self.max_bytes = timeout, max_bytes
+        self.streams: list[Any] = []
+        # gzip is not asked for: answers are short
+        self.client = httpx.Client(headers={"Accept-Encoding": "identity", **headers}, timeout=timeout, verify=context)
+
+    def post(self, url: str, content: dict) -> tuple[int, Mapping[str, str], bytes]:
+        """Send JSON; return status, headers and body of the reply.
+
+        Raises httpx.TransportError for a lost connection, ReplyFault for a reply over the limits.
+        """
+        import httpx
+
+        late = threading.Event()
+        timer = threading.Timer(self.timeout, self._shut, [late])
+        timer.daemon = True
+        timer.start()
+        try:
+            payload = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+            headers = {"Content-Type": "application/json"}
+            with self.client.stream(
+                "POST", url, content=payload, headers=headers, extensions={"trace": self._watch}
+            ) as response:
+                body = read_body(response.headers.get("Content-Encoding", ""), response.iter_raw(CHUNK), self.max_bytes)
+                if late.is_set():
+                    raise httpx.ReadTimeout(f"no complete answer after {self.timeout:g} s")
+                return response.status_code, response.headers, body
+        except httpx.TransportError as error:
+            if not late.is_set():
+                raise
+            raise httpx.ReadTimeout(f"no complete answer after {self.timeout:g} s") from error
+        finally:
+            timer.cancel()
+
+    def _watch(self, event: str, info: dict) -> None:
+        if event.endswith(OPENED):
+            self.streams = [*self.streams[-1:], info["return_value"]]  # of the last connection and its encryption
+
+    def _shut(self, late: threading.Event) -> None:
+        late.set()
+        for stream in self.streams:
+            with contextlib.suppress(OSError):  # closed already
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+
+def read_body(encoding: str, chunks, max_bytes: int) -> bytes:
+    """Return a body, unpacked; raises ReplyFault if it has more than max_bytes, or an unknown encoding."""
+    encoding = encoding.strip().lower()
+    if encoding not in ("", "identity", "gzip", "deflate"):
+        raise ReplyFault("unknown encoding", "its reply has an encoding that was not asked for", is_lasting=True)
+    unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None  # 47: either header
+    parts, size = [], 0
+    for chunk in chunks:
+        try:
+            part = chunk if unpack is None else unpack.decompress(chunk, max_bytes - size + 1)
+        except zlib.error:
+            raise ReplyFault("damaged reply", "its reply cannot be unpacked") from None
+        size += len(part)
+        if size > max_bytes:
+            reason = f"its reply is larger than teacher.llm.max_bytes={max_bytes}: check the address"
+            raise ReplyFault("reply too large", reason, is_lasting=True)
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,108 @@
+"""A causal language model of transformers on this machine, as a teacher.
+
+engine = LocalEngine(cfg.teacher.llm, device, "listwise")
+answers = engine.ask([messages, messages])      # in one batch
+"""
+
+import time
+from collections import Counter
+
+from omegaconf import DictConfig
+
+from distill.errors import InputError
+from distill.teachers.answer import Answer
+from distill.teachers.chat import encode_chat
+from distill.teachers.pointwise import NO, YES
+from distill.teachers.prompt import Messages
+
+
+class LocalEngine:
+    """Generates with a causal language model of transformers, several requests per batch."""
+
+    in_batches = True
+
+    def __init__(self, cfg: DictConfig, device, method: str):
+        """Load the model by directory or Hub id, from safetensors; raises InputError if it cannot be loaded."""
+        import torch
+
+        from distill.models.language_model import load_language_model
+
+        self.cfg, self.at_once = cfg, cfg.batch_size
+        self.failures: Counter[str] = Counter()
+        self.adapted: list[str] = []
+        self.pointwise = method == "pointwise"
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.tokenizer, self.model = load_language_model(cfg.model, dtype, f"teacher.llm.model={cfg.model}")
+        self.model = self.model.to(device).eval()
+        self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.pointwise:
+            self.words = [self._tokens_of(word) for word in (YES, NO)]
+
+    @property
+    def options(self) -> dict:
+        """The options that an answer depends on, besides model and messages."""
+        return {"max_tokens": 1 if self.pointwise else self.cfg.max_tokens, "temperature": 0.0}
+
+    def ask(self, requests: list[Messages]) -> list[Answer]:
+        """Answer requests in one batch, with greedy decoding; what is too long for the model is refused."""
+        encoded = [encode_chat(self.tokenizer, messages, self.cfg.model) for messages in requests]
+        max_tokens = self.options["max_tokens"]
+        fit = [ids for ids in encoded if self.context is None or len(ids) + max_tokens <= self.context]
+        answers = iter(self._generate(fit) if fit else [])
+        return [
+            next(answers) if self.context is None or len(ids) + max_tokens <= self.context else self._too_long(ids)
+            for ids in encoded
+        ]
+
+    def _too_long(self, ids: list[int]) -> Answer:
+        reason = (
+            f"it reads {self.context} tokens, but a prompt has {len(ids)} and its answer teacher.llm.max_tokens="
+            f"{self.options['max_tokens']}: lower window, or max_words of the prompt"
+        )
+        return Answer("", 0, 0, 0.0, refused=reason, is_too_long=True)
+
+    def _generate(self, encoded: list[list[int]]) -> list[Answer]:
+        import torch
+
+        start = time.perf_counter()
+        batch = self.tokenizer.pad({"input_ids": encoded}, padding=True, return_tensors="pt")
+        batch = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        longest = batch["input_ids"].shape[1]
+        with torch.inference_mode():
+            out = self.model.generate(
+                **batch, max_new_tokens=self.options["max_tokens"], do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id, output_logits=self.pointwise, return_dict_in_generate=True,
+            )  # fmt: skip
+        new, scores = out.sequences[:, longest:], [None] * len(encoded)
+        if self.pointwise:
+            first = out.logits[0].float()  # [B, vocabulary], for the first token of each answer
+            yes, no = (first[:, tokens].logsumexp(dim=1) for tokens in self.words)
+            scores = (yes - no).tolist()
+        seconds = (time.perf_counter() - start) / len(encoded)
+        return [
+            Answer(
+                self.tokenizer.decode(tokens, skip_special_tokens=True),
+                len(ids),
+                int((tokens != self.tokenizer.pad_token_id).sum()),
+                seconds,
+                score,
+            )
+            for tokens, ids, score in zip(new, encoded, scores, strict=True)
+        ]
+
+    def _tokens_of(self, word: str) -> list[int]:
+        """Return the tokens that can start an answer with this word."""
+        forms = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
+        encoded = [self.tokenizer.encode(form, add_special_tokens=False) for form in forms]
+        tokens = {ids[0] for ids in encoded if len(ids) == 1} - {self.tokenizer.unk_token_id}
+        if not tokens:
+            raise InputError(f"{self.cfg.model}: has no token for {word}, which method=pointwise needs: use listwise")
+        return sorted(tokens)
+
+    def stop(self) -> None:
+        """Do nothing: no request waits."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""

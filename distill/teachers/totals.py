@@ -1,0 +1,88 @@
+"""The books of an annotation: requests, tokens, cost and the quality of answers, counted once and shown everywhere.
+
+totals.count(entry, faults, is_new=True)
+totals.describe(llm)            # "24 requests (15 in this run), 2400 tokens in, 240 out, cost 24.00"
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from omegaconf import DictConfig
+
+from distill.errors import printable
+
+QUOTED = 80  # characters of an answer in a message
+ENOUGH = 16  # windows that show what share of them gets no usable answer
+
+
+@dataclass
+class Totals:
+    """The requests, tokens and seconds so far, and the quality of the answers.
+
+    A request counts once it has an answer; each was paid for once, in this run or in an earlier one that wrote the
+    journal. Refused requests and retries cost nothing and have counters of their own.
+    """
+
+    prompt: str = ""  # digest of the prompt
+    windows: int = 0
+    requests: int = 0  # answered in this run
+    journaled: int = 0  # answered in earlier runs, as the journal shows
+    tokens_in: int = 0  # of both
+    tokens_out: int = 0
+    seconds: float = 0.0
+    unanswered: int = 0  # windows that kept their order because no answer was usable
+    refused: int = 0  # of those, windows whose request the endpoint refused
+    shortened: int = 0  # windows with shorter passages, since they were too long for the model
+    tied: int = 0  # with method=pointwise, lists with more than half of their scores equal to another
+    failures: Counter = field(default_factory=Counter)  # retries of this run, by kind of error
+    answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/sources/permutations.py
+    useless: Counter = field(default_factory=Counter)  # what came back in place of usable answers, in words
+    adapted: list[str] = field(default_factory=list)  # parameters changed, since the endpoint refuses them
+
+    def count(self, entry: dict, faults: set[str], *, is_new: bool) -> None:
+        """Count an answer, as the journal holds it."""
+        self.requests += is_new
+        self.journaled += not is_new
+        self.tokens_in += entry["tokens_in"]
+        self.tokens_out += entry["tokens_out"]
+        self.seconds += entry["seconds"]
+        self.answers.update(faults or {"whole"})
+        if "unusable" in faults:
+            self._note(_what_came(entry))
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a window whose request was refused."""
+        self.refused += 1
+        self._note(f"a refusal: {reason}")
+
+    def _note(self, what: str) -> None:
+        if what in self.useless or len(self.useless) < 100:  # a few examples are enough
+            self.useless[what] += 1
+
+    def cost(self, llm: DictConfig) -> float:
+        """Return the cost of all requests at the prices per million tokens."""
+        return (self.tokens_in * llm.price_in + self.tokens_out * llm.price_out) / 1e6
+
+    def with_tokens(self, tokens_in: int, tokens_out: int) -> "Totals":
+        """Return the totals after more tokens."""
+        return replace(self, tokens_in=self.tokens_in + tokens_in, tokens_out=self.tokens_out + tokens_out)
+
+    def is_useless(self, limit: float, num_windows: int) -> bool:
+        """Whether more than this share of the windows got no usable answer, as far as that can be known."""
+        return self.windows >= min(ENOUGH, num_windows) and self.unanswered > limit * self.windows
+
+    def describe(self, llm: DictConfig) -> str:
+        """Return requests, tokens and cost in words: the same on the screen, in the log and in the card."""
+        number = self.requests + self.journaled
+        earlier = f" ({self.requests} in this run)" if self.journaled else ""
+        parts = [f"{number} requests{earlier}", f"{self.tokens_in} tokens in, {self.tokens_out} out"]
+        cost = self.cost(llm)
+        return ", ".join([*parts, f"cost {cost:.4f}"] if cost else parts)
+
+
+def _what_came(entry: dict) -> str:
+    end = f" (finish_reason: {entry['finish']})" if entry.get("finish") else ""
+    text = printable(" ".join(entry["text"].split()))
+    if not text:
+        return f"no text{end}"
+    return f"`{text[:QUOTED]}{'…' if len(text) > QUOTED else ''}`{end}"
