@@ -61,7 +61,8 @@ class HttpEngine:
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.secrets, self.url = Secrets(cfg.base_url, key), cfg.base_url.rstrip("/") + "/chat/completions"
         self.parameters = Parameters(cfg, self.options, logprobs=self.pointwise)
-        self.own, self.connections = threading.local(), []  # type: ignore[var-annotated] - one for each thread
+        self.own = threading.local()  # holds a thread's own connection
+        self.connections: list[Connection] = []
         try:
             httpx.URL(self.url)
             self.context = httpx.create_ssl_context()

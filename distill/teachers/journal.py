@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,7 @@ class Journal:
 
     def _read(self) -> dict[str, dict]:
         self.file.seek(0)
-        answers, size = {}, 0  # bytes of the complete lines
-        bad = []
-        for number, line in enumerate(self.file, start=1):
-            if not line.endswith(b"\n"):
-                break  # a killed process left half a line
-            entry = read_entry(line)
-            if entry is None:
-                bad.append(number)
-            else:
-                answers[entry.pop("key")] = entry
-            size += len(line)
+        answers, size, bad = read_entries(self.file)
         self.file.truncate(size)
         if bad:
             log.warning(
@@ -89,6 +80,21 @@ class Journal:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+def read_entries(file: Iterable[bytes]) -> tuple[dict[str, dict], int, list[int]]:
+    """Return the entries of a journal by key, the bytes of its complete lines, and which lines are no entries."""
+    answers, size, bad = {}, 0, []
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            break  # a killed process left half a line
+        entry = read_entry(line)
+        if entry is None:
+            bad.append(number)
+        else:
+            answers[entry.pop("key")] = entry
+        size += len(line)
+    return answers, size, bad
 
 
 def read_entry(line: bytes) -> dict[str, Any] | None:

@@ -69,14 +69,18 @@ class WindowRanker:
     """Ranks lists window by window with an engine, and keeps its answers in a journal."""
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows, tries: int,
-                 show: Callable[[Totals], None] = lambda totals: None):  # fmt: skip
+                 show: Callable[[Totals], None] = lambda totals: None,
+                 find_shared: Callable[[str], dict | None] = lambda key: None):  # fmt: skip
         """Keep the engine and the settings.
 
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
+        find_shared: returns an answer that another annotation has paid for, by its key.
         """
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
-        self.show, self.totals, self.lock = show, Totals(prompt.digest), threading.Lock()
+        self.show, self.find_shared = show, find_shared
+        self.totals, self.lock = Totals(prompt.digest), threading.Lock()
+        self.totals.count_earlier(journal.answers.values())
         self.tokens_in_flight = [0, 0]  # in and out, that requests without an answer so far may take
         self.landed = threading.Condition(self.lock)
         self.stopped = False
@@ -199,7 +203,10 @@ class WindowRanker:
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
             entry, is_new = self.journal.find(key), False
-            if entry is None:
+            if entry is None and (entry := self.find_shared(key)) is not None:
+                entry, is_new = {**entry, "is_shared": True}, True
+                self.journal.add(key, entry)
+            elif entry is None:
                 answer = yield from self._send(query, texts)
                 if answer.refused is not None:  # to ask again would change nothing
                     with self.lock:
