@@ -44,6 +44,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.evaluation.results import task_directory, write_results, write_rows
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
+    from distill.storage.writing import write_text
 
     # ---- 1. Device, directory and model ------------------------------------------------------------------------------
     ranks = start_ranks(choose_device(cfg.device))
@@ -68,7 +69,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             if ranks.is_first:
                 place.mkdir(parents=True, exist_ok=True)
                 if latency:
-                    (place / "latency.json").write_text(json.dumps(latency) + "\n")
+                    write_text(place / "latency.json", json.dumps(latency) + "\n")
                 write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=is_done)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
@@ -113,12 +114,13 @@ def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
 def reranked_before(directory: Path, task) -> tuple:
     """Return the re-ranked run of a stopped evaluation, and its latency; raises InputError if task.run has changed."""
     from distill.sources.runs import read_run
+    from distill.storage.small_files import read_numbers
 
     log.info("%s: already re-ranked", task.name)
     reranked = read_run(str(directory / "run.txt"))
     check_same_passages(reranked, task.run, directory)
     latency = directory / "latency.json"
-    return reranked, json.loads(latency.read_text()) if latency.is_file() else {}
+    return reranked, read_numbers(latency) if latency.is_file() else {}
 
 
 def check_same_passages(reranked, run, directory: Path) -> None:

@@ -99,7 +99,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         loss_function, count_terms = make_loss(**cfg.loss)
         num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
         state = TrainingState(device)
-        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps)
+        keep = cfg.train.keep_previous
+        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps, keep)
         if cfg.resume:
             checkpoints.resume(cfg)
         elif cfg.task.untrained:
@@ -203,6 +204,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if ranks.is_first:
             if tasks:
                 print(numbers.table(results))
+            tracker.save_results(results)  # first: what follows may fail without them
             command = own_command_line("train", checkpoints.overrides)
             write_card(checkpoints.model_directory, cfg, results, command)
         per_query = {name: rows["test"] for name, rows in numbers.per_query.items()}

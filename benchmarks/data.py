@@ -209,7 +209,7 @@ def main() -> None:
     }
     needed = {"store": ["passages"], "run": ["run"], "loader": ["passages", "queries", "run"], "scale": list(lines)}
     files = {key: generated(directory / lines[key][0], lines[key][1]) for key in needed[arguments.what]}
-    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer, trust_remote_code=False)
     if arguments.what == "store":
         shutil.rmtree(cache_directory() / "tokens", ignore_errors=True)
         result = measure_store(files["passages"], tokenizer, num_passages)

@@ -80,7 +80,7 @@ def train_sentence_transformers(setup: dict) -> dict:
     lists = read_lines(setup["lists"])
     rows = {"query": [each["query"] for each in lists], "passages": [each["passages"] for each in lists]}
     rows["labels"] = [sentence_transformers_labels(setup["loss"], each["targets"]) for each in lists]
-    model = CrossEncoder(setup["student"], device=setup["device"])
+    model = CrossEncoder(setup["student"], device=setup["device"], trust_remote_code=False)
     loss = sentence_transformers_loss(model, setup["loss"])
     losses: list[torch.Tensor] = []
     loss.register_forward_hook(lambda _module, _inputs, value: losses.append(value.detach()))
@@ -123,7 +123,7 @@ def rerank_sentence_transformers(setup: dict) -> dict:
     from sentence_transformers import CrossEncoder
 
     lists = read_lines(setup["lists"])
-    model = CrossEncoder(setup["model"], device=setup["device"])
+    model = CrossEncoder(setup["model"], device=setup["device"], trust_remote_code=False)
     pairs = [(each["query"], passage) for each in lists for passage in each["passages"]]
     start = time.perf_counter()
     scores = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()

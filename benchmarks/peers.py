@@ -52,7 +52,7 @@ from distill.errors import InputError, exit_on_bad_input
 from distill.evaluation.measures import measure
 from distill.models.saved import SETTINGS_FILE
 from distill.sources.runs import read_run
-from distill.storage.files import write_whole
+from distill.storage.writing import write_whole
 from distill.training.optim import lr_factor, warmup_steps
 
 OURS = {"ours": "auto", "ours-padded": "padded"}  # contender -> model.layout

@@ -34,7 +34,7 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
 
         # A saved model has its own length; an encoder gets ours
         options = {} if is_cross_encoder(model) else {"max_length": 291, "num_labels": 1}
-        theirs = CrossEncoder(model, device=str(device), **options)
+        theirs = CrossEncoder(model, device=str(device), trust_remote_code=False, **options)
         pairs = [(query, passage) for query, passages in lists for passage in passages]
         bounds = [len(passages) for _, passages in lists]
 
@@ -96,7 +96,7 @@ def is_cross_encoder(model: str) -> bool:
     if path.is_dir():
         config = json.loads((path / "config.json").read_text())
     else:
-        config = AutoConfig.from_pretrained(model).to_dict()
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict()
     heads = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
     return "backbone_model_type" in config or (config.get("architectures") or [""])[0].endswith(heads)
 

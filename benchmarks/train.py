@@ -39,7 +39,7 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
         from sentence_transformers import CrossEncoder
         from sentence_transformers.cross_encoder.losses import RankNetLoss
 
-        theirs = CrossEncoder(model, max_length=291, num_labels=1, device=str(device))
+        theirs = CrossEncoder(model, max_length=291, num_labels=1, device=str(device), trust_remote_code=False)
         loss = RankNetLoss(theirs, mini_batch_size=-1 if name.endswith("batched") else None)
         optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-5)
         inputs = [[query for query, _ in lists], [passages for _, passages in lists]]

@@ -9,7 +9,6 @@ It does not import torch: a sweep looks through its directories before it starts
 """
 
 import contextlib
-import json
 import logging
 import os
 import shlex
@@ -23,12 +22,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.config.composition import INSTALLED, command_overrides, run_directory
 from distill.config.overrides import as_literal, as_override
-from distill.config.resuming import changes, check_command, command_of, describe, read_saved, refused, resumed_config
-from distill.errors import InputError, exit_on_bad_input
+from distill.config.resumable import check_command, command_of, read_saved
+from distill.config.resuming import changes, describe, refused, resumed_config
+from distill.config.saved import saved_text
+from distill.errors import DiskError, InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
 from distill.progress import duration
-from distill.storage.files import aside_of, write_whole
+from distill.secrets import redacted
 from distill.storage.locking import locked
+from distill.storage.small_files import read_numbers
+from distill.storage.writing import aside_of, write_text, write_whole, writing
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ def run_job(
 
     describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
+    redact_hydra_files(run_directory())
     sweep = is_sweep()  # for a launcher that runs its jobs through Hydra, such as the one for Slurm
     directory = run_directory()
     with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
@@ -61,6 +65,15 @@ def run_job(
             with timed(what, shown_path(cfg.resume or directory)):
                 results = run(cfg, Path(cfg.resume or directory).absolute())
     return objective(results)
+
+
+def redact_hydra_files(directory: Path) -> None:
+    """Take secrets out of what Hydra writes of the command line into a directory, unresolved."""
+    subdirectory = (HydraConfig.get().output_subdir if HydraConfig.initialized() else None) or ".hydra"
+    for path in (directory / "multirun.yaml", *(directory / subdirectory).glob("*.yaml")):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if redacted(text) != text:
+            write_text(path, redacted(text))
 
 
 def is_sweep() -> bool:
@@ -173,7 +186,9 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
         if ranks is None or ranks.is_first:
             if cfg.resume is None:
                 state_of(cfg, directory)  # raises before anything is written there, even the lock
-            directory.mkdir(parents=True, exist_ok=True)
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_saying_how_to_resume(cfg, directory))
             stack.enter_context(locked(directory / "run.lock", "wait for it, or use another directory"))
             stack.enter_context(_given_back_if_refused(cfg, directory))
             _take_over(cfg, directory)
@@ -182,6 +197,15 @@ def open_run(cfg: DictConfig, directory: Path, ranks=None) -> Iterator[Path]:
             resume = ranks.gather(cfg.resume)[0]
             cfg.resume = None if resume is None else as_literal(resume)
         yield directory
+
+
+@contextlib.contextmanager
+def _saying_how_to_resume(cfg: DictConfig, directory: Path) -> Iterator[None]:
+    """Let the line about a full or broken disk end with the command that resumes the run."""
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(f"{error}{_resume_hint(cfg, directory)}") from error
 
 
 @contextlib.contextmanager
@@ -203,9 +227,10 @@ def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
         yield
     except InputError:
         if saved is None or (needed.is_file() and needed.stat().st_mtime_ns == saved.st_mtime_ns):
-            write_whole(config, lambda aside: aside.write_bytes(before))
             for moved in set(directory.glob("results-*.json")) - results:
                 os.replace(moved, directory / RESULTS)
+            if config.read_bytes() != before:
+                write_whole(config, lambda aside: aside.write_bytes(before))
         raise
 
 
@@ -276,9 +301,8 @@ def invocation(name: str) -> list[str]:
 
 
 def write_config(cfg: DictConfig, directory: Path) -> None:
-    """Write the whole composed configuration, with resume=null."""
-    started = OmegaConf.merge(cfg, {"resume": None})
-    write_whole(directory / "config.yaml", lambda aside: OmegaConf.save(started, aside))
+    """Write the whole composed configuration, resolved, without secrets, with resume=null."""
+    write_text(directory / "config.yaml", saved_text(OmegaConf.merge(cfg, {"resume": None})))
 
 
 def check_output(path: Path, *inputs: str | None) -> None:
@@ -301,11 +325,7 @@ def check_output(path: Path, *inputs: str | None) -> None:
 
 def read_results(directory: Path) -> dict[str, float]:
     """Read results.json; raises InputError if it is damaged."""
-    path = directory / RESULTS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}): remove it, and resume the run") from None
+    return read_numbers(directory / RESULTS)
 
 
 def objective(results: dict[str, float]) -> float | None:

@@ -7,18 +7,21 @@ pipeline = pt.terrier.Retriever(index, num_results=100) >> pt.text.get_text(inde
 pt.Experiment([pipeline], topics, qrels, ["ndcg_cut_10"])
 """
 
+from typing import Literal
+
 import pandas as pd
 import pyterrier as pt
 import torch
 
 from distill.device import choose_device
 from distill.models.cross_encoder import MAX_TOKENS, CrossEncoder
+from distill.models.interpolation import check_weight
 
 
 class Reranker(pt.Transformer):
     """Re-ranks the passages of each query: takes frames with qid, query, docno and text, and sets score and rank.
 
-    A model that reads the first stage's scores takes them from the column score.
+    A model that reads the first stage's scores takes them from the column score, and so does interpolation.
     """
 
     def __init__(
@@ -28,26 +31,34 @@ class Reranker(pt.Transformer):
         max_tokens: int = MAX_TOKENS,
         precision: torch.dtype | None = None,
         device: str = "auto",
+        interpolate: Literal["auto"] | float | None = None,
     ):
         """Take a model, or load one by directory, packaged model or Hub id onto a device.
 
-        text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. Raises InputError
-        if the model is not a cross-encoder.
+        text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. interpolate: None;
+        the model's share in its interpolation with the column score, from 0 to 1; or "auto", the share in the model's
+        files. Raises InputError if the model is not a cross-encoder, or for a share that is missing or out of range.
         """
         super().__init__()
         self.model = CrossEncoder.from_pretrained(model).to(choose_device(device)) if isinstance(model, str) else model
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
+        self.weight = None
+        if interpolate is not None:
+            share = None if isinstance(interpolate, str) else interpolate
+            self.weight = check_weight(share, self.model.interpolation)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return the frame with new scores and ranks: queries in their order, each with its best passage first."""
-        reads_scores = self.model.first_stage_score is not None
+        reads_scores = self.weight is not None or self.model.first_stage_score is not None
         columns = ["query", self.text_field, *(["score"] if reads_scores else [])]
         pt.validate.result_frame(inp, extra_columns=columns, context=self)
         reranked = []
         for _, group in inp.groupby("qid", sort=False):
             query, *passages = map(_as_text, [group["query"].iloc[0], *group[self.text_field]])
-            given = {"first_stage_scores": group["score"].to_numpy()} if reads_scores else {}
-            order, scores = self.model.rank(query, passages, self.max_tokens, self.precision, **given)
+            first_stage = group["score"].to_numpy() if reads_scores else None
+            order, scores = self.model.rank(
+                query, passages, self.max_tokens, self.precision, first_stage_scores=first_stage, weight=self.weight
+            )
             ranks = [place + pt.model.FIRST_RANK for place in range(len(order))]
             reranked.append(group.iloc[order].assign(score=scores, rank=ranks))
         if not reranked:

@@ -17,7 +17,9 @@ from distill import CrossEncoder
 
 name = sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model"
 query, passages = "gentle loaf that suits autumn", ["Just a good loaf. Much loved in autumn.", "Makes a fine chowder."]
-theirs = TheirCrossEncoder(name, device="cpu").predict([(query, passage) for passage in passages])
+theirs = TheirCrossEncoder(name, device="cpu", trust_remote_code=False).predict(
+    [(query, passage) for passage in passages]
+)
 order, scores = CrossEncoder.from_pretrained(name).rank(query, passages)
 ours = dict(zip(order, scores, strict=True))
 print("sentence-transformers:", *(f"{score:.2f}" for score in theirs))

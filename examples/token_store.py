@@ -20,7 +20,7 @@ from distill.data.token_store import open_token_store
 
 def main() -> None:
     """Build a store, read a passage of it, and open it again; its worker processes import this file."""
-    tokenizer = AutoTokenizer.from_pretrained("sample/backbone")
+    tokenizer = AutoTokenizer.from_pretrained("sample/backbone", trust_remote_code=False)
     store = open_token_store("sample/passages.tsv", tokenizer, max_length=64)
     rows = np.arange(len(store))
     print(f"{len(store)} passages, {store.lengths(rows).sum()} tokens of {store[0].itemsize} bytes")

@@ -37,7 +37,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
-from distill.jobs import check_sweep, invocation, objective, read_results, state_of
+from distill.jobs import check_sweep, invocation, objective, read_results, redact_hydra_files, state_of
 from distill.progress import duration
 from distill.storage.locking import locked
 from distill.warm import Fork, WarmProcess
@@ -129,6 +129,7 @@ class ProcessLauncher(Launcher, Callback):
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         lock = locked(self.sweep_dir / "sweep.lock", "wait for that sweep, or for the jobs that a killed one has left")
         self.lock = self.held.enter_context(lock)
+        redact_hydra_files(self.sweep_dir)
 
     def _compose(self, number: int, overrides: list[str]) -> Job:
         """Compose the configuration of a job, as Hydra's own launchers do, and find out whether it has run before."""

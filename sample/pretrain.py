@@ -70,7 +70,7 @@ def train_tokenizer(texts):
     Training does not order the vocabulary the same way twice, and the encoder's weights follow that order.
     """
     if (FOLDER / "backbone" / "tokenizer.json").is_file():
-        return BertTokenizer.from_pretrained(FOLDER / "backbone")
+        return BertTokenizer.from_pretrained(FOLDER / "backbone", trust_remote_code=False)
     pieces = BertWordPieceTokenizer(lowercase=True)
     pieces.train_from_iterator(texts, vocab_size=900, min_frequency=2, show_progress=False)
     tokenizer = BertTokenizer(vocab=pieces.get_vocab(), model_max_length=CONFIG["max_position_embeddings"])

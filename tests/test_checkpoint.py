@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
+from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
-from distill.training.checkpoint import joined_overrides, load_checkpoint
+from distill.training.checkpoint import joined_overrides, load_checkpoint, save_checkpoint
 from tests.helpers.commands import run_patched
 from tests.helpers.configuration import compose_config, resumed
 from train import train
@@ -91,3 +92,58 @@ def test_a_run_killed_in_its_second_improvement_ends_as_one_that_was_not(file_ov
     assert (killed / "model").is_dir() == (place == "best.pt") and (killed / "checkpoints" / "best.pt").is_file()
     train(resumed(killed), killed)
     assert best_files(killed) == best_files(straight)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small checkpoint, as torch.save writes it."""
+    path = tmp_path_factory.mktemp("checkpoints") / "last.pt"
+    torch.manual_seed(0)
+    save_checkpoint(path, {"step": 3, "model": {"a": torch.randn(50), "b": torch.randn(7, 3)}, "sums": torch.ones(2)})
+    return path
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed_or_changes_nothing(checkpoint, tmp_path):
+    whole, path = checkpoint.read_bytes(), tmp_path / "last.pt"
+    expected, noticed = load_checkpoint(checkpoint), 0
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            content = load_checkpoint(path)
+        except InputError as error:
+            assert str(error).startswith(f"{path}: is damaged (")
+            noticed += 1
+            continue
+        assert content["step"] == 3 and all(torch.equal(content["model"][key], expected["model"][key]) for key in "ab")
+    assert noticed > len(whole) / 3 / 4  # the rest is padding, and fields that nobody reads
+
+
+def test_a_damaged_checkpoint_names_the_newest_good_one(checkpoint, tmp_path):
+    last, previous, best = (tmp_path / f"{name}.pt" for name in ("last", "previous", "best"))
+    last.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"last\.pt: is damaged \(.*\), and no other checkpoint there can be read"):
+        load_checkpoint(last)
+    save_checkpoint(best, {"step": 1})
+    save_checkpoint(previous, {"step": 2})
+    remedy = "the last good one is {}, of step {}: copy it to last.pt, and resume again"
+    with pytest.raises(InputError, match=remedy.format("previous.pt", 2)):
+        load_checkpoint(last)
+    previous.write_bytes(b"")
+    with pytest.raises(InputError, match=remedy.format("best.pt", 1)):
+        load_checkpoint(last)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_previous_checkpoint_is_kept_unless_told_otherwise(file_overrides, tmp_path, keep):
+    overrides = [*file_overrides, "train.max_steps=3", "train.save_every=1", f"train.keep_previous={keep}"]
+    train(compose_config("train", *overrides), tmp_path / "run")
+    files = {path.name: path for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert files.keys() - {"best.pt"} == ({"last.pt", "previous.pt"} if keep else {"last.pt"})
+    if keep:
+        assert load_checkpoint(files["last.pt"])["step"] == 3 and load_checkpoint(files["previous.pt"])["step"] == 2
+        files["last.pt"].write_bytes(files["previous.pt"].read_bytes())  # as the message says
+        (tmp_path / "run" / "results.json").unlink()
+        train(resumed(tmp_path / "run"), tmp_path / "run")
+        assert load_checkpoint(files["last.pt"])["step"] == 3

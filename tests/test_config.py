@@ -35,7 +35,18 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "inspect", "dashboards")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "annotate",
+    "journals",
+    "retrieve",
+    "fuse",
+    "export",
+    "report",
+    "inspect",
+    "dashboards",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +175,7 @@ def test_the_papers_backbones_are_there(backbone):
     assert ("backbone", backbone) in OPTIONS
 
 
-@pytest.mark.parametrize("loss", ["ranknet", "adrmse", "lce", "marginmse", "bce", "hinge"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_config_names_its_function_and_options(loss):
     cfg = compose_config("train", f"loss={loss}").loss
     assert cfg.name == loss
@@ -303,9 +314,10 @@ FREE_OF_RULES = {
     "ReportConfig": "output title metrics labels baseline compare",
     "InspectConfig": f"model {FIELDS} output title measure",
     "RetrieveConfig": f"output model device {FIELDS}",
-    "FuseConfig": "output",
+    "FuseConfig": "output measure",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
+    "JournalsConfig": "journal",
     "AnnotateConfig": f"{FIELDS} prompt journal",
 }
 SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *LOSS_SCHEMAS.values()]
@@ -376,7 +388,11 @@ def test_help_and_the_composed_configuration_wait_for_nothing_large(entry_point,
         ("train loss.alpha=2 loss=adrmes", "loss=adrmes: did you mean loss=adrmse?"),
         ("train loss=adrmse loss.alhpa=2", "loss.alhpa: did you mean loss.alpha?"),
         ("train los=adrmse", "los: did you mean loss?"),
-        ("train loss=nope", "loss=nope: no such option: choose one of adrmse, bce, hinge, lce, marginmse, ranknet"),
+        (
+            "train loss=nope",
+            "loss=nope: no such option: choose one of adrmse, approxndcg, bce, bradleyterry, hinge, "
+            "kl, lambda, lce, listmle, listnet, marginmse, mse, plistmle, ranknet",
+        ),
         ("train task@validaton=sample", "task@validaton: did you mean task@validation?"),
         (
             "train experiment=comparison/adrmes",

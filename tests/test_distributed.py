@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from distill.config.composition import _output_directory
 from distill.training.checkpoint import load_checkpoint
 from tests.helpers.commands import run, start_ranks
 from tests.helpers.paths import ROOT
@@ -71,3 +73,19 @@ def test_a_lost_rank_ends_the_run_which_resumes_on_two_and_on_one(file_overrides
     run("train.py", *overrides, f"resume={directory}", f"hydra.run.dir={directory}", check=True)
     assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 600
     assert all(loss == loss for loss in losses_of(directory)) and len(losses_of(directory)) == 600
+
+
+def test_other_ranks_work_in_a_directory_that_nobody_could_have_made_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    removed = []
+    monkeypatch.setattr("atexit.register", lambda function, *arguments, **_: removed.append(arguments[0]))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "distill-rank-1").symlink_to(tmp_path / "elsewhere")
+    directories = [Path(_output_directory(None, "unused")) for _ in range(2)]
+    for directory in directories:
+        assert directory.parent == tmp_path and directory.stat().st_mode & 0o777 == 0o700 and not directory.is_symlink()
+    assert len(set(directories)) == 2 and removed == [str(directory) for directory in directories]
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert _output_directory("given", "unused") == "given"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.errors import InputError
+from distill.evaluation.fusion_weights import GRID, fit_weights
 from distill.evaluation.measures import measure, trec_order
 from distill.evaluation.tasks import parse_measures
 from distill.retrieval.fusion import METHODS, fuse, z_scores
@@ -236,9 +237,89 @@ def test_the_command_writes_a_run_that_is_measured_as_it_is_written(files, tmp_p
     assert results["first_stage/files/RR@10"] == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
+# Fitted weights
+
+
+def random_rankings(seed: int, num_queries: int = 12) -> tuple[list[dict], dict]:
+    """Three runs of increasing noise, and the grades that they try to order."""
+    generator = np.random.default_rng(seed)
+    runs: list[dict] = [{}, {}, {}]
+    qrels = {}
+    for number in range(num_queries):
+        grades = generator.integers(0, 3, 15)
+        qrels[f"q{number}"] = {f"d{place}": int(grade) for place, grade in enumerate(grades)}
+        for rankings, noise in zip(runs, (0.8, 1.5, 6), strict=True):
+            scores = grades + noise * generator.normal(size=15)
+            order = np.argsort(-scores)
+            rankings[f"q{number}"] = RankedList.in_order([f"d{place}" for place in order], scores[order])
+    return runs, qrels
+
+
+@pytest.mark.parametrize("method", ["rrf", "mean-rank", "z-score"])
+def test_no_single_change_of_fitted_weights_helps(method):
+    runs, qrels = random_rankings(3)
+    qrels["q99"] = {"d0": 1}  # that no run has
+    measures = parse_measures(["nDCG@10"])
+
+    def value_of(weights) -> float:
+        return measure(fuse(runs, method, weights), {q: qrels[q] for q in runs[0]}, measures)[0]["nDCG@10"]
+
+    weights = fit_weights(runs, qrels, "nDCG@10", method)
+    best = value_of(weights)
+    assert max(weights) == 1 and weights[2] < 1 and best > value_of(None)
+    for place in range(3):
+        for candidate in GRID:
+            assert value_of([*weights[:place], candidate, *weights[place + 1 :]]) <= best + 1e-6
+
+
+def test_weights_stay_equal_where_no_change_helps():
+    runs, _ = random_rankings(0)
+    qrels = {query_id: {ranked.doc_ids[0]: 1} for query_id, ranked in runs[0].items()}
+    assert fit_weights([runs[0], runs[0]], qrels, "nDCG@10", "rrf") == [1, 1]
+    with pytest.raises(InputError, match="the runs have none of the judged queries"):
+        fit_weights(runs, {"other": {"d0": 1}})
+
+
+def test_the_command_fits_weights_and_says_how_to_use_them(tmp_path):
+    runs, qrels = random_rankings(1)
+    for name, rankings in zip("abc", runs, strict=True):
+        write_run(rankings, tmp_path / f"{name}.run", "x")
+    lines = [f"{query_id} 0 {doc_id} {grade}" for query_id, grades in qrels.items() for doc_id, grade in grades.items()]
+    (tmp_path / "qrels").write_text("\n".join(lines))
+    call = ["runs=[a.run,b.run,c.run]", "output=f.run", "method=z-score"]
+    done = run_fuse(*call, "qrels=qrels", cwd=tmp_path)
+    weights = fit_weights(runs, qrels, "nDCG@10", "z-score")
+    assert done.returncode == 0, done.stderr
+    assert f"weights {weights} fitted on 12 queries: nDCG@10 " in done.stderr
+    shares = ",".join(f"{weight:g}" for weight in weights)
+    assert f"method=z-score 'weights=[{shares}]'" in done.stderr
+    again = run_fuse(*call, f"weights=[{shares}]", "output=g.run", cwd=tmp_path)
+    assert again.returncode == 0 and (tmp_path / "g.run").read_text() == (tmp_path / "f.run").read_text()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("fitted_on", "tested_on"), [("19", "20"), ("20", "19")])
+def test_weights_fitted_on_one_year_beat_equal_ones_on_the_other(shared, fitted_on, tested_on):
+    data = shared / "data" / "msmarco-mini"
+    runs, qrels = {}, {}
+    for year in (fitted_on, tested_on):
+        stages = ("bm25", "rm3", "tasb", "ada2", "splade")
+        runs[year] = [read_run(str(data / f"rankvicuna.dl{year}.{stage}.run.gz")) for stage in stages]
+        qrels[year] = read_qrels(str(data / f"qrels.dl{year}.txt"))
+    weights = fit_weights(runs[fitted_on], qrels[fitted_on])
+    values = [
+        measure(fuse(runs[tested_on], "rrf", given), qrels[tested_on], parse_measures(["nDCG@10"]))[0]["nDCG@10"]
+        for given in (None, weights)
+    ]
+    assert values[1] > values[0] + 0.02
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["qrels=qrels", "weights=[1,1]"], "qrels=qrels and weights=[1.0, 1.0] both decide the weights"),
+        (["qrels=nope"], "nope: no such file, and not an ir_datasets id"),
+        (["qrels=qrels", "measure=nDGC@10"], "measure"),
         (["runs=[a.run]"], "runs=['a.run']: must have at least 2 values, not 1"),
         (["runs=[a.run,nope.run]"], "runs=['a.run', 'nope.run']: nope.run: no such file"),
         (["runs=[a.run,bad.run]"], "bad.run:2: score 'nan' is not finite"),
@@ -254,6 +335,7 @@ def test_the_command_writes_a_run_that_is_measured_as_it_is_written(files, tmp_p
 def test_bad_input_is_one_line_and_exit_status_2(files, tmp_path, overrides, message):
     (tmp_path / "bad.run").write_text("q Q0 a 1 2 x\nq Q0 b 2 nan x\n")
     (tmp_path / "other.run").write_text("r Q0 a 1 2 x\n")
+    (tmp_path / "qrels").write_text("q 0 a 1\n")
     before = (tmp_path / "b.run").read_text()
     done = run_fuse(*files, *overrides, cwd=tmp_path)
     assert done.returncode == 2 and f"error: {message}" in done.stderr and "Traceback" not in done.stderr

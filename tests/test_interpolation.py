@@ -189,6 +189,25 @@ def test_rank_interpolates_with_the_given_weight_or_the_models_own(tmp_path, bac
     assert model.rank(query, [], first_stage_scores=[]) == ([], [])
 
 
+def test_pyterrier_interpolates_with_the_column_score(tmp_path, backbone):
+    pytest.importorskip("pyterrier", reason="python-terrier is not installed")
+    import pandas as pd
+
+    from distill.pyterrier import Reranker
+
+    model = model_with(backbone, tmp_path / "m", Interpolation(0.25, ("bm25",), "nDCG@10", 200))
+    passages, first = ["the sun", "trains follow", "an ant and rain"], [4.0, 1.0, 3.0]
+    rows = [("q1", "a bee", str(number), passages[number], first[number], number) for number in range(3)]
+    frame = pd.DataFrame(rows, columns=["qid", "query", "docno", "text", "score", "rank"])
+    for share, weight in (("auto", 0.25), (0.7, 0.7)):
+        order, scores = model.rank("a bee", passages, first_stage_scores=first, weight=weight)
+        found = Reranker(model, interpolate=share)(frame)
+        assert found["docno"].tolist() == list(map(str, order)) and found["score"].tolist() == scores
+    assert Reranker(model)(frame)["score"].tolist() == model.rank("a bee", passages)[1]
+    with pytest.raises(InputError, match="weight=2: must be a number from 0"):
+        Reranker(model, interpolate=2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

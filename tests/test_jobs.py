@@ -246,7 +246,7 @@ def test_keys_of_earlier_versions_have_their_new_names_and_new_keys_their_defaul
     with pytest.raises(InputError, match="Key 'surprise' not in 'TrainConfig': see `--cfg job`"):
         resumed(directory)
     path.write_text("a: [1\n")
-    with pytest.raises(InputError, match="config.yaml: cannot be read"):
+    with pytest.raises(InputError, match="config.yaml:2: is not YAML"):
         resumed(directory)
 
 
@@ -328,7 +328,7 @@ def test_a_resumed_run_that_is_refused_leaves_its_directory_as_it_was(file_overr
     last = directory / "checkpoints" / "last.pt"
     for content in (b"", last.read_bytes()[:5000], b"text"):
         last.write_bytes(content)
-        with pytest.raises(InputError, match="last.pt: is damaged .*: replace it with a copy, such as best.pt"):
+        with pytest.raises(InputError, match=r"last.pt: is damaged .*: the last good one is previous.pt, of step 4"):
             train(resumed(directory, "train.max_steps=10"), directory)
 
 

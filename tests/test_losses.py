@@ -1,11 +1,32 @@
 """Each loss against a list worked out by hand, an independent float64 reference, and its properties."""
 
 import math
+import weakref
 
 import pytest
 import torch
 
-from distill.losses import LOSSES, TERMS, adr_mse, bce, hinge, lce, margin_mse, ranknet
+from distill.losses import (
+    LOSSES,
+    TERMS,
+    adr_mse,
+    approx_ndcg,
+    bce,
+    bradley_terry,
+    hinge,
+    kl,
+    lambda_loss,
+    lce,
+    listmle,
+    listnet,
+    make_loss,
+    margin_mse,
+    mse,
+    plistmle,
+    ranknet,
+    tiles,
+)
+from distill.losses.terms import relevance_of
 
 ALL = sorted(LOSSES)
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64 against float64
@@ -78,6 +99,119 @@ def test_hinge_by_hand():
     check(hinge(SCORES, LABELS, MASK, margin=1.5), 0.25)
 
 
+def entropy(*numbers: float) -> float:
+    return -sum(p * math.log(p) for p in softmax(*numbers))
+
+
+def softmax(*numbers: float) -> list[float]:
+    total = sum(math.exp(number) for number in numbers)
+    return [math.exp(number) / total for number in numbers]
+
+
+def test_mse_by_hand():
+    check(mse(SCORES, TEACHER_SCORES, MASK, reduction="sum"), 1 + 1 + 1)
+    # teacher scores 3, 1, 0: mean 4/3, variance 14/9
+    z = [(t - 4 / 3) / math.sqrt(14 / 9) for t in (3, 1, 0)]
+    check(
+        mse(SCORES, TEACHER_SCORES, MASK, normalise="z-score"),
+        sum((s - t) ** 2 for s, t in zip((2, 0, 1), z, strict=True)) / 3,
+    )
+    tied = torch.full((1, 3), 7.0)
+    check(mse(SCORES, tied, MASK, normalise="z-score"), 5 / 3)
+
+
+def test_kl_and_listnet_by_hand():
+    taught, learned = softmax(3, 1, 0), softmax(2, 0, 1)
+    cross = -sum(p * math.log(q) for p, q in zip(taught, learned, strict=True))
+    check(listnet(SCORES, TEACHER_SCORES, MASK), cross)
+    check(kl(SCORES, TEACHER_SCORES, MASK), cross - entropy(3, 1, 0))
+    taught, learned = softmax(1.5, 0.5, 0), softmax(1, 0, 0.5)
+    divergence = sum(p * math.log(p / q) for p, q in zip(taught, learned, strict=True))
+    check(kl(SCORES, TEACHER_SCORES, MASK, temperature=2.0), 4 * divergence)
+    check(kl(TEACHER_SCORES.double(), TEACHER_SCORES, MASK), 0)
+
+
+def test_kl_at_temperature_1_has_the_gradient_of_listnet():
+    scores, targets, mask = make_lists()
+    gradients = []
+    for loss in (kl, listnet):
+        student = scores.clone().requires_grad_()
+        loss(student, targets["kl"], mask).backward()
+        gradients.append(student.grad)
+    torch.testing.assert_close(*gradients, **EXACT)
+
+
+def test_listmle_by_hand():
+    # relevance 3, 1, 0 (any numbers of that order): the first against all, the second against the third
+    terms = [math.log(1 + math.exp(-2) + math.exp(-1)), softplus(1)]
+    check(listmle(SCORES, TEACHER_SCORES, MASK), sum(terms))
+    # weights 2^2 - 1, 2^1 - 1, 0 over their sum
+    check(plistmle(SCORES, TEACHER_SCORES, MASK), (3 * terms[0] + terms[1]) / 4)
+    # labels 1, 1, 0: the tied passages share rank 1.5, and compete with the third only
+    labels = torch.tensor([[1.0, 1.0, 0.0]])
+    check(listmle(SCORES, labels, MASK), softplus(-1) + softplus(1))
+    check(plistmle(SCORES, labels, MASK), (softplus(-1) + softplus(1)) / 2)
+
+
+def test_listmle_of_labels_is_lce():
+    scores, targets, mask = make_lists()
+    binary = (targets["lce"] > 0).double()
+    torch.testing.assert_close(
+        listmle(scores, binary, mask, reduction="sum"), lce(scores, binary, mask, reduction="sum"), **EXACT
+    )
+
+
+def test_lambda_loss_by_hand():
+    # labels 2, 0, 1 of scores 2, 0, 1: gains 3, 0, 1 over the best DCG 3 + 1 / log2(3); places 1, 3, 2
+    labels, best = torch.tensor([[2.0, 0.0, 1.0]]), 3 + 1 / math.log2(3)
+    d1, d2, d3 = 1.0, 1 / math.log2(3), 0.5  # 1 / D
+    pairs = {  # (i, j): softplus(s_j - s_i), gain, lambdarank, ndcg-loss2
+        "1, 2": (softplus(-2), 3 / best, d1 - d3, d2 - d3),
+        "1, 3": (softplus(-1), 2 / best, d1 - d2, d1 - d2),
+        "3, 2": (softplus(-1), 1 / best, d2 - d3, d1 - d2),
+    }
+    for weighting, (rho, delta) in {"lambdarank": (1, 0), "ndcg-loss2": (0, 1), "ndcg-loss2++": (1, 10)}.items():
+        terms = [punished * gain * (rho * swap + delta * gap) for punished, gain, swap, gap in pairs.values()]
+        check(lambda_loss(SCORES, labels, MASK, weighting), sum(terms) / 3)
+    # in the top 1 is only the first passage, and the best DCG@1 is 3
+    terms = [punished * gain * best / 3 * swap for punished, gain, swap, _ in [pairs["1, 2"], pairs["1, 3"]]]
+    check(lambda_loss(SCORES, labels, MASK, "lambdarank", cutoff=1), sum(terms) / 3)
+    # linear gains 2, 0, 1 over 2 + 1 / log2(3)
+    linear = [(softplus(-2), 2, d1 - d3), (softplus(-1), 1, d1 - d2), (softplus(-1), 1, d2 - d3)]
+    expected = sum(punished * gain * swap for punished, gain, swap in linear) / (2 + d2) / 3
+    check(lambda_loss(SCORES, labels, MASK, "lambdarank", gain="linear"), expected)
+
+
+def test_approx_ndcg_by_hand():
+    # smooth ranks 1 + σ(-2) + σ(-1), 1 + σ(2) + σ(1), 2; labels 2, 0, 1 as above
+    labels, best = torch.tensor([[2.0, 0.0, 1.0]]), 3 + 1 / math.log2(3)
+    smooth = [1 + sigmoid(-2) + sigmoid(-1), 1 + sigmoid(2) + sigmoid(1), 2.0]
+    dcg = 3 / math.log2(1 + smooth[0]) + 1 / math.log2(1 + smooth[2])
+    check(approx_ndcg(SCORES, labels, MASK), 1 - dcg / best)
+    check(approx_ndcg(SCORES, labels, MASK, alpha=1e4), 0)
+
+
+def test_bradley_terry_by_hand():
+    # differences of the student 2, 1, -1, of the teacher 2, 3, 1
+    terms = [sigmoid(t) * softplus(-s) + (1 - sigmoid(t)) * softplus(s) for s, t in ((2, 2), (1, 3), (-1, 1))]
+    check(bradley_terry(SCORES, TEACHER_SCORES, MASK), sum(terms) / 3)
+    check(bradley_terry(SCORES, TEACHER_SCORES, MASK, temperature=1e-4), ranknet(SCORES, RANKS, MASK).item())
+
+
+@pytest.mark.parametrize("name", ["lambda", "approxndcg", "listmle", "plistmle"])
+def test_where_only_ranks_exist_relevance_is_n_minus_rank(name):
+    scores, targets, mask = make_lists()
+    ranks = targets["ranknet"]
+    sizes = mask.sum(dim=1, keepdim=True)
+    relevance = relevance_of(ranks, mask)
+    torch.testing.assert_close(relevance, (sizes - ranks) * mask)
+    options = {"gain": "linear"} if name in ("lambda", "approxndcg") else {}
+    loss, count = make_loss(name, "rank", "mean", **options)
+    expected = LOSSES[name](scores, relevance, mask, reduction="sum", **options)
+    torch.testing.assert_close(loss(scores, ranks, mask), expected, **EXACT)
+    assert count(ranks, mask) == TERMS[name](relevance, mask)
+
+
 def make_lists(num_lists: int = 4, depth: int = 6, dtype=torch.float64, seed: int = 0):
     """Ragged lists with ties: scores, {loss: target}, mask."""
     generator = torch.Generator().manual_seed(seed)
@@ -90,8 +224,66 @@ def make_lists(num_lists: int = 4, depth: int = 6, dtype=torch.float64, seed: in
     labels[:, 0], labels[:, 1] = 1, 0
     teacher_scores = torch.randn(num_lists, depth, dtype=torch.float64, generator=generator)
     targets = {"ranknet": ranks, "adrmse": ranks, "marginmse": teacher_scores}
-    targets |= dict.fromkeys(("lce", "bce", "hinge"), labels)
+    targets |= dict.fromkeys(("mse", "kl", "listnet", "bradleyterry"), teacher_scores)
+    targets |= dict.fromkeys(("lce", "bce", "hinge", "lambda", "approxndcg", "listmle", "plistmle"), labels)
     return scores.to(dtype), {name: target * mask for name, target in targets.items()}, mask
+
+
+def reference_listnet(items: list) -> tuple[float, int]:
+    taught, learned = softmax(*(t for _, t in items)), softmax(*(s for s, _ in items))
+    return -sum(p * math.log(q) for p, q in zip(taught, learned, strict=True)), 1
+
+
+def reference_kl(items: list) -> tuple[float, int]:
+    return reference_listnet(items)[0] - entropy(*(t for _, t in items)), 1
+
+
+def reference_listmle(items: list, weigh=lambda items, y: 1.0) -> tuple[float, int]:
+    total = 0.0
+    for s, y in items:
+        rivals = math.exp(s) + sum(math.exp(s_j) for s_j, y_j in items if y_j < y)
+        total += weigh(items, y) * math.log(rivals / math.exp(s))
+    return total, 1
+
+
+def reference_plistmle(items: list) -> tuple[float, int]:
+    def position_weight(items: list, y: float) -> float:
+        above, tied = sum(y_j > y for _, y_j in items), sum(y_j == y for _, y_j in items)
+        return 2 ** (len(items) - (above + (tied + 1) / 2)) - 1
+
+    whole = sum(position_weight(items, y) for _, y in items)
+    return reference_listmle(items, lambda items, y: position_weight(items, y) / whole)
+
+
+def reference_lambda(items: list) -> tuple[float, int]:
+    best = sum((2**y - 1) / math.log2(1 + place) for place, y in enumerate(sorted((y for _, y in items))[::-1], 1))
+    places = {s: place for place, s in enumerate(sorted((s for s, _ in items), reverse=True), 1)}
+    total, count = 0.0, 0
+    for s_i, y_i in items:
+        for s_j, y_j in items:
+            if y_i > y_j:
+                first, second = sorted((places[s_i], places[s_j]))
+                swap = 1 / math.log2(1 + first) - 1 / math.log2(1 + second)
+                gap = 1 / math.log2(1 + second - first) - 1 / math.log2(2 + second - first)
+                total += (2**y_i - 2**y_j) / best * (swap + 10 * gap) * softplus(s_j - s_i)
+                count += 1
+    return total, count
+
+
+def reference_approx_ndcg(items: list) -> tuple[float, int]:
+    best = sum((2**y - 1) / math.log2(1 + place) for place, y in enumerate(sorted((y for _, y in items))[::-1], 1))
+    dcg = sum((2**y - 1) / math.log2(1.5 + sum(sigmoid(s_j - s) for s_j, _ in items)) for s, y in items)
+    return 1 - dcg / best, 1
+
+
+REFERENCES_OF_LISTS = {
+    "listnet": reference_listnet,
+    "kl": reference_kl,
+    "listmle": reference_listmle,
+    "plistmle": reference_plistmle,
+    "lambda": reference_lambda,
+    "approxndcg": reference_approx_ndcg,
+}
 
 
 def reference(name: str, scores, target, mask) -> tuple[float, int]:
@@ -99,11 +291,18 @@ def reference(name: str, scores, target, mask) -> tuple[float, int]:
     total, count = 0.0, 0
     for s_row, t_row, real in zip(scores.tolist(), target.tolist(), mask.tolist(), strict=True):
         items = [(s, t) for s, t, kept in zip(s_row, t_row, real, strict=True) if kept]
+        if name in REFERENCES_OF_LISTS:
+            total, count = (
+                before + here for before, here in zip((total, count), REFERENCES_OF_LISTS[name](items), strict=True)
+            )
+            continue
         for i, (s_i, t_i) in enumerate(items):
             others = items[:i] + items[i + 1 :]
             if name == "adrmse":
                 smooth = 1 + sum(sigmoid(s_j - s_i) for s_j, _ in others)
                 total, count = total + (t_i - smooth) ** 2 / math.log2(t_i + 1), count + 1
+            elif name == "mse":
+                total, count = total + (s_i - t_i) ** 2, count + 1
             elif name == "bce":
                 probability = sigmoid(s_i)
                 total, count = total - math.log(probability if t_i > 0 else 1 - probability), count + 1
@@ -115,6 +314,10 @@ def reference(name: str, scores, target, mask) -> tuple[float, int]:
                     total, count = total + softplus(s_j - s_i), count + 1
                 elif name == "hinge" and t_i > t_j:
                     total, count = total + max(0.0, 1 - (s_i - s_j)), count + 1
+                elif name == "bradleyterry" and i < j:
+                    preferred = sigmoid(t_i - t_j)
+                    total -= preferred * math.log(sigmoid(s_i - s_j)) + (1 - preferred) * math.log(sigmoid(s_j - s_i))
+                    count += 1
                 elif name == "marginmse" and i < j:
                     total, count = total + ((s_i - s_j) - (t_i - t_j)) ** 2, count + 1
     return total, count
@@ -128,6 +331,31 @@ def test_agrees_with_the_reference(name, seed):
     assert TERMS[name](targets[name], mask).item() == count
     assert LOSSES[name](scores, targets[name], mask, reduction="sum").item() == pytest.approx(total, rel=1e-12)
     assert LOSSES[name](scores, targets[name], mask).item() == pytest.approx(total / count, rel=1e-12)
+
+
+@pytest.mark.parametrize("tile", [1, 30, 100])
+@pytest.mark.parametrize("name", ALL)
+def test_tiles_change_neither_value_nor_gradient(name, tile, monkeypatch):
+    scores, targets, mask = make_lists()
+    found = []
+    for elements in (2**20, tile):  # of 4 x 6 x 6
+        monkeypatch.setattr(tiles, "TILE", elements)
+        student = scores.clone().requires_grad_()
+        loss = LOSSES[name](student, targets[name], mask)
+        loss.backward()
+        found.append((loss, student.grad, TERMS[name](targets[name], mask)))
+    torch.testing.assert_close(found[1], found[0], **EXACT)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_loss_keeps_all_pairs_of_deep_lists(name):
+    scores = torch.randn(2, 1500, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.arange(1500).flip(0).expand(2, -1) / 300 + 1  # [2, 1500]: relevance, or ranks with gaps
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(weakref.ref(t)) or t, lambda t: t):
+        loss = LOSSES[name](scores, target, target > 0)
+    kept = [tensor.numel() for tensor in (reference() for reference in saved) if tensor is not None]
+    assert loss.requires_grad and max(kept) <= 2 * (1500 + 1)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -162,7 +390,7 @@ def test_order_within_a_list_does_not_matter(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "bce"])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("bce", "mse")])
 def test_shifting_all_scores_changes_nothing(name):
     scores, targets, mask = make_lists()
     torch.testing.assert_close(
@@ -228,6 +456,22 @@ def test_micro_batches_add_up_to_the_mean_of_the_whole_batch(name):
         LOSSES[name](scores[i], targets[name][i], mask[i], reduction="sum") / terms for i in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(sum(parts), LOSSES[name](scores, targets[name], mask), **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (mse, {"normalise": "minmax"}, "normalise='minmax' is unknown"),
+        (kl, {"temperature": 0}, "temperature=0: must be above 0"),
+        (bradley_terry, {"temperature": -1}, "temperature=-1: must be above 0"),
+        (lambda_loss, {"weighting": "ndcg"}, "weighting='ndcg' is unknown"),
+        (lambda_loss, {"gain": "log"}, "gain='log' is unknown"),
+        (approx_ndcg, {"alpha": 0}, "alpha=0: must be above 0"),
+    ],
+)
+def test_unknown_options_are_refused(loss, options, message):
+    with pytest.raises(ValueError, match=message):
+        loss(SCORES, TEACHER_SCORES, MASK, **options)
 
 
 def test_wrong_shapes_and_options_are_refused():

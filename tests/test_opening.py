@@ -10,6 +10,7 @@ import pytest
 
 import distill.sources.opening
 from distill.errors import InputError
+from distill.sources.download import place_of
 from distill.sources.fields import Fields
 from distill.sources.opening import open_source
 from distill.sources.qrels import read_qrels
@@ -66,10 +67,13 @@ def test_what_is_no_file_is_an_id_or_refused():
 
 
 def test_an_address_is_read_from_the_downloaded_file(cache):
-    (cache / "downloads").mkdir(parents=True)
-    write(cache / "downloads" / "a.run.gz", RUN)
+    place = place_of("https://example.org/a.run.gz")
+    place.parent.mkdir(parents=True)
+    write(place, RUN)
     assert list(read_run("https://example.org/a.run.gz")) == ["q1", "q2"]
-    with pytest.raises(InputError, match="downloads/a.run.gz:1: 6 columns: expected `query_id iteration doc_id grade`"):
+    with pytest.raises(
+        InputError, match=r"downloads/\w+/a.run.gz:1: 6 columns: expected `query_id iteration doc_id grade`"
+    ):
         read_qrels("https://example.org/a.run.gz")
 
 

@@ -193,7 +193,7 @@ def test_metrics_are_chosen_by_pattern(tmp_path):
         ("results.json", '{"a": NaN}', "results.json:1: a is NaN: expected a finite number"),
         ("results.json", "[1]", "results.json:1: holds no object"),
         ("config.yaml", "a: 1\nb: [1\n", "config.yaml:3: is not YAML"),
-        ("metrics.jsonl", '{"step": 1}\nnope\n', "metrics.jsonl:2: is not JSON"),
+        ("metrics.jsonl", '{"step": 1}\nnope\n', "metrics.jsonl:2: is not a JSON object"),
         ("metrics.jsonl", '{"loss": 1}\n', "metrics.jsonl:1: has no step"),
     ],
 )

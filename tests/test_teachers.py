@@ -10,6 +10,7 @@ import pytest
 from distill.config.checks import check_train
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
+from distill.sources.download import place_of
 from distill.sources.locate import is_remote, with_local_files
 from distill.sources.permutations import parse_permutation
 from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
@@ -63,6 +64,7 @@ TRIPLES = "12.5\t-3.25\t1185869\t7187158\t7187157\n1.0\t2.0\t1185868\t1\t2\n"
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch) -> Path:
+    """Where a test puts the files that `read` then takes for downloaded."""
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache" / "downloads").mkdir(parents=True)
     return tmp_path / "cache" / "downloads"
@@ -82,6 +84,12 @@ def read(tmp_path, backbone, teacher: str, *overrides) -> list[tuple]:
     for key in ("path", "first_stage"):
         if cfg.teacher[key] and "#file=" not in cfg.teacher[key]:
             cfg.teacher[key] = cfg.teacher[key].partition("#")[0]
+        if is_remote(cfg.teacher[key]):
+            place = place_of(cfg.teacher[key])
+            given = place.parent.parent / place.name
+            if given.is_file():
+                place.parent.mkdir(exist_ok=True)
+                given.rename(place)
     check_train(cfg)
     lists = decoded_lists(with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",)))
     return as_tuples(lists)
@@ -264,3 +272,14 @@ def _is_missing(node, key: str) -> bool:
 )
 def test_answers_are_mended_in_a_defined_way(answer, order, whole):
     assert parse_permutation(answer, 3) == (order, whole)
+
+
+def test_only_sources_are_downloaded(monkeypatch):
+    cfg = compose_config(
+        "train", "teacher.citation=https://example.org/paper", "teacher.path=https://example.org/a.run"
+    )
+    fetched = []
+    monkeypatch.setattr("distill.sources.locate.local_file", lambda address: fetched.append(address) or "a.run")
+    local = with_local_files(cfg)
+    assert fetched == ["https://example.org/a.run"] and local.teacher.path == "a.run"
+    assert local.teacher.citation == "https://example.org/paper"

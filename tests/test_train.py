@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from distill.errors import InputError
+from distill.losses import LOSSES
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.checkpoint import load_checkpoint
 from tests.helpers.commands import Started, run, start, without_wandb
@@ -25,7 +26,7 @@ def weights_of(directory) -> dict[str, torch.Tensor]:
     return load_checkpoint(directory / "checkpoints" / "last.pt")["model"]
 
 
-@pytest.mark.parametrize("loss", ["ranknet", "adrmse", "lce", "marginmse", "bce", "hinge"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, loss, capsys):
     options = ["train.max_steps=60", "train.validate_every=20", "train.batch_size=6", "backbone.lr=0.01"]
     options += ["model.dropout=0.0", "task.untrained=true", f"loss={loss}"]

@@ -2,6 +2,7 @@
 
     python -m distill fuse runs=[A.run,B.run] output=F.run                           reciprocal rank fusion
     python -m distill fuse runs=[A.run,B.run] output=F.run method=z-score weights=[0.3,0.7]
+    python -m distill fuse runs=[A.run,B.run] output=F.run method=z-score qrels=Q      weights fitted on judged queries
 
 Writes a TREC run, completely or not at all.
 """
@@ -23,15 +24,21 @@ log = logging.getLogger("fuse")
 def fuse_files(cfg: DictConfig) -> None:
     """Fuse as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration do not wait for them
+    from distill.config.measures import parse_measures
+    from distill.evaluation.fusion_weights import fit_weights
     from distill.retrieval.fusion import fuse
+    from distill.sources.qrels import read_qrels
     from distill.sources.run_files import write_run
     from distill.sources.runs import read_run
-    from distill.storage.files import write_whole
+    from distill.storage.writing import write_whole
 
     output = Path(cfg.output)
     check_output(output, *cfg.runs)
+    parse_measures([cfg.measure])
     runs = [read_run(name) for name in cfg.runs]
     weights = None if cfg.weights is None else list(cfg.weights)
+    if cfg.qrels is not None:
+        weights = fit_weights(runs, read_qrels(cfg.qrels), cfg.measure, cfg.method, cfg.k, cfg.run_depth)
     fused = fuse(runs, cfg.method, weights, cfg.k, cfg.run_depth, cfg.depth)
     for name, run in zip(cfg.runs, runs, strict=True):
         lacking = [query_id for query_id in fused if query_id not in run]
@@ -42,6 +49,10 @@ def fuse_files(cfg: DictConfig) -> None:
             )
     write_whole(output, lambda aside: write_run(fused, aside, tag=cfg.method))
     log.info("%d queries, %.1f passages each: %s", len(fused), sum(map(len, fused.values())) / len(fused), output)
+    if cfg.qrels is not None and weights is not None:
+        shares = ",".join(f"{weight:g}" for weight in weights)
+        others = ("runs=...", "output=...", f"method={cfg.method}", f"weights=[{shares}]")
+        log.info("on other queries of the same rankers: %s", command_line("fuse", *others))
     measured = ("model=null", "task=files", as_override("task.run", output), "task.qrels=...")
     log.info("next: %s", command_line("evaluate", *measured))
 

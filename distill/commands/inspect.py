@@ -34,7 +34,7 @@ def inspect(cfg: DictConfig, directory: Path) -> None:
     from distill.report.provenance import describe_page
     from distill.report.side_by_side import PageSection, SideBySide, make_card, shown_doc_ids, to_html
     from distill.report.two_runs import read_two_runs
-    from distill.storage.files import write_whole
+    from distill.storage.writing import write_text
 
     if (directory / "config.yaml").exists():
         raise InputError(f"output={directory}: holds a run: choose another directory for the page")
@@ -66,7 +66,7 @@ def inspect(cfg: DictConfig, directory: Path) -> None:
     )
     page.about |= {"Before": two.before_name, "After": two.after_name}
     html = to_html(page)
-    write_whole(directory / "index.html", lambda aside: aside.write_text(html, encoding="utf-8"))
+    write_text(directory / "index.html", html)
     width = max(len(name) for name, _ in page.summary)
     print("\n".join(f"{name:{width}}  {text}" for name, text in page.summary))
     for note in two.notes:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from distill.config.checks import check_values
 from distill.config.composition import ROOT, command_overrides, run_directory
 from distill.config.overrides import unquoted
+from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.jobs import run_command, shown_path
 
@@ -108,21 +109,23 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     from distill.report import comparison, markup
     from distill.report.page import to_html
     from distill.report.provenance import describe_page, read_commands
+    from distill.storage.quoting import to_markdown
+    from distill.storage.writing import write_text
 
     page.about = describe_page([unquoted(argument) for argument in command_overrides("task")])
     page.commands = read_commands([run for row in page.rows for run in row.runs])
     markdown = markup.to_markdown(page.table)
     if page.problems:
-        markdown += "\n" + "".join(f"- Not tested: {problem}\n" for problem in page.problems)
+        markdown += "\n" + "".join(f"- Not tested: {to_markdown(problem)}\n" for problem in page.problems)
     if page.comparison:
         page.diagram = draw_diagram(page.comparison, directory / "figures")
         markdown += "\n" + comparison.to_markdown(page.comparison)
-        (directory / "comparison.csv").write_text(comparison.to_csv(page.comparison), encoding="utf-8")
-    (directory / "results.md").write_text(markdown, encoding="utf-8")
-    (directory / "results.tex").write_text(markup.to_latex(page.table), encoding="utf-8")
-    (directory / "results.csv").write_text(markup.to_csv(page.table), encoding="utf-8")
-    (directory / "index.html").write_text(to_html(page), encoding="utf-8")
-    OmegaConf.save(cfg, directory / "report.yaml")
+        write_text(directory / "comparison.csv", comparison.to_csv(page.comparison))
+    write_text(directory / "results.md", markdown)
+    write_text(directory / "results.tex", markup.to_latex(page.table))
+    write_text(directory / "results.csv", markup.to_csv(page.table))
+    write_text(directory / "index.html", to_html(page))
+    write_text(directory / "report.yaml", saved_text(cfg))
     print(markdown)
     log.info("next: open %s", shown_path(directory / "index.html"))
 
@@ -132,6 +135,7 @@ def draw_figures(page: "Report", measured: list, directory: Path) -> "list[Figur
     from distill.report import figures
     from distill.report.page import Figure
     from distill.report.panels import draw, save, to_inline_svg
+    from distill.storage.writing import writing
 
     columns, labels = page.table.columns, page.labels
     found = {}
@@ -145,7 +149,8 @@ def draw_figures(page: "Report", measured: list, directory: Path) -> "list[Figur
         figures.draw_latency(measured, columns),
         f"Effectiveness against seconds per query; {OVER_SEEDS}.",
     )
-    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, (panels, caption) in found.items():
         if panels:

@@ -31,7 +31,7 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.sources.locate import with_local_files
     from distill.sources.run_files import write_run
     from distill.sources.texts import read_queries
-    from distill.storage.files import write_whole
+    from distill.storage.writing import write_whole
 
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries, cfg.run)
@@ -41,10 +41,14 @@ def retrieve(cfg: DictConfig) -> None:
         run = bm25_run(local.passages, queries, cfg.depth, Bm25.of(cfg), fields)
     else:
         from distill.device import choose_device, choose_precision
+        from distill.models.model_files import check_source
+        from distill.models.parts import explained
         from distill.retrieval.encoders import encoder_rerank, encoder_run
 
         device = choose_device(cfg.device)
         precision = choose_precision(cfg.precision, device)
+        with explained(f"model={cfg.model}", f"as a {cfg.method} encoder"):
+            check_source(cfg.model)
         options = cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields, precision
         if cfg.run is None:
             run = encoder_run(local.passages, queries, *options)

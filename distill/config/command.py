@@ -36,14 +36,15 @@ def start(main: Callable[[], object], name: str) -> None:
             return
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, of which Hydra would print several lines
-    try:
-        main()
-    except (HydraException, OmegaConfBaseException, YAMLError, InputError) as error:
-        from distill.config.mistakes import mistake
+    with exit_on_bad_input(sweep=False):  # what a disk answers when Hydra writes
+        try:
+            main()
+        except (HydraException, OmegaConfBaseException, YAMLError, InputError) as error:
+            from distill.config.mistakes import mistake
 
-        reason = mistake(error, name, overrides_of(arguments), asks_for_sweep(arguments))
-        print(f"error: {printable(reason)}", file=sys.stderr)
-        sys.exit(2)
+            reason = mistake(error, name, overrides_of(arguments), asks_for_sweep(arguments))
+            print(f"error: {printable(reason)}", file=sys.stderr)
+            sys.exit(2)
 
 
 def _print(text: str) -> None:

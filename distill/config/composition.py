@@ -5,9 +5,11 @@
 Imports neither torch nor transformers: `--help` stays quick.
 """
 
+import atexit
 import contextlib
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +28,7 @@ from distill.config.schema import (
     ExportConfig,
     FuseConfig,
     InspectConfig,
+    JournalsConfig,
     ReportConfig,
     RetrieveConfig,
     TrainConfig,
@@ -41,6 +44,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "retrieve": RetrieveConfig,
     "fuse": FuseConfig,
     "annotate": AnnotateConfig,
+    "journals": JournalsConfig,
     "export": ExportConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
@@ -63,14 +67,22 @@ def register_schemas() -> None:
         store.store(name=f"{name}_schema", node=schema)
     for name, schema in LOSS_SCHEMAS.items():
         store.store(group="schema/loss", name=name, node=schema)
-    OmegaConf.register_new_resolver("sample", lambda name: str(ROOT / "sample" / name), replace=True)
-    OmegaConf.register_new_resolver(
-        "prompt", lambda name: str(PACKAGE / "teachers" / "prompts" / f"{name}.yaml"), replace=True
-    )
+    OmegaConf.register_new_resolver("sample", sample_file, replace=True)
+    OmegaConf.register_new_resolver("prompt", prompt_file, replace=True)
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once
     OmegaConf.register_new_resolver("output_dir", _output_directory, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+
+
+def sample_file(name: str) -> str:
+    """Return the path of a file of the bundled sample."""
+    return str(ROOT / "sample" / name)
+
+
+def prompt_file(name: str) -> str:
+    """Return the path of a bundled prompt."""
+    return str(PACKAGE / "teachers" / "prompts" / f"{name}.yaml")
 
 
 def _output_directory(given: str | None, new: str) -> str:
@@ -78,9 +90,19 @@ def _output_directory(given: str | None, new: str) -> str:
     if given or "--resolve" in sys.argv:  # a configuration that is only printed makes no directory
         return given or new
     if os.environ.get("RANK", "0") != "0":
-        return str(Path(tempfile.gettempdir()) / f"distill-rank-{os.environ['RANK']}")
+        return _private_directory()
     with exit_on_bad_input(sweep=False):
         return str(make_directory(Path(new)))
+
+
+def _private_directory() -> str:
+    """Return a new directory that only this user can enter, removed when the process ends.
+
+    One of a fixed name could be made before us, by anyone, as a link to another place.
+    """
+    directory = tempfile.mkdtemp(prefix=f"distill-rank-{os.environ['RANK']}-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def make_directory(path: Path) -> Path:
@@ -146,7 +168,7 @@ def options_of(group: str) -> list[str]:
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a configuration with its interpolations resolved, as {"loss.name": "ranknet", ...}."""
+    """Return a configuration, with its interpolations resolved, as {"loss.name": "ranknet", ...}."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(plain, dict):
         return {prefix: plain}

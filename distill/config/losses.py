@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from distill.config.rules import above, choice
+from distill.config.rules import above, at_least, beside, choice, only
+
+GAIN_OF_RANKS = "a rank gives the gain n - rank, and 2 to its power would leave only the first passage"
 
 
 @dataclass
@@ -58,6 +60,71 @@ class Hinge:
     reduction: str = choice("mean", "sum")
 
 
+@dataclass
+class Mse:
+    name: str = choice("mse")
+    target: str = choice("score")
+    normalise: str = choice("none", "z-score")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class Kl:
+    name: str = choice("kl")
+    target: str = choice("score")
+    temperature: float = above(0)
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class ListNet:
+    name: str = choice("listnet")
+    target: str = choice("score", "label")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class ListMle:
+    name: str = choice("listmle")
+    target: str = choice("rank", "label")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class PositionAwareListMle:
+    name: str = choice("plistmle")
+    target: str = choice("rank", "label")
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class Lambda:
+    name: str = choice("lambda")
+    target: str = choice("label", "rank")
+    weighting: str = choice("ndcg-loss2++", "ndcg-loss2", "lambdarank")
+    mu: float = at_least(0.0)
+    cutoff: int | None = at_least(1, default=None)
+    gain: str = beside(choice("exponential", "linear"), only("linear", "target", ("rank",), GAIN_OF_RANKS))
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class ApproxNdcg:
+    name: str = choice("approxndcg")
+    target: str = choice("label", "rank")
+    alpha: float = above(0)
+    gain: str = beside(choice("exponential", "linear"), only("linear", "target", ("rank",), GAIN_OF_RANKS))
+    reduction: str = choice("mean", "sum")
+
+
+@dataclass
+class BradleyTerry:
+    name: str = choice("bradleyterry")
+    target: str = choice("score")
+    temperature: float = above(0)
+    reduction: str = choice("mean", "sum")
+
+
 LOSS_SCHEMAS: dict[str, type] = {  # by option of conf/loss/
     "ranknet": RankNet,
     "adrmse": AdrMse,
@@ -65,6 +132,14 @@ LOSS_SCHEMAS: dict[str, type] = {  # by option of conf/loss/
     "marginmse": MarginMse,
     "bce": Bce,
     "hinge": Hinge,
+    "mse": Mse,
+    "kl": Kl,
+    "listnet": ListNet,
+    "listmle": ListMle,
+    "plistmle": PositionAwareListMle,
+    "lambda": Lambda,
+    "approxndcg": ApproxNdcg,
+    "bradleyterry": BradleyTerry,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a directory's config.yaml says about the run there, and what a resumed run may change of it.
+"""What a resumed run takes of the configuration in its directory, and what it may change of it.
 
 cfg = resumed_config(cfg)                   # of `resume=DIR`: the configuration there, and what the command line says
 changes(read_saved(directory), cfg)        # {"seed": (0, 1)}
@@ -7,12 +7,12 @@ changes(read_saved(directory), cfg)        # {"seed": (0, 1)}
 import copy
 import dataclasses
 import os
-from dataclasses import dataclass, fields, is_dataclass
+import shlex
+from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,119 +22,34 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import command_overrides, flatten
 from distill.config.overrides import as_literal
+from distill.config.resumable import Command, check_command, command_of, read_saved
 from distill.config.rules import check_value
-from distill.config.schema import AnnotateConfig, EvaluateConfig, TrainConfig
+from distill.config.saved import GIVEN_ANEW, as_plain, escaped
 from distill.errors import InputError
 
 NAMED = 5  # differences that a message names
 RENAMED = {"optimizer.warmup_steps": "optimizer.warmup"}  # keys of earlier versions
 RENAMED_VALUES = {"loss.name": {"adr_mse": "adrmse", "margin_mse": "marginmse"}}
 EARLIER_BM25 = {"k1": 0.9, "b": 0.4, "stemmer": "none", "stop_words": "bm25s"}  # before it had keys
+ABSENT = object()  # the value of a key that a configuration does not have
 CHOICE = ("name", "engine")  # keys that say which option of a group was chosen
-TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
-              for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
-TEXTS += ("validation.runs", "task.runs")
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command whose runs can be resumed.
-
-    key: a key at the top that no other command's configuration has. needs: the file that resuming needs. free: patterns
-    of keys that change no result, or rounding at most. moved: keys of files, which only `resume=` may change. steps:
-    keys of the length, which only `resume=` may raise.
-    """
-
-    noun: str
-    name: str
-    schema: type
-    key: str
-    needs: str
-    stopped: tuple[str, ...]
-    free: tuple[str, ...]
-    moved: tuple[str, ...]
-    steps: tuple[str, ...] = ()
-
-
-TRAINING = Command(
-    noun="training",
-    name="train",
-    schema=TrainConfig,
-    key="train",
-    needs="checkpoints/last.pt",
-    stopped=("checkpoints/last.pt",),
-    free=(
-        *("logger.*", "train.device", "train.num_workers", "train.max_tokens", "train.compile"),
-        *("train.log_every", "train.save_every"),
-    ),
-    moved=(
-        *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),
-        *("backbone.name", *TEXTS),
-    ),
-    steps=("train.max_steps", "train.max_epochs"),
-)
-EVALUATION = Command(
-    noun="evaluation",
-    name="evaluate",
-    schema=EvaluateConfig,
-    key="max_tokens",
-    needs="config.yaml",
-    stopped=("per_query.csv", "tasks/*/per_query.csv"),
-    free=("device", "max_tokens"),
-    moved=TEXTS,
-)
-ANNOTATION = Command(
-    noun="annotation",
-    name="annotate",
-    schema=AnnotateConfig,
-    key="window",
-    needs="config.yaml",
-    stopped=("journal.jsonl",),
-    free=(  # none of it changes which answer a request gets
-        *("dry_run", "qrels", "reference"),
-        *("teacher.llm.api_key_variable", "teacher.llm.base_url", "teacher.llm.batch_size", "teacher.llm.concurrency"),
-        *("teacher.llm.device", "teacher.llm.max_cost", "teacher.llm.price_in", "teacher.llm.price_out"),
-        *("teacher.llm.requests_per_minute", "teacher.llm.retries", "teacher.llm.timeout"),
-        *("max_unusable", "teacher.llm.max_bytes", "teacher.llm.max_wait"),
-    ),
-    moved=("passages", "queries", "run", "journal"),
-)
-COMMANDS = (TRAINING, EVALUATION, ANNOTATION)
-
-
-def command_of(cfg: DictConfig) -> Command:
-    """Return the command that the configuration of a run belongs to."""
-    return next(command for command in COMMANDS if command.key in cfg)
-
-
-def read_saved(directory: Path) -> DictConfig:
-    """Read the config.yaml of a run; raises InputError if it is missing or belongs to no run."""
-    path = directory / "config.yaml"
-    try:
-        cfg = OmegaConf.load(path)
-        if isinstance(cfg, DictConfig) and any(command.key in cfg for command in COMMANDS):
-            return cfg
-        reason = "belongs to no run"
-    except FileNotFoundError:
-        raise InputError(
-            f"{directory}: holds files of a run, but no config.yaml: move them away, or use another directory"
-        ) from None
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        reason = f"cannot be read ({str(error).splitlines()[0]})"
-    raise InputError(f"{path}: {reason}: restore it, or use another directory")
-
-
-def changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
+def changes(old: DictConfig | dict, new: DictConfig) -> dict[str, tuple[Any, Any]]:
     """Return {key: (old value, new value)} for every key that differs, except `resume`.
 
-    A key that the old one's version did not have yet is no difference.
+    A key that the old one's version did not have yet is no difference. Raises InputError for a new one with a value
+    that cannot be had, such as an environment variable that is not set.
     """
+    plain = copy.deepcopy(old) if isinstance(old, dict) else as_plain(old)
+    filled = _fill(_renamed(plain, new), new, lambda node, key: ABSENT)
     try:
-        filled = OmegaConf.create(_fill(_renamed(_plain(old), new), new, lambda node, key: _plain(node)[key]))
-        before, after = flatten(filled), flatten(new)
+        before, after = flatten(filled), flatten(as_plain(new))
     except OmegaConfBaseException as error:
-        raise InputError(f"config.yaml: {str(error).splitlines()[0]}: restore it, or use another directory") from None
-    keys = [key for key in sorted(before.keys() | after.keys()) if key != "resume"]
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    absent = tuple(key for key, value in before.items() if value is ABSENT)
+    keys = [key for key in sorted(before.keys() | after.keys()) if key not in ("resume", *absent)]
+    keys = [key for key in keys if not key.startswith(tuple(f"{group}." for group in absent))]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
@@ -175,11 +90,14 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
     check_value(cfg, "resume")
     saved = read_saved(directory)
     check_command(saved, command, directory)
-    plain = _fill(_renamed(_plain(saved), default), default, _default_value)
+    saved = _renamed(saved, default)
+    plain = _fill(_following(escaped(saved), default), default, _default_value)
     given = _plain(cfg)
     said = {key: _at(given, key) for key in named if _is_value(given, key) or _is_other_choice(given, plain, key)}
-    for path, value in (_said(cfg, default, named) | said).items():
+    said = _said(cfg, default, named) | said
+    for path, value in said.items():
         _put(plain, path, copy.deepcopy(value))
+    _check_given_anew(saved, said, default, plain, directory)
     plain["resume"] = as_literal(directory)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(command.schema), OmegaConf.create(plain))
@@ -190,6 +108,43 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
     return merged
 
 
+def _following(plain: dict, default: DictConfig) -> dict:
+    """Put the interpolations of conf/ where they give what was saved: a file that has moved is then named once."""
+    trial = OmegaConf.create(plain)
+    for path, raw in flatten(_plain(default)).items():
+        if isinstance(raw, str) and "${" in raw and _has(plain, path):
+            saved = OmegaConf.select(trial, path)
+            OmegaConf.update(trial, path, raw)
+            try:
+                follows = OmegaConf.select(trial, path) == saved
+            except OmegaConfBaseException:
+                follows = False
+            if follows:
+                _put(plain, path, raw)
+            OmegaConf.update(trial, path, as_literal(saved) if isinstance(saved, str) else saved)
+    return plain
+
+
+def _check_given_anew(saved: dict, said: dict, default: DictConfig, plain: dict, directory: Path) -> None:
+    """Raise InputError for a value that was saved as a variable's name, or not at all, and that nothing gives now.
+
+    What a directory says is never looked up in the environment: others may have written it.
+    """
+    for path, value in flatten(saved).items():
+        if not (isinstance(value, str) and GIVEN_ANEW.search(value)):
+            continue
+        raw = _at(_plain(default), path)
+        if any(path == one or path.startswith(f"{one}.") for one in said):
+            continue
+        if isinstance(raw, str) and "${oc.env:" in raw:  # conf/ itself looks it up
+            _put(plain, path, raw)
+            continue
+        raise InputError(
+            f"resume={directory}: {path} was {value}, which is not kept in the directory: give it again, as in "
+            f"{shlex.quote(f'{path}={value}')}"
+        )
+
+
 def _is_value(given: dict, key: str) -> bool:
     return _has(given, key) and not isinstance(_at(given, key), dict)
 
@@ -198,13 +153,6 @@ def _is_other_choice(given: dict, saved: dict, group: str) -> bool:
     """Whether another option of a group was chosen than the saved one, which then gives all keys of the group."""
     keys = [f"{group}.{name}" for name in CHOICE if _has(given, f"{group}.{name}")]
     return any(_at(given, key) not in ("???", _at(saved, key)) for key in keys)
-
-
-def check_command(saved: DictConfig, command: Command, directory: Path) -> None:
-    """Raise InputError for a directory of another command."""
-    other = command_of(saved)
-    if other is not command:
-        raise InputError(f"{directory}: holds an output of {other.name}, not of {command.name}: use another")
 
 
 def _what_was_named(cfg: DictConfig) -> tuple[DictConfig, tuple[str, ...]]:

@@ -100,9 +100,22 @@ def must(reason: str, holds: Callable[[Any], bool], default: Any = MISSING) -> A
 
 
 def source(default: Any = MISSING, or_directory: bool = False) -> Any:
-    """A field of a file, an address or an `ir_datasets` id; or_directory: a directory will do as well."""
+    """A field of a file, an address or an `ir_datasets` id; or_directory: a directory will do as well.
+
+    distill/sources/locate.py downloads what such fields name, and nothing else.
+    """
     rule = (lambda value: None if os.path.isdir(value) else missing_file(value)) if or_directory else missing_file
-    return _field(rule, default)
+    return field(default=default, metadata={"rule": rule, "source": True})
+
+
+def unchecked_source(default: Any = MISSING) -> Any:
+    """A field of a file, an address or an `ir_datasets` id that is checked elsewhere."""
+    return field(default=default, metadata={"source": True})
+
+
+def sources_of(schema: type) -> tuple[str, ...]:
+    """Return the keys of a schema that name sources: only those are downloaded where they are addresses."""
+    return tuple(one.name for one in fields(schema) if "source" in one.metadata)
 
 
 def output_of(noun: str, needs: str) -> Any:

@@ -28,7 +28,9 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    sources_of,
     stemmer,
+    unchecked_source,
     without,
 )
 
@@ -91,7 +93,7 @@ class Teacher:
         needs("permutations", path="the answers", first_stage="the lists that the answers permute"),
         needs("triples", path="the triples"),
     )
-    texts: str | None = MISSING
+    texts: str | None = unchecked_source()
     scores: bool = MISSING
     first_stage: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
@@ -112,12 +114,12 @@ class Bm25Config:
 @dataclass
 class TaskConfig:
     name: str = MISSING
-    passages: str | None = None
-    queries: str | None = None
-    run: str | None = None
+    passages: str | None = unchecked_source(default=None)
+    queries: str | None = unchecked_source(default=None)
+    run: str | None = unchecked_source(default=None)
     bm25: Bm25Config = MISSING
-    qrels: str | None = None
-    teacher: str | None = None
+    qrels: str | None = unchecked_source(default=None)
+    teacher: str | None = unchecked_source(default=None)
     depth: Any = auto_or_at_least(1, default=None)  # Any: Hydra 1.3 cannot compose a union
     measures: list[str] = MISSING
     untrained: bool = False
@@ -127,7 +129,7 @@ class TaskConfig:
         lambda value: value in ("auto", "fit") or (type(value) in (int, float) and 0 <= value <= 1),
         default=None,
     )
-    fused: str | None = None
+    fused: str | None = unchecked_source(default=None)
     ideal: bool = False
     corpus: str | None = None
     licence: str | None = None
@@ -145,6 +147,7 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
+TASK_SOURCES = sources_of(TaskConfig)
 SUITE_KEYS = (
     "name",
     "untrained",
@@ -186,6 +189,7 @@ class Train:
         at_least(1, default=None), no_less_than("validate_every", "training would stop at the first validation")
     )
     save_every: int | None = at_least(1, default=None)
+    keep_previous: bool = True
     log_every: int = at_least(1)
     num_workers: int | None = at_least(0, default=None)
     device: str = MISSING
@@ -316,6 +320,8 @@ class FuseConfig:
     output: str = MISSING
     method: str = choice("rrf", "mean-rank", "z-score")
     weights: list[float] | None = beside(each(above(0), default=None), as_many_as("runs"))
+    qrels: str | None = beside(source(default=None), not_with("weights", "both decide the weights"))
+    measure: str = MISSING
     k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
@@ -360,6 +366,13 @@ class Llm:
 @dataclass
 class LlmTeacher:
     llm: Llm = MISSING
+
+
+@dataclass
+class JournalsConfig:
+    journal: str | None = None
+    price_in: float = at_least(0)
+    price_out: float = at_least(0)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from distill.storage.cache import entry, key_of, make_once
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the files of cached lists: those in another format are rebuilt
+FORMAT = 3  # of the files of cached lists: those in another format are rebuilt
 BLOCK = 1_000  # lists joined to the token stores at once
 ARRAYS: dict[str, type] = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32, "targets": np.float32}
 NUMBERS: dict[str, type] = {"numbers": np.uint8}  # only of lists whose pairs hold the first stage's score

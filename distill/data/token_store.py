@@ -4,8 +4,8 @@
 
 A store is a directory of flat arrays in row order: `tokens` (the smallest unsigned type that holds the vocabulary) with
 `offsets` [N + 1], `ids` (UTF-8) with `id_offsets` [N + 1], and for the look-up by id `hashes` [N], sorted, with
-`hashed_rows` [N]; `cut` [N] marks the texts that were longer; meta.json beside them says what it was built from, with a
-checksum of each array. Several processes build it; a stopped build is resumed.
+`hashed_rows` [N]; `cut` [N] marks the texts that were longer; meta.json beside them says what it was built from.
+Several processes build it; a stopped build is resumed.
 """
 
 import collections
@@ -30,12 +30,13 @@ from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.texts import iterate_texts, refuse_duplicates
 from distill.storage.arrays import FlatFile, look_up_table, offsets_of
-from distill.storage.cache import entry, key_of, make_once, remove
-from distill.storage.files import write_whole
+from distill.storage.cache import entry, key_of, make_once
+from distill.storage.checksums import checksum
+from distill.storage.writing import write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the files of a store: a store in another format is rebuilt
+FORMAT = 4  # of the files of a store: a store in another format is rebuilt
 ARRAYS: dict[str, type] = {
     "offsets": np.int64,
     "ids": np.uint8,
@@ -54,7 +55,7 @@ def open_token_store(
     """Open the token store of all "passages" or "queries" of a source; build it on first use.
 
     A store belongs to one source (path, size and time of change; or an `ir_datasets` id), one tokenizer and one length:
-    anything else gets a separate store. Checksums detect a damaged store, which is rebuilt.
+    anything else gets a separate store. A damaged store is rebuilt.
     Raises InputError for whatever is wrong with the source.
     """
     definition = portable(tokenizer)
@@ -68,14 +69,7 @@ def open_token_store(
             refuse_duplicates(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
             raise
 
-    for _ in range(2):
-        make_once(directory, write)
-        reason = _damage(directory)
-        if reason is None:
-            return TokenStore(**_map_arrays(directory))
-        log.warning("%s: %s: rebuilding it", directory, reason)
-        remove(directory)
-    raise InputError(f"{directory}: {reason}, twice: check the disk, or set DISTILL_CACHE to another one")
+    return TokenStore(**_map_arrays(make_once(directory, write, resumes=True)))
 
 
 def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields = USUAL) -> str:
@@ -89,24 +83,18 @@ def _write_store(
 ) -> None:
     """Tokenise a source into the arrays of a store, resuming from what an interrupted run has left."""
     journal = directory / "journal.json"
-    done = {"texts": 0, "tokens": 0, "ids": 0}
-    if journal.is_file():
-        done = json.loads(journal.read_text())
-        log.info("%s: resumed after %d %s", directory, done["texts"], kind)
-    sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": done["texts"] * 8}
-    sizes |= {"ids": done["ids"], "id_lengths": done["texts"] * 8, "cut": done["texts"]}
-    for name, size in sizes.items():
-        (directory / name).touch()
-        os.truncate(directory / name, size)  # what was written after the journal's last line is discarded
+    done = _resumed(directory, journal, kind, dtype)
     texts = itertools.islice(iterate_texts(source, kind, fields), done["texts"], None)
     with Progress(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"]) as bar:
         for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
             for name, values in chunk._asdict().items():
+                written = values.tobytes()
                 with open(directory / name, "ab") as file:
-                    file.write(values.tobytes())
+                    file.write(written)
+                done["crc32"][name] = zlib.crc32(written, done["crc32"][name])
             added = {"texts": len(chunk.lengths), "tokens": len(chunk.tokens), "ids": len(chunk.ids)}
-            done = {name: done[name] + count for name, count in added.items()}
-            write_whole(journal, lambda aside: aside.write_text(json.dumps(done)))  # noqa: B023 - called at once
+            done |= {name: done[name] + count for name, count in added.items()}
+            write_text(journal, json.dumps(done))
             bar.update(len(chunk.lengths))
     if not done["texts"]:
         raise InputError(f"{source}: is empty: expected lines of `id<TAB>text` or JSON objects")
@@ -114,9 +102,38 @@ def _write_store(
     journal.unlink()  # first: a run stopped from here on starts over
     for name in ("lengths", "id_lengths"):
         (directory / name).unlink()
-    checksums = {name: _checksum(directory / name) for name in ("tokens", *ARRAYS)}
-    meta = {"source": source, "max_length": max_length, "texts": done["texts"], "dtype": dtype.name, "crc32": checksums}
-    (directory / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    meta = {"source": source, "max_length": max_length, "texts": done["texts"], "dtype": dtype.name}
+    write_text(directory / "meta.json", json.dumps(meta, indent=1) + "\n")
+
+
+def _resumed(directory: Path, journal: Path, kind: str, dtype: np.dtype) -> dict:
+    """Return how much an interrupted run has written, by its journal, with checksums of it; zeros where it is damaged.
+
+    What was written after the journal's last line is discarded.
+    """
+    if journal.is_file():
+        try:
+            done = json.loads(journal.read_text(encoding="utf-8"))
+            for name, size in _sizes(done, dtype).items():
+                os.truncate(directory / name, size)
+                if checksum(directory / name) != done["crc32"][name]:
+                    raise ValueError(f"{name} is damaged")
+            log.info("%s: resumed after %d %s", directory, done["texts"], kind)
+            return done
+        except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+            log.warning("%s: what was written of it cannot be used (%s): starting over", directory, error)
+    done = {"texts": 0, "tokens": 0, "ids": 0, "crc32": {}}
+    for name in _sizes(done, dtype):
+        (directory / name).write_bytes(b"")
+        done["crc32"][name] = 0
+    return done
+
+
+def _sizes(done: dict, dtype: np.dtype) -> dict[str, int]:
+    """Return the bytes of each file that so many texts, tokens and bytes of ids take."""
+    lengths = done["texts"] * np.dtype(np.int64).itemsize
+    sizes = {"tokens": done["tokens"] * dtype.itemsize, "lengths": lengths}
+    return sizes | {"ids": done["ids"], "id_lengths": lengths, "cut": done["texts"]}
 
 
 def _encode_in_processes(
@@ -170,24 +187,6 @@ def _map_arrays(directory: Path) -> dict:
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.zeros(0, dtype)
-
-
-def _damage(directory: Path) -> str | None:
-    """Return what is wrong with a store, or None."""
-    try:
-        checksums = json.loads((directory / "meta.json").read_text())["crc32"]
-        changed = [name for name, checksum in checksums.items() if _checksum(directory / name) != checksum]
-    except (OSError, ValueError, KeyError) as error:
-        return f"cannot be read ({error})"
-    return f"{changed[0]} is damaged" if changed else None
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with open(path, "rb") as file:
-        while block := file.read(2**24):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
 
 
 def _digest(text: str) -> str:

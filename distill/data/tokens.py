@@ -20,6 +20,7 @@ from distill.storage.arrays import hash_strings, look_up_table, offsets_of, text
 
 log = logging.getLogger(__name__)
 
+AS_TEXT = "split_special_tokens "
 CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show progress
 
 
@@ -83,10 +84,11 @@ class Encoder:
     """Tokenises chunks of texts: the part of a tokenizer that another process needs."""
 
     def __init__(self, definition: str, max_length: int, dtype: np.dtype):
-        """Rebuild the tokenizer from its definition (JSON)."""
+        """Rebuild the tokenizer from its definition, as `portable` returns it."""
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_str(definition)
+        self.tokenizer = Tokenizer.from_str(definition.removeprefix(AS_TEXT))
+        self.tokenizer.encode_special_tokens = definition.startswith(AS_TEXT)
         self.tokenizer.enable_truncation(max_length)
         self.dtype = dtype
 
@@ -116,13 +118,16 @@ class Chunk(NamedTuple):
 
 
 def portable(tokenizer) -> str:
-    """Return the definition of a tokenizer (JSON) without the truncation or padding that earlier calls have set."""
+    """Return the definition of a tokenizer (JSON) without the truncation or padding that earlier calls have set.
+
+    It starts with AS_TEXT if control tokens within texts are read as text, which no tokenizer.json says.
+    """
     from tokenizers import Tokenizer
 
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()
-    return copy.to_str()
+    return (AS_TEXT if tokenizer.split_special_tokens else "") + copy.to_str()
 
 
 def token_type(tokenizer) -> np.dtype:

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from distill.evaluation.measures import PerQuery
 from distill.sources.run_files import Run, write_run
-from distill.storage.files import write_whole
+from distill.storage.quoting import to_cell
+from distill.storage.writing import write_text, write_whole
 
 ROWS = {  # prefix of a metric's name -> row of the table
     "first_stage": "first stage",
@@ -67,7 +68,9 @@ def write_per_query(directory: Path, per_query: PerQuery, name: str = "per_query
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["query_id", *measures])
-            writer.writerows([query_id, *(values[name] for name in measures)] for query_id, values in per_query.items())
+            writer.writerows(
+                [to_cell(query_id), *(values[name] for name in measures)] for query_id, values in per_query.items()
+            )
 
     write_whole(directory / name, write)
 
@@ -79,8 +82,7 @@ def task_directory(directory: Path, cfg: DictConfig, name: str) -> Path:
 
 def write_results(path: Path, results: dict[str, float]) -> None:
     """Write a flat JSON object, metric name to number, completely or not at all."""
-    text = json.dumps(results, indent=2) + "\n"
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 def format_results(

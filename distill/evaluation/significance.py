@@ -27,6 +27,7 @@ import numpy as np
 
 from distill.errors import InputError
 from distill.storage.files import text_lines
+from distill.storage.quoting import from_cell
 
 ALPHA = 0.05  # of the verdict, and of what the diagram of critical differences joins
 MIN_CELLS = 6  # below, Wilcoxon's two-sided p-value cannot be under 0.05
@@ -58,7 +59,8 @@ def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
     values: dict[str, dict[str, float]] = {name: {} for name in header[1:]}
     if header[:1] != ["query_id"] or not values or len(values) < len(header) - 1:
         raise InputError(f"{place}: header `{','.join(header)}`: expected `query_id,<measure>,...`, each measure once")
-    for place, (query_id, *columns) in rows:
+    for place, (cell, *columns) in rows:
+        query_id = from_cell(cell)
         if len(columns) != len(values):
             raise InputError(f"{place}: {len(columns)} values instead of {len(values)}: expected one for each measure")
         for (name, by_query), column in zip(values.items(), columns, strict=True):

@@ -17,8 +17,8 @@ from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
 from distill.export.rounding import round_weights
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.saved import ONNX_FILE, write_settings
-from distill.storage.files import write_whole_directory
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, write_settings
+from distill.storage.writing import write_text, write_whole_directory
 
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None, dtype: str = "float32") -> None:
@@ -43,8 +43,10 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
         FORMATS[target](model, new)
         if dtype != "float32":
             round_weights(new, dtype)
+            if (new / SETTINGS_FILE).is_file():
+                write_settings(model, new)  # with the checksums of the rounded weights
         if card is not None:
-            (new / "README.md").write_text(card, encoding="utf-8")
+            write_text(new / "README.md", card)
 
     write_whole_directory(directory, write)
 
@@ -108,7 +110,9 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     config = model.backbone.config
-    whole = AutoModelForSequenceClassification.from_config(_with_one_label(config), dtype=torch.float32)
+    whole = AutoModelForSequenceClassification.from_config(
+        _with_one_label(config), dtype=torch.float32, trust_remote_code=False
+    )
     kind = config.model_type
     if model.pooling == "cls" and kind == "electra":
         inner, last = whole.classifier.dense, whole.classifier.out_proj

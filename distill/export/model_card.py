@@ -1,23 +1,38 @@
 """Write the model card: training data and teacher, measured results, how to use, train again and cite the model.
 
-    write_card(directory, cfg, results, command)     # README.md of a trained model, from its run
+    write_card(directory, cfg, results, command)     # README.md of a trained model, from its run; card.md: its template
     card = exported_card(Path(model), "onnx")        # the same card, with the code for another format
 
 The Hub reads the YAML at its top: https://huggingface.co/docs/hub/model-cards
 """
 
 import importlib.metadata
+import logging
 import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+from markupsafe import Markup
 from omegaconf import DictConfig
+from yaml import YAMLError
 
 from distill.config.composition import ROOT
+from distill.config.saved import parse_data
+from distill.errors import InputError, printable
 from distill.models.locate import locate_model
+from distill.secrets import for_others
 from distill.sources.locate import is_path, is_remote
+from distill.storage.quoting import to_markdown
+from distill.storage.small_files import read_small
+from distill.storage.writing import write_text
+
+log = logging.getLogger(__name__)
+
+MAX_CARD = 2**18  # bytes; ours have about 4 kB
+HUB_NAME = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?", re.ASCII)
 
 CITED = """\
 - Schlatt et al., Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-Ranking,
@@ -80,12 +95,17 @@ No other library opens this directory: it would leave out the first stage's scor
 
 
 def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None) -> None:
-    """Write README.md of a trained model.
+    """Write README.md of a trained model; a card that cannot be made costs a warning. Raises DiskError.
 
     cfg: the training configuration. results: as in results.json; the tables show the rows test, teacher and
     first_stage. command: the command that trained the model, None if there was none.
     """
-    (directory / "README.md").write_text(make_card(cfg, results, command), encoding="utf-8")
+    try:
+        card = make_card(cfg, results, command)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError, TemplateError) as error:
+        log.warning("%s: no model card (%s)", directory, printable(f"{type(error).__name__}: {error}"))
+        return
+    write_text(directory / "README.md", card)
 
 
 def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:
@@ -111,38 +131,54 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
         f"{importlib.metadata.version('transformers')}",
     }
-    licence = [f"The teacher's rankings: {cfg.teacher.licence.strip()}." if cfg.teacher.licence else ""]
+    licence = [f"The teacher's rankings: {cfg.teacher.licence.strip()}."] if cfg.teacher.licence else []
     licence += [f"This model: {cfg.licence}." if cfg.licence else "No licence was chosen for this model."]
     licence += ["The encoder that it was trained from has its own terms."]
-    cited = CITED + (
-        f"\n- The teacher's rankings: {' '.join(cfg.teacher.citation.split())}" if cfg.teacher.citation else ""
+    cited = to_markdown(" ".join(cfg.teacher.citation.split())) if cfg.teacher.citation else ""
+    shown = for_others(command) if command is not None else ""
+    card = _render(
+        metadata=Markup(_metadata(cfg, name, base, results)),
+        name=name,
+        learned="from labels" if cfg.loss.target == "label" else f"a slower teacher's {cfg.loss.target}s",
+        facts=[(key, value) for key, value in facts.items() if value is not None],
+        measured=_results_lines(results),
+        use=Markup(WITH_SCORES if reads_scores else _use("sentence-transformers")),
+        command=Markup(shown),
+        fence=Markup("`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))),
+        licence=licence,
+        cited=Markup(CITED + (f"\n- The teacher's rankings: {cited}" if cited else "")),
     )
-    learned = "from labels" if cfg.loss.target == "label" else f"a slower teacher's {cfg.loss.target}s"
-    again = f"## Train it again\n\n```\n{command}\n```\n\n" if command is not None else ""
-    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items() if value is not None)
-    return (
-        f"---\n{_metadata(cfg, name, base, results)}\n---\n\n# {name}\n\n"
-        f"A cross-encoder that re-ranks passages for a query. It learned {learned}.\n\n"
-        f"| what | value |\n| --- | --- |\n{table}\n\n{_results_table(results)}"
-        f"## Use\n\n{WITH_SCORES if reads_scores else _use('sentence-transformers')}\n{again}"
-        f"## Licence\n\n{' '.join(line for line in licence if line)}\n\n## Citation\n\n{cited}\n"
+    return for_others(card)
+
+
+def _render(**values: Any) -> str:
+    """Fill the template; what is not marked as Markdown is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else to_markdown(str(value)),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
+    return environment.get_template("card.md").render(**values)
 
 
 def _base_model(backbone: str) -> str | None:
     """Return an encoder's name on the Hub; for a model trained in an earlier stage, that of its encoder."""
-    from huggingface_hub import ModelCard
-    from yaml import YAMLError
-
     directory = locate_model(backbone)
     if not os.path.isdir(directory):
         return backbone
-    try:
-        card: Any = ModelCard((Path(directory) / "README.md").read_text(encoding="utf-8"))
-        base = card.data.base_model
-    except (OSError, ValueError, YAMLError):  # no card, or an unreadable one
+    card = Path(directory) / "README.md"
+    try:  # the card may be anyone's: only this one name is taken of it
+        front = read_small(card, MAX_CARD).removeprefix("---\n").partition("\n---")[0] if card.is_file() else ""
+        base = parse_data(front, str(card)).get("base_model")
+    except InputError:
         return None
-    return base if isinstance(base, str) else None
+    return base if isinstance(base, str) and HUB_NAME.fullmatch(base) else None
 
 
 def _named(name: str, source: str | None) -> str:
@@ -161,7 +197,11 @@ def exported_card(model: Path, target: str, repo_id: str | None = None, dtype: s
     file = Path(locate_model(model)) / "README.md"
     if not file.is_file():
         return None
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = for_others(read_small(file, MAX_CARD))
+    except InputError as error:
+        log.warning("%s: exported without its card", error)
+        return None
     text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target, repo_id)}\n", text, count=1)
     if target == "onnx-int8":
         text = text.replace("## Measured\n", "## Measured\n\nIn float32, before the model was made int8:\n", 1)
@@ -205,19 +245,11 @@ def _measured(results: dict[str, float]) -> list[tuple]:
     return [(*parts, value) for parts, value in names if parts[0] in ("first_stage", "teacher", "test")]
 
 
-def _results_table(results: dict[str, float]) -> str:
+def _results_lines(results: dict[str, float]) -> list[dict[str, Any]]:
     values = {(task, measure, row): value for row, task, measure, value in _measured(results)}
-    rows = [key[:2] for key in values if key[2] == "test"]
-    if not rows:
-        return ""
-    lines = [
-        "## Measured",
-        "",
-        "| task | measure | first stage | teacher | this model |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for task, measure in rows:
+    lines = []
+    for task, measure in (key[:2] for key in values if key[2] == "test"):
         of_rows = [values.get((task, measure, row)) for row in ("first_stage", "teacher", "test")]
-        cells = " | ".join("" if value is None else f"{value:.4f}" for value in of_rows)
-        lines.append(f"| {task} | {measure} | {cells} |")
-    return "\n".join(lines) + "\n\n"
+        cells = [Markup("" if value is None else f"{value:.4f}") for value in of_rows]
+        lines.append({"task": task, "measure": measure, "cells": cells})
+    return lines

@@ -1,4 +1,4 @@
-"""The six training objectives in plain PyTorch, as the papers define them.
+"""The training objectives in plain PyTorch, as the papers define them.
 
     loss = ranknet(scores, ranks, mask)            # scalar
     loss = LOSSES["adrmse"](scores, ranks, mask, alpha=2.0, reduction="sum")     # by its name in conf/loss/
@@ -17,18 +17,45 @@ Errors: ValueError for shapes that differ and for an unknown option.
 import functools
 from collections.abc import Callable
 
+from torch import Tensor
+
+from distill.losses.distributions import kl, listnet
 from distill.losses.listwise import adr_mse, lce
-from distill.losses.pairwise import hinge, margin_mse, ranknet
-from distill.losses.pointwise import bce
+from distill.losses.ndcg import approx_ndcg, lambda_loss
+from distill.losses.pairwise import bradley_terry, hinge, margin_mse, ranknet
+from distill.losses.permutations import listmle, plistmle
+from distill.losses.pointwise import bce, mse
 from distill.losses.terms import (
     count_labelled_pairs,
+    count_lists,
+    count_ordered_lists,
     count_pairs,
     count_passages,
     count_ranked_pairs,
     count_relevant,
+    count_relevant_lists,
+    relevance_of,
 )
 
-__all__ = ["LOSSES", "TERMS", "adr_mse", "bce", "hinge", "lce", "make_loss", "margin_mse", "ranknet"]
+__all__ = [
+    "LOSSES",
+    "TERMS",
+    "adr_mse",
+    "approx_ndcg",
+    "bce",
+    "bradley_terry",
+    "hinge",
+    "kl",
+    "lambda_loss",
+    "lce",
+    "listmle",
+    "listnet",
+    "make_loss",
+    "margin_mse",
+    "mse",
+    "plistmle",
+    "ranknet",
+]
 
 _LISTED: dict[str, tuple[Callable, Callable]] = {  # option of conf/loss/: the function, and what counts its terms
     "ranknet": (ranknet, count_ranked_pairs),
@@ -37,7 +64,16 @@ _LISTED: dict[str, tuple[Callable, Callable]] = {  # option of conf/loss/: the f
     "marginmse": (margin_mse, count_pairs),
     "bce": (bce, count_passages),
     "hinge": (hinge, count_labelled_pairs),
+    "mse": (mse, count_passages),
+    "kl": (kl, count_lists),
+    "listnet": (listnet, count_lists),
+    "listmle": (listmle, count_ordered_lists),
+    "plistmle": (plistmle, count_ordered_lists),
+    "lambda": (lambda_loss, count_labelled_pairs),
+    "approxndcg": (approx_ndcg, count_relevant_lists),
+    "bradleyterry": (bradley_terry, count_pairs),
 }
+ON_RANKS = {"ranknet", "adrmse"}  # the others learn from numbers that grow with relevance
 LOSSES = {name: function for name, (function, _) in _LISTED.items()}
 TERMS = {name: count for name, (_, count) in _LISTED.items()}
 
@@ -45,6 +81,17 @@ TERMS = {name: count for name, (_, count) in _LISTED.items()}
 def make_loss(name: str, target: str, reduction: str, **options) -> tuple[Callable, Callable]:
     """Return a loss of the configuration, summed over its terms, and the function that counts these.
 
-    Both take the target and mask of a batch; the loss takes the scores before them. target, reduction: used elsewhere.
+    Both take the target and mask of a batch; the loss takes the scores before them. target: where it is "rank" and the
+    loss needs relevance, that is n − rank of n passages. reduction: used elsewhere.
     """
-    return functools.partial(LOSSES[name], reduction="sum", **options), TERMS[name]
+    loss, count = functools.partial(LOSSES[name], reduction="sum", **options), TERMS[name]
+    if target != "rank" or name in ON_RANKS:
+        return loss, count
+
+    def loss_on_ranks(scores: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:
+        return loss(scores, relevance_of(ranks, mask), mask)
+
+    def count_on_ranks(ranks: Tensor, mask: Tensor) -> Tensor:
+        return count(relevance_of(ranks, mask), mask)
+
+    return loss_on_ranks, count_on_ranks

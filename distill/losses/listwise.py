@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.losses.implementation import takes_triton
-from distill.losses.terms import count_passages, count_relevant, differences, prepare, reduce_terms
+from distill.losses.terms import count_passages, count_relevant, prepare, reduce_terms, smooth_ranks_of
 
 
 def adr_mse(
@@ -40,8 +40,7 @@ def adr_mse(
     if not alpha > 0:
         raise ValueError(f"alpha={alpha}: must be above 0")
     scores = prepare(scores, ranks, mask)
-    outscored = torch.sigmoid(alpha * differences(scores)) * mask[:, None, :]  # [B, K, K]
-    smooth_ranks = 0.5 + outscored.sum(dim=2)  # [B, K]: j = i adds σ(0) = 0.5 to the sum, hence not 1 +
+    smooth_ranks = smooth_ranks_of(scores, mask, alpha)  # [B, K]
     errors = (ranks.to(scores.dtype) - smooth_ranks) ** 2
     if discount == "log2":
         # A padded slot has rank 0, whose discount would divide by zero

@@ -1,4 +1,4 @@
-"""Losses over pairs of passages: RankNet, MarginMSE and hinge.
+"""Losses over pairs of passages: RankNet, on ranks or on teacher scores, MarginMSE and hinge.
 
 Shapes: B lists, K passages per list; see distill/losses/__init__.py for masks, precision and reduction.
 """
@@ -13,11 +13,13 @@ from distill.losses.terms import (
     count_pairs,
     count_ranked_pairs,
     differences,
+    later,
     ordered_pairs,
     prepare,
     real_pairs,
     reduce_terms,
 )
+from distill.losses.tiles import sum_pairs
 
 
 def ranknet(
@@ -40,8 +42,42 @@ def ranknet(
 
         return kernel.ranknet(scores, ranks.masked_fill(~mask, 0), reduction)
     scores = prepare(scores, ranks, mask)
-    punished = F.softplus(differences(scores))  # [B, K, K]: softplus(s_j - s_i)
-    return reduce_terms(punished * ordered_pairs(ranks, mask), count_ranked_pairs(ranks, mask), reduction)
+
+    def punished(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: softplus(s_j - s_i)
+        return F.softplus(differences(scores, rows)) * ordered_pairs(ranks, mask, rows)
+
+    return reduce_terms(sum_pairs(punished, scores), count_ranked_pairs(ranks, mask), reduction)
+
+
+def bradley_terry(
+    scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """RankNet with soft targets: Σ_{i<j} P_ij softplus(s_j − s_i) + (1 − P_ij) softplus(s_i − s_j).
+
+    P_ij = σ((t_i − t_j) / τ) is the probability that the teacher prefers i to j, in the model of Bradley and Terry. As
+    τ falls, the loss becomes RankNet on the teacher's order.
+
+    Args:
+        scores: [B, K] student scores.
+        teacher_scores: [B, K] teacher scores t.
+        mask: [B, K] bool, True for real passages.
+        temperature: τ, above 0.
+        reduction: "mean" over all pairs of the batch, or "sum".
+
+    Source: Burges et al. 2005, section 3, whose target probabilities may be any; Bradley and Terry 1952.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: must be above 0")
+    scores = prepare(scores, teacher_scores, mask)
+    taught = teacher_scores.to(scores.dtype).masked_fill(~mask, 0.0) / temperature
+
+    def punished(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K], each pair once
+        gaps = differences(scores, rows)  # s_j - s_i
+        preferred = torch.sigmoid(-differences(taught, rows))  # P_ij
+        losses = preferred * F.softplus(gaps) + (1 - preferred) * F.softplus(-gaps)
+        return losses * (later(scores, rows) & real_pairs(mask, rows))
+
+    return reduce_terms(sum_pairs(punished, scores), count_pairs(teacher_scores, mask), reduction)
 
 
 def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
@@ -60,8 +96,11 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: 
     """
     scores = prepare(scores, teacher_scores, mask)
     gaps = scores - teacher_scores.to(scores.dtype).masked_fill(~mask, 0.0)  # [B, K]
-    squares = torch.triu(differences(gaps) ** 2, diagonal=1)  # [B, K, K], each pair once
-    return reduce_terms(squares * real_pairs(mask), count_pairs(teacher_scores, mask), reduction)
+
+    def squares(gaps: Tensor, rows: slice) -> Tensor:  # [B, R, K], each pair once
+        return differences(gaps, rows) ** 2 * (later(gaps, rows) & real_pairs(mask, rows))
+
+    return reduce_terms(sum_pairs(squares, gaps), count_pairs(teacher_scores, mask), reduction)
 
 
 def hinge(scores: Tensor, labels: Tensor, mask: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -77,5 +116,8 @@ def hinge(scores: Tensor, labels: Tensor, mask: Tensor, margin: float = 1.0, red
     Source: Herbrich et al. 2000; Morand et al. 2026, section 3.
     """
     scores = prepare(scores, labels, mask)
-    violations = F.relu(margin + differences(scores))  # [B, K, K]: margin - (s_i - s_j)
-    return reduce_terms(violations * ordered_pairs(-labels, mask), count_labelled_pairs(labels, mask), reduction)
+
+    def violations(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: margin - (s_i - s_j)
+        return F.relu(margin + differences(scores, rows)) * ordered_pairs(-labels, mask, rows)
+
+    return reduce_terms(sum_pairs(violations, scores), count_labelled_pairs(labels, mask), reduction)

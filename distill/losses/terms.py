@@ -6,6 +6,8 @@ Shapes: B lists, K passages per list.
 import torch
 from torch import Tensor
 
+from distill.losses.tiles import ALL, sum_pairs, sum_partners
+
 
 def count_passages(target: Tensor, mask: Tensor) -> Tensor:
     """Return the number of real passages, a scalar tensor."""
@@ -20,17 +22,39 @@ def count_pairs(target: Tensor, mask: Tensor) -> Tensor:
 
 def count_ranked_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
     """Return the number of pairs of real passages with different ranks, a scalar tensor."""
-    return ordered_pairs(ranks, mask).sum()
+    return sum_pairs(lambda ranks, rows: ordered_pairs(ranks, mask, rows), ranks).long()
 
 
 def count_labelled_pairs(labels: Tensor, mask: Tensor) -> Tensor:
     """Return the number of pairs of real passages with different labels, a scalar tensor."""
-    return ordered_pairs(-labels, mask).sum()
+    return count_ranked_pairs(-labels, mask)
 
 
 def count_relevant(labels: Tensor, mask: Tensor) -> Tensor:
     """Return the number of relevant passages, a scalar tensor."""
     return ((labels > 0) & mask).sum()
+
+
+def count_lists(target: Tensor, mask: Tensor) -> Tensor:
+    """Return the number of lists with two or more real passages, a scalar tensor."""
+    return (mask.sum(dim=1) > 1).sum()
+
+
+def count_relevant_lists(labels: Tensor, mask: Tensor) -> Tensor:
+    """Return the number of lists with a relevant passage, a scalar tensor."""
+    return ((labels > 0) & mask).any(dim=1).sum()
+
+
+def count_ordered_lists(relevance: Tensor, mask: Tensor) -> Tensor:
+    """Return the number of lists in which one real passage is more relevant than another, a scalar tensor."""
+    highest = relevance.masked_fill(~mask, -torch.inf).amax(dim=1)
+    lowest = relevance.masked_fill(~mask, torch.inf).amin(dim=1)
+    return (highest > lowest).sum()
+
+
+def relevance_of(ranks: Tensor, mask: Tensor) -> Tensor:
+    """Return relevance from ranks, n − r of n passages [B, K]: 0 for the last one, n − 1 for the first."""
+    return (mask.sum(dim=1, keepdim=True) - ranks).masked_fill(~mask, 0.0)
 
 
 def check_shapes(scores: Tensor, target: Tensor, mask: Tensor) -> None:
@@ -46,18 +70,33 @@ def prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, 0.0)  # so that no value in a padded slot counts, even NaN
 
 
-def differences(values: Tensor) -> Tensor:
-    """Return [B, K, K] from [B, K], with entry (i, j) = v_j − v_i."""
-    return values[:, None, :] - values[:, :, None]
+def differences(values: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of [B, K, K] from [B, K], with entry (i, j) = v_j − v_i."""
+    return values[:, None, :] - values[:, rows, None]
 
 
-def real_pairs(mask: Tensor) -> Tensor:
-    return mask[:, :, None] & mask[:, None, :]
+def real_pairs(mask: Tensor, rows: slice = ALL) -> Tensor:
+    return mask[:, rows, None] & mask[:, None, :]
 
 
-def ordered_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
-    """Return bool [B, K, K], True at (i, j) if both are real and i ranks before j."""
-    return (ranks[:, :, None] < ranks[:, None, :]) & real_pairs(mask)
+def ordered_pairs(ranks: Tensor, mask: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of bool [B, K, K], True at (i, j) if both are real and i ranks before j."""
+    return (ranks[:, rows, None] < ranks[:, None, :]) & real_pairs(mask, rows)
+
+
+def later(values: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of bool [K, K], True at (i, j) if j comes after i in the list: each pair once."""
+    places = torch.arange(values.shape[1], device=values.device)
+    return places > places[rows, None]
+
+
+def smooth_ranks_of(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
+    """Return the smooth ranks [B, K], 1 + Σ_{j≠i} σ(α(s_j − s_i)) over the real passages of the list."""
+
+    def outscored(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]
+        return torch.sigmoid(alpha * differences(scores, rows)) * mask[:, None, :]
+
+    return 0.5 + sum_partners(outscored, scores)  # j = i adds σ(0) = 0.5 to the sum, hence not 1 +
 
 
 def reduce_terms(terms: Tensor, num_terms: Tensor, reduction: str) -> Tensor:

@@ -154,4 +154,6 @@ def _limit_memory() -> None:
             used = int(file.read().split()[0]) * resource.getpagesize()
     except (ImportError, OSError):
         return
-    resource.setrlimit(resource.RLIMIT_AS, (used + MAX_MEMORY, used + MAX_MEMORY))
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = used + MAX_MEMORY if allowed == resource.RLIM_INFINITY else min(used + MAX_MEMORY, allowed)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

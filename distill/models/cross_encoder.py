@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
+from distill.data.control_tokens import read_as_text
 from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
@@ -33,8 +33,9 @@ from distill.models.locate import locate_model
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
-from distill.models.parts import explained, load_tokenizer, longest_input
+from distill.models.parts import explained, fill, load_tokenizer, longest_input, read_weights
 from distill.models.saved import check_same_score, download, find_head, write_model
+from distill.models.sizes import check_size, check_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -277,6 +278,21 @@ class CrossEncoder(nn.Module):
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
             return self.score(batch, max_tokens)[0].cpu()
 
+    @torch.no_grad()
+    def _score_two_pairs(self, name: str) -> None:
+        """Raise InputError if the model cannot score: a wrong number in its files may only show in a forward pass.
+
+        Language models are left out: a pass of theirs takes seconds on a CPU, and they were tried when opened.
+        """
+        if self.pooling == "last":
+            return
+        with explained(name, "as a cross-encoder"), evaluating(self):
+            encoded = self.tokenizer(["a", "a a a"], add_special_tokens=False)["input_ids"]
+            short, long = (np.asarray(ids, np.int64) for ids in encoded)
+            numbers = None if self.first_stage_score is None else [0, 0]
+            pairs = self.template.join_all(short, [short, long], numbers)
+            self.score(make_batch(["a"], [pairs], [torch.zeros(2)]), MAX_TOKENS)
+
     def _encode(self, texts: list[str], max_length: int) -> list:
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
@@ -317,27 +333,35 @@ class CrossEncoder(nn.Module):
         from transformers import AutoConfig, AutoModel
 
         source = locate_model(name)
-        tokenizer = load_tokenizer(source, revision)
         with explained(name):
-            config = AutoConfig.from_pretrained(source, revision=revision)
+            tokenizer = read_as_text(load_tokenizer(source, revision))
+            config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
             if dropout is not None:
                 _set_dropout(config, dropout)
             if num_layers is not None:
                 _keep_layers(config, num_layers, name)
             if weights == "random":
-                backbone = AutoModel.from_config(config, dtype=torch.float32)
+                check_size(AutoModel, config, None)
+                backbone = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
             else:
+                if os.path.isdir(source):
+                    check_size(AutoModel, config, Path(source))
                 backbone = AutoModel.from_pretrained(
-                    source, config=config, revision=revision, dtype=torch.float32, use_safetensors=True
+                    source,
+                    config=config,
+                    revision=revision,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
                 )
-        template = PairTemplate.of(tokenizer, first_stage_score)
+            check_vocabulary(name, tokenizer, backbone)
+            template = PairTemplate.of(tokenizer, first_stage_score)
         model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout, template)
         head = find_head(source, revision) if weights == "pretrained" else None
         if head is not None:
             check_same_score(source, revision, first_stage_score)
-            model.head.load_state_dict(
-                {key.removeprefix("linear."): value.float() for key, value in load_file(head).items()}
-            )
+            fill(model.head, read_weights(head), head, "linear.")
+        model._score_two_pairs(name)
         log.info("%s: %s weights, %s linear layer", name, weights, "its own" if head else "a new")
         return model
 
@@ -354,18 +378,22 @@ class CrossEncoder(nn.Module):
         Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
         source = locate_model(name)
-        parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
-        # Without separate lengths, either the query or the passage may fill the whole pair
-        whole: Any = (parts.max_length, parts.max_length)
-        query_length, passage_length = parts.lengths or whole
-        template = parts.template or PairTemplate.of(parts.tokenizer, parts.first_stage_score)
-        template = replace(template, max_length=parts.max_length)
-        model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
-        model.head = nn.Linear(parts.weight.shape[1], 1)
-        model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
-        model.projection, model.activation = parts.projection, parts.activation
-        model.interpolation = parts.interpolation
-        return model.eval()
+        with explained(name):
+            parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
+            if isinstance(parts.backbone, PreTrainedModel):
+                check_vocabulary(name, parts.tokenizer, parts.backbone)
+            # Without separate lengths, either the query or the passage may fill the whole pair
+            whole: Any = (parts.max_length, parts.max_length)
+            query_length, passage_length = parts.lengths or whole
+            template = parts.template or PairTemplate.of(parts.tokenizer, parts.first_stage_score)
+            template = replace(template, max_length=parts.max_length)
+            model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
+            model.head = nn.Linear(parts.weight.shape[1], 1)
+            model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+            model.projection, model.activation = parts.projection, parts.activation
+            model.interpolation = parts.interpolation
+            model._score_two_pairs(name)
+            return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write the model as a sentence-transformers v6 CrossEncoder directory.

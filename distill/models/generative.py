@@ -22,17 +22,10 @@ from torch import Tensor, nn
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.chat_template import TemplateRefusal, render_chat
-from distill.models.parts import (
-    COPY_AGAIN,
-    Parts,
-    explained,
-    load_tokenizer,
-    load_whole,
-    longest_input,
-    read_count,
-    read_json,
-    read_object,
-)
+from distill.models.json_files import COPY_AGAIN, SENTENCE_TRANSFORMERS, read_count, read_object
+from distill.models.model_files import read_modules
+from distill.models.parts import Parts, explained, load_tokenizer, load_whole, longest_input
+from distill.models.sizes import check_vocabulary
 
 if TYPE_CHECKING:
     pass
@@ -119,6 +112,7 @@ def _open_t5(path: Path, config: dict, name: str | None) -> Parts:
     tokenizer, prompt = load_tokenizer(path), PROMPTS[name]
     with explained(path):
         model = load_whole(AutoModelForSeq2SeqLM, path)
+        check_vocabulary(path, tokenizer, model)
     true, false = (_token_id(path, tokenizer, token) for token in (prompt.true, prompt.false))
     # transformers keeps the original scaling of tied embeddings in this field
     scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
@@ -150,7 +144,7 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     if logit_score is None:
         true, false = (_token_id(path, tokenizer, token) for token in (given.true, given.false))
     else:
-        file = path / read_json(path / "modules.json")[1]["path"] / "config.json"
+        file = path / read_modules(path)[1]["path"] / "config.json"
         true = read_count(logit_score, "true_token_id", file, low=0)
         false = read_count(logit_score, "false_token_id", file, low=0, optional=True)
     if tokenizer.pad_token_id is None:
@@ -202,8 +196,10 @@ def _chat_prompt(path: Path, tokenizer) -> ScoringPrompt | None:
 def _with_instruction(path: Path, messages: list[dict]) -> list[dict]:
     """Prepend the default prompt of a sentence-transformers directory to the messages."""
     file = path / "config_sentence_transformers.json"
-    config = read_object(file) if file.is_file() else {}
+    config = read_object(file, SENTENCE_TRANSFORMERS) if file.is_file() else {}
     instruction = (config.get("prompts") or {}).get(config.get("default_prompt_name"))
+    if instruction is not None and not isinstance(instruction, str):
+        raise InputError(f"{file}: prompts holds {str(instruction)[:40]}: must be texts: {COPY_AGAIN}")
     return ([{"role": "system", "content": instruction}] if instruction else []) + messages
 
 

@@ -22,8 +22,19 @@ from distill.data.pairs import SCALES
 from distill.errors import InputError
 from distill.models.generative import is_generative, open_generative
 from distill.models.interpolation import read_interpolation
-from distill.models.parts import (
+from distill.models.json_files import (
+    CONFIG,
     COPY_AGAIN,
+    DENSE,
+    POOLING,
+    SENTENCE_TRANSFORMERS,
+    SETTINGS,
+    TOKENIZER_CONFIG,
+    read_count,
+    read_object,
+)
+from distill.models.model_files import check_directory, read_modules
+from distill.models.parts import (
     Parts,
     check_longest_text,
     check_shapes,
@@ -34,12 +45,10 @@ from distill.models.parts import (
     load_whole,
     longest_input,
     quiet_transformers,
-    read_count,
-    read_json,
-    read_object,
     read_weights,
 )
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE, check_weights
+from distill.models.sizes import check_size
 
 NAME_WITH_SCORE = WITH_SCORE.rsplit(".", 1)[-1]
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
@@ -60,10 +69,9 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     prompt: for a language model, one of PROMPTS in distill/models/generative.py; None: the one its directory names.
     """
     quiet_transformers()
-    config = read_object(path / "config.json")
+    config = read_object(path / "config.json", CONFIG)
+    check_directory(path)
     model_type, architecture = str(config.get("model_type", "")), str((config.get("architectures") or [""])[0])
-    if "auto_map" in config:
-        raise InputError(f"{path}: config.json asks for custom code (auto_map), which is never run here")
     if prompt is not None and not is_generative(architecture):
         raise InputError(f"{path}: prompt={prompt} is for language models, but this is a {architecture}: leave it out")
     if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
@@ -78,7 +86,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if is_lightning_ir:
         return _open_lightning_ir(path, config, model_type)
     if modules[1:] == ["LogitScore"] and is_generative(architecture):
-        logit_score = read_object(path / read_json(path / "modules.json")[1]["path"] / "config.json")
+        logit_score = read_object(path / read_modules(path)[1]["path"] / "config.json")
         parts = open_generative(path, config, prompt, logit_score)
         parts.activation = _sentence_transformers_activation(path) or nn.Sigmoid()
         return parts
@@ -107,30 +115,20 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
 
 def _modules(path: Path) -> list[str]:
     """Return the class names in modules.json, none if there is no such file."""
-    if not (path / "modules.json").is_file():
-        return []
-    modules = read_json(path / "modules.json")
-    if not isinstance(modules, list) or not all(
-        isinstance(module, dict) and _is_inside(module.get("path")) for module in modules
-    ):
-        raise InputError(f"{path}: modules.json must be a list of objects with a type and a path in this directory")
-    return [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-
-
-def _is_inside(path: object) -> bool:
-    """Whether a module's path stays within the model's directory."""
-    return isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
+    return [module["type"].rsplit(".", 1)[-1] for module in read_modules(path)]
 
 
 def _open_modules(path: Path, names: list[str]) -> Parts:
     """Open a directory of Transformer, Pooling and one or more Dense, as written here and by sentence-transformers."""
     from transformers import AutoModel
 
-    modules = read_json(path / "modules.json")
+    modules = read_modules(path)
+    if (path / SETTINGS_FILE).is_file():
+        check_weights(path)
     if len(names) < 3 or set(names[2:]) != {"Dense"}:
         raise InputError(f"{path}: modules.json names {', '.join(names)}: expected only Dense after Pooling")
     pooling_file = path / modules[1]["path"] / "config.json"
-    pooled = read_object(pooling_file)
+    pooled = read_object(pooling_file, POOLING)
     pooling = _pooling(path, pooled)
     layers, linear = [], None
     for module in modules[2:]:
@@ -183,7 +181,7 @@ def _pooling(path: Path, config: dict) -> str:
 
 
 def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module]:
-    config = read_object(path / "config.json")
+    config = read_object(path / "config.json", DENSE)
     if config.get("use_residual"):
         raise InputError(f"{path}: has a residual connection, which cannot be loaded")
     sizes = {key: read_count(config, key, path / "config.json") for key in ("in_features", "out_features")}
@@ -206,10 +204,10 @@ def _activation(path: Path, name: str) -> nn.Module:
 def _sentence_transformers_activation(path: Path) -> nn.Module | None:
     """Return the activation that sentence-transformers would apply to the scores, None if no file names one."""
     if (path / "config_sentence_transformers.json").is_file():
-        name = read_object(path / "config_sentence_transformers.json").get("activation_fn")
+        name = read_object(path / "config_sentence_transformers.json", SENTENCE_TRANSFORMERS).get("activation_fn")
         if name:
             return _activation(path, str(name))
-    config = read_object(path / "config.json")
+    config = read_object(path / "config.json", CONFIG)
     name = (config.get("sentence_transformers") or {}).get("activation_fn")
     name = name or config.get("sbert_ce_default_activation_function")
     return _activation(path, str(name)) if name else None
@@ -269,7 +267,7 @@ def _open_onnx(path: Path) -> Parts:
 def _read_settings(path: Path, parts: Parts) -> None:
     """Read the lengths of query, passage and pair, the interpolation, and how the first stage's score is scaled."""
     file = path / SETTINGS_FILE
-    settings = read_object(file)
+    settings = read_object(file, SETTINGS)
     parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
     parts.max_length = read_count(settings, "max_length", file, optional=True)
     parts.interpolation = read_interpolation(settings, file)
@@ -301,7 +299,8 @@ def _open_lightning_ir(path: Path, config: dict, model_type: str) -> Parts:
         plain = AutoConfig.for_model(backbone_type, **{k: v for k, v in config.items() if k != "model_type"})
         if plain.is_encoder_decoder:
             raise InputError(f"{path}: has a {backbone_type} backbone: only encoders can be loaded")
-        backbone = AutoModel.from_config(plain)
+        check_size(AutoModel, plain, path)
+        backbone = AutoModel.from_config(plain, trust_remote_code=False)
     weights = read_weights(path / "model.safetensors")
     head = {key.removeprefix("linear."): weights.pop(key) for key in [*weights] if key.startswith("linear.")}
     pool = {key.removeprefix("bert_pool."): weights.pop(key) for key in [*weights] if key.startswith("bert_pool.")}
@@ -334,10 +333,12 @@ def _lightning_ir_tokenizer(path: Path, backbone_type: str):
     if not (path / "tokenizer.json").is_file():
         return load_tokenizer(path, model_type=backbone_type)
     # Where the file does not name the inputs, those of BERT, which its template fills
-    names = read_object(path / "tokenizer_config.json").get("model_input_names")
+    names = read_object(path / "tokenizer_config.json", TOKENIZER_CONFIG).get("model_input_names")
     with explained(path):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(
-            path, model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"]
+            path,
+            model_input_names=names or ["input_ids", "token_type_ids", "attention_mask"],
+            trust_remote_code=False,
         )
     check_longest_text(path, tokenizer)
     return tokenizer

@@ -1,26 +1,27 @@
-"""The parts of a cross-encoder, and readers of weights, tokenizers and JSON files that refuse bad ones in one line."""
+"""The parts of a cross-encoder, and readers of weights and tokenizers that refuse bad ones in one line."""
 
 import contextlib
-import json
 import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.interpolation import Interpolation
+from distill.models.json_files import COPY_AGAIN
 from distill.models.locate import known_instead, locate_model
+from distill.models.model_files import check_source
+from distill.models.sizes import check_size
+from distill.models.tokenizer_files import FILES, check_class
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LARGEST = 2**31 - 1  # allowed whole number in a model's JSON files
-COPY_AGAIN = "copy the file again from where the model was saved"
 
 
 @dataclass
@@ -44,12 +45,14 @@ class Parts:
 def load_whole(auto_class, path: Path) -> "PreTrainedModel":
     """Load a model with transformers; raises InputError for missing weights, which transformers would make random."""
     import torch
+    from transformers import AutoConfig
 
     if not any(path.glob("*.safetensors")):
         pickled = (
             ", and pickles are never opened: save the model again with transformers" if any(path.glob("*.bin")) else ""
         )
         raise InputError(f"{path}: has no safetensors weights{pickled}")
+    check_size(auto_class, AutoConfig.from_pretrained(path, trust_remote_code=False), path)
     model, info = auto_class.from_pretrained(
         path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
@@ -107,6 +110,9 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
     if os.path.isdir(name):
         check_tokenizer_files(Path(name))
     with explained(name):
+        check_source(name, revision)
+        if os.path.isdir(name) and model_type is None:
+            check_class(Path(name))
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=revision, tokenizer_type=model_type, trust_remote_code=False
         )
@@ -136,74 +142,32 @@ def quiet_transformers() -> None:
 
 def check_tokenizer_files(directory: Path) -> None:
     """Raise InputError for a directory without config.json or tokenizer."""
-    names: tuple[str, ...] = (
-        "tokenizer.json",
-        "vocab.txt",
-        "vocab.json",
-        "tokenizer.model",
-        "spm.model",
-        "spiece.model",
-    )
-    names = (*names, "sentencepiece.bpe.model")
     if not (directory / "config.json").is_file():
         raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
-    if not any((directory / name).is_file() for name in names):
-        raise InputError(f"{directory}: has no tokenizer (none of {', '.join(names)}): save it there with the model")
+    if not any((directory / name).is_file() for name in FILES):
+        raise InputError(f"{directory}: has no tokenizer (none of {', '.join(FILES)}): save it there with the model")
 
 
 @contextlib.contextmanager
-def explained(name):
+def explained(name, how: str = "with transformers"):
     """Turn what transformers raises for an unloadable name, or for a missing package, into a one-line InputError."""
     try:
         yield
     except InputError:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-        LookupError,
-        ImportError,
-        ArithmeticError,
-        AttributeError,
-    ) as error:
+    except BaseException as error:  # libraries raise anything for a damaged file; Rust panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split()).split(". ")[0][:300]
-        raise InputError(f"{name}: cannot be loaded with transformers: {reason}{known_instead(name)}") from error
-
-
-def read_json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent}: is not a saved cross-encoder: it has no {path.name}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error})") from None
-
-
-def read_object(path: Path) -> dict:
-    """Return the JSON object in a file; raises InputError like `read_json`, and for any other JSON value."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}: expected a JSON object: {COPY_AGAIN}")
-    return content
-
-
-def read_count(config: dict, key: str, file: Path, low: int = 1, *, optional: bool = False) -> int | None:
-    """Return a whole number from a JSON object; raises InputError for another value, or one out of range.
-
-    optional: return None if the key is absent or null.
-    """
-    value = config.get(key)
-    if value is None and optional:
-        return None
-    if type(value) is not int or not low <= value <= LARGEST:  # isinstance would accept True
-        given = f"{key}={str(json.dumps(value))[:40]}" if key in config else f"{key} is missing"
-        raise InputError(f"{file}: {given}: must be a whole number from {low} to {LARGEST}: {COPY_AGAIN}")
-    return value
+        if isinstance(error, LookupError | ArithmeticError | AttributeError | AssertionError) or not reason:
+            reason = f"{type(error).__name__}: {reason}"  # of a KeyError, the reason is only a key
+        raise InputError(f"{name}: cannot be loaded {how}: {reason}{known_instead(name)}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file: weights are read only from safetensors; pickles are never opened")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: is damaged ({error}): {COPY_AGAIN}") from None

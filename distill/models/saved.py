@@ -2,16 +2,18 @@
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.models.json_files import SETTINGS, read_object
 from distill.models.locate import known_instead
-from distill.models.parts import read_object
-from distill.storage.files import write_whole, write_whole_directory
+from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
+CHECKSUMS = "crc32"  # its key in distill.json
 HEAD_FILE = "2_Dense/model.safetensors"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes
@@ -32,7 +34,7 @@ def find_head(name: str, revision: str | None) -> Path | None:
 def check_same_score(name: str, revision: str | None, first_stage_score: str | None) -> None:
     """Raise InputError if a saved cross-encoder reads the first stage's score, and this training would not."""
     file = _find(name, SETTINGS_FILE, revision)
-    saved = read_object(file).get("first_stage_score") if file is not None else None
+    saved = read_object(file, SETTINGS).get("first_stage_score") if file is not None else None
     if saved not in (None, first_stage_score):
         given = "null" if first_stage_score is None else first_stage_score
         raise InputError(
@@ -78,21 +80,55 @@ def write_model(model, directory: Path) -> None:
     """
     if not model.is_plain:
         raise InputError(f"{directory}: only an encoder with one linear layer and no activation can be saved")
-    write_whole_directory(directory, lambda new: _write_files(model, new))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    write_whole_directory(directory, lambda new: _write_files(model, new), size)
 
 
 def _write_files(model, directory: Path) -> None:
     model.backbone.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
     model.tokenizer.save_pretrained(directory)
-    write_settings(model, directory)
     _write_sentence_transformers_files(model, directory)
+    write_settings(model, directory)
 
 
 def write_settings(model, directory: Path) -> None:
-    """Write distill.json: how a model cuts its texts, and its interpolation with the first stage."""
-    text = json.dumps(model.settings, indent=2) + "\n"
-    write_whole(directory / SETTINGS_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
+    """Write distill.json: how a model cuts its texts, its interpolation, and the checksums of the files of weights."""
+    checksums = {CHECKSUMS: _checksums(directory)} if any(_weights_in(directory)) else {}
+    write_text(directory / SETTINGS_FILE, json.dumps(model.settings | checksums, indent=2) + "\n")
+
+
+def check_weights(directory: Path) -> None:
+    """Raise InputError if a file of weights differs from its checksum in distill.json.
+
+    Directories of earlier versions have none.
+    """
+    saved = read_object(directory / SETTINGS_FILE).get(CHECKSUMS)
+    if saved is None:
+        return
+    now = _checksums(directory)
+    differs = next((name for name in now if not isinstance(saved, dict) or saved.get(name) != now[name]), None)
+    if differs is not None:
+        raise InputError(
+            f"{directory / differs}: differs from its checksum: copy the model again, or, if you have changed its "
+            f"weights, remove {CHECKSUMS} from {SETTINGS_FILE}"
+        )
+
+
+def _checksums(directory: Path) -> dict[str, int]:
+    return {str(path.relative_to(directory)): _checksum(path) for path in _weights_in(directory)}
+
+
+def _weights_in(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.safetensors"))
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:

@@ -19,6 +19,7 @@ from distill.report.markup import markdown_line
 from distill.report.paired import per_query
 from distill.report.rows import Row, follows, varying_keys
 from distill.report.table import lower_is_better
+from distill.storage import quoting
 
 
 @dataclass
@@ -189,16 +190,21 @@ def _left_out(number: int) -> str:
 
 def to_markdown(comparison: KeyComparison) -> str:
     """Return the section in Markdown: what was tested, and the table."""
-    lines = [f"## {comparison.key} compared", "", comparison.summary, "", markdown_line(comparison.heads)]
+    key, summary = quoting.to_markdown(comparison.key), quoting.to_markdown(comparison.summary)
+    lines = [f"## {key} compared", "", summary, "", markdown_line(comparison.heads)]
     lines.append("| --- |" + " ---: |" * (len(comparison.heads) - 1))
     return "\n".join([*lines, *map(markdown_line, comparison.printed())]) + "\n"
+
+
+def _cell(value: Any) -> Any:
+    return quoting.to_cell(value) if isinstance(value, str) else value
 
 
 def to_csv(comparison: KeyComparison) -> str:
     """Return the table with every digit."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([head.replace("average rank", "average_rank") for head in comparison.heads])
+    writer.writerow([quoting.to_cell(head.replace("average rank", "average_rank")) for head in comparison.heads])
     for line in comparison.lines:
-        writer.writerow(["" if value is None else value for value in line])
+        writer.writerow(["" if value is None else _cell(value) for value in line])
     return file.getvalue()

@@ -10,6 +10,7 @@ import numpy as np
 
 from distill.errors import InputError
 from distill.evaluation.significance import ALPHA, require
+from distill.storage.writing import write_whole
 
 SUFFIXES = (".png", ".svg")
 
@@ -37,4 +38,5 @@ def draw_critical_difference(
         label_fmt_left="{label} ({rank:.2f})",
         label_fmt_right="({rank:.2f}) {label}",
     )
-    figure.savefig(path, dpi=200)
+    kind = Path(path).suffix[1:]
+    write_whole(Path(path), lambda aside: figure.savefig(aside, format=kind, dpi=200))

@@ -5,6 +5,7 @@ path.write_text(to_markdown(table))
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from distill.report.table import Cell, Table, TableRow, digits
+from distill.storage import quoting
+from distill.storage.quoting import to_cell
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -41,19 +44,20 @@ def seeds(row: TableRow) -> str:
 
 def to_markdown(table: Table) -> str:
     """Return the table in Markdown: best bold, second underlined, † significant."""
-    lines = [f"# {table.title}", "", markdown_line(["", *table.headers(), "seeds"])]
+    lines = [f"# {quoting.to_markdown(table.title)}", "", markdown_line(["", *table.headers(), "seeds"])]
     lines.append("| --- |" + " ---: |" * (len(table.columns) + 1))
     for row in table.rows:
         cells = [_markdown_cell(row.cells.get(name), digits(table, name)) for name in table.columns]
         name = f"{row.name} (published, {row.source})" if row.source else row.name
-        lines.append(markdown_line([name, *cells, seeds(row)]))
-    lines += ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+        lines.append(markdown_line([name, *cells, seeds(row)], of_numbers=True))
+    lines += ["", *(f"- {quoting.to_markdown(note)}" for note in table.notes)] if table.notes else []
     return "\n".join(lines) + "\n"
 
 
-def markdown_line(cells: list[str]) -> str:
-    """Return one line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def markdown_line(cells: Sequence[str], of_numbers: bool = False) -> str:
+    """Return one line of a Markdown table; of_numbers: only the first cell is text, the others are marked up."""
+    shown = [cell if of_numbers and place else quoting.to_markdown(cell) for place, cell in enumerate(cells)]
+    return "| " + " | ".join(shown) + " |"
 
 
 def _markdown_cell(cell: Cell | None, num_digits: int) -> str:
@@ -65,7 +69,7 @@ def _markdown_cell(cell: Cell | None, num_digits: int) -> str:
 
 def escape_latex(text: str) -> str:
     """Return text that LaTeX prints verbatim."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in quoting.one_line(text))
 
 
 def to_latex(table: Table) -> str:
@@ -111,10 +115,12 @@ def to_csv(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     parts = ("", " std", " seeds", " p", " p_holm", " p_bonferroni")
-    writer.writerow(["row", "kind", "source", *(f"{name}{part}" for name in table.columns for part in parts)])
+    writer.writerow(["row", "kind", "source", *(to_cell(f"{name}{part}") for name in table.columns for part in parts)])
     for row in table.rows:
         values = [value for name in table.columns for value in _csv_values(row.cells.get(name), row)]
-        writer.writerow([row.name, row.kind, row.source, *("" if value is None else value for value in values)])
+        writer.writerow(
+            [to_cell(row.name), row.kind, to_cell(row.source), *("" if value is None else value for value in values)]
+        )
     return file.getvalue()
 
 

@@ -5,6 +5,7 @@ save(figure, directory / "depth")                # depth.png, depth.svg
 svg = to_inline_svg(draw(panels, narrow=True), "depth-narrow")
 """
 
+import functools
 import io
 import math
 import re
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from distill.evaluation.significance import require
+from distill.storage.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +30,7 @@ INK, PAPER = "#333333", "#ffffff"  # in the page they become the colours of its 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's, without yellow, black
 MARKERS, DASHES = "osD^vP", ("-", "--", ":", "-.")
 STYLE = {
+    "text.parse_math": False,  # a name may have a $
     "font.size": 9,
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -224,8 +227,9 @@ def draw_scattered(axes: "Axes", points: Points, style: dict[str, Any], name: st
 def save(figure: "Figure", path: Path) -> None:
     """Write PATH.png and PATH.svg."""
     with _matplotlib().rc_context(STYLE):
-        figure.savefig(path.with_name(f"{path.name}.png"), dpi=200, facecolor=PAPER)
-        figure.savefig(path.with_name(f"{path.name}.svg"), facecolor=PAPER, metadata=METADATA)
+        write = functools.partial(figure.savefig, facecolor=PAPER)
+        write_whole(path.with_name(f"{path.name}.png"), functools.partial(write, format="png", dpi=200))
+        write_whole(path.with_name(f"{path.name}.svg"), functools.partial(write, format="svg", metadata=METADATA))
 
 
 def to_inline_svg(figure: "Figure", prefix: str) -> Markup:

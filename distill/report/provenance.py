@@ -10,18 +10,21 @@ import subprocess
 from collections.abc import Sequence
 from datetime import datetime
 
-import yaml
-
 from distill.config.composition import ROOT
+from distill.config.saved import read_data
+from distill.errors import InputError
 from distill.report.runs import RunRecord
+from distill.secrets import redacted
+from distill.storage.small_files import read_small
 
 SWEEP_FILE = "multirun.yaml"  # what Hydra writes into the directory of a sweep
+MAX_CARD = 2**18  # bytes
 MAX_LEVELS = 4  # from a job's directory up to its sweep's
 
 
 def describe_page(arguments: Sequence[str], name: str = "report") -> dict[str, str]:
     """Return the date, the commit if the code is a checkout, and the command that writes the page."""
-    command = shlex.join(["python", "-m", "distill", name, *arguments])
+    command = redacted(shlex.join(["python", "-m", "distill", name, *arguments]))
     about = {"Written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"), "Commit": _commit()}
     return {name: text for name, text in about.items() if text} | {"Command": command}
 
@@ -41,30 +44,28 @@ def _commit() -> str:
 def read_commands(runs: Sequence[RunRecord]) -> list[str]:
     """Return the commands that started the runs, as far as their directories tell: a sweep's is one."""
     commands = (_sweep_command(run) or _card_command(run) for run in runs)
-    return list(dict.fromkeys(filter(None, commands)))
+    return list(dict.fromkeys(redacted(command) for command in commands if command))
 
 
 def _sweep_command(run: RunRecord) -> str:
     for place in list(run.directory.absolute().parents)[:MAX_LEVELS]:
         if (place / SWEEP_FILE).is_file():
             try:
-                hydra = yaml.safe_load((place / SWEEP_FILE).read_text(encoding="utf-8"))["hydra"]
+                hydra = read_data(place / SWEEP_FILE)["hydra"]
                 script, overrides = hydra["job"]["name"], hydra["overrides"]
                 own = [override for override in overrides["hydra"] if not override.startswith("hydra.mode=")]
                 return shlex.join(["python", f"{script}.py", "-m", *overrides["task"], *own])
-            except (
-                yaml.YAMLError,
-                UnicodeDecodeError,
-                KeyError,
-                TypeError,
-            ):  # of another version: the page can do without
+            except (InputError, KeyError, TypeError, AttributeError):  # damaged, or of another version
                 return ""
     return ""
 
 
 def _card_command(run: RunRecord) -> str:
-    """The command in the model's card, on a separate line below "Train it again"."""
-    card = run.directory / "model" / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    section = re.search(r"^## Train it again$.*?^```\w*\n(.*?)^```$", text, re.M | re.S)
-    return section[1].strip() if section else ""
+    """The command in the model's card, in a block below "Train it again"."""
+    try:
+        card = read_small(run.directory / "model" / "README.md", MAX_CARD)
+    except InputError:  # the page can do without
+        return ""
+    section = f"\n{card}".partition("\n## Train it again\n")[2].partition("\n## ")[0]
+    block = re.match(r"\s*(`{3,})\w*\n(.*?)^\1$", section, re.M | re.S)
+    return block[2].strip() if block else ""

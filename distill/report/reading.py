@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.models.parts import load_tokenizer, read_count, read_object
+from distill.models.json_files import read_count, read_object
+from distill.models.parts import load_tokenizer
 from distill.models.saved import SETTINGS_FILE
 from distill.sources.texts import Texts
 

@@ -7,7 +7,6 @@ runs = [only_queries(run, {"q1", "q7"}) for run in runs]
 """
 
 import functools
-import json
 import math
 import os
 import re
@@ -17,19 +16,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from distill.config.composition import flatten
+from distill.config.resumable import COMMANDS
 from distill.config.resuming import RENAMED_VALUES
+from distill.config.saved import read_plain
+from distill.config.types import fault_of
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
 from distill.evaluation.significance import read_per_query
+from distill.secrets import redacted
+from distill.storage.files import as_text, numbered_lines, parse_object
+from distill.storage.small_files import read_numbers
 
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
+MAX_STAGES = 20  # of training, one after the other
 STAGE = re.compile(r"stage\d+\.")  # before the keys of a stage that is not the last
 
 
@@ -103,7 +105,7 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
         )
     finished = [path for path in found.values() if (path / "results.json").is_file()]
     unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
-    records = [RunRecord(path, read_config(path), read_final_results(path / "results.json")) for path in finished]
+    records = [RunRecord(path, read_config(path), read_numbers(path / "results.json")) for path in finished]
     return records, unfinished
 
 
@@ -122,35 +124,54 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
-def read_config(directory: Path) -> dict[str, Any]:
+def read_config(directory: Path, later: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a run's configuration, flat: config.yaml, or Hydra's own copy; without either, its directory tells it apart.
 
     A model that another run trained is a path, which would keep seeds apart. While that run is still there, its keys
     stand in for the path: as they are for an evaluation, below `stage1.` and so on for the stages before a training.
+    later: the runs that this one's model was used by. Raises InputError for a damaged file.
     """
     path = directory / "config.yaml"
     if not path.is_file():
         path = directory / ".hydra" / "config.yaml"
     if not path.is_file():
         return {"directory": str(directory)}
-    config = _read_yaml(path)
-    if "loss.name" in config:
-        config["loss.name"] = loss_name(config["loss.name"])
-    trained = _trained_by(config.get("model"), directory)
+    config = _read_flat(path)
+    later = (*later, directory.resolve())
+    trained = _trained_by(config.get("model"), later)
     if trained:
         return trained | {key: value for key, value in config.items() if is_measuring(key)}
     if "loss.name" not in config:  # an evaluation of a model that no run of ours has trained
         return config
-    before = _trained_by(config.get("backbone.name"), directory)
+    before = _trained_by(config.get("backbone.name"), later)
     if not before:
         return {"stages": 1} | config
     config["backbone.name"] = before.get("backbone.name")
     return {"stages": before["stages"] + 1} | config | _as_stages(before)
 
 
+def _read_flat(path: Path) -> dict[str, Any]:
+    plain = read_plain(path)
+    command = next((command for command in COMMANDS if command.key in plain), None)
+    fault = fault_of(plain, command.schema) if command else None
+    if fault is not None:
+        raise InputError(f"{path}: {fault}: restore the file, or remove the run")
+    config = {key: _shown(value) for key, value in flatten(plain).items() if key not in ("stages", "directory")}
+    if "loss.name" in config:
+        config["loss.name"] = loss_name(config["loss.name"])
+    return config
+
+
+def _shown(value: Any) -> Any:
+    """Return a value without secrets: earlier versions wrote them."""
+    if isinstance(value, list):
+        return [_shown(part) for part in value]
+    return redacted(value) if isinstance(value, str) else value
+
+
 def loss_name(name: Any) -> str:
     """Return a loss's name as it is configured today: adr_mse and margin_mse of older runs are adrmse and marginmse."""
-    return RENAMED_VALUES["loss.name"].get(name, name)
+    return RENAMED_VALUES["loss.name"].get(name, name) if isinstance(name, str) else name
 
 
 def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
@@ -162,51 +183,20 @@ def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        return flatten(OmegaConf.load(path))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: is not YAML ({error.problem}): restore the file, or remove the run") from None
-    except (OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}:1: cannot be read ({reason}): restore the file, or remove the run") from None
-
-
-def _trained_by(model: Any, directory: Path) -> dict[str, Any]:
+def _trained_by(model: Any, later: tuple[Path, ...]) -> dict[str, Any]:
     """Return the configuration of the training that left this model; nothing where that is unknown."""
-    if not isinstance(model, str) or Path(model).name != "model":
+    if not isinstance(model, str) or Path(model).name != "model" or len(later) > MAX_STAGES:
         return {}
     source = Path(model).parent
-    same = source.resolve() == directory.resolve()
-    config = {} if same or not (source / "config.yaml").is_file() else read_config(source)
+    if source.resolve() in later or not (source / "config.yaml").is_file():  # the former for runs that name each other
+        return {}
+    config = read_config(source, later)
     return config if "stages" in config else {}
 
 
 def is_measuring(key: str) -> bool:
     """Whether a key says how a model was measured, and not which one it is."""
     return key.split(".")[0] in MEASURING
-
-
-def read_final_results(path: Path) -> dict[str, float]:
-    """Read a results.json: metric name to number; raises InputError with the line for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        results = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: is not JSON ({error.msg}): restore the file, or remove it") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:1: is not UTF-8 text ({error.reason}): restore the file, or remove it") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or depth
-        raise InputError(f"{path}:1: is JSON that cannot be read ({error}): restore the file, or remove it") from None
-    if not isinstance(results, dict):
-        raise InputError(f"{path}:1: holds no object: expected metric names and numbers")
-    for name, value in results.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not abs(value) <= sys.float_info.max:  # NaN and whole numbers beyond it, too
-            line = text[: text.find(json.dumps(name))].count("\n") + 1
-            raise InputError(f"{path}:{line}: {name} is {json.dumps(value)}: expected a finite number")
-    return {name: float(value) for name, value in results.items()}
 
 
 def read_history(run: RunRecord) -> list[dict[str, float]]:
@@ -217,15 +207,25 @@ def read_history(run: RunRecord) -> list[dict[str, float]]:
     path = run.directory / "metrics.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     history = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
+    for place, line in numbered_lines(str(path), raw=True):
+        if not line.endswith(b"\n"):
             continue
         try:
-            history.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: is not JSON ({error.msg}): remove the line") from None
-        if not isinstance(history[-1], dict) or not isinstance(history[-1].get("step"), int):
-            raise InputError(f"{path}:{number}: has no step: expected an object with step and metrics: remove the line")
+            metrics = parse_object(as_text(line, place), place)
+        except InputError as error:
+            raise InputError(f"{error}: remove the line") from None
+        if not isinstance(metrics.get("step"), int) or abs(metrics["step"]) > sys.float_info.max:
+            raise InputError(f"{place}: has no step: expected an object with step and metrics: remove the line")
+        wrong = next((name for name, value in metrics.items() if not _is_number(value)), None)
+        if wrong is not None:
+            raise InputError(f"{place}: {wrong} is {metrics[wrong]!r}: expected a number: remove the line")
+        history.append(metrics)
     return history
+
+
+def _is_number(value: Any) -> bool:
+    """Whether JSON's value is a number that a float can hold, or NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max

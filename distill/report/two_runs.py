@@ -15,7 +15,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.composition import ROOT
-from distill.config.resuming import ANNOTATION, EARLIER_BM25, TRAINING, command_of, read_saved
+from distill.config.resumable import ANNOTATION, TRAINING, command_of, read_saved
+from distill.config.resuming import EARLIER_BM25
+from distill.config.saved import escaped
 from distill.config.suites import split_suite, task_depth
 from distill.errors import InputError
 from distill.evaluation.tasks import read_task
@@ -123,7 +125,7 @@ def locate(key: str, value: str) -> tuple[str, Directory]:
             f"{key}={value}: has no config.yaml: give the output directory of train.py, evaluate.py or annotate, or a "
             "run"
         )
-    saved = read_saved(home)
+    saved = OmegaConf.create(escaped(read_saved(home)))
     file = path / ("teacher.run" if command_of(saved) is ANNOTATION else "run.txt") if path.is_dir() else path
     if not file.is_file():
         parts = sorted(str(one.parent) for one in home.glob("tasks/*/run.txt"))

@@ -31,11 +31,11 @@ from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
 from distill.sources.texts import Texts, iterate_texts, refuse_duplicates
 from distill.storage.arrays import look_up_table, offsets_of, text_at
-from distill.storage.cache import entry, key_of, make_once, remove
+from distill.storage.cache import entry, key_of, make_once
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the index's files, and how texts are cut into words: an index in another format is rebuilt
+FORMAT = 4  # of the index's files, and how texts are cut into words: an index in another format is rebuilt
 NO_WORD = ""  # what a passage without words has, so that its length is 1
 AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for at most these
 
@@ -61,13 +61,7 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     Passages of equal score keep the order of the source, also where the depth cuts them. A query without any such
     passage is left out and counted. Raises InputError for a bad source, and where no query finds a passage.
     """
-    directory = _open_index(source, bm25, fields)
-    try:
-        index = _Index(directory)
-    except (OSError, ValueError, EOFError) as error:
-        log.warning("%s: cannot be read (%s): rebuilding it", directory, error)
-        remove(directory)
-        index = _Index(_open_index(source, bm25, fields))
+    index = _Index(_open_index(source, bm25, fields))
     run: dict[str, RankedList] = {}
     query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)
     bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)

@@ -3,63 +3,130 @@
     path = local_file("https://zenodo.org/records/11147862/files/bm25.run#md5=835372b2ab4d20acf10addeae526c559")
     path = local_file("hf://datasets/webis/rank-distillm/__colbert__msmarco-passage-train-judged.parquet")
 
-The part after `#` is for us: `md5=` or `sha256=` gives the file's checksum, and `file=` its name in the cache where the
-address does not end with one. A file that you put into the cache's downloads/ yourself is used.
-
-The retries are not tenacity's: each resumes where the last broke off, or starts over if the server says so.
+The part after `#` is for us: `md5=` or `sha256=` gives the file's checksum, `file=` its name in the cache where the
+address does not end with one, and `max_gb=` how large it may be. Each address has a directory in the cache's
+downloads/; a file that you put there yourself is used.
 """
 
+import contextlib
 import hashlib
-import http.client
 import json
 import logging
 import re
-import socket
-import time
-import urllib.error
+import shutil
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
 from distill.errors import InputError, Unavailable
 from distill.progress import Progress
-from distill.storage.cache import cache_directory, file_state
+from distill.sources.fetching import fetch
+from distill.storage.cache import REMEDY, cache_directory, file_state, key_of, make_cache_directory
+from distill.storage.checksums import checksum
+from distill.storage.locking import locked_in_turn
+from distill.storage.writing import write_text
 
 log = logging.getLogger(__name__)
 
 HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
-TRIES = 5  # before a broken connection is reported
-PAUSE = 0.3  # seconds before the second try; doubled after each
-BLOCK = 2**20
+ALGORITHMS = ("md5", "sha256")
+MAX_GB = 50  # of a file whose address has no max_gb=: MS MARCO v2, the largest public collection of passages, has 21
+BLOCK = 2**20  # bytes read at once
+
+_whole: dict[Path, dict] = {}  # downloads that this process has found whole, and the state of each then
 
 
 def local_file(source: str) -> str:
-    """Return the path of a downloaded file; download it if it is not there yet.
+    """Return the path of a downloaded file; download it if it is not there yet, or is damaged.
 
-    A broken download is resumed, also by a later call. Raises InputError, naming the file, where to get it and where to
-    put it, if it cannot be downloaded, and if its checksum differs.
+    A broken download is resumed, also by a later call; of two processes, the second waits for the first. Raises
+    InputError, naming the file, where to get it and where to put it, if it cannot be downloaded, and if its checksum
+    differs.
     """
-    address, _, fragment = source.partition("#")
-    options = dict(urllib.parse.parse_qsl(fragment))
-    name = options.pop("file", unquote(urllib.parse.urlsplit(address).path.rpartition("/")[2]))
-    path = cache_directory() / "downloads" / name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        log.info("%s: downloading to %s, once", name, path.parent)
-        try:
-            if address.startswith("hf://"):
-                _fetch_from_hub(address, path)
-            else:
-                _fetch(address, path)
-        except OSError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise Unavailable(
-                f"{name}: cannot be downloaded ({reason}): get it from {_page(address)} and put it at {path}"
-            ) from None
+    path = place_of(source)
+    address, options = _parsed(source)
+    options.pop("file", None)
+    max_bytes = int(float(options.pop("max_gb")) * 1e9)
+    if not _is_whole(path):
+        make_cache_directory(path.parent)
+        with locked_in_turn(path.with_name(".lock"), REMEDY):
+            if not _is_whole(path):  # another process may have downloaded it meanwhile
+                _download(address, path, options, max_bytes)
     for algorithm, expected in options.items():
         _check(path, algorithm, expected, source)
     return str(path)
+
+
+def place_of(source: str) -> Path:
+    """Return where the cache keeps an address's file: in a directory with a key of the whole address.
+
+    Its name is plain ASCII without separators, and begins with no dot: those are names of our own files beside it.
+    """
+    address, options = _parsed(source)
+    name = options.get("file") or unquote(urllib.parse.urlsplit(address).path.rpartition("/")[2])
+    name = re.sub(r"[^A-Za-z0-9.+=_-]", "_", name).lstrip(".")[-100:] or "file"
+    return cache_directory() / "downloads" / key_of(address=address) / name
+
+
+def _parsed(source: str) -> tuple[str, dict[str, str]]:
+    """Return the address, and what follows its #; raises InputError for what cannot follow."""
+    address, _, fragment = source.partition("#")
+    options = {"max_gb": str(MAX_GB)} | dict(urllib.parse.parse_qsl(fragment))
+    for name in options:
+        if name not in (*ALGORITHMS, "file", "max_gb"):
+            raise InputError(f"{source}: {name}= is unknown: use md5=, sha256=, file= or max_gb= after #")
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", options["max_gb"]):
+        raise InputError(f"{source}: max_gb={options['max_gb']}: expected a number of gigabytes such as max_gb=100")
+    try:
+        urllib.parse.urlsplit(address)
+    except ValueError as error:
+        raise InputError(f"{address}: is not an address ({error})") from None
+    return address, options
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is there, and is what was downloaded; read once in each process, unless it changes."""
+    if not path.is_file():
+        return False
+    state = file_state(str(path))
+    if _whole.get(path) == state:
+        return True
+    record = path.with_name(".record.json")
+    if record.is_file():  # else it was put there by hand
+        try:
+            known = json.loads(record.read_text(encoding="utf-8"))
+            if known["size"] != state["size"] or known["crc32"] != checksum(path):
+                return False
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+    _whole[path] = state
+    return True
+
+
+def _download(address: str, path: Path, options: dict[str, str], max_bytes: int) -> None:
+    """Download a file, and write down its size and checksum."""
+    record = path.with_name(".record.json")
+    if path.is_file():
+        log.warning("%s: is not what was downloaded: downloading it again", path)
+        path.unlink()
+    record.unlink(missing_ok=True)
+    log.info("%s: downloading to %s, once", path.name, path.parent)
+    try:
+        if address.startswith("hf://"):
+            _fetch_from_hub(address, path)
+        elif fetch(address, path, has_checksum=bool(options), max_bytes=max_bytes) and _differs(path, options):
+            log.warning("%s: its parts do not fit together: downloading it from the beginning", path.name)
+            path.unlink()
+            fetch(address, path, has_checksum=bool(options), max_bytes=max_bytes)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # UnicodeError of a host's name, for one
+        reason = " ".join(str(error).split())[:200]
+        raise Unavailable(
+            f"{path.name}: cannot be downloaded ({reason}): get it from {_page(address)} and put it at {path}"
+        ) from None
+    state = {"address": address, "size": path.stat().st_size, "crc32": checksum(path)}
+    write_text(record, json.dumps(state, indent=1) + "\n")
 
 
 def _fetch_from_hub(address: str, path: Path) -> None:
@@ -71,61 +138,16 @@ def _fetch_from_hub(address: str, path: Path) -> None:
     if hub is None:
         raise InputError(f"{address}: expected hf://datasets/OWNER/NAME/FILE or hf://datasets/OWNER/NAME@REVISION/FILE")
     repository, revision, name = hub.groups()
+    if not {"", ".", ".."}.isdisjoint(unquote(name).replace("\\", "/").split("/")):
+        raise InputError(f"{address}: leads out of the data set: expected the path of a file in it")
     revision = unquote(revision) if revision else None
+    local = path.with_name(".hub")
     try:
-        downloaded = hf_hub_download(
-            repository, name, repo_type="dataset", revision=revision, local_dir=path.parent / "hub"
-        )
+        downloaded = hf_hub_download(repository, name, repo_type="dataset", revision=revision, local_dir=local)
     except HFValidationError as error:
         raise InputError(f"{address}: {error}") from None
     Path(downloaded).replace(path)
-
-
-def _fetch(address: str, path: Path) -> None:
-    """Download a file by HTTP, resuming what an earlier try has left beside it; raises OSError."""
-    partial = path.with_name(path.name + ".part")
-    for attempt in range(TRIES):
-        try:
-            _fetch_rest(address, partial)
-            partial.replace(path)
-            return
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError) and error.code == 416:
-                partial.unlink()  # the server has nothing after it, so it is not the beginning of this file
-            elif attempt == TRIES - 1 or _is_final(error):
-                raise OSError(getattr(error, "reason", None) or error) from error
-            time.sleep(PAUSE * 2**attempt)
-    raise OSError("the server does not accept the earlier partial download as the beginning of this file")
-
-
-def _fetch_rest(address: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.is_file() else 0
-    headers = {"User-Agent": "distill", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=30) as response:
-        if response.headers.get_content_type() == "text/html" and not address.endswith((".html", ".htm")):
-            raise InputError(
-                f"{address}: returns a web page instead of a file: open it in a browser and download there"
-            )
-        if response.status != 206:
-            have = 0  # the server cannot resume
-        length = response.headers["Content-Length"]
-        total = have + int(length) if length else None
-        bar = Progress(desc=partial.stem, total=total, initial=have, unit="B", unit_scale=True)
-        with open(partial, "ab" if have else "wb") as file, bar:
-            while block := response.read(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-    if total is not None and partial.stat().st_size < total:
-        raise OSError(f"the connection broke off after {partial.stat().st_size} of {total} bytes")
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether another try would fail alike: no such host, or a permanent refusal."""
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code < 500 and error.code != 429
-    return isinstance(error, urllib.error.URLError) and isinstance(error.reason, socket.gaierror)
+    shutil.rmtree(local, ignore_errors=True)
 
 
 def _page(address: str) -> str:
@@ -136,22 +158,30 @@ def _page(address: str) -> str:
     return f"https://huggingface.co/datasets/{hub[1]}/resolve/{hub[2] or 'main'}/{hub[3]}"
 
 
+def _differs(path: Path, options: dict[str, str]) -> bool:
+    return any(_digest(path, algorithm) != expected.lower() for algorithm, expected in options.items())
+
+
 def _check(path: Path, algorithm: str, expected: str, source: str) -> None:
     """Compare a file's checksum, once for each state of the file; raises InputError where it differs."""
-    if algorithm not in ("md5", "sha256"):
-        raise InputError(f"{source}: {algorithm}= is unknown: use md5=, sha256= or file= after #")
-    note = path.with_name(path.name + ".checked")
+    note = path.with_name(".checked")
     state = json.dumps(file_state(str(path)) | {algorithm: expected})
-    if note.is_file() and note.read_text() == state:
+    if note.is_file() and note.read_text(encoding="utf-8", errors="replace") == state:
         return
+    digest = _digest(path, algorithm)
+    if digest != expected.lower():
+        raise InputError(
+            f"{path}: its {algorithm} is {digest} instead of {expected}: delete it to download it again, or, if the "
+            f"file has a new version, change what follows # in {source}"
+        )
+    with contextlib.suppress(InputError):  # a cache that cannot be written is checked each time
+        write_text(note, state)
+
+
+def _digest(path: Path, algorithm: str) -> str:
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file, Progress(desc=f"checking {path.name}", unit="B", unit_scale=True) as bar:
         while block := file.read(BLOCK):
             digest.update(block)
             bar.update(len(block))
-    if digest.hexdigest() != expected:
-        raise InputError(
-            f"{path}: its {algorithm} is {digest.hexdigest()} instead of {expected}: delete it to download it again, "
-            f"or, if the file has a new version, change what follows # in {source}"
-        )
-    note.write_text(state)
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 from distill.sources.run_files import RankedList, average_ranks
 from distill.storage.arrays import FlatFile
 
-FORMAT = 3  # of the files: a cached run in another format is rebuilt
+FORMAT = 4  # of the files: a cached run in another format is rebuilt
 ARRAYS = {"scores": np.float64, "ranks": np.float64, "ids": np.uint8, "id_offsets": np.int64, "starts": np.int64}
 
 

@@ -8,6 +8,7 @@ file_of("queries.tsv"), file_of("msmarco-passage/train")      # "queries.tsv", N
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,19 +30,28 @@ def is_path(source: str) -> bool:
     return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
 
 
-def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = ()) -> DictConfig:
-    """Return a copy of the configuration that names a local file wherever this one names an address.
+def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> DictConfig:
+    """Return a copy of the configuration that names a local file wherever a source of this one is an address.
 
+    Sources are the fields that the schema marks so, and the given keys at the top: an address to cite is left alone.
     unused: keys whose files are not downloaded but set to null. Raises InputError like `local_file`.
     """
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    local = OmegaConf.create(plain)
+    for path in ("", *(name for name, value in plain.items() if isinstance(value, dict))):
+        node, there = (cfg[path], local[path]) if path else (cfg, local)
+        for key in (*_marked(OmegaConf.get_type(node)), *(() if path else keys)):
+            value = (plain[path] if path else plain)[key]
+            if isinstance(value, str) and is_remote(value) and f"{path}.{key}".strip(".") not in unused:
+                there[key] = local_file(value)
     for key in unused:
-        OmegaConf.update(cfg, key, None)
-    for node in (cfg, *(group for group in cfg.values() if isinstance(group, DictConfig))):
-        for key, value in node.items():
-            if isinstance(value, str) and is_remote(value):
-                node[key] = local_file(value)
-    return cfg
+        OmegaConf.update(local, key, None)
+    return local
+
+
+def _marked(schema: type | None) -> list[str]:
+    """Return the fields of a schema that are sources."""
+    return [one.name for one in fields(schema) if "source" in one.metadata] if is_dataclass(schema) else []
 
 
 def is_missing_file(source: str) -> bool:

@@ -28,16 +28,19 @@ from distill.sources.locate import file_of, ir_datasets_records
 from distill.storage.files import (
     as_text,
     form_of,
+    is_longer,
     numbered_answers,
     numbered_lines,
     numbered_rows,
-    open_parquet,
 )
+from distill.storage.parquet import open_parquet, parquet_rows
 
 RECORDS = {"queries": "queries", "passages": "docs", "run": "scoreddocs", "qrels": "qrels"}  # kind -> of ir_datasets
 FILE_FORMS = {"triples": "lines", "permutations": "answers"}  # kinds that come from files only, in one form
 LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
 PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
+MOST_PACKED = 1032  # how much larger gzip can be at most
+ROW = 16  # bytes of a line, at least
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ class Source:
             return numbered_lines(self.name)
         if self.form == "answers":
             return numbered_answers(self.name)
-        return numbered_rows(self.name, self.form)
+        return _rows(self.name, self.form)
+
+
+def _rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
+    return parquet_rows(path) if form == "parquet" else numbered_rows(path, form)
 
 
 def open_source(name: str, kind: str, fields: Fields = USUAL) -> Source:
@@ -75,8 +82,17 @@ def open_source(name: str, kind: str, fields: Fields = USUAL) -> Source:
     if form == "lines" and kind in TEXT_NAMES and (fields != USUAL or _has_header(path)):
         form = "columns"
     has_names = form not in ("lines", "answers") and fields == USUAL
-    size = os.path.getsize(path) * (PACKED if form == "parquet" or path.endswith(".gz") else 1)
-    return Source(path, kind, form, has_names and _is_inline(path, kind, form), size > LARGE_FILE)
+    return Source(path, kind, form, has_names and _is_inline(path, kind, form), _is_large(path, form))
+
+
+def _is_large(path: str, form: str) -> bool:
+    """Whether a file's rows would take too much memory as Python objects, also where a small file unpacks to many."""
+    size = os.path.getsize(path)
+    if form == "parquet":
+        return max(size * PACKED, open_parquet(path).metadata.num_rows * ROW) > LARGE_FILE
+    if size > LARGE_FILE or (path.endswith(".gz") and size * PACKED > LARGE_FILE):
+        return True
+    return size * MOST_PACKED > LARGE_FILE and is_longer(path, LARGE_FILE)
 
 
 def _has_header(path: str) -> bool:
@@ -99,7 +115,7 @@ def _is_inline(path: str, kind: str, form: str) -> bool:
         return inline_shape({name: [] for name in open_parquet(path).schema_arrow.names}) is not None
     if kind not in TEXT_NAMES:
         return True  # no run or qrels have named fields there
-    _, row = next(numbered_rows(path, form), ("", {}))
+    _, row = next(_rows(path, form), ("", {}))
     return inline_shape(row) is not None
 
 

@@ -22,11 +22,12 @@ from distill.sources.run_files import RUN_COLUMNS, RunRow, parse_run_line
 from distill.storage.files import (
     BYTE_ORDER_MARK,
     DAMAGE,
+    MAX_LINE,
     open_bytes,
-    open_parquet,
-    parquet_batches,
+    too_long,
     unreadable,
 )
+from distill.storage.parquet import open_parquet, parquet_batches
 
 BLOCK_BYTES = 2**24  # of text that is parsed at once
 CSV_BYTES = 2**22  # of a block that one thread parses
@@ -83,6 +84,8 @@ def _byte_blocks(source: str) -> Iterator[tuple[int, bytes]]:
             rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
             while read := file.read(BLOCK_BYTES):
                 lines, end, rest = (rest + read).rpartition(b"\n")
+                if len(rest) > MAX_LINE:
+                    raise too_long(f"{source}:{number + lines.count(end) + 1 if end else number}")
                 if end:
                     yield number, lines + end
                     number += lines.count(b"\n") + 1

@@ -2,25 +2,50 @@
 
     directory = make_once(cache_directory() / "tokens" / key, write)      # write(path) fills a directory, once
 
-The cache is $DISTILL_CACHE, or ~/.cache/distill. Anything in it can be deleted at any time: it is rebuilt.
+The cache is $DISTILL_CACHE, or ~/.cache/distill. Anything in it can be deleted at any time: it is rebuilt, and so is
+what a disk has damaged.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.errors import InputError
+from distill.errors import DiskError, InputError
+from distill.storage.checksums import damage, write_checksums
 from distill.storage.locking import locked_in_turn
+from distill.storage.writing import writing
+
+log = logging.getLogger(__name__)
+
+REMEDY = "set DISTILL_CACHE to a directory of your own"
 
 
 def cache_directory() -> Path:
-    """Return the cache's directory: $DISTILL_CACHE, else $XDG_CACHE_HOME/distill, else ~/.cache/distill."""
-    if "DISTILL_CACHE" in os.environ:
-        return Path(os.environ["DISTILL_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "distill"
+    """Return the cache's directory: $DISTILL_CACHE, else $XDG_CACHE_HOME/distill, else ~/.cache/distill.
+
+    Raises InputError where none of them is known: a user without a home.
+    """
+    named = os.environ.get("DISTILL_CACHE")
+    try:
+        if named:
+            return Path(named).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distill"
+    except RuntimeError as error:
+        raise InputError(f"the cache has no place ({error}): {REMEDY}") from None
+
+
+def make_cache_directory(directory: Path) -> None:
+    """Make a directory in the cache if it is missing; raises InputError where it cannot be made or written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be created ({error.strerror}): {REMEDY}") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"{directory}: cannot be written: {REMEDY}")
 
 
 def key_of(**parts) -> str:
@@ -43,30 +68,41 @@ def file_state(path: str) -> dict:
     return {"path": os.path.realpath(path), "size": status.st_size, **times}
 
 
-def make_once(directory: Path, write: Callable[[Path], None]) -> Path:
-    """Return the directory, filled by `write` if it is not there yet.
+def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool = False) -> Path:
+    """Return the directory, filled by `write` if it is not there yet, or is damaged.
 
-    It is written under a temporary name and renamed when complete, by one process at a time; the others wait. What a
-    killed process has left is passed to the next `write`, which may resume from it.
+    It is written under a temporary name and renamed when complete, by one process at a time; the others wait. Checksums
+    of its files are kept beside them. resumes: what a killed process has left is passed to the next `write`, which
+    must notice damage itself; otherwise it begins with an empty directory. Raises InputError where the cache cannot be
+    written.
     """
-    if directory.is_dir():
+    if directory.is_dir() and damage(directory) is None:
         return directory
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{directory.parent}: cannot be created ({error.strerror}): set DISTILL_CACHE to your own directory"
-        ) from None
-    with locked_in_turn(directory.with_name(directory.name + ".lock")):
-        if not directory.is_dir():  # another process may have made it meanwhile
-            aside = directory.with_name(directory.name + ".partial")
-            aside.mkdir(exist_ok=True)
-            try:
+    make_cache_directory(directory.parent)
+    with locked_in_turn(directory.with_name(directory.name + ".lock"), REMEDY):
+        if directory.is_dir():
+            reason = damage(directory)
+            if reason is None:  # another process has made it meanwhile
+                return directory
+            log.warning("%s: %s: rebuilding it", directory, reason)
+            remove(directory)
+        aside = directory.with_name(directory.name + ".partial")
+        try:
+            with writing(directory):
+                if not resumes:
+                    shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(exist_ok=True)
                 write(aside)
-            except InputError:
-                shutil.rmtree(aside)  # a corrected source has another key: nothing would ever resume from this
-                raise
-            aside.rename(directory)
+                write_checksums(aside)
+                aside.rename(directory)
+        except DiskError:
+            raise  # what is written remains: the next one may resume from it once there is room
+        except InputError:
+            shutil.rmtree(
+                aside, ignore_errors=True
+            )  # a corrected source has another key: nothing would ever resume from this
+            raise
+        damage(directory)  # found whole now: not read again by this process
     return directory
 
 

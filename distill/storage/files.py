@@ -1,4 +1,4 @@
-"""Files as numbered lines, rows and columns: plain or gzipped text, JSON lines, CSV and parquet.
+"""Files as numbered lines, rows and columns: plain or gzipped text, JSON lines and CSV.
 
     form_of("passages.json")                                     # "jsonl"
     for place, line in numbered_lines("bm25.run.gz"): ...        # ("bm25.run.gz:7", b"q1 Q0 d7 1 2.5 bm25")
@@ -6,24 +6,25 @@
 
 All readers open files here, so they agree: a line ends with a line feed, or a carriage return and a line feed; a byte
 order mark at the beginning is skipped; blank lines are skipped but counted; text is UTF-8. Damage raises InputError
-with the file and, where there are lines, the line.
+with the file and, where there are lines, the line. So does a line, or a file once unpacked, that is too large: what
+is in memory at a time is bounded.
 """
 
 import csv
-import gzip
+import functools
 import json
-import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from distill.errors import InputError
+from distill.storage.unpacking import unpacked
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DAMAGE = (OSError, EOFError, zlib.error)  # what reading a cut or damaged file raises; gzip.BadGzipFile is an OSError
-MAX_CELL = 2**31 - 1  # characters of a CSV cell; the csv module's own bound is 131 072
+MAX_LINE = 2**25  # bytes of a line, or of a CSV row: a line with the texts of a thousand long passages has 10 MB
+BLOCK = 2**20  # bytes read at once
+MAX_ANSWERS = 2**27  # bytes of a file of permutations: the hundred thousand of RankGPT have 40 MB
 
 
 def form_of(path: str) -> str:
@@ -65,7 +66,18 @@ def open_bytes(path: str, *, unpack: bool = True) -> BinaryIO:
         raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
     is_packed = unpack and (file.read(2) == b"\x1f\x8b" or path.endswith(".gz"))
     file.seek(0)
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_packed else file
+    return unpacked(path, file) if is_packed else file
+
+
+def is_longer(path: str, size: int) -> bool:
+    """Whether a file has more bytes than `size`, unpacked if it is packed; a damaged one ends at the damage."""
+    try:
+        with open_bytes(path) as file:
+            while size >= 0 and (read := file.read(min(size + 1, BLOCK))):
+                size -= len(read)
+    except DAMAGE:
+        pass
+    return size < 0
 
 
 def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes]]:
@@ -76,7 +88,9 @@ def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes
     number = 0
     try:
         with open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(functools.partial(file.readline, MAX_LINE + 1), b""), start=1):
+                if len(line) > MAX_LINE:
+                    raise too_long(f"{path}:{number}")
                 if number == 1:
                     line = line.removeprefix(BYTE_ORDER_MARK)
                 if raw:
@@ -85,6 +99,11 @@ def numbered_lines(path: str, *, raw: bool = False) -> Iterator[tuple[str, bytes
                     yield f"{path}:{number}", line.removesuffix(b"\n").removesuffix(b"\r")
     except DAMAGE as error:
         raise unreadable(f"{path}:{number + 1}", error) from None
+
+
+def too_long(place: str) -> InputError:
+    """Return the error for a line that is too long to be read."""
+    return InputError(f"{place}: has more than {MAX_LINE / 1e6:.0f} MB: expected one query or passage a line")
 
 
 def text_lines(path: str) -> Iterator[tuple[str, str]]:
@@ -107,13 +126,11 @@ def unreadable(place: str, error: Exception) -> InputError:
 
 
 def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
-    """Yield (place, row) of every row of a "jsonl", "csv" or "parquet" file, or of "columns" of TSV below a header.
+    """Yield (place, row) of every row of a "jsonl" or "csv" file, or of "columns" of TSV below a header.
 
     Raises InputError for a row that cannot be read.
     """
-    if form == "parquet":
-        yield from _parquet_rows(path)
-    elif form == "jsonl":
+    if form == "jsonl":
         for place, line in numbered_lines(path):
             yield place, parse_object(as_text(line, place), place)
     elif form == "csv":
@@ -171,12 +188,21 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
     """Yield the rows of a CSV file with a header; commas separate cells, or semicolons where the header has them."""
     first = next(text_lines(path), ("", ""))[1]
     delimiter = max(",;", key=lambda candidate: _num_cells(first, candidate))
-    lines = (as_text(line, place) for place, line in numbered_lines(path, raw=True))  # a cell may span several
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    row_bytes = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal row_bytes
+        for place, line in numbered_lines(path, raw=True):
+            row_bytes += len(line)  # of a row, which may span several lines
+            if row_bytes > MAX_LINE:
+                raise too_long(f"{path}:{number}")
+            yield as_text(line, place)
+
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     names, number = None, 1
     while True:
-        place = f"{path}:{number}"
-        others_limit = csv.field_size_limit(MAX_CELL)  # set for the whole process, which others rely on
+        place, row_bytes = f"{path}:{number}", 0
+        others_limit = csv.field_size_limit(MAX_LINE)  # set for the whole process, which others rely on
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -201,51 +227,16 @@ def _num_cells(header: str, delimiter: str) -> int:
         return 0
 
 
-def open_parquet(path: str):
-    """Open a parquet file; raises InputError if it is not one, or has two columns of one name."""
-    import pyarrow  # imported here: other formats need no pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not a parquet file ({error}): download or write it again") from None
-    unique_names(names, path)
-    return file
-
-
-def parquet_batches(path: str, columns: list[str] | None = None, size: int = 1000) -> Iterator[tuple[int, Any]]:
-    """Yield (number of the first row, record batch) of a parquet file; raises InputError for damage."""
-    import pyarrow
-
-    first = 1
-    try:
-        for batch in open_parquet(path).iter_batches(size, columns=columns):
-            batch.validate(full=True)  # text of a damaged file may not be UTF-8
-            yield first, batch
-            first += len(batch)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read from row {first} ({error}): download or write it again") from None
-
-
-def _parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
-    import pyarrow
-
-    for first, batch in parquet_batches(path):
-        try:
-            rows = batch.to_pylist()
-        except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates beyond Python's, for one
-            raise InputError(f"{path}:row {first}: holds a value that cannot be read ({error})") from None
-        for number, row in enumerate(rows, start=first):
-            yield f"{path}:row {number}", row
-
-
 def numbered_answers(path: str) -> Iterator[tuple[str, str]]:
     """Yield ("path: answer number", text) of a JSON array of texts; raises InputError for anything else."""
     try:
         with open_bytes(path) as file:
-            answers = json.loads(file.read().removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+            content = file.read(MAX_ANSWERS + 1)
+        if len(content) > MAX_ANSWERS:
+            raise InputError(f"{path}: has more than {MAX_ANSWERS / 1e6:.0f} MB: expected an array of short answers")
+        answers = json.loads(content.removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+    except InputError:
+        raise
     except (*DAMAGE, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(
@@ -258,36 +249,3 @@ def numbered_answers(path: str) -> Iterator[tuple[str, str]]:
         if not isinstance(answer, str):
             raise InputError(f"{place} is not text: expected one such as `[3] > [1] > [2]`")
         yield place, answer
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then rename it: an interruption leaves the old file intact."""
-    aside = aside_of(path)
-    try:
-        write(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def write_whole_directory(directory: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete."""
-    new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        write(new)
-    except BaseException:
-        shutil.rmtree(new)
-        raise
-    if directory.exists():
-        os.rename(directory, old)
-    os.rename(new, directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def aside_of(path: Path) -> Path:
-    """The temporary name of a file, one for each process, so that two writers do not mix."""
-    return path.with_name(f".{path.name}.{os.getpid()}.new")

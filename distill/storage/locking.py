@@ -2,7 +2,7 @@
 
     with locked(directory / "run.lock", "wait for it, or use another directory"):        # refuses a second process
         ...
-    with locked_in_turn(directory / "store.lock"):                                         # lets it wait
+    with locked_in_turn(directory / "store.lock", "set DISTILL_CACHE to another one"):     # lets it wait
         ...
 
 The file stays behind: removing it would let two processes lock two files of one name.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 from distill.errors import InputError
+from distill.storage.writing import writing
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
             raise InputError(f"{path.parent}: {holder} still works there: {remedy}") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): start nothing else there", path.parent, error.strerror)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing(path):
+            os.truncate(path, 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         _close_in_forked_processes()
         _held.append(file)
         try:
@@ -67,8 +68,26 @@ def _close_in_forked_processes() -> None:
 
 
 @contextlib.contextmanager
-def locked_in_turn(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; wait while another process holds it."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked_in_turn(path: Path, remedy: str) -> Iterator[None]:
+    """Hold the lock of a file; wait while another process holds it.
+
+    Raises InputError where nothing can be written; warns where the file system has no locks.
+    """
+    try:
+        opened = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): {remedy}") from None
+    with opened as file:
+        try:
+            _lock_in_turn(file, path)
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): start nothing else that needs it", path, error.strerror)
         yield
+
+
+def _lock_in_turn(file: TextIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("%s: another process is writing it: waiting", path.with_suffix(""))
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -30,7 +30,7 @@ from distill.sources.texts import (
     read_passages,
     read_queries,
 )
-from distill.storage.files import write_whole
+from distill.storage.writing import write_text, write_whole
 from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.data_card import data_card
 from distill.teachers.totals import Totals
@@ -135,7 +135,7 @@ def write_annotation(
     card = data_card(cfg, lists.run, ranking.flagged, ranking.totals, results, ranking.notes)
     write_whole(directory / "teacher.run", lambda path: write_run(ranking.run, path, tag="teacher"))
     write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, lists.run, ranking))
-    write_whole(directory / "card.md", lambda path: path.write_text(card))
+    write_text(directory / "card.md", card)
     write_results(directory / "results.json", results)
     return results
 

@@ -32,7 +32,7 @@ def encode_chat(tokenizer, messages: Messages, name: str) -> list[int]:
     else:
         marked = messages
     text = chat_text(tokenizer, marked, name)
-    if not found or control is None:
+    if control is None or not found:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     ids: list[int] = []
     for place, part in enumerate(re.split(f"{OPEN}(\\d+){CLOSE}", text)):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from distill.secrets import for_others
 from distill.sources.run_files import Run
+from distill.storage.quoting import to_markdown
 
 
 def data_card(
@@ -43,4 +45,4 @@ def data_card(
             lines += [f"- cost: {totals.cost(llm):.4f} at {llm.price_in} and {llm.price_out} per million tokens"]
     lines += [f"- {note}" for note in notes]
     lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
-    return "\n".join(lines) + "\n"
+    return for_others("\n".join(map(to_markdown, lines)) + "\n")

@@ -16,11 +16,13 @@ import logging
 import math
 import os
 import threading
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from distill.errors import InputError
+from distill.storage.writing import append, writing
 from distill.teachers.answer import well_formed
 
 log = logging.getLogger(__name__)
@@ -32,14 +34,25 @@ def key_of_request(model: str, options: dict, prompt: str, query: str, passages:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
+def line_of(key: str, answer: dict) -> bytes:
+    """Return the line that holds an answer."""
+    entry = {"key": key, **answer}
+    return well_formed(json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False)).encode() + b"\n"
+
+
+def _checksum(entry: dict) -> int:
+    return zlib.crc32(well_formed(json.dumps(entry, ensure_ascii=False)).encode())
+
+
 class Journal:
     """The answers in a file, and those added to it; several threads may add."""
 
     def __init__(self, path: Path):
         """Read the file; raises InputError if it is open in another process."""
         self.path, self.lock = path, threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "a+b")  # noqa: SIM115 - open until close
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open until close
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,8 +61,8 @@ class Journal:
         self.answers = self._read()
 
     def _read(self) -> dict[str, dict]:
-        self.file.seek(0)
-        answers, size, bad = read_entries(self.file)
+        with open(self.path, "rb") as file:  # with a buffer
+            answers, size, bad = read_entries(file)
         self.file.truncate(size)
         if bad:
             log.warning(
@@ -64,11 +77,10 @@ class Journal:
 
     def add(self, key: str, answer: dict) -> None:
         """Write an answer; it is on disk when this returns."""
-        line = well_formed(json.dumps({"key": key, **answer}, ensure_ascii=False)).encode() + b"\n"
         with self.lock:
-            self.file.write(line)
-            self.file.flush()
-        os.fsync(self.file.fileno())  # threads that wait here share one disk write
+            append(self.file, line_of(key, answer))
+        with writing(self.path):
+            os.fsync(self.file.fileno())  # threads that wait here share one disk write
         self.answers[key] = answer
 
     def close(self) -> None:
@@ -101,9 +113,12 @@ def read_entry(line: bytes) -> dict[str, Any] | None:
     """Return the entry in a line, with its key; None if it is none."""
     try:
         entry = json.loads(line)
+        if not isinstance(entry, dict):
+            return None
+        checksum = entry.pop("crc32", None)
+        if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
+            return None
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict):
         return None
     texts = (entry.get(name) for name in ("key", "text"))
     numbers = (entry.get(name) for name in ("tokens_in", "tokens_out", "seconds"))

@@ -24,23 +24,15 @@ class LocalEngine:
     def __init__(self, cfg: DictConfig, device, method: str):
         """Load the model by directory or Hub id, from safetensors; raises InputError if it cannot be loaded."""
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from distill.models.language_model import load_language_model
 
         self.cfg, self.at_once = cfg, cfg.batch_size
         self.failures: Counter[str] = Counter()
         self.adapted: list[str] = []
         self.pointwise = method == "pointwise"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(cfg.model, padding_side="left", trust_remote_code=False)
-            self.model = AutoModelForCausalLM.from_pretrained(
-                cfg.model, dtype=dtype, use_safetensors=True, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"teacher.llm.model={cfg.model}: cannot be loaded as a language model ({reason})"
-            ) from None
+        self.tokenizer, self.model = load_language_model(cfg.model, dtype, f"teacher.llm.model={cfg.model}")
         self.model = self.model.to(device).eval()
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.tokenizer.pad_token is None:

@@ -9,18 +9,19 @@ at a time: it is locked only while lines are written.
 """
 
 import fcntl
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.storage.cache import cache_directory, key_of
-from distill.teachers.answer import well_formed
-from distill.teachers.journal import read_entries
+from distill.storage.writing import append
+from distill.teachers.journal import line_of, read_entries
 from distill.teachers.prompt import Prompt
 from distill.teachers.secrets import without_password
 
@@ -52,8 +53,7 @@ class SharedJournal:
         """Read the file, if there is one; raises InputError if it cannot be read or written."""
         self.path = path
         with self._locked() as file:
-            file.seek(0)
-            self.answers, size, bad = read_entries(file)
+            self.answers, size, bad = _read(path)
             file.truncate(size)  # half a line of a killed process
         if bad:
             log.warning("%s: %d lines are no journal entries, the first of them line %d", path, len(bad), bad[0])
@@ -62,9 +62,11 @@ class SharedJournal:
     def _locked(self) -> Iterator:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a+b") as file:
+            with open(self.path, "a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield file
+        except InputError:
+            raise
         except OSError as error:
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}): set journal=none, or give another file"
@@ -79,7 +81,38 @@ class SharedJournal:
         new = {key: entry for key, entry in list(answers.items()) if key not in self.answers}
         if not new:
             return
-        lines = [json.dumps({"key": key, **entry}, ensure_ascii=False) + "\n" for key, entry in new.items()]
         with self._locked() as file:
-            file.write(well_formed("".join(lines)).encode())
+            append(file, b"".join(line_of(key, entry) for key, entry in new.items()))
         self.answers |= new
+
+
+@dataclass
+class Contents:
+    """What a journal holds."""
+
+    answers: int
+    tokens_in: int
+    tokens_out: int
+    changed: datetime
+    num_bad: int  # lines that are no entries
+
+
+def journals(given: str | None) -> list[Path]:
+    """Return the journals to show: the given file, or those in the cache."""
+    return [Path(given)] if given is not None else sorted((cache_directory() / FOLDER).glob("*.jsonl"))
+
+
+def summarise(path: Path) -> Contents:
+    """Return what a journal holds, without writing to it; raises InputError if it cannot be read."""
+    try:
+        answers, _, bad = _read(path)
+        changed = datetime.fromtimestamp(path.stat().st_mtime)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the path") from None
+    tokens = [sum(entry[name] for entry in answers.values()) for name in ("tokens_in", "tokens_out")]
+    return Contents(len(answers), tokens[0], tokens[1], changed, len(bad))
+
+
+def _read(path: Path) -> tuple[dict[str, dict], int, list[int]]:
+    with open(path, "rb") as file:
+        return read_entries(file)

@@ -1,8 +1,8 @@
 """Checkpoints, never half-written, with the random state that makes a resumed run exact.
 
-checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps)
+checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps, keep_previous=True)
 checkpoints.resume(cfg)                           # from last.pt
-checkpoints.save(improved)                        # last.pt and, after a better validation, best.pt
+checkpoints.save(improved)                        # last.pt, previous.pt and, after a better validation, best.pt
 checkpoints.load_best()                           # the weights of model/
 """
 
@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,23 @@ from distill.data.lists import TrainingLists
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.secrets import redacted
+from distill.storage.writing import write_whole, writing
 from distill.training.optim import set_lr
 from distill.training.state import TrainingState
 
 log = logging.getLogger(__name__)
 
+NAMES = ("last.pt", "previous.pt", "best.pt")  # in checkpoints/
 # Exceptions that torch.load raises for a damaged file
-DAMAGE = (OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError)
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError),
+    *(zipfile.BadZipFile, OverflowError, MemoryError),
+)
 
 
 class Checkpoints:
-    """The checkpoints last.pt and best.pt of one run, and model/, the weights of its best validation."""
+    """The checkpoints last.pt, previous.pt and best.pt of one run, and model/, the weights of its best validation."""
 
     def __init__(
         self,
@@ -42,9 +49,11 @@ class Checkpoints:
         state: TrainingState,
         lists: TrainingLists,
         num_steps: int,
+        keep_previous: bool,
     ):
         """Keep references to what checkpoints contain and what resuming checks; nothing is read or written yet."""
-        self.last, self.best = directory / "checkpoints" / "last.pt", directory / "checkpoints" / "best.pt"
+        self.last, self.previous, self.best = (directory / "checkpoints" / name for name in NAMES)
+        self.keep_previous = keep_previous
         self.model_directory = directory / "model"
         self.ranks, self.model, self.optimizer, self.state = ranks, model, optimizer, state
         self.overrides = own_overrides()  # of this command and, once resumed, of the run's earlier commands
@@ -80,7 +89,10 @@ class Checkpoints:
             )
 
     def save(self, improved: bool) -> None:
-        """Write last.pt and, if the last validation was the best so far, make best.pt the same file."""
+        """Write last.pt and, if the last validation was the best so far, make best.pt the same file.
+
+        The last.pt of before becomes previous.pt, unless that is not kept: then previous.pt is removed.
+        """
         content = {
             "lists": self.lists,
             "num_steps": self.num_steps,
@@ -91,6 +103,10 @@ class Checkpoints:
             "overrides": self.overrides,
         }
         if self.ranks.is_first:
+            if not self.keep_previous:
+                self.previous.unlink(missing_ok=True)
+            elif self.last.exists():  # before last.pt is written, so that no more files exist at once
+                link_checkpoint(self.last, self.previous)
             save_checkpoint(self.last, content)
             if improved:
                 link_checkpoint(self.last, self.best)
@@ -110,8 +126,8 @@ class Checkpoints:
 
 
 def own_overrides() -> list[str]:
-    """Return the overrides of this command, except resume."""
-    return [override for override in command_overrides("task") if not override.startswith("resume=")]
+    """Return the overrides of this command without secrets, except resume."""
+    return [redacted(override) for override in command_overrides("task") if not override.startswith("resume=")]
 
 
 def joined_overrides(started: list[str], more: list[str]) -> list[str]:
@@ -121,37 +137,76 @@ def joined_overrides(started: list[str], more: list[str]) -> list[str]:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint to a temporary file, flush it to disk, then rename it: if killed, the old one remains."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".new")
-    with open(aside, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    """Write a checkpoint whole or not at all, with a CRC-32 of each of its parts, which torch.save computes.
+
+    Raises DiskError; the old one is then still there.
+    """
+
+    def write(aside: Path) -> None:
+        with open(aside, "wb") as file:
+            torch.save(state, file)
+
+    size = _bytes_of(state)
+    with writing(path, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write, size=size, aside=path.with_suffix(".new"))
+
+
+def _bytes_of(content: Any) -> int:
+    """Return the bytes of all tensors in nested dictionaries and lists: nearly those of the checkpoint."""
+    if isinstance(content, torch.Tensor):
+        return content.numel() * content.element_size()
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
+    return sum(map(_bytes_of, parts))
 
 
 def link_checkpoint(path: Path, link: Path) -> None:
     """Hard-link a checkpoint to a second name, which keeps it when the first is overwritten; takes no disk space."""
     aside = link.with_suffix(".new")
-    aside.unlink(missing_ok=True)
-    os.link(path, aside)
-    os.replace(aside, link)
+    with writing(link):
+        aside.unlink(missing_ok=True)
+        os.link(path, aside)
+        os.replace(aside, link)
+        aside.unlink(missing_ok=True)  # renaming one name of a file to another one of it does nothing
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; only tensors and plain values are unpickled.
 
-    Raises InputError for a truncated or damaged file.
+    Raises InputError for a truncated or damaged file, with the newest checkpoint beside it that is not damaged.
+    """
+    content, damage = _read(path)
+    if damage is None:
+        return content
+    if path.name == "best.pt":
+        raise InputError(
+            f"{path}: is damaged ({damage}): remove it: the best weights are in model/, and the next better validation "
+            "writes it anew"
+        )
+    beside = {other: _read(other)[0] for other in map(path.with_name, NAMES) if other != path and other.is_file()}
+    steps = {other: content["step"] for other, content in beside.items() if content}
+    last_good = max(steps, key=lambda other: steps[other], default=None)
+    if last_good is None:
+        raise InputError(f"{path}: is damaged ({damage}), and no other checkpoint there can be read: train again")
+    raise InputError(
+        f"{path}: is damaged ({damage}): the last good one is {last_good.name}, of step {steps[last_good]}: copy it to "
+        f"{path.name}, and resume again"
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the contents of a checkpoint and None, or an empty dictionary and what is wrong with it.
+
+    A checkpoint is a zip archive. torch.load does not compare the checksums of its parts.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+        if part is not None:
+            return {}, f"{part} differs from its checksum"
+        return torch.load(path, map_location="cpu", weights_only=True), None
     except DAMAGE as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        other = path.with_name("best.pt" if path.name == "last.pt" else "last.pt")
-        raise InputError(
-            f"{path}: is damaged ({reason}): replace it with a copy, such as {other.name}, or train again"
-        ) from None
+        return {}, " ".join(str(error).split())[:100] or type(error).__name__
 
 
 def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder, directory: Path) -> None:
@@ -177,7 +232,7 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
         os.rename(complete, directory)
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (last, best):
+    for path in map(last.with_name, NAMES):
         path.with_suffix(".new").unlink(missing_ok=True)
 
 

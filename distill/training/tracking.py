@@ -3,21 +3,26 @@
 with Tracker(cfg) as tracker:                       # an exception inside marks the W&B run as failed
     tracker.start(directory, step)
     tracker.log(step, {"train/loss": 0.4})
+    tracker.save_results({"test/sample/nDCG@10": 0.9})
     tracker.finish({"test/sample/nDCG@10": 0.9}, directory / "model", {"sample": {"q1": {"nDCG@10": 0.9}}})
 """
 
 import json
 import logging
 import os
+import re
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from distill.config.composition import chosen_experiment
-from distill.errors import printable
+from distill.config.saved import as_plain
+from distill.errors import InputError, printable
 from distill.evaluation.results import write_results
-from distill.storage.files import write_whole
+from distill.secrets import for_others
+from distill.storage.small_files import read_small
+from distill.storage.writing import append, write_text, writing
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,7 @@ class Tracker:
     def __init__(self, cfg: DictConfig):
         """Open nothing yet: a run refused for bad input leaves no W&B run behind."""
         self.cfg = cfg
-        self.file: TextIO | None = None
+        self.file: BinaryIO | None = None
         self.wandb: Any = None
 
     def start(self, directory: Path, step: int = 0) -> None:
@@ -46,9 +51,10 @@ class Tracker:
         self.directory = directory
         metrics = directory / "metrics.jsonl"
         if metrics.is_file():
-            kept = [line for line in metrics.read_text().splitlines(keepends=True) if _logged_by(line, step)]
-            write_whole(metrics, lambda aside: aside.write_text("".join(kept)))
-        self.file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+            kept = [line for line in metrics.read_bytes().splitlines(keepends=True) if _logged_by(line, step)]
+            write_text(metrics, b"".join(kept).decode())
+        with writing(metrics):
+            self.file = open(metrics, "ab", buffering=0)  # noqa: SIM115 - open for the whole run
         self.source = _source_artifact(self.cfg.backbone.name)
         if self.cfg.logger.mode != "disabled":
             self.wandb = _start_wandb(directory, self.cfg, self.source)
@@ -63,19 +69,20 @@ class Tracker:
         """Append the metrics of a step to metrics.jsonl and to W&B."""
         if not self.file:
             return
-        self.file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self.file.flush()
+        append(self.file, (json.dumps({"step": step, **metrics}) + "\n").encode())
         if self.wandb:
             self.wandb.log(metrics, step=step)
 
+    def save_results(self, results: dict[str, float]) -> None:
+        """Write results.json, with which a run is finished."""
+        if self.file:
+            write_results(self.directory / "results.json", results)
+
     def finish(self, results: dict[str, float], model: Path, per_query: dict[str, dict[str, dict[str, float]]]) -> None:
-        """Write results.json, and send W&B the results, a table for each task and, if configured, the model.
+        """Send W&B the results, a table for each task and, if configured, the model.
 
         per_query: task -> query id -> measure -> value, as in per_query.csv.
         """
-        if not self.file:
-            return
-        write_results(self.directory / "results.json", results)
         if self.wandb:
             self._finish_wandb(results, model, per_query)
 
@@ -100,7 +107,7 @@ class Tracker:
             self.wandb.log_artifact(artifact)
             # A collection for this run only, so that its latest version is this model; offline, the entity is unknown
             known = [name for name in (self.wandb.entity, self.wandb.project) if name]
-            (self.directory / ARTIFACT_FILE).write_text("/".join([*known, f"{name}:latest"]) + "\n")
+            write_text(self.directory / ARTIFACT_FILE, "/".join([*known, f"{name}:latest"]) + "\n")
 
     def close(self, exit_code: int = 0) -> None:
         """Close the files and the W&B run; an exit code other than 0 marks the run as failed."""
@@ -110,19 +117,32 @@ class Tracker:
             self.wandb.finish(exit_code=exit_code)
 
 
-def _logged_by(line: str, step: int) -> bool:
+def _logged_by(line: bytes, step: int) -> bool:
     """Whether a line of metrics.jsonl is complete (a killed process may leave half a line) and not after the step."""
     try:
-        return line.endswith("\n") and json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
-        log.warning("metrics.jsonl: dropped a damaged line: %s", printable(line.strip())[:80])
+        return line.endswith(b"\n") and json.loads(line.decode())["step"] <= step
+    except (ValueError, KeyError, TypeError, RecursionError):
+        log.warning("metrics.jsonl: dropped a damaged line: %s", printable(line.decode(errors="replace").strip())[:80])
         return False
 
 
 def _source_artifact(backbone: str) -> str | None:
     """Return the W&B artifact of a backbone that is the model directory of an earlier run, None if there is none."""
     path = Path(backbone).parent / ARTIFACT_FILE
-    return path.read_text().strip() if os.path.isdir(backbone) and path.is_file() else None
+    return _read_name(path, r"[\w./:-]{1,500}") if os.path.isdir(backbone) and path.is_file() else None
+
+
+def _read_name(path: Path, pattern: str) -> str | None:
+    """Return what W&B has named a run or a model; None, with a warning, for a damaged file."""
+    try:
+        name = read_small(path, 1000).strip()
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+    if not re.fullmatch(pattern, name, re.ASCII):
+        log.warning("%s: holds no name of W&B: not used", path)
+        return None
+    return name
 
 
 def _main_choices(cfg: DictConfig) -> dict[str, str | int | None]:
@@ -146,10 +166,14 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
         "name": settings.run_name,
         "tags": list(dict.fromkeys([*settings.tags, *([experiment] if experiment else [])])),
         "dir": str(directory),
-        "id": run_id.read_text() if run_id.is_file() else None,
+        "id": _read_name(run_id, r"[\w-]{1,128}") if run_id.is_file() else None,
         "resume": "allow",
-        "config": OmegaConf.to_container(cfg, resolve=True) | ({"trained_from": source} if source else {}),
-        "settings": wandb.Settings(init_timeout=WANDB_SECONDS, x_transaction_log_flush_interval=FLUSH_SECONDS),
+        "config": _for_others(as_plain(cfg)) | ({"trained_from": source} if source else {}),
+        "settings": wandb.Settings(
+            init_timeout=WANDB_SECONDS,
+            x_transaction_log_flush_interval=FLUSH_SECONDS,
+            x_disable_meta=True,  # the user's and the machine's name, paths and command line
+        ),
     }
     unreachable = (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError)
     mode = settings.mode
@@ -161,7 +185,7 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
     except unreachable as error:
         log.warning("wandb: cannot log online (%s): logging offline", " ".join(str(error).split()))
         run = wandb.init(mode="offline", **options)
-    run_id.write_text(run.id)
+    write_text(run_id, run.id)
     # Against W&B's built-in step, which is the training step
     run.define_metric("train/*")
     run.define_metric("train/loss", summary="min,last")
@@ -169,6 +193,15 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
     if source:
         _declare_source(run, source)
     return run
+
+
+def _for_others(value: Any) -> Any:
+    """Return plain data without secrets and without paths of this machine."""
+    if isinstance(value, dict):
+        return {key: _for_others(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_for_others(part) for part in value]
+    return for_others(value) if isinstance(value, str) else value
 
 
 def _declare_source(run, source: str) -> None:

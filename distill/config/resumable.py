@@ -1,0 +1,119 @@
+"""The commands whose runs can be resumed, and what a directory's config.yaml says about the run there.
+
+saved = read_saved(directory)               # {"loss": {"name": "ranknet"}, ...}
+check_command(saved, command_of(cfg), directory)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from distill.config.saved import MAX_BYTES, read_plain
+from distill.config.schema import AnnotateConfig, EvaluateConfig, TrainConfig
+from distill.config.types import fault_of
+from distill.errors import InputError
+
+TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
+              for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
+TEXTS += ("validation.runs", "task.runs")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command whose runs can be resumed.
+
+    key: a key at the top that no other command's configuration has. needs: the file that resuming needs. free: patterns
+    of keys that change no result, or rounding at most. moved: keys of files, which only `resume=` may change. steps:
+    keys of the length, which only `resume=` may raise.
+    """
+
+    noun: str
+    name: str
+    schema: type
+    key: str
+    needs: str
+    stopped: tuple[str, ...]
+    free: tuple[str, ...]
+    moved: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+
+
+TRAINING = Command(
+    noun="training",
+    name="train",
+    schema=TrainConfig,
+    key="train",
+    needs="checkpoints/last.pt",
+    stopped=("checkpoints/last.pt",),
+    free=(
+        *("logger.*", "train.device", "train.num_workers", "train.max_tokens", "train.compile"),
+        *("train.log_every", "train.save_every", "train.keep_previous"),
+    ),
+    moved=(
+        *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),
+        *("backbone.name", *TEXTS),
+    ),
+    steps=("train.max_steps", "train.max_epochs"),
+)
+EVALUATION = Command(
+    noun="evaluation",
+    name="evaluate",
+    schema=EvaluateConfig,
+    key="max_tokens",
+    needs="config.yaml",
+    stopped=("per_query.csv", "tasks/*/per_query.csv"),
+    free=("device", "max_tokens"),
+    moved=TEXTS,
+)
+ANNOTATION = Command(
+    noun="annotation",
+    name="annotate",
+    schema=AnnotateConfig,
+    key="window",
+    needs="config.yaml",
+    stopped=("journal.jsonl",),
+    free=(  # none of it changes which answer a request gets
+        *("dry_run", "qrels", "reference"),
+        *("teacher.llm.api_key_variable", "teacher.llm.base_url", "teacher.llm.batch_size", "teacher.llm.concurrency"),
+        *("teacher.llm.device", "teacher.llm.max_cost", "teacher.llm.price_in", "teacher.llm.price_out"),
+        *("teacher.llm.requests_per_minute", "teacher.llm.retries", "teacher.llm.timeout"),
+        *("max_unusable", "teacher.llm.max_bytes", "teacher.llm.max_wait"),
+    ),
+    moved=("passages", "queries", "run", "journal"),
+)
+COMMANDS = (TRAINING, EVALUATION, ANNOTATION)
+
+
+def command_of(cfg: DictConfig | dict) -> Command:
+    """Return the command that the configuration of a run belongs to."""
+    return next(command for command in COMMANDS if command.key in cfg)
+
+
+def read_saved(directory: Path) -> dict:
+    """Read the config.yaml of a run, as plain data; raises InputError if it is missing, damaged, or of no run."""
+    path = directory / "config.yaml"
+    if not path.exists():
+        raise InputError(
+            f"{directory}: holds files of a run, but no config.yaml: move them away, or use another directory"
+        )
+    if path.is_file() and not path.read_bytes()[:MAX_BYTES].strip():  # the disk was full when it was written
+        raise InputError(
+            f"{path}: is empty: write it anew with the command's --cfg job --resolve, or remove {directory} and start "
+            "again"
+        )
+    plain = read_plain(path)
+    command = next((command for command in COMMANDS if command.key in plain), None)
+    if command is None:
+        raise InputError(f"{path}: belongs to no run: restore it, or use another directory")
+    fault = fault_of(plain, command.schema)
+    if fault is not None:
+        raise InputError(f"{path}: {fault}: restore it, or use another directory")
+    return plain
+
+
+def check_command(saved: dict, command: Command, directory: Path) -> None:
+    """Raise InputError for a directory of another command."""
+    other = command_of(saved)
+    if other is not command:
+        raise InputError(f"{directory}: holds an output of {other.name}, not of {command.name}: use another")

@@ -1,0 +1,92 @@
+"""What must not be written: passwords in addresses, keys and tokens; and, in what is for others, this machine's paths.
+
+    redacted("https://me:hunter2@host/v1")      # "https://***@host/v1"
+    for_others("teacher.path=/home/me/t.run")   # "teacher.path=t.run"
+    is_secret_name("api_key")                   # True: whatever such a key of a configuration holds is a secret
+    fault_of_secret("sk-abc\\n")                # "begins or ends with a space or a newline"
+
+A value of the environment is a secret if its variable's name says so: OPENAI_API_KEY, HF_TOKEN, DB_PASSWORD.
+"""
+
+import logging
+import os
+import re
+
+HIDDEN_AS = "***"
+LEAST = 8  # characters of a variable's value: a shorter one would take common words out of every text
+NAME = r"(?:(?:api|access|secret|private)[-_]?key|password|passwd|passphrase|secret|token|credentials?)"
+SECRET_NAME = re.compile(rf"(?:^|[-_.]){NAME}$", re.IGNORECASE)
+VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
+ADDRESS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#'\"<>]{1,500}@)", re.IGNORECASE)
+PARAMETER = re.compile(  # ?token=..., X-Amz-Signature=..., "api_key": "..."
+    rf"(?P<name>[\w.-]{{0,40}}(?:{NAME}|signature)(?:=[\"']?|[\"']\s?:\s?[\"']))(?P<value>[^\s&#;,'\"<>$*}}\]]{{6,}})",
+    re.IGNORECASE,
+)
+HEADER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})")
+KEYS = re.compile(  # as their issuers shape them: Hugging Face, OpenAI and those like it, GitHub, Google, Amazon, Slack
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gsk_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{20,}"
+    r"|github_pat_[A-Za-z0-9_]{20,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,})"
+)
+
+PLACE = re.compile(r"""(?:^|(?<=[\s'"=(\[,`|]))(?:/|~/)[\w.~+@-][^\s'"`,|\])]*""", re.MULTILINE)  # an absolute path
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a key of a configuration holds a secret, by its name: `api_key`, but not `api_key_variable`."""
+    return SECRET_NAME.search(name) is not None
+
+
+def redacted(text: str) -> str:
+    """Return a text without its secrets: ***, or the variable's name for the value of one of the environment."""
+    for name, value in _known():
+        if value in text:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    text = ADDRESS.sub(rf"\g<scheme>{HIDDEN_AS}@", text)
+    text = PARAMETER.sub(_without_value, text)
+    text = HEADER.sub(rf"\g<name>{HIDDEN_AS}", text)
+    return KEYS.sub(HIDDEN_AS, text)
+
+
+def _without_value(found: re.Match) -> str:
+    return found[0] if found["value"].isdigit() else f"{found['name']}{HIDDEN_AS}"  # token=512000 is a count
+
+
+def _known() -> list[tuple[str, str]]:
+    """Return the secrets of the environment as (name, value), the longest first: one may be part of another."""
+    named = [(name, value) for name, value in os.environ.items() if VARIABLE.search(name)]
+    secret = [(name, value) for name, value in named if len(value) >= LEAST and value[0] != "/"]  # the path of a file
+    return sorted(secret, key=lambda pair: -len(pair[1]))
+
+
+def for_others(text: str) -> str:
+    """Return a text without secrets and without absolute paths.
+
+    Of a path below the current directory, what follows it is left, of any other only the name.
+    """
+    return PLACE.sub(lambda found: _relative(found[0]), redacted(text))
+
+
+def _relative(path: str) -> str:
+    here = os.getcwd()
+    if path.startswith(f"{here}/") and len(here) > 1:
+        return path[len(here) + 1 :]
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def fault_of_secret(value: str) -> str | None:
+    """Return what is wrong with a key, without the key; None for one that can be sent in a header."""
+    if not value:
+        return "is empty"
+    if value != value.strip():
+        return "begins or ends with a space or a newline"
+    if not (value.isascii() and value.isprintable()):
+        return "has characters that no key has, such as a newline"
+    return None
+
+
+class RedactedFormatter(logging.Formatter):
+    """Formats a line of the log without its secrets; conf/hydra/job_logging/plain.yaml names it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return redacted(super().format(record))

@@ -1,0 +1,33 @@
+"""Text from others in tables: as a cell of CSV, and in Markdown.
+
+from_cell(to_cell("=1+1")) == "=1+1"           # to_cell: '=1+1, which a spreadsheet shows and does not compute
+to_markdown("<script>")                        # &lt;script>
+"""
+
+import re
+
+from distill.errors import HIDDEN
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet computes, or what is quoted already
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def to_cell(text: str) -> str:
+    """Return text as a cell of CSV: an apostrophe before what a spreadsheet would compute, unless it is a number."""
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """Return what `to_cell` was given."""
+    return cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell
+
+
+def one_line(text: str) -> str:
+    """Return text with newlines and other characters that cannot be seen as escapes."""
+    return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def to_markdown(text: str) -> str:
+    """Return text for one line of Markdown: no HTML, code, link or column begins in it."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text)).replace("`", r"\`").replace("](", r"]\(")
+    return re.sub(r"(?<!\\)\|", r"\|", text)

@@ -1,0 +1,68 @@
+"""Secrets are taken out of every text that is written or printed."""
+
+import logging
+
+import pytest
+
+from distill.errors import InputError
+from distill.secrets import RedactedFormatter, fault_of_secret, is_secret_name, redacted
+
+KEPT = (
+    "loss=ranknet, data.depth=50",
+    "https://huggingface.co/datasets/OWNER/NAME/resolve/main/run.tsv#file=a.tsv",
+    "teacher.llm.max_tokens=256",
+    "token=512000",
+    "hf://datasets/OWNER/NAME/FILE",
+    "mail me@example.org about q1",
+    "/runs/lr=1e-3,seed=0: no checkpoints/last.pt there: give the output directory of a training",
+    "teacher.llm.api_key_variable=OPENAI_API_KEY",
+)
+TAKEN_OUT = {
+    "https://me:hunter2@host/v1": "https://***@host/v1",
+    "error: http://hunter2hunter2@host:80/v1: refused": "error: http://***@host:80/v1: refused",
+    "https://host/f?a=1&token=hunter2hunter2&b=2": "https://host/f?a=1&token=***&b=2",
+    "https://host/f?X-Amz-Signature=0123456789abcdef": "https://host/f?X-Amz-Signature=***",
+    "Authorization: Bearer hunter2.hunter2": "Authorization: Bearer ***",
+    "{'api_key': 'hunter2hunter2'}": "{'api_key': '***'}",
+    "wrong key sk-proj-0123456789abcdefXYZ given": "wrong key *** given",
+    "hf_abcdefghijklmnopqrstuvwx": "***",
+}
+
+
+def test_passwords_keys_and_tokens_are_taken_out():
+    assert {text: redacted(text) for text in TAKEN_OUT} == TAKEN_OUT
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_other_texts_are_kept(text):
+    assert redacted(text) == text == redacted(redacted(text))
+
+
+def test_the_value_of_a_secret_variable_becomes_its_name(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "swordfish-1")
+    monkeypatch.setenv("LONGER_TOKEN", "swordfish-1-and-more")
+    monkeypatch.setenv("SHORT_TOKEN", "q1")
+    monkeypatch.setenv("HOST_NAME", "swordfish")
+    text = redacted("swordfish-1 and swordfish-1-and-more of q1 at swordfish")
+    assert text == "${oc.env:SOME_API_KEY} and ${oc.env:LONGER_TOKEN} of q1 at swordfish"
+
+
+def test_an_error_has_no_secret():
+    assert str(InputError("http://a:b@host: no")) == "http://***@host: no"
+
+
+def test_names_of_secret_keys():
+    secret = ("api_key", "password", "llm.api_key", "hf_token", "TOKEN", "client-secret")
+    plain = ("api_key_variable", "max_tokens", "tokenizer", "key", "text_fields", "secrets_of_success")
+    assert all(map(is_secret_name, secret)) and not any(map(is_secret_name, plain))
+
+
+def test_a_key_that_cannot_be_sent_is_named_without_it():
+    assert fault_of_secret("sk-abcdef") is None
+    for value in ("", "abc\n", " abc", "ab\ncd", "ab\x00cd", "schlüssel"):
+        assert fault_of_secret(value) and (not value or value not in fault_of_secret(value))
+
+
+def test_a_line_of_the_log_has_no_secret():
+    record = logging.LogRecord("annotate", logging.INFO, "a.py", 1, "asking %s", ("http://me:hunter2@host/v1",), None)
+    assert RedactedFormatter("%(message)s").format(record) == "asking http://***@host/v1"

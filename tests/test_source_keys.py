@@ -1,0 +1,52 @@
+"""Only keys that name sources are downloaded."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from distill.config.composition import COMMAND_SCHEMAS, flatten
+from distill.config.saved import as_plain
+from distill.sources import locate
+from tests.helpers.configuration import compose_config
+
+ADDRESS = "https://host/file.tsv"
+TASK = ("passages", "queries", "run", "qrels", "teacher", "fused")
+SOURCES = {
+    "train": {
+        *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),
+        *(f"{task}.{key}" for task in ("task", "validation") for key in TASK),
+    },
+    "evaluate": {f"task.{key}" for key in TASK},
+    "retrieve": {"passages", "queries", "run"},
+    "fuse": set(),  # its runs are a list, each opened where it is
+    "annotate": {"passages", "queries", "run", "qrels", "reference"},
+    "export": set(),
+    "report": {"queries"},
+    "inspect": {"run", "baseline", "passages", "queries", "qrels"},
+    "dashboards": set(),
+}
+
+
+@pytest.mark.parametrize("name", COMMAND_SCHEMAS)
+def test_an_address_is_downloaded_where_a_source_is_meant_and_nowhere_else(name, monkeypatch):
+    monkeypatch.setattr(locate, "local_file", lambda address: f"/cache/{address[-3:]}")
+    cfg = compose_config(name)
+    texts = {key for key, value in flatten(OmegaConf.to_container(cfg, resolve=False)).items() if key[0] != "_"}
+    for key in texts:
+        try:  # where the schema takes text
+            OmegaConf.update(cfg, key, ADDRESS)
+        except Exception:  # a number or a list
+            continue
+    given = {key for key, value in flatten(as_plain(cfg)).items() if value == ADDRESS}
+    local = flatten(locate.with_local_files(cfg))
+    assert {key for key in given if local[key] != ADDRESS} == SOURCES[name]
+    assert SOURCES[name] <= given and (name != "train" or {"teacher.citation", "backbone.name", "licence"} <= given)
+
+
+def test_the_sources_of_a_task_of_a_suite_are_downloaded(monkeypatch):
+    from distill.config.schema import TASK_SOURCES
+
+    monkeypatch.setattr(locate, "local_file", lambda address: f"/cache/{address[-3:]}")
+    part = OmegaConf.create(dict.fromkeys(TASK, ADDRESS) | {"licence": ADDRESS, "bm25": {"stemmer": ADDRESS}})
+    local = locate.with_local_files(part, keys=TASK_SOURCES)
+    assert TASK_SOURCES == TASK
+    assert local == dict.fromkeys(TASK, "/cache/tsv") | {"licence": ADDRESS, "bm25": {"stemmer": ADDRESS}}

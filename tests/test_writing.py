@@ -1,0 +1,134 @@
+"""A full disk, or one that refuses: one line with the path, and what was there before is whole."""
+
+import errno
+import json
+import os
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+import distill.storage.writing
+from distill.errors import DiskError, InputError, exit_on_bad_input
+from distill.models.cross_encoder import CrossEncoder
+from distill.storage.writing import append, write_text, write_whole, write_whole_directory, writing
+
+WRITERS = {
+    "text": lambda path: path.write_text("bee " * 20_000),
+    "torch": lambda path: _save(path),
+    "safetensors": lambda path: save_file({"a": torch.zeros(20_000)}, path),
+    "NumPy": lambda path: np.zeros(20_000).tofile(path),
+    "parquet": lambda path: pq.write_table(pa.table({"a": np.random.default_rng(0).random(20_000)}), path),
+    "YAML": lambda path: OmegaConf.save(OmegaConf.create({"a": "bee " * 20_000}), path),
+}
+
+
+def _save(path: Path) -> None:
+    with open(path, "wb") as file:
+        torch.save({"a": torch.zeros(20_000)}, file)
+
+
+@contextmanager
+def largest_file(size: int):
+    """Let no file grow beyond a size: the operating system then answers EFBIG, as it answers ENOSPC on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_any_library_raises_on_a_full_disk_is_one_line_and_the_old_file_is_whole(tmp_path, name):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with largest_file(10_000), pytest.raises(DiskError) as raised:
+        write_whole(path, WRITERS[name])
+    assert str(raised.value).startswith(f"{path}: cannot be written (") and "\n" not in str(raised.value)
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+    write_whole(path, WRITERS[name])  # with room
+    assert path.stat().st_size > 10_000 and [*tmp_path.iterdir()] == [path]
+
+
+def test_the_line_names_what_is_free_and_what_is_needed(tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(distill.storage.writing.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 12_000}))
+    place, reason = tmp_path / "a", "cannot be written (No space left on device): 12.0 kB are free there, and it needs"
+    with pytest.raises(DiskError) as raised:
+        write_whole(place, full, size=5_200_000)
+    assert str(raised.value) == f"{place}: {reason} 5.2 MB: make room"
+    with pytest.raises(DiskError) as raised:
+        write_whole(place, full)
+    assert str(raised.value) == f"{place}: {reason} more: make room"
+
+
+def test_other_errors_pass_through(tmp_path):
+    for error in (ZeroDivisionError("division"), FileNotFoundError(errno.ENOENT, "No such file"), InputError("bad")):
+        with pytest.raises(type(error)) as raised, writing(tmp_path / "a"):
+            raise error
+        assert raised.value is error
+
+
+def test_appending_to_a_full_disk_adds_nothing(tmp_path):
+    path = tmp_path / "journal"
+    with open(path, "ab", buffering=0) as file:
+        append(file, b"first\n")
+        with largest_file(12), pytest.raises(DiskError, match="journal: cannot be written"):
+            append(file, b"a longer second line\n")  # six bytes of it fit
+        assert path.read_bytes() == b"first\n"
+        append(file, b"second\n")
+    assert path.read_bytes() == b"first\nsecond\n"
+
+
+def test_a_directory_that_does_not_fit_leaves_the_old_one(tmp_path):
+    directory = tmp_path / "model"
+    write_whole_directory(directory, lambda new: write_text(new / "a", "old"))
+    with largest_file(10_000), pytest.raises(DiskError, match="model/a: cannot|model: cannot|a: cannot"):
+        write_whole_directory(directory, lambda new: WRITERS["safetensors"](new / "a"))
+    assert (directory / "a").read_text() == "old" and [*tmp_path.iterdir()] == [directory]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_the_files_of_a_model_follow_the_umask(backbone, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert "model.safetensors" in modes and set(modes.values()) == {mode}
+
+
+def test_what_a_disk_answers_ends_a_command_with_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended, exit_on_bad_input(sweep=False):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: Read-only file system\n"
+    with pytest.raises(FileNotFoundError), exit_on_bad_input(sweep=False):  # ours to mend, and so a traceback
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a")
+
+
+def test_changed_weights_are_refused_and_directories_without_checksums_open(backbone, tmp_path):
+    directory = tmp_path / "model"
+    CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(directory)
+    settings = json.loads((directory / "distill.json").read_text())
+    assert set(settings["crc32"]) == {"model.safetensors", "2_Dense/model.safetensors"}
+    for name in settings["crc32"]:
+        whole = (directory / name).read_bytes()
+        (directory / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 64]))  # the exponent of a weight
+        with pytest.raises(InputError, match=f"{name}: differs from its checksum: copy the model again"):
+            CrossEncoder.from_pretrained(str(directory))
+        (directory / name).write_bytes(whole)
+    del settings["crc32"]
+    (directory / "distill.json").write_text(json.dumps(settings))
+    CrossEncoder.from_pretrained(str(directory))
