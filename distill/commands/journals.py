@@ -32,9 +32,8 @@ def show(cfg: DictConfig) -> None:
     print(f"{'answers':>9} {'tokens in':>13} {'tokens out':>13} {'cost':>10}  {'last used':16}  journal")
     for path, row in zip(paths, rows, strict=True):
         cost = (row.tokens_in * cfg.price_in + row.tokens_out * cfg.price_out) / 1e6
-        print(
-            f"{row.answers:9,} {row.tokens_in:13,} {row.tokens_out:13,} {cost:10.2f}  {row.changed:%Y-%m-%d %H:%M}  {path}"
-        )
+        counts = f"{row.answers:9,} {row.tokens_in:13,} {row.tokens_out:13,} {cost:10.2f}"
+        print(f"{counts}  {row.changed:%Y-%m-%d %H:%M}  {path}")
     for path, row in zip(paths, rows, strict=True):
         if row.num_bad:
             log.warning("%s: %d lines are no journal entries", path, row.num_bad)
