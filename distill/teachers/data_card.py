@@ -23,7 +23,7 @@ def data_card(
     lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
     if totals is not None:
         lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
-        if cfg.method == "listwise":
+        if cfg.method != "pointwise":
             lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
         lines += [f"- method: {cfg.method}, {totals.windows} windows"]
         lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]

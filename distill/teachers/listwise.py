@@ -42,7 +42,7 @@ def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int
 class Windows:
     """Which passages of a list go into each request, in the order of the requests."""
 
-    method: str  # listwise or pointwise
+    method: str  # listwise, pointwise or first-token
     size: int
     stride: int
     passes: int
@@ -61,7 +61,7 @@ def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, i
         for start, end in windows.of(len(passages)):
             num_requests += 1
             tokens_in += num_tokens(prompt.fill(query, passages[start:end]))
-            tokens_out += 1 if windows.method == "pointwise" else 4 * (end - start)  # "Yes", or "[12] > " each
+            tokens_out += 4 * (end - start) if windows.method == "listwise" else 1  # "[12] > " each, or "Yes"
     return num_requests, tokens_in, tokens_out
 
 
@@ -234,7 +234,9 @@ class WindowRanker:
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
         if self.windows.method == "pointwise":
             return [0], {"unusable"} if entry["score"] is None else set()
-        return mend_permutation(entry["text"], num_passages)
+        order, faults = mend_permutation(entry["text"], num_passages)
+        # Letters that no passage has are likely first tokens of other answers, and no fault
+        return order, faults - {"out of range"} if self.windows.method == "first-token" else faults
 
 
 def _advance(steps: Steps, answer: Answer | None):
