@@ -23,6 +23,7 @@ from distill.errors import InputError
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
 from distill.teachers.connection import Connection, ReplyFault
 from distill.teachers.first_token import ranking_of_letters
+from distill.teachers.grades import expected_grade
 from distill.teachers.parameters import Parameters, body_of
 from distill.teachers.pointwise import yes_no_score
 from distill.teachers.prompt import Messages
@@ -153,6 +154,8 @@ class HttpEngine:
             answer = read_completion(completion, messages, seconds)
             if self.method == "pointwise":
                 answer.score = yes_no_score(self._read_logprobs(completion))
+            elif self.method == "graded":
+                answer.score = expected_grade(self._read_logprobs(completion))
             elif self.method == "first-token":
                 answer.text = ranking_of_letters(self._read_logprobs(completion)) or answer.text
             return answer

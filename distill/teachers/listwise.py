@@ -20,7 +20,7 @@ from distill.sources.permutations import mend_permutation
 from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
-from distill.teachers.prompt import Prompt
+from distill.teachers.prompt import ONE_BY_ONE, Prompt
 from distill.teachers.totals import Totals
 
 SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
@@ -42,14 +42,14 @@ def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int
 class Windows:
     """Which passages of a list go into each request, in the order of the requests."""
 
-    method: str  # listwise, pointwise or first-token
+    method: str  # listwise, first-token, pointwise or graded
     size: int
     stride: int
     passes: int
 
     def of(self, num_passages: int) -> list[tuple[int, int]]:
         """Return the windows (start, end) of a list."""
-        if self.method == "pointwise":
+        if self.method in ONE_BY_ONE:
             return [(place, place + 1) for place in range(num_passages)]
         return window_places(num_passages, self.size, self.stride) * self.passes
 
@@ -179,7 +179,7 @@ class WindowRanker:
     def _steps(self, query: str, passages: list[str]) -> Steps:
         """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
-        scores: list[float | None] = []  # of the passages, with method=pointwise
+        scores: list[float | None] = []  # of the passages, if each gets one
         for start, end in self.windows.of(len(passages)):
             places = order[start:end]
             mended, score = yield from self._ask(query, [passages[place] for place in places])
@@ -192,7 +192,7 @@ class WindowRanker:
                 self.totals.windows += 1
                 self.totals.unanswered += mended is None
                 self.show(self.totals)
-        if self.windows.method != "pointwise":
+        if self.windows.method not in ONE_BY_ONE:
             return order, flagged
         with self.lock:
             self.totals.tied += mostly_tie(scores)
@@ -232,7 +232,7 @@ class WindowRanker:
         return answer
 
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
-        if self.windows.method == "pointwise":
+        if self.windows.method in ONE_BY_ONE:
             return [0], {"unusable"} if entry["score"] is None else set()
         order, faults = mend_permutation(entry["text"], num_passages)
         # Letters that no passage has are likely first tokens of other answers, and no fault

@@ -13,6 +13,7 @@ from distill.errors import InputError
 from distill.teachers.answer import Answer
 from distill.teachers.chat import encode_chat
 from distill.teachers.first_token import ranking_of_letters
+from distill.teachers.grades import DIGITS, expected_grade
 from distill.teachers.pointwise import NO, YES
 from distill.teachers.prompt import LETTERS, Messages
 
@@ -40,8 +41,8 @@ class LocalEngine:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if method == "pointwise":
             self.words = [self._tokens_of(word, word.capitalize(), word.upper()) for word in (YES, NO)]
-        elif method == "first-token":
-            self.words = [self._tokens_of(letter) for letter in LETTERS]
+        elif method != "listwise":
+            self.words = [self._tokens_of(word) for word in (LETTERS if method == "first-token" else DIGITS)]
 
     @property
     def options(self) -> dict:
@@ -85,6 +86,8 @@ class LocalEngine:
             words = torch.stack([first[:, tokens].logsumexp(dim=1) for tokens in self.words], dim=1)  # [B, words]
             if self.method == "pointwise":
                 scores = (words[:, 0] - words[:, 1]).tolist()
+            elif self.method == "graded":
+                scores = [expected_grade(list(zip(DIGITS, row, strict=True))) for row in words.tolist()]
             else:
                 texts = [ranking_of_letters(list(zip(LETTERS, row, strict=True))) for row in words.tolist()]
         seconds = (time.perf_counter() - start) / len(encoded)

@@ -22,7 +22,9 @@ PLACES = {  # required placeholders, by method
     "listwise": {"passage": ("{number}", "{text}"), "after": ("{query}",)},
     "first-token": {"passage": ("{letter}", "{text}"), "after": ("{query}",)},
     "pointwise": {"passage": ("{text}",), "after": ("{query}",)},
+    "graded": {"passage": ("{text}",), "after": ("{query}",)},
 }
+ONE_BY_ONE = ("pointwise", "graded")  # methods that give each passage a score, in a request of its own
 
 
 @dataclass
