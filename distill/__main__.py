@@ -18,6 +18,7 @@ COMMANDS = {
     "retrieve": "write a first-stage run: the best passages of a collection for each query",
     "fuse": "make one run of several: by reciprocal ranks, mean ranks or z-scores",
     "annotate": "let a teacher rank the passages of a first-stage run",
+    "journals": "show what the journals of LLMs' answers hold, and what they cost",
     "export": "write a trained model in another library's format, and upload it",
     "report": "gather runs into tables, tests, figures and one page",
     "inspect": "show side by side what a ranking has moved, and what it ranks wrongly",

@@ -190,7 +190,7 @@ def test_the_books_are_the_same_on_the_screen_in_the_log_and_in_the_card(collect
     assert "1 of 24 windows keep their order" in caplog.text and caplog.text.count("estimate") <= 1
     shown, card = annotate_here(tmp_path, collection, server, *prices)  # what was refused is asked again
     number = sum(server.asked.values()) - 26
-    assert 1 <= number <= 3  # and the windows above it in its list, whose passages may have changed
+    assert 1 <= number <= 4  # and the windows above it in its list, whose passages may have changed
     assert shown == f"{24 + number} requests ({number} in this run), {2400 + 100 * number} tokens in, " + (
         f"{240 + 10 * number} out, cost {24 + number}.0000"
     )

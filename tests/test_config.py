@@ -35,7 +35,18 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "inspect", "dashboards")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "annotate",
+    "journals",
+    "retrieve",
+    "fuse",
+    "export",
+    "report",
+    "inspect",
+    "dashboards",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -306,6 +317,7 @@ FREE_OF_RULES = {
     "FuseConfig": "output measure",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
+    "JournalsConfig": "journal",
     "AnnotateConfig": f"{FIELDS} prompt journal",
 }
 SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *LOSS_SCHEMAS.values()]

@@ -20,9 +20,12 @@ from omegaconf import DictConfig
 from distill.config.checks import check_values
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override
+from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("annotate")
+
+MOST_LETTERS = 20  # as in distill/teachers/prompt.py, which needs more imports
 
 
 def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
@@ -69,6 +72,10 @@ def check(cfg: DictConfig) -> None:
 
     check_key_variable(cfg.teacher.llm.api_key_variable)  # first: other rules quote what they refuse
     check_values(cfg)
+    if cfg.method == "first-token" and cfg.window > MOST_LETTERS:
+        raise InputError(
+            f"window={cfg.window} with method=first-token: passages have {MOST_LETTERS} letters at most: lower it"
+        )
 
 
 def describe(cfg: DictConfig) -> str:

@@ -369,6 +369,13 @@ class LlmTeacher:
 
 
 @dataclass
+class JournalsConfig:
+    journal: str | None = None
+    price_in: float = at_least(0)
+    price_out: float = at_least(0)
+
+
+@dataclass
 class AnnotateConfig:
     passages: str = source()
     queries: str = source()
@@ -381,7 +388,7 @@ class AnnotateConfig:
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
     teacher: LlmTeacher = MISSING
-    method: str = choice("listwise", "pointwise")
+    method: str = choice("listwise", "pointwise", "first-token", "graded")
     window: int = at_least(2, why=TWO_PASSAGES)
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)

@@ -4,7 +4,9 @@ estimate_requests(cfg, lists)                     # "50 queries, 450 requests, a
 orders, flagged, totals = ask_llm(cfg, directory, lists)        # lists: {query id: (query, passages)}
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -15,11 +17,13 @@ from distill.progress import Progress
 from distill.teachers.endpoint import HttpEngine
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
-from distill.teachers.prompt import read_prompt
+from distill.teachers.prompt import Prompt, read_prompt
+from distill.teachers.shared_journal import SharedJournal, shared_path
 from distill.teachers.totals import Totals
 
 log = logging.getLogger(__name__)
 
+SHARED_EVERY = 200  # requests after which their answers are shared
 Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in the first stage's order
 
 
@@ -48,31 +52,61 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     """
     llm, windows = cfg.teacher.llm, _windows(cfg)
     engine = _open_engine(cfg)
-    path = Path(cfg.journal) if cfg.journal else directory / "journal.jsonl"
+    prompt = read_prompt(cfg.prompt, cfg.method)
+    shared = open_shared(cfg, prompt)
     num_windows = sum(len(windows.of(len(passages))) for _, passages in lists.values())
     orders, flagged = {}, {}
-    with Journal(path) as journal, Progress(total=num_windows, desc="annotating", unit="window") as bar:
+    with (
+        Journal(directory / "journal.jsonl") as journal,
+        Progress(total=num_windows, desc="annotating", unit="window") as bar,
+    ):
 
         def show(totals: Totals) -> None:
             bar.set_postfix_str(totals.describe(llm), refresh=False)
             bar.update(totals.windows - bar.n)
+            if shared is not None and totals.requests % SHARED_EVERY == 0:
+                with warned(shared.path):
+                    shared.add_missing(journal.answers)
 
         def allowed(totals: Totals) -> bool:
             has_money = llm.max_cost is None or totals.cost(llm) < llm.max_cost
             return has_money and not totals.is_useless(cfg.max_unusable, num_windows)
 
-        prompt = read_prompt(cfg.prompt, cfg.method)
-        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show)
+        find_shared = shared.find if shared is not None else lambda key: None
+        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, find_shared)
         try:
             for query_id, order, is_flagged in ranker.rank(lists, allowed):
                 orders[query_id], flagged[query_id] = order, is_flagged
         finally:
             engine.close()
+            if shared is not None:
+                with warned(shared.path):
+                    shared.add_missing(journal.answers)
     totals = ranker.totals
     totals.failures, totals.adapted = engine.failures, engine.adapted
     log_totals(totals, llm, len(lists))
     _check_whole(cfg, directory, totals, len(orders), len(lists), num_windows)
     return orders, flagged, totals
+
+
+def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
+    """Open the journal that the annotation shares with others, and say how many answers it has."""
+    path = shared_path(cfg, prompt)
+    if path is None:
+        return None
+    shared = SharedJournal(path)
+    if shared.answers:
+        log.info("%s has %d answers of earlier annotations, which cost nothing", path, len(shared.answers))
+    return shared
+
+
+@contextlib.contextmanager
+def warned(path: Path) -> Iterator[None]:
+    """Log what keeps answers from being shared: the annotation has them in its own journal."""
+    try:
+        yield
+    except InputError as error:
+        log.warning("answers are not shared: %s", error)
 
 
 def _open_engine(cfg: DictConfig):

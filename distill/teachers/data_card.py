@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from distill.secrets import for_others
 from distill.sources.run_files import Run
 from distill.storage.quoting import to_markdown
+from distill.teachers.prompt import ONE_BY_ONE
 
 
 def data_card(
@@ -23,7 +24,7 @@ def data_card(
     lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
     if totals is not None:
         lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
-        if cfg.method == "listwise":
+        if cfg.method not in ONE_BY_ONE:
             lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
         lines += [f"- method: {cfg.method}, {totals.windows} windows"]
         lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]

@@ -22,6 +22,8 @@ from omegaconf import DictConfig
 from distill.errors import InputError
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
 from distill.teachers.connection import Connection, ReplyFault
+from distill.teachers.first_token import ranking_of_letters
+from distill.teachers.grades import expected_grade
 from distill.teachers.parameters import Parameters, body_of
 from distill.teachers.pointwise import yes_no_score
 from distill.teachers.prompt import Messages
@@ -56,13 +58,14 @@ class HttpEngine:
         import httpx
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
-        self.cfg, self.at_once, self.pointwise = cfg, cfg.concurrency, method == "pointwise"
+        self.cfg, self.at_once, self.method = cfg, cfg.concurrency, method
+        self.by_logprobs = method != "listwise"
         key = read_key(cfg.api_key_variable)
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.secrets, self.url = Secrets(cfg.base_url, key), cfg.base_url.rstrip("/") + "/chat/completions"
-        self.parameters = Parameters(cfg, self.options, logprobs=self.pointwise)
-        self.own = threading.local()
-        self.connections: list = []  # one for each thread
+        self.parameters = Parameters(cfg, self.options, logprobs=self.by_logprobs)
+        self.own = threading.local()  # holds a thread's own connection
+        self.connections: list[Connection] = []
         try:
             httpx.URL(self.url)
             self.context = httpx.create_ssl_context()
@@ -98,7 +101,7 @@ class HttpEngine:
     @property
     def options(self) -> dict:
         """The options that an answer depends on, besides model and messages; not the address of the server."""
-        options = {"temperature": self.cfg.temperature, "max_tokens": 1 if self.pointwise else self.cfg.max_tokens}
+        options = {"temperature": self.cfg.temperature, "max_tokens": 1 if self.by_logprobs else self.cfg.max_tokens}
         return options | ({"body": body_of(self.cfg)} if self.cfg.body else {})
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
@@ -149,22 +152,26 @@ class HttpEngine:
         try:
             completion = json.loads(reply)
             answer = read_completion(completion, messages, seconds)
-            if self.pointwise:
-                answer.score = self._read_score(completion)
+            if self.method == "pointwise":
+                answer.score = yes_no_score(self._read_logprobs(completion))
+            elif self.method == "graded":
+                answer.score = expected_grade(self._read_logprobs(completion))
+            elif self.method == "first-token":
+                answer.text = ranking_of_letters(self._read_logprobs(completion)) or answer.text
             return answer
         except (ValueError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise ReplyFault("no chat completion", f"no chat completion, but {self._quoted(reply)}") from None
 
-    def _read_score(self, completion: dict) -> float | None:
+    def _read_logprobs(self, completion: dict) -> list[tuple[str, float]]:
         logprobs = read_logprobs(completion)
         if logprobs is None:
             raise InputError(
-                f"{self.secrets.url} answers without logprobs, which method=pointwise needs: use another endpoint, "
+                f"{self.secrets.url} answers without logprobs, which method={self.method} needs: use another endpoint, "
                 "llm@teacher.llm=local or method=listwise"
             )
-        return yes_no_score(logprobs)
+        return logprobs
 
     def _refused(self, status: int, reason: str, text: str) -> Answer:
         """Return an answer that was refused for its texts; raises InputError if no other request could do better."""

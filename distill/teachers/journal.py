@@ -17,6 +17,7 @@ import math
 import os
 import threading
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def key_of_request(model: str, options: dict, prompt: str, query: str, passages:
     """Return a hash of everything that a request's answer may depend on."""
     parts = json.dumps([model, options, prompt, query, passages, attempt], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def line_of(key: str, answer: dict) -> bytes:
+    """Return the line that holds an answer."""
+    entry = {"key": key, **answer}
+    return well_formed(json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False)).encode() + b"\n"
 
 
 def _checksum(entry: dict) -> int:
@@ -54,18 +61,8 @@ class Journal:
         self.answers = self._read()
 
     def _read(self) -> dict[str, dict]:
-        self.file.seek(0)
-        answers, size = {}, 0  # bytes of the complete lines
-        bad = []
-        for number, line in enumerate(self.file, start=1):
-            if not line.endswith(b"\n"):
-                break  # a killed process left half a line
-            entry = read_entry(line)
-            if entry is None:
-                bad.append(number)
-            else:
-                answers[entry.pop("key")] = entry
-            size += len(line)
+        with open(self.path, "rb") as file:  # with a buffer
+            answers, size, bad = read_entries(file)
         self.file.truncate(size)
         if bad:
             log.warning(
@@ -80,10 +77,8 @@ class Journal:
 
     def add(self, key: str, answer: dict) -> None:
         """Write an answer; it is on disk when this returns."""
-        entry = {"key": key, **answer}
-        line = well_formed(json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False)).encode() + b"\n"
         with self.lock:
-            append(self.file, line)
+            append(self.file, line_of(key, answer))
         with writing(self.path):
             os.fsync(self.file.fileno())  # threads that wait here share one disk write
         self.answers[key] = answer
@@ -99,16 +94,31 @@ class Journal:
         self.close()
 
 
+def read_entries(file: Iterable[bytes]) -> tuple[dict[str, dict], int, list[int]]:
+    """Return the entries of a journal by key, the bytes of its complete lines, and which lines are no entries."""
+    answers, size, bad = {}, 0, []
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            break  # a killed process left half a line
+        entry = read_entry(line)
+        if entry is None:
+            bad.append(number)
+        else:
+            answers[entry.pop("key")] = entry
+        size += len(line)
+    return answers, size, bad
+
+
 def read_entry(line: bytes) -> dict[str, Any] | None:
     """Return the entry in a line, with its key; None if it is none."""
     try:
         entry = json.loads(line)
+        if not isinstance(entry, dict):
+            return None
+        checksum = entry.pop("crc32", None)
+        if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
+            return None
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict):
-        return None
-    checksum = entry.pop("crc32", None)
-    if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
         return None
     texts = (entry.get(name) for name in ("key", "text"))
     numbers = (entry.get(name) for name in ("tokens_in", "tokens_out", "seconds"))

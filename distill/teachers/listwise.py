@@ -20,7 +20,7 @@ from distill.sources.permutations import mend_permutation
 from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
-from distill.teachers.prompt import Prompt
+from distill.teachers.prompt import ONE_BY_ONE, Prompt
 from distill.teachers.totals import Totals
 
 SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
@@ -42,14 +42,14 @@ def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int
 class Windows:
     """Which passages of a list go into each request, in the order of the requests."""
 
-    method: str  # listwise or pointwise
+    method: str  # listwise, first-token, pointwise or graded
     size: int
     stride: int
     passes: int
 
     def of(self, num_passages: int) -> list[tuple[int, int]]:
         """Return the windows (start, end) of a list."""
-        if self.method == "pointwise":
+        if self.method in ONE_BY_ONE:
             return [(place, place + 1) for place in range(num_passages)]
         return window_places(num_passages, self.size, self.stride) * self.passes
 
@@ -61,7 +61,7 @@ def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, i
         for start, end in windows.of(len(passages)):
             num_requests += 1
             tokens_in += num_tokens(prompt.fill(query, passages[start:end]))
-            tokens_out += 1 if windows.method == "pointwise" else 4 * (end - start)  # "Yes", or "[12] > " each
+            tokens_out += 4 * (end - start) if windows.method == "listwise" else 1  # "[12] > " each, or "Yes"
     return num_requests, tokens_in, tokens_out
 
 
@@ -69,14 +69,18 @@ class WindowRanker:
     """Ranks lists window by window with an engine, and keeps its answers in a journal."""
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows, tries: int,
-                 show: Callable[[Totals], None] = lambda totals: None):  # fmt: skip
+                 show: Callable[[Totals], None] = lambda totals: None,
+                 find_shared: Callable[[str], dict | None] = lambda key: None):  # fmt: skip
         """Keep the engine and the settings.
 
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
+        find_shared: returns an answer that another annotation has paid for, by its key.
         """
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
-        self.show, self.totals, self.lock = show, Totals(prompt.digest), threading.Lock()
+        self.show, self.find_shared = show, find_shared
+        self.totals, self.lock = Totals(prompt.digest), threading.Lock()
+        self.totals.count_earlier(journal.answers.values())
         self.tokens_in_flight = [0, 0]  # in and out, that requests without an answer so far may take
         self.landed = threading.Condition(self.lock)
         self.stopped = False
@@ -175,7 +179,7 @@ class WindowRanker:
     def _steps(self, query: str, passages: list[str]) -> Steps:
         """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
-        scores: list[float | None] = []  # of the passages, with method=pointwise
+        scores: list[float | None] = []  # of the passages, if each gets one
         for start, end in self.windows.of(len(passages)):
             places = order[start:end]
             mended, score = yield from self._ask(query, [passages[place] for place in places])
@@ -188,7 +192,7 @@ class WindowRanker:
                 self.totals.windows += 1
                 self.totals.unanswered += mended is None
                 self.show(self.totals)
-        if self.windows.method != "pointwise":
+        if self.windows.method not in ONE_BY_ONE:
             return order, flagged
         with self.lock:
             self.totals.tied += mostly_tie(scores)
@@ -199,7 +203,10 @@ class WindowRanker:
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
             entry, is_new = self.journal.find(key), False
-            if entry is None:
+            if entry is None and (entry := self.find_shared(key)) is not None:
+                entry, is_new = {**entry, "is_shared": True}, True
+                self.journal.add(key, entry)
+            elif entry is None:
                 answer = yield from self._send(query, texts)
                 if answer.refused is not None:  # to ask again would change nothing
                     with self.lock:
@@ -225,9 +232,11 @@ class WindowRanker:
         return answer
 
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
-        if self.windows.method == "pointwise":
+        if self.windows.method in ONE_BY_ONE:
             return [0], {"unusable"} if entry["score"] is None else set()
-        return mend_permutation(entry["text"], num_passages)
+        order, faults = mend_permutation(entry["text"], num_passages)
+        # Letters that no passage has are likely first tokens of other answers, and no fault
+        return order, faults - {"out of range"} if self.windows.method == "first-token" else faults
 
 
 def _advance(steps: Steps, answer: Answer | None):

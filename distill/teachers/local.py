@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 from distill.errors import InputError
 from distill.teachers.answer import Answer
 from distill.teachers.chat import encode_chat
+from distill.teachers.first_token import ranking_of_letters
+from distill.teachers.grades import DIGITS, expected_grade
 from distill.teachers.pointwise import NO, YES
-from distill.teachers.prompt import Messages
+from distill.teachers.prompt import LETTERS, Messages
 
 
 class LocalEngine:
@@ -30,20 +32,22 @@ class LocalEngine:
         self.cfg, self.at_once = cfg, cfg.batch_size
         self.failures: Counter[str] = Counter()
         self.adapted: list[str] = []
-        self.pointwise = method == "pointwise"
+        self.method, self.by_logits = method, method != "listwise"
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.tokenizer, self.model = load_language_model(cfg.model, dtype, f"teacher.llm.model={cfg.model}")
         self.model = self.model.to(device).eval()
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        if self.pointwise:
-            self.words = [self._tokens_of(word) for word in (YES, NO)]
+        if method == "pointwise":
+            self.words = [self._tokens_of(word, word.capitalize(), word.upper()) for word in (YES, NO)]
+        elif method != "listwise":
+            self.words = [self._tokens_of(word) for word in (LETTERS if method == "first-token" else DIGITS)]
 
     @property
     def options(self) -> dict:
         """The options that an answer depends on, besides model and messages."""
-        return {"max_tokens": 1 if self.pointwise else self.cfg.max_tokens, "temperature": 0.0}
+        return {"max_tokens": 1 if self.by_logits else self.cfg.max_tokens, "temperature": 0.0}
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests in one batch, with greedy decoding; what is too long for the model is refused."""
@@ -73,32 +77,40 @@ class LocalEngine:
         with torch.inference_mode():
             out = self.model.generate(
                 **batch, max_new_tokens=self.options["max_tokens"], do_sample=False,
-                pad_token_id=self.tokenizer.pad_token_id, output_logits=self.pointwise, return_dict_in_generate=True,
+                pad_token_id=self.tokenizer.pad_token_id, output_logits=self.by_logits, return_dict_in_generate=True,
             )  # fmt: skip
         new, scores = out.sequences[:, longest:], [None] * len(encoded)
-        if self.pointwise:
-            first = out.logits[0].float()  # [B, vocabulary], for the first token of each answer
-            yes, no = (first[:, tokens].logsumexp(dim=1) for tokens in self.words)
-            scores = (yes - no).tolist()
+        texts = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in new]
+        if self.by_logits:
+            first = out.logits[0].float().log_softmax(dim=1)  # [B, vocabulary], for the first token of each answer
+            words = torch.stack([first[:, tokens].logsumexp(dim=1) for tokens in self.words], dim=1)  # [B, words]
+            if self.method == "pointwise":
+                scores = (words[:, 0] - words[:, 1]).tolist()
+            elif self.method == "graded":
+                scores = [expected_grade(list(zip(DIGITS, row, strict=True))) for row in words.tolist()]
+            else:
+                texts = [ranking_of_letters(list(zip(LETTERS, row, strict=True))) for row in words.tolist()]
         seconds = (time.perf_counter() - start) / len(encoded)
         return [
             Answer(
-                self.tokenizer.decode(tokens, skip_special_tokens=True),
+                text,
                 len(ids),
                 int((tokens != self.tokenizer.pad_token_id).sum()),
                 seconds,
                 score,
             )
-            for tokens, ids, score in zip(new, encoded, scores, strict=True)
+            for text, tokens, ids, score in zip(texts, new, encoded, scores, strict=True)
         ]
 
-    def _tokens_of(self, word: str) -> list[int]:
-        """Return the tokens that can start an answer with this word."""
-        forms = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
+    def _tokens_of(self, *forms: str) -> list[int]:
+        """Return the tokens that can start an answer with a word in one of these forms."""
+        forms = tuple(space + form for space in ("", " ") for form in forms)
         encoded = [self.tokenizer.encode(form, add_special_tokens=False) for form in forms]
         tokens = {ids[0] for ids in encoded if len(ids) == 1} - {self.tokenizer.unk_token_id}
         if not tokens:
-            raise InputError(f"{self.cfg.model}: has no token for {word}, which method=pointwise needs: use listwise")
+            raise InputError(
+                f"{self.cfg.model}: has no token for {forms[0]}, which method={self.method} needs: use listwise"
+            )
         return sorted(tokens)
 
     def stop(self) -> None:

@@ -3,7 +3,8 @@
     prompt = read_prompt("distill/teachers/prompts/listwise.yaml")
     messages = prompt.fill("how do bees find home", ["Bees ...", "Trains ..."])     # chat: [{"role": ..., ...}]
 
-A template has `system`, `before`, `passage` and `after`, with the placeholders {query}, {count}, {number} and {text}.
+A template has `system`, `before`, `passage` and `after`, with the placeholders {query}, {count}, {number} (or
+{letter}) and {text}.
 """
 
 import hashlib
@@ -16,7 +17,14 @@ from distill.errors import InputError
 from distill.teachers.lengths import cut
 
 Messages = list[dict[str, str]]
-PLACES = {"passage": ("{number}", "{text}"), "after": ("{query}",)}  # required placeholders; pointwise: no {number}
+LETTERS = "ABCDEFGHIJKLMNOPQRST"  # 20: most endpoints list no more than the 20 likeliest tokens
+PLACES = {  # required placeholders, by method
+    "listwise": {"passage": ("{number}", "{text}"), "after": ("{query}",)},
+    "first-token": {"passage": ("{letter}", "{text}"), "after": ("{query}",)},
+    "pointwise": {"passage": ("{text}",), "after": ("{query}",)},
+    "graded": {"passage": ("{text}",), "after": ("{query}",)},
+}
+ONE_BY_ONE = ("pointwise", "graded")  # methods that give each passage a score, in a request of its own
 
 
 @dataclass
@@ -43,7 +51,8 @@ class Prompt:
         lines = [self._put(self.before, query, passages)] if self.before else []
         for number, text in enumerate(passages, start=1):
             words = _harmless(cut(text, max(self.max_words // shorter, 1), tokenizer))
-            lines.append(self.passage.replace("{number}", str(number)).replace("{text}", words))
+            identified = self.passage.replace("{number}", str(number)).replace("{letter}", LETTERS[number - 1 : number])
+            lines.append(identified.replace("{text}", words))
         lines.append(self._put(self.after, query, passages))
         messages = [{"role": "user", "content": "\n".join(lines)}]
         return [{"role": "system", "content": self.system}, *messages] if self.system else messages
@@ -70,8 +79,7 @@ def read_prompt(path: str, method: str = "listwise") -> Prompt:
     names = {field.name for field in fields(Prompt)}
     if not isinstance(template, dict) or set(template) != names:
         raise InputError(f"{path}: expected exactly the keys {', '.join(sorted(names))}")
-    for name, places in PLACES.items():
-        needed = places if method == "listwise" else [place for place in places if place != "{number}"]
+    for name, needed in PLACES[method].items():
         absent = [place for place in needed if place not in str(template[name])]
         if absent:
             raise InputError(f"{path}: {name} lacks {absent[0]}: without it the model would not see its value")

@@ -5,6 +5,7 @@ totals.describe(llm)            # "24 requests (15 in this run), 2400 tokens in,
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from omegaconf import DictConfig
@@ -19,15 +20,16 @@ ENOUGH = 16  # windows that show what share of them gets no usable answer
 class Totals:
     """The requests, tokens and seconds so far, and the quality of the answers.
 
-    A request counts once it has an answer; each was paid for once, in this run or in an earlier one that wrote the
-    journal. Refused requests and retries cost nothing and have counters of their own.
+    A request counts once it has an answer; each was paid for once, in this run or in an earlier one of the same
+    directory. Answers of other annotations, refused requests and retries cost nothing and have counters of their own.
     """
 
     prompt: str = ""  # digest of the prompt
     windows: int = 0
     requests: int = 0  # answered in this run
-    journaled: int = 0  # answered in earlier runs, as the journal shows
-    tokens_in: int = 0  # of both
+    earlier: int = 0  # answered in earlier runs of this directory, as its journal shows
+    shared: int = 0  # answers that other annotations paid for
+    tokens_in: int = 0  # of those paid for here
     tokens_out: int = 0
     seconds: float = 0.0
     unanswered: int = 0  # windows that kept their order because no answer was usable
@@ -39,16 +41,30 @@ class Totals:
     useless: Counter = field(default_factory=Counter)  # what came back in place of usable answers, in words
     adapted: list[str] = field(default_factory=list)  # parameters changed, since the endpoint refuses them
 
+    def count_earlier(self, entries: Iterable[dict]) -> None:
+        """Count the answers of earlier runs, as the directory's journal holds them."""
+        for entry in entries:
+            if entry.get("is_shared"):
+                self.shared += 1
+            else:
+                self.earlier += 1
+                self._pay(entry)
+
     def count(self, entry: dict, faults: set[str], *, is_new: bool) -> None:
-        """Count an answer, as the journal holds it."""
-        self.requests += is_new
-        self.journaled += not is_new
-        self.tokens_in += entry["tokens_in"]
-        self.tokens_out += entry["tokens_out"]
-        self.seconds += entry["seconds"]
+        """Count the use of an answer, as the journal holds it; is_new: it was not there before."""
+        if is_new and entry.get("is_shared"):
+            self.shared += 1
+        elif is_new:
+            self.requests += 1
+            self._pay(entry)
         self.answers.update(faults or {"whole"})
         if "unusable" in faults:
             self._note(_what_came(entry))
+
+    def _pay(self, entry: dict) -> None:
+        self.tokens_in += entry["tokens_in"]
+        self.tokens_out += entry["tokens_out"]
+        self.seconds += entry["seconds"]
 
     def count_refusal(self, reason: str) -> None:
         """Count a window whose request was refused."""
@@ -73,9 +89,10 @@ class Totals:
 
     def describe(self, llm: DictConfig) -> str:
         """Return requests, tokens and cost in words: the same on the screen, in the log and in the card."""
-        number = self.requests + self.journaled
-        earlier = f" ({self.requests} in this run)" if self.journaled else ""
-        parts = [f"{number} requests{earlier}", f"{self.tokens_in} tokens in, {self.tokens_out} out"]
+        earlier = f" ({self.requests} in this run)" if self.earlier else ""
+        parts = [f"{self.requests + self.earlier} requests{earlier}"]
+        parts += [f"{self.shared} answers of earlier annotations"] if self.shared else []
+        parts += [f"{self.tokens_in} tokens in, {self.tokens_out} out"]
         cost = self.cost(llm)
         return ", ".join([*parts, f"cost {cost:.4f}"] if cost else parts)
 

@@ -91,4 +91,5 @@ def overrides_of(collection, server, *more) -> list[str]:
     names = ("passages", "queries")
     overrides = [*(f"{name}={collection[name]}" for name in names), f"run={collection['first_stage']}"]
     llm = {"base_url": server.url, "model": "judge", "concurrency": 3, "timeout": GUARD, "retries": 3}
-    return overrides + [f"teacher.llm.{key}={value}" for key, value in llm.items()] + ["window=4", "stride=2", *more]
+    overrides += [f"teacher.llm.{key}={value}" for key, value in llm.items()]
+    return [*overrides, "window=4", "stride=2", "journal=none", *more]
