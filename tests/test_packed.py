@@ -107,8 +107,8 @@ def test_deberta_stays_padded(tmp_path):
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_the_way_of_a_gpu_traces_into_one_graph_for_all_shapes(tmp_path, monkeypatch, family):
     # Without a GPU varlen_attn cannot run; that it is called as it wants to be, and what it returns, shows in the trace
-    monkeypatch.setattr(packed, "_takes_varlen_attn", lambda query: True)
     model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, family))), layout="packed").eval()
+    monkeypatch.setattr(packed, "_takes_varlen_attn", lambda query: True)
     graphs = []
 
     def trace(graph, _):
