@@ -27,7 +27,8 @@ def one_line(text: str) -> str:
     return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def to_markdown(text: str) -> str:
-    """Return text for one line of Markdown: no HTML, code, link or column begins in it."""
-    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text)).replace("`", r"\`").replace("](", r"]\(")
+def to_markdown(text: str, *, with_code: bool = False) -> str:
+    """Return text for one line of Markdown: no HTML, link or column begins in it, nor code unless it is meant."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text)).replace("](", r"]\(")
+    text = text if with_code else text.replace("`", r"\`")
     return re.sub(r"(?<!\\)\|", r"\|", text)

@@ -46,4 +46,4 @@ def data_card(
             lines += [f"- cost: {totals.cost(llm):.4f} at {llm.price_in} and {llm.price_out} per million tokens"]
     lines += [f"- {note}" for note in notes]
     lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
-    return for_others("\n".join(map(to_markdown, lines)) + "\n")
+    return for_others("\n".join(to_markdown(line, with_code=True) for line in lines) + "\n")
