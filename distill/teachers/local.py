@@ -79,7 +79,8 @@ class LocalEngine:
                 **batch, max_new_tokens=self.options["max_tokens"], do_sample=False,
                 pad_token_id=self.tokenizer.pad_token_id, output_logits=self.by_logits, return_dict_in_generate=True,
             )  # fmt: skip
-        new, scores = out.sequences[:, longest:], [None] * len(encoded)
+        new = out.sequences[:, longest:]
+        scores: list[float | None] = [None] * len(encoded)
         texts = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in new]
         if self.by_logits:
             first = out.logits[0].float().log_softmax(dim=1)  # [B, vocabulary], for the first token of each answer

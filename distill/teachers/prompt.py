@@ -18,7 +18,7 @@ from distill.teachers.lengths import cut
 
 Messages = list[dict[str, str]]
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # 20: most endpoints list no more than the 20 likeliest tokens
-PLACES = {  # required placeholders, by method
+PLACES: dict[str, dict[str, tuple[str, ...]]] = {  # required placeholders, by method
     "listwise": {"passage": ("{number}", "{text}"), "after": ("{query}",)},
     "first-token": {"passage": ("{letter}", "{text}"), "after": ("{query}",)},
     "pointwise": {"passage": ("{text}",), "after": ("{query}",)},
