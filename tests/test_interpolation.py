@@ -154,13 +154,13 @@ def test_the_weight_is_in_the_models_files_and_models_without_one_open_as_before
     model_with(backbone, tmp_path / "with", own)
     assert CrossEncoder.from_pretrained(str(tmp_path / "with")).interpolation == own
     settings = json.loads((tmp_path / "with" / "distill.json").read_text())
-    assert settings == {
+    assert {key: value for key, value in settings.items() if key != "crc32"} == {
         "query_length": 8,
         "passage_length": 16,
         "interpolation": {"weight": 0.65, "first_stages": ["bm25"], "measure": "nDCG@10", "num_queries": 200},
     }
     model_with(backbone, tmp_path / "without", None)
-    assert json.loads((tmp_path / "without" / "distill.json").read_text()) == {"query_length": 8, "passage_length": 16}
+    assert json.loads((tmp_path / "without" / "distill.json").read_text()).keys() == settings.keys() - {"interpolation"}
     assert CrossEncoder.from_pretrained(str(tmp_path / "without")).interpolation is None
 
 

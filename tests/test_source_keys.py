@@ -17,7 +17,7 @@ SOURCES = {
     },
     "evaluate": {f"task.{key}" for key in TASK},
     "retrieve": {"passages", "queries", "run"},
-    "fuse": set(),  # its runs are a list, each opened where it is
+    "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
     "export": set(),
     "report": {"queries"},

@@ -28,6 +28,7 @@ from distill.models.saved import ONNX_FILE
 OPSET = 23
 OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
 QUANTISED = ["MatMul", "Gather"]  # not Attention, whose queries, keys and values stay float32
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
 TOLERANCE = 1e-4  # between the scores of the graph and those of the model, relative and absolute
 
 
@@ -65,6 +66,7 @@ def write_onnx(model, directory: Path) -> None:
             dynamic_shapes=({0: "pairs", 1: "tokens"},) * len(names),
             opset_version=opset, external_data=_is_large(model), verbose=False,
         )  # fmt: skip
+    _drop_places(file)
     scorer = OnnxScorer(file)
     for shape in ((1, 5), (3, 8), (4, min(model.max_length, 64))):
         examples = _examples(model, *shape)
@@ -74,6 +76,19 @@ def write_onnx(model, directory: Path) -> None:
         if not torch.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):
             difference = (scores - expected).abs().max().item()
             raise InputError(f"onnx: its scores differ from the model's by {difference:.1e}: it cannot be exported")
+
+
+def _drop_places(file: Path) -> None:
+    """Drop what the exporter noted on each node: the files and lines of this machine that it came from."""
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False)  # the weights of a large one stay in their file
+    for part in (*graph.graph.node, *(node for function in graph.functions for node in function.node)):
+        part.doc_string = ""
+        kept = [one for one in part.metadata_props if one.key != STACK_TRACE]
+        del part.metadata_props[:]
+        part.metadata_props.extend(kept)
+    onnx.save(graph, file)
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def make_commands(inputs: Path, place: Path) -> dict[str, Command]:
         "retrieve": Command("retrieve", [*texts, f"output={place}/out/first.run"], out=None),
         "large": Command("evaluate", evaluated, options={"large": 0}),
         "export": Command("export", [model, "format=lightning-ir", f"output={place}/out"], out=None),
-        "report": Command("report", [f"runs={inputs}/trained"]),
+        "report": Command("report", [f"runs={inputs}/trained", f"output={place}/out"]),
         "sweep": Sweep("train", [*training, "train.max_steps=2", "seed=0,1"]),
     }
 

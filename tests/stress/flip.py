@@ -36,7 +36,7 @@ def make_targets(place: Path) -> dict[str, Target]:
     train, evaluate, annotate = (commands[name] for name in ("train", "evaluate", "annotate"))
     resumed = Command("train", [f"resume={disturbed}/out", "train.max_steps=6"])
     own_model = Command("evaluate", [*evaluate.overrides, f"model={disturbed}/model"])
-    report = Command("report", [f"runs={disturbed}/run"])
+    report = Command("report", [f"runs={disturbed}/run", f"output={disturbed}/out"])
 
     def stopped(at: Path) -> None:
         Command("train", [*train.overrides, "train.max_steps=4"]).run(at)

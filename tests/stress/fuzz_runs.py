@@ -32,7 +32,7 @@ import yaml
 from distill.commands.inspect import check_inspect, inspect
 from distill.commands.report import report
 from distill.config.saved import saved_text
-from distill.errors import InputError
+from distill.errors import DISK, InputError
 from distill.jobs import open_run, read_results, state_of
 from evaluate import evaluate
 from tests.helpers.configuration import compose_config, resumed
@@ -240,8 +240,9 @@ def in_this_process(read: Callable[[], object]) -> str:
             read()
     except InputError as error:
         return "refused" if "\n" not in str(error) else f"several lines: {error}"
-    except Exception:
-        return traceback.format_exc()
+    except Exception as error:
+        is_one_line = isinstance(error, OSError) and error.errno in DISK  # where commands end: a directory for a file
+        return "refused" if is_one_line else traceback.format_exc()
     finally:
         logging.disable(logging.NOTSET)
     return "finished"
