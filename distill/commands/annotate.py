@@ -76,6 +76,8 @@ def check(cfg: DictConfig) -> None:
         raise InputError(
             f"window={cfg.window} with method=first-token: passages have {MOST_LETTERS} letters at most: lower it"
         )
+    if cfg.shuffles > 1 and cfg.method in ("pointwise", "graded"):
+        raise InputError(f"shuffles={cfg.shuffles} with method={cfg.method}: it has no windows to shuffle: set it to 1")
 
 
 def describe(cfg: DictConfig) -> str:

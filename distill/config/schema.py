@@ -392,6 +392,7 @@ class AnnotateConfig:
     window: int = at_least(2, why=TWO_PASSAGES)
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
+    shuffles: int = at_least(1)
     tries: int = at_least(1)
     max_unusable: float = between(0, 1)
     prompt: str = MISSING

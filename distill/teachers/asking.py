@@ -41,7 +41,7 @@ def _count(number: int) -> str:
 
 
 def _windows(cfg: DictConfig) -> Windows:
-    return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes)
+    return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes, cfg.shuffles)
 
 
 def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, list[int]], dict[str, bool], Totals]:

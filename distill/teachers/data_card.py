@@ -26,6 +26,7 @@ def data_card(
         lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
         if cfg.method not in ONE_BY_ONE:
             lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
+            lines += [f"- {cfg.shuffles} orders of each window, merged by their ranks"] if cfg.shuffles > 1 else []
         lines += [f"- method: {cfg.method}, {totals.windows} windows"]
         lines += [f"- answers: {', '.join(f'{number} {kind}' for kind, number in sorted(totals.answers.items()))}"]
         lines += [

@@ -21,9 +21,11 @@ from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import ONE_BY_ONE, Prompt
+from distill.teachers.shuffles import order_by_ranks, shuffled
 from distill.teachers.totals import Totals
 
 SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
+Asked = Generator[list, Any, tuple[list[int] | None, float | None]]  # the same of a window; then order and score
 Steps = Generator[list, Any, tuple[list[int], bool]]  # messages of a window out, its Answer in; then order and flag
 
 
@@ -46,6 +48,7 @@ class Windows:
     size: int
     stride: int
     passes: int
+    shuffles: int = 1  # orders in which the passages of a window are shown, in a request each
 
     def of(self, num_passages: int) -> list[tuple[int, int]]:
         """Return the windows (start, end) of a list."""
@@ -59,9 +62,10 @@ def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, i
     num_requests = tokens_in = tokens_out = 0
     for query, passages in lists.values():
         for start, end in windows.of(len(passages)):
-            num_requests += 1
-            tokens_in += num_tokens(prompt.fill(query, passages[start:end]))
-            tokens_out += 4 * (end - start) if windows.method == "listwise" else 1  # "[12] > " each, or "Yes"
+            num_requests += windows.shuffles
+            tokens_in += windows.shuffles * num_tokens(prompt.fill(query, passages[start:end]))
+            # "[12] > " for each, or "Yes"
+            tokens_out += windows.shuffles * (4 * (end - start) if windows.method == "listwise" else 1)
     return num_requests, tokens_in, tokens_out
 
 
@@ -182,7 +186,7 @@ class WindowRanker:
         scores: list[float | None] = []  # of the passages, if each gets one
         for start, end in self.windows.of(len(passages)):
             places = order[start:end]
-            mended, score = yield from self._ask(query, [passages[place] for place in places])
+            mended, score = yield from self._ask_shuffled(query, [passages[place] for place in places])
             if mended is None:
                 flagged = True
             else:
@@ -198,7 +202,19 @@ class WindowRanker:
             self.totals.tied += mostly_tie(scores)
         return order_by_score(scores), flagged
 
-    def _ask(self, query: str, texts: list[str]) -> Generator[list, Any, tuple[list[int] | None, float | None]]:
+    def _ask_shuffled(self, query: str, texts: list[str]) -> Asked:
+        """Ask for a window in several orders, and return the order by the sum of ranks; without shuffles, ask once."""
+        if self.windows.shuffles == 1:
+            return (yield from self._ask(query, texts))
+        orders = []
+        for shuffle in range(self.windows.shuffles):
+            shown = shuffled(len(texts), shuffle)
+            mended, _ = yield from self._ask(query, [texts[place] for place in shown])
+            if mended is not None:
+                orders.append([shown[index] for index in mended])
+        return (order_by_ranks(orders) if orders else None), None
+
+    def _ask(self, query: str, texts: list[str]) -> Asked:
         """Yield the messages of a window until an answer is usable; return its order and score, None without one."""
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
