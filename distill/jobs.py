@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.composition import INSTALLED, command_overrides, run_directory
-from distill.config.overrides import as_literal, as_override
+from distill.config.overrides import as_override
 from distill.config.resumable import check_command, command_of, read_saved
 from distill.config.resuming import changes, describe, refused, resumed_config
 from distill.config.saved import saved_text
@@ -29,6 +29,7 @@ from distill.errors import DiskError, InputError, exit_on_bad_input
 from distill.interrupt import hint_on_stop
 from distill.progress import duration
 from distill.secrets import redacted
+from distill.sources.literals import as_literal
 from distill.storage.locking import locked
 from distill.storage.small_files import read_numbers
 from distill.storage.writing import aside_of, write_text, write_whole, writing

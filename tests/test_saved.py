@@ -12,6 +12,7 @@ from distill.config.resumable import read_saved
 from distill.config.resuming import changes
 from distill.config.saved import MAX_BYTES, as_plain, read_plain, saved_text
 from distill.config.schema import TrainConfig
+from distill.config.suites import split_suite
 from distill.config.types import fault_of
 from distill.errors import InputError
 from distill.evaluation.results import write_per_query
@@ -20,6 +21,8 @@ from distill.export.model_card import exported_card, make_card, write_card
 from distill.jobs import open_run, read_results, state_of
 from distill.report.runs import read_config, read_runs
 from distill.secrets import for_others
+from distill.sources.literals import escaped
+from distill.sources.locate import with_local_files
 from distill.storage.quoting import from_cell, to_cell, to_markdown
 from tests.helpers.configuration import compose_config, resumed
 from tests.helpers.reports import make_run, report_on
@@ -96,6 +99,18 @@ def test_a_received_configuration_reads_nothing_of_the_environment(tmp_path):
     for path in out.rglob("*.*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
     assert "${oc.env:SOME_VALUE}" in (out / "results.csv").read_text()
+
+
+@pytest.mark.usefixtures("variable")
+def test_text_of_a_received_run_is_not_looked_up_where_tasks_and_files_are_taken_apart(tmp_path):
+    text = "${oc.env:SOME_VALUE}"
+    plain = as_plain(compose_config("evaluate", "model=null", "task=files", "task.run=x", "task.qrels=x"))
+    plain["task"] |= {"passages": text, "tasks": {"a": {"queries": text, "run": "x"}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    received = OmegaConf.create(escaped(read_saved(tmp_path)))
+    [part] = split_suite(received.task)
+    assert (part.passages, part.queries) == (text, text)
+    assert with_local_files(part).passages == with_local_files(received.task).passages == text
 
 
 @pytest.mark.usefixtures("variable")

@@ -20,6 +20,7 @@ SOURCES = {
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
     "export": set(),
+    "journals": set(),
     "report": {"queries"},
     "inspect": {"run", "baseline", "passages", "queries", "qrels"},
     "dashboards": set(),

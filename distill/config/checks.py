@@ -18,6 +18,7 @@ from distill.config.rules import check_rules, missing_file, options_of_key
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
+from distill.sources.literals import escaped
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -146,7 +147,9 @@ def _check_part(part: Any, prefix: str) -> None:
             raise InputError(unknown_key(f"{prefix}.{name}", [f"{prefix}.{one}" for one in PART_KEYS]))
     try:
         values = OmegaConf.to_container(part, resolve=True)
-        typed = OmegaConf.merge(TaskConfig, {name: value for name, value in values.items() if value is not None})
+        typed = OmegaConf.merge(
+            TaskConfig, escaped({name: value for name, value in values.items() if value is not None})
+        )
     except OmegaConfBaseException as error:
         raise InputError(f"{prefix}.{error.full_key}: {str(error).splitlines()[0]}") from None
     check_rules(typed, f"{prefix}.")

@@ -1,7 +1,6 @@
 """Text as a value on Hydra's command line and in a configuration, where quotes, commas, `=` and `${` mean something.
 
 as_override("resume", directory)        # resume='/runs/lr=1e-3,seed=0': parsed back to exactly that directory
-cfg.resume = as_literal(directory)      # read back as it is, also with a ${ in it
 quoted("baseline=loss=ranknet")         # baseline='loss=ranknet': as a user may give it, and as Hydra parses it
 """
 
@@ -11,6 +10,8 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
+
+from distill.sources.literals import as_literal
 
 CONSTANTS = ("null", "true", "false", "inf", "nan")  # of Hydra's grammar
 WITH_COMMAS = ("teacher.llm.model",)  # keys whose text may have commas, which Hydra would take for a sweep
@@ -26,11 +27,6 @@ def as_override(key: str, text: str | Path) -> str:
     if re.fullmatch(f"{path}|{name}", text, re.ASCII) and text.lower() not in CONSTANTS:
         return f"{key}={text}"
     return f"{key}={QuotedString(as_literal(text), Quote.single).with_quotes()}"
-
-
-def as_literal(text: str | Path) -> str:
-    """Return text for a node of OmegaConf, which would take `${` for the beginning of an interpolation."""
-    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", str(text))
 
 
 def quoted(argument: str) -> str:

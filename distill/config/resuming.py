@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import command_overrides, flatten
-from distill.config.overrides import as_literal
 from distill.config.resumable import Command, check_command, command_of, read_saved
 from distill.config.rules import check_value
-from distill.config.saved import GIVEN_ANEW, as_plain, escaped
+from distill.config.saved import GIVEN_ANEW, as_plain
 from distill.errors import InputError
+from distill.sources.literals import as_literal, escaped
 
 NAMED = 5  # differences that a message names
 RENAMED = {"optimizer.warmup_steps": "optimizer.warmup"}  # keys of earlier versions

@@ -22,9 +22,9 @@ from omegaconf.resolvers import oc
 
 from distill.config.composition import prompt_file, sample_file
 from distill.config.interpolations import expanded
-from distill.config.overrides import as_literal
 from distill.errors import InputError
 from distill.secrets import HIDDEN_AS, is_secret_name, redacted
+from distill.sources.literals import as_literal
 from distill.storage.small_files import read_small
 
 MAX_BYTES = 2**20  # of a file: ours have about 8 kB, those of suites with a hundred tasks 100 kB
@@ -43,15 +43,6 @@ def saved_text(cfg: DictConfig) -> str:
 def as_plain(cfg: DictConfig) -> dict:
     """Return a configuration as it will be read, once it is written."""
     return expanded(_saved(cfg), sample_file, prompt_file)
-
-
-def escaped(value: Any) -> Any:
-    """Return plain data whose text OmegaConf reads as it is: a `${` in it is no interpolation."""
-    if isinstance(value, dict):
-        return {key: escaped(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [escaped(part) for part in value]
-    return as_literal(value) if isinstance(value, str) else value
 
 
 def _saved(cfg: DictConfig) -> dict:

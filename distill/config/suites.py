@@ -6,6 +6,8 @@ for task in split_suite(cfg.task):                # a single task is its only pa
 
 from omegaconf import DictConfig, OmegaConf
 
+from distill.sources.literals import escaped
+
 RERANKED_DEPTH = 100  # passages a query, where task.depth=auto and a model re-ranks
 BM25_DEPTH = 1000  # of task.run=bm25, if no depth is set
 
@@ -28,7 +30,7 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
             merged["run"] = own["runs"].replace("{task}", name)
         if merged["fused"] is not None:
             merged["fused"] = merged["fused"].replace("{task}", name)
-        tasks.append(OmegaConf.create(merged))
+        tasks.append(OmegaConf.create(escaped(merged)))
     return tasks
 
 

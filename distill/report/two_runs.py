@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import ROOT
 from distill.config.resumable import ANNOTATION, TRAINING, command_of, read_saved
 from distill.config.resuming import EARLIER_BM25
-from distill.config.saved import escaped
 from distill.config.suites import split_suite, task_depth
 from distill.errors import InputError
 from distill.evaluation.tasks import read_task
 from distill.report.reading import Reading, open_reading
 from distill.sources.fields import Fields
+from distill.sources.literals import escaped
 from distill.sources.locate import with_local_files
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import Run
@@ -133,7 +134,11 @@ def locate(key: str, value: str) -> tuple[str, Directory]:
         if parts:
             remedy = f"it has several tasks: give one, as in {key}={parts[0]}"
         raise InputError(f"{key}={value}: has no {file.name}: {remedy}")
-    return str(file), _annotation(saved) if command_of(saved) is ANNOTATION else _measured(saved, home, task)
+    try:
+        return str(file), _annotation(saved) if command_of(saved) is ANNOTATION else _measured(saved, home, task)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{home / 'config.yaml'}: {reason}: restore it, or give the run and its baseline") from None
 
 
 def _annotation(saved: DictConfig) -> Directory:

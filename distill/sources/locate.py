@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.errors import InputError, Unavailable
 from distill.sources.download import local_file
+from distill.sources.literals import as_literal, escaped
 from distill.storage.cache import file_state
 
 SCHEMES = ("https://", "http://", "hf://")
@@ -37,13 +38,13 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), keys: tuple[
     unused: keys whose files are not downloaded but set to null. Raises InputError like `local_file`.
     """
     plain = OmegaConf.to_container(cfg, resolve=True)
-    local = OmegaConf.create(plain)
+    local = OmegaConf.create(escaped(plain))
     for path in ("", *(name for name, value in plain.items() if isinstance(value, dict))):
         node, there = (cfg[path], local[path]) if path else (cfg, local)
         for key in (*_marked(OmegaConf.get_type(node)), *(() if path else keys)):
             value = (plain[path] if path else plain)[key]
             if isinstance(value, str) and is_remote(value) and f"{path}.{key}".strip(".") not in unused:
-                there[key] = local_file(value)
+                there[key] = as_literal(local_file(value))
     for key in unused:
         OmegaConf.update(local, key, None)
     return local
