@@ -192,7 +192,9 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
     means, per_query = measure(ranked, task.qrels, task.measures)
     answer |= {"rerank": run, "measures": means}
     if name == "sentence-transformers":
-        shutil.copy(prepared / "student" / SETTINGS_FILE, directory / "model")  # or it would cut a pair as one
+        settings = json.loads((prepared / "student" / SETTINGS_FILE).read_text())
+        lengths = {key: settings[key] for key in ("query_length", "passage_length")}  # or it would cut a pair as one
+        (directory / "model" / SETTINGS_FILE).write_text(json.dumps(lengths))
         again = rerank_ours(arguments, directory / "model", directory / "rerank-ours")
         answer["reranked_by_ours"] = difference(ranked, read_run(str(again["run"])))
     query_ids = sorted(per_query)
