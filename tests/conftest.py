@@ -38,6 +38,18 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def in_process(monkeypatch) -> None:
+    """Tokenise in this process: another one takes a second to start."""
+    import distill.data.token_store
+
+    def encode(chunks, *arguments):
+        encoder = distill.data.token_store.Encoder(*arguments)
+        return (encoder(chunk) for chunk in chunks)
+
+    monkeypatch.setattr(distill.data.token_store, "_encode_in_processes", encode)
+
+
+@pytest.fixture
 def device() -> torch.device:
     """Where kernels run: a GPU if there is one, else the interpreter on the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -32,17 +32,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Tokenise in this process: another one takes a second to start."""
-
-    def encode(chunks, *arguments):
-        encoder = distill.data.token_store.Encoder(*arguments)
-        return (encoder(chunk) for chunk in chunks)
-
-    monkeypatch.setattr(distill.data.token_store, "_encode_in_processes", encode)
-
-
 def check_flips(cache, caplog, read) -> None:
     """Flip bits of each file of the only entry: each flip is noticed, and what is read stays the same."""
     expected = read()

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import torch
 
 from distill.commands.annotate import MOST_LETTERS, check
 from distill.errors import InputError
@@ -11,10 +10,10 @@ from distill.teachers.endpoint import HttpEngine
 from distill.teachers.first_token import ranking_of_letters
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
-from distill.teachers.local import LocalEngine
 from distill.teachers.prompt import LETTERS, read_prompt
 from tests.helpers.backbones import WORDS, make_language_model
 from tests.helpers.configuration import compose_config
+from tests.helpers.local_llm import answer_and_logits
 from tests.helpers.paths import ROOT
 from tests.helpers.raw_server import RawServer, completion, respond
 
@@ -59,19 +58,9 @@ def test_an_endpoint_orders_a_window_with_one_token(tmp_path):
 
 
 def test_a_local_model_orders_a_window_by_its_logits(tmp_path):
-    from transformers import AutoTokenizer
-
     # Its normaliser writes small letters, so that the word of a letter is small
     directory = make_language_model(tmp_path / "lm", words=[*WORDS, *(set(LETTERS.lower()) - {*WORDS})])
-    cfg = compose_config("annotate", *FILES, "llm@teacher.llm=local", f"teacher.llm.model={directory}")
-    engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"), "first-token")
-    text = " ".join(WORDS[:7])
-    (answer,) = engine.ask([[{"role": "user", "content": text}]])
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    with torch.inference_mode():
-        logits = engine.model(ids).logits[0, -1]
-    scores = logits[tokenizer.convert_tokens_to_ids(list(LETTERS.lower()))]
+    answer, scores = answer_and_logits(directory, "first-token", list(LETTERS.lower()), *FILES)
     assert answer.text == " > ".join(f"[{place + 1}]" for place in scores.argsort(descending=True).tolist())
 
 

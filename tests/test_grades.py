@@ -9,10 +9,10 @@ from distill.teachers.endpoint import HttpEngine
 from distill.teachers.grades import DIGITS, expected_grade
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
-from distill.teachers.local import LocalEngine
 from distill.teachers.prompt import read_prompt
 from tests.helpers.backbones import WORDS, make_language_model
 from tests.helpers.configuration import compose_config
+from tests.helpers.local_llm import answer_and_logits
 from tests.helpers.paths import ROOT
 from tests.helpers.raw_server import RawServer, completion, respond
 
@@ -57,16 +57,7 @@ def test_an_endpoint_grades_each_passage(tmp_path):
 
 
 def test_a_local_model_grades_by_its_logits(tmp_path):
-    from transformers import AutoTokenizer
-
     directory = make_language_model(tmp_path / "lm", words=[*WORDS, *DIGITS])
-    cfg = compose_config("annotate", *FILES, "llm@teacher.llm=local", f"teacher.llm.model={directory}")
-    engine = LocalEngine(cfg.teacher.llm, torch.device("cpu"), "graded")
-    text = " ".join(WORDS[:7])
-    (answer,) = engine.ask([[{"role": "user", "content": text}]])
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    with torch.inference_mode():
-        logits = engine.model(ids).logits[0, -1].double()
-    p = logits[tokenizer.convert_tokens_to_ids(list(DIGITS))].softmax(dim=0)
+    answer, logits = answer_and_logits(directory, "graded", list(DIGITS), *FILES)
+    p = logits.double().softmax(dim=0)
     assert answer.score == pytest.approx(float((p * torch.arange(10)).sum()), abs=1e-5)

@@ -44,10 +44,10 @@ def test_an_address_is_downloaded_where_a_source_is_meant_and_nowhere_else(name,
 
 
 def test_the_sources_of_a_task_of_a_suite_are_downloaded(monkeypatch):
-    from distill.config.schema import TASK_SOURCES
+    from distill.config.schema import TaskConfig
 
     monkeypatch.setattr(locate, "local_file", lambda address: f"/cache/{address[-3:]}")
     part = OmegaConf.create(dict.fromkeys(TASK, ADDRESS) | {"licence": ADDRESS, "bm25": {"stemmer": ADDRESS}})
-    local = locate.with_local_files(part, keys=TASK_SOURCES)
-    assert TASK_SOURCES == TASK
+    local = locate.with_local_files(part, schema=TaskConfig)
+    assert locate.sources_of(TaskConfig) == TASK
     assert local == dict.fromkeys(TASK, "/cache/tsv") | {"licence": ADDRESS, "bm25": {"stemmer": ADDRESS}}

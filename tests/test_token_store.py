@@ -41,14 +41,8 @@ def passages(tmp_path):
 
 
 @pytest.fixture
-def in_process(monkeypatch):
-    """Tokenise in this process, in chunks of ten: a process takes a second to start."""
-
-    def encode(chunks, *arguments):
-        encoder = distill.data.token_store.Encoder(*arguments)
-        return (encoder(chunk) for chunk in chunks)
-
-    monkeypatch.setattr(distill.data.token_store, "_encode_in_processes", encode)
+def in_process(in_process, monkeypatch):
+    """Tokenise in this process, in chunks of ten."""
     monkeypatch.setattr("distill.data.tokens.CHUNK", 10)
 
 

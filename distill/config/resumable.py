@@ -90,6 +90,12 @@ def command_of(cfg: DictConfig | dict) -> Command:
     return next(command for command in COMMANDS if command.key in cfg)
 
 
+def command_and_fault(plain: dict) -> tuple[Command | None, str | None]:
+    """Return the command that plain data belongs to, None if to none, and what is wrong with its types, if anything."""
+    command = next((command for command in COMMANDS if command.key in plain), None)
+    return command, fault_of(plain, command.schema) if command else None
+
+
 def read_saved(directory: Path) -> dict:
     """Read the config.yaml of a run, as plain data; raises InputError if it is missing, damaged, or of no run."""
     path = directory / "config.yaml"
@@ -103,10 +109,9 @@ def read_saved(directory: Path) -> dict:
             "again"
         )
     plain = read_plain(path)
-    command = next((command for command in COMMANDS if command.key in plain), None)
+    command, fault = command_and_fault(plain)
     if command is None:
         raise InputError(f"{path}: belongs to no run: restore it, or use another directory")
-    fault = fault_of(plain, command.schema)
     if fault is not None:
         raise InputError(f"{path}: {fault}: restore it, or use another directory")
     return plain

@@ -113,11 +113,6 @@ def unchecked_source(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"source": True})
 
 
-def sources_of(schema: type) -> tuple[str, ...]:
-    """Return the keys of a schema that name sources: only those are downloaded where they are addresses."""
-    return tuple(one.name for one in fields(schema) if "source" in one.metadata)
-
-
 def output_of(noun: str, needs: str) -> Any:
     """A field of the output directory of an earlier run, which must hold a file: output_of("training", "model")."""
     article = "an" if noun[0] in "aeiou" else "a"

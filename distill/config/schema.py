@@ -28,7 +28,6 @@ from distill.config.rules import (
     only,
     output_of,
     source,
-    sources_of,
     stemmer,
     unchecked_source,
     without,
@@ -147,7 +146,6 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
-TASK_SOURCES = sources_of(TaskConfig)
 SUITE_KEYS = (
     "name",
     "untrained",

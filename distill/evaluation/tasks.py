@@ -17,7 +17,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from distill.config.measures import parse_measures
-from distill.config.schema import TASK_SOURCES
+from distill.config.schema import TaskConfig
 from distill.config.suites import BM25_DEPTH, split_suite, task_depth
 from distill.errors import InputError, Unavailable
 from distill.evaluation.measures import try_measures
@@ -98,7 +98,7 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     if cfg.licence and texts:
         log.info("%s: its texts require a licence: %s", cfg.name, cfg.licence)
     first_stage = first_stage_name(cfg.run)
-    cfg = with_local_files(cfg, keys=TASK_SOURCES)
+    cfg = with_local_files(cfg, schema=TaskConfig)
     queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
     qrels = read_qrels(cfg.qrels)
     try_measures(measures, qrels)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import TemplateError
 from markupsafe import Markup
 from omegaconf import DictConfig
 from yaml import YAMLError
@@ -25,7 +25,7 @@ from distill.errors import InputError, printable
 from distill.models.locate import locate_model
 from distill.secrets import for_others
 from distill.sources.locate import is_path, is_remote
-from distill.storage.quoting import to_markdown
+from distill.storage.quoting import plain_template, to_markdown
 from distill.storage.small_files import read_small
 from distill.storage.writing import write_text
 
@@ -153,18 +153,11 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
 
 def _render(**values: Any) -> str:
     """Fill the template; what is not marked as Markdown is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else to_markdown(str(value)),
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("card.md").render(**values)
+
+    def quoted(value: Any) -> object:
+        return value if isinstance(value, Markup) else to_markdown(str(value))
+
+    return plain_template(Path(__file__).with_name("card.md"), quoted).render(**values)
 
 
 def _base_model(backbone: str) -> str | None:

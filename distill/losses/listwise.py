@@ -37,8 +37,6 @@ def adr_mse(
         from distill.losses.fused import adr_mse as kernel
 
         return kernel.adr_mse(scores, ranks.masked_fill(~mask, 0), alpha, discount, reduction)
-    if not alpha > 0:
-        raise ValueError(f"alpha={alpha}: must be above 0")
     scores = prepare(scores, ranks, mask)
     smooth_ranks = smooth_ranks_of(scores, mask, alpha)  # [B, K]
     errors = (ranks.to(scores.dtype) - smooth_ranks) ** 2

@@ -94,8 +94,6 @@ def approx_ndcg(
 
     Source: Qin et al. 2010, "A general approximation framework for direct optimization of IR measures".
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha={alpha}: must be above 0")
     scores = prepare(scores, labels, mask)
     smooth_ranks = smooth_ranks_of(scores, mask, alpha)  # [B, K]
     gains = _gains(labels.to(scores.dtype), mask, gain)

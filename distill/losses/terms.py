@@ -91,7 +91,12 @@ def later(values: Tensor, rows: slice = ALL) -> Tensor:
 
 
 def smooth_ranks_of(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
-    """Return the smooth ranks [B, K], 1 + Σ_{j≠i} σ(α(s_j − s_i)) over the real passages of the list."""
+    """Return the smooth ranks [B, K], 1 + Σ_{j≠i} σ(α(s_j − s_i)) over the real passages of the list.
+
+    Raises ValueError for an alpha that is not above 0.
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha={alpha}: must be above 0")
 
     def outscored(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]
         return torch.sigmoid(alpha * differences(scores, rows)) * mask[:, None, :]

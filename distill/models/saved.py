@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -10,6 +9,7 @@ from safetensors.torch import save_file
 from distill.errors import InputError
 from distill.models.json_files import SETTINGS, read_object
 from distill.models.locate import known_instead
+from distill.storage.checksums import checksum
 from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
@@ -116,19 +116,11 @@ def check_weights(directory: Path) -> None:
 
 
 def _checksums(directory: Path) -> dict[str, int]:
-    return {str(path.relative_to(directory)): _checksum(path) for path in _weights_in(directory)}
+    return {str(path.relative_to(directory)): checksum(path) for path in _weights_in(directory)}
 
 
 def _weights_in(directory: Path) -> list[Path]:
     return sorted(directory.rglob("*.safetensors"))
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with open(path, "rb") as file:
-        while block := file.read(2**24):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from distill.report.table import Cell, Table, TableRow, digits
@@ -83,19 +82,9 @@ def to_latex(table: Table) -> str:
         lines.append(
             {"name": row.name, "cells": cells, "seeds": seeds(row), "is_first": is_first, "source": row.source}
         )
-    # What Jinja itself escapes is HTML: here `finalize` does it, with Markup as the mark of what is LaTeX already
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        finalize=_escape_value,
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("table.tex").render(table=table, lines=lines)
+    # Markup is the mark of what is LaTeX already
+    template = quoting.plain_template(Path(__file__).with_name("table.tex"), _escape_value)
+    return template.render(table=table, lines=lines)
 
 
 def _escape_value(value: Any) -> str:

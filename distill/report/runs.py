@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from distill.config.composition import flatten
-from distill.config.resumable import COMMANDS
+from distill.config.resumable import command_and_fault
 from distill.config.resuming import RENAMED_VALUES
 from distill.config.saved import read_plain
-from distill.config.types import fault_of
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
 from distill.evaluation.significance import read_per_query
 from distill.secrets import redacted
+from distill.sources.literals import with_texts
 from distill.storage.files import as_text, numbered_lines, parse_object
 from distill.storage.small_files import read_numbers
 
@@ -152,21 +152,14 @@ def read_config(directory: Path, later: tuple[Path, ...] = ()) -> dict[str, Any]
 
 def _read_flat(path: Path) -> dict[str, Any]:
     plain = read_plain(path)
-    command = next((command for command in COMMANDS if command.key in plain), None)
-    fault = fault_of(plain, command.schema) if command else None
+    _, fault = command_and_fault(plain)
     if fault is not None:
         raise InputError(f"{path}: {fault}: restore the file, or remove the run")
-    config = {key: _shown(value) for key, value in flatten(plain).items() if key not in ("stages", "directory")}
+    plain = with_texts(plain, redacted)  # earlier versions wrote secrets
+    config = {key: value for key, value in flatten(plain).items() if key not in ("stages", "directory")}
     if "loss.name" in config:
         config["loss.name"] = loss_name(config["loss.name"])
     return config
-
-
-def _shown(value: Any) -> Any:
-    """Return a value without secrets: earlier versions wrote them."""
-    if isinstance(value, list):
-        return [_shown(part) for part in value]
-    return redacted(value) if isinstance(value, str) else value
 
 
 def loss_name(name: Any) -> str:

@@ -5,6 +5,7 @@ cfg = OmegaConf.create(escaped(plain))          # of values that are resolved al
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ def as_literal(text: str | Path) -> str:
 
 def escaped(value: Any) -> Any:
     """Return plain data whose text OmegaConf reads as it is."""
+    return with_texts(value, as_literal)
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return plain data with each text changed, but for the keys of dictionaries."""
     if isinstance(value, dict):
-        return {key: escaped(part) for key, part in value.items()}
+        return {key: with_texts(part, change) for key, part in value.items()}
     if isinstance(value, list):
-        return [escaped(part) for part in value]
-    return as_literal(value) if isinstance(value, str) else value
+        return [with_texts(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value

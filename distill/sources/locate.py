@@ -31,17 +31,17 @@ def is_path(source: str) -> bool:
     return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
 
 
-def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> DictConfig:
+def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), schema: type | None = None) -> DictConfig:
     """Return a copy of the configuration that names a local file wherever a source of this one is an address.
 
-    Sources are the fields that the schema marks so, and the given keys at the top: an address to cite is left alone.
-    unused: keys whose files are not downloaded but set to null. Raises InputError like `local_file`.
+    Sources are the fields that the schema marks so: an address to cite is left alone. unused: keys whose files are not
+    downloaded but set to null. schema: of a configuration that has lost its own. Raises InputError like `local_file`.
     """
     plain = OmegaConf.to_container(cfg, resolve=True)
     local = OmegaConf.create(escaped(plain))
     for path in ("", *(name for name, value in plain.items() if isinstance(value, dict))):
         node, there = (cfg[path], local[path]) if path else (cfg, local)
-        for key in (*_marked(OmegaConf.get_type(node)), *(() if path else keys)):
+        for key in sources_of(OmegaConf.get_type(node) if path or schema is None else schema):
             value = (plain[path] if path else plain)[key]
             if isinstance(value, str) and is_remote(value) and f"{path}.{key}".strip(".") not in unused:
                 there[key] = as_literal(local_file(value))
@@ -50,9 +50,9 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), keys: tuple[
     return local
 
 
-def _marked(schema: type | None) -> list[str]:
-    """Return the fields of a schema that are sources."""
-    return [one.name for one in fields(schema) if "source" in one.metadata] if is_dataclass(schema) else []
+def sources_of(schema: type | None) -> tuple[str, ...]:
+    """Return the keys of a schema that name sources: only those are downloaded where they are addresses."""
+    return tuple(one.name for one in fields(schema) if "source" in one.metadata) if is_dataclass(schema) else ()
 
 
 def is_missing_file(source: str) -> bool:

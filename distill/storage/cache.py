@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distill.errors import DiskError, InputError
-from distill.storage.checksums import damage, write_checksums
+from distill.storage.checksums import damage, note_whole, write_checksums
 from distill.storage.locking import locked_in_turn
 from distill.storage.writing import writing
 
@@ -98,11 +98,10 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
         except DiskError:
             raise  # what is written remains: the next one may resume from it once there is room
         except InputError:
-            shutil.rmtree(
-                aside, ignore_errors=True
-            )  # a corrected source has another key: nothing would ever resume from this
+            # A corrected source has another key: nothing would ever resume from this
+            shutil.rmtree(aside, ignore_errors=True)
             raise
-        damage(directory)  # found whole now: not read again by this process
+        note_whole(directory)
     return directory
 
 

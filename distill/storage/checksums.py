@@ -1,6 +1,7 @@
 """Checksums of a directory's files: a cache that a disk has damaged is noticed, and made anew.
 
     write_checksums(directory)                # checksums.json: the CRC-32 of each file
+    note_whole(directory)                     # just written, and now at its place: not read again by this process
     damage(directory)                         # None, "tokens is damaged", "checksums.json cannot be read (...)"
 
 CRC-32 finds every flipped bit and every burst of up to 32 bits, and misses other damage once in four billion times. It
@@ -8,6 +9,7 @@ reads 3 GB a second, against 0.4 to 1 GB of MD5, SHA-1 and BLAKE2b, which would 
 write into your cache can write its checksums, too.
 """
 
+import contextlib
 import json
 import os
 import zlib
@@ -23,6 +25,12 @@ def write_checksums(directory: Path) -> None:
     """Write the checksums of a complete directory."""
     checksums = {path.name: checksum(path) for path in _files(directory) if path.name != NAME}
     (directory / NAME).write_text(json.dumps(checksums, indent=1) + "\n", encoding="utf-8")
+
+
+def note_whole(directory: Path) -> None:
+    """Note that a directory is whole, since this process has just written it."""
+    with contextlib.suppress(OSError):  # somebody may be emptying the cache
+        _whole[directory] = _state(directory)
 
 
 def damage(directory: Path) -> str | None:

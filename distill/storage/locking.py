@@ -37,11 +37,7 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
     Raises InputError where another process holds it, or where nothing can be written; warns where the file system has
     no locks.
     """
-    try:
-        opened = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): use another directory") from None
-    with opened as file:
+    with _opened(path, "use another directory") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,16 +69,19 @@ def locked_in_turn(path: Path, remedy: str) -> Iterator[None]:
 
     Raises InputError where nothing can be written; warns where the file system has no locks.
     """
-    try:
-        opened = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): {remedy}") from None
-    with opened as file:
+    with _opened(path, remedy) as file:
         try:
             _lock_in_turn(file, path)
         except OSError as error:
             log.warning("%s cannot be locked (%s): start nothing else that needs it", path, error.strerror)
         yield
+
+
+def _opened(path: Path, remedy: str) -> TextIO:
+    try:
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): {remedy}") from None
 
 
 def _lock_in_turn(file: TextIO, path: Path) -> None:

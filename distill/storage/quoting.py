@@ -1,12 +1,18 @@
-"""Text from others in tables: as a cell of CSV, and in Markdown.
+"""Text from others in tables and templates: as a cell of CSV, and in Markdown.
 
 from_cell(to_cell("=1+1")) == "=1+1"           # to_cell: '=1+1, which a spreadsheet shows and does not compute
 to_markdown("<script>")                        # &lt;script>
 """
 
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import HIDDEN
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet computes, or what is quoted already
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -32,3 +38,24 @@ def to_markdown(text: str, *, with_code: bool = False) -> str:
     text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line(text)).replace("](", r"]\(")
     text = text if with_code else text.replace("`", r"\`")
     return re.sub(r"(?<!\\)\|", r"\|", text)
+
+
+def plain_template(file: Path, finalize: Callable[[Any], object]) -> "Template":
+    """Return a template of what is not HTML, such as Markdown: `<< value >>` is passed through finalize, which quotes.
+
+    What Jinja itself escapes is HTML, and braces mean something elsewhere, so blocks are written `<% %>`.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(file.parent),
+        undefined=StrictUndefined,
+        finalize=finalize,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(file.name)

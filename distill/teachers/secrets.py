@@ -11,8 +11,8 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from distill.errors import InputError, printable
+from distill.secrets import HIDDEN_AS
 
-HIDDEN = "***"
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 LEAST = 4  # characters: what is shorter is no secret, and would be found in any text
 
@@ -56,13 +56,13 @@ class Secrets:
     def hide(self, text: str) -> str:
         """Return a text of the server's as one line without secrets and control characters."""
         for secret in self.hidden:
-            text = text.replace(secret, HIDDEN)
+            text = text.replace(secret, HIDDEN_AS)
         return printable(" ".join(text.split()))
 
 
 def without_password(url: str) -> str:
     """Return an address with *** in place of user and password."""
-    return re.sub(r"(?<=://)[^/?#]*@", f"{HIDDEN}@", url)
+    return re.sub(r"(?<=://)[^/?#]*@", f"{HIDDEN_AS}@", url)
 
 
 def _user_and_password(url: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from distill.config.saved import as_plain
 from distill.errors import InputError, printable
 from distill.evaluation.results import write_results
 from distill.secrets import for_others
+from distill.sources.literals import with_texts
 from distill.storage.small_files import read_small
 from distill.storage.writing import append, write_text, writing
 
@@ -168,7 +169,7 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
         "dir": str(directory),
         "id": _read_name(run_id, r"[\w-]{1,128}") if run_id.is_file() else None,
         "resume": "allow",
-        "config": _for_others(as_plain(cfg)) | ({"trained_from": source} if source else {}),
+        "config": with_texts(as_plain(cfg), for_others) | ({"trained_from": source} if source else {}),
         "settings": wandb.Settings(
             init_timeout=WANDB_SECONDS,
             x_transaction_log_flush_interval=FLUSH_SECONDS,
@@ -193,15 +194,6 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
     if source:
         _declare_source(run, source)
     return run
-
-
-def _for_others(value: Any) -> Any:
-    """Return plain data without secrets and without paths of this machine."""
-    if isinstance(value, dict):
-        return {key: _for_others(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_for_others(part) for part in value]
-    return for_others(value) if isinstance(value, str) else value
 
 
 def _declare_source(run, source: str) -> None:
