@@ -282,7 +282,9 @@ class InspectConfig:
     output: str = MISSING
     title: str = MISSING
     measure: str = MISSING
-    sections: list[str] | None = each(choice("worst", "harmed", "helped", "missing", "moved"), least=1, default=None)
+    sections: list[str] | None = each(
+        choice("worst", "harmed", "helped", "missing", "moved", "sample"), least=1, default=None
+    )
     num_queries: int = at_least(1)
     depth: int = at_least(1)
     characters: int | None = at_least(1, default=None)

@@ -19,7 +19,7 @@ from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
 from distill.teachers.prompt import Prompt, read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
-from distill.teachers.totals import Totals
+from distill.teachers.totals import ENOUGH, Totals
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +158,11 @@ def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
         log.warning(
             "%d of %d windows keep their order, since they got no usable answer; what came back: %s",
             *(totals.unanswered, totals.windows, what_came_back(totals)),
+        )
+    if totals.consistency.num_windows >= ENOUGH and totals.consistency.mostly_as_shown:
+        log.warning(
+            "%d of %d answers leave the passages in the order shown: a model that only repeats it ranks nothing",
+            *(totals.consistency.num_as_shown, totals.consistency.num_windows),
         )
     if totals.tied:
         log.warning(

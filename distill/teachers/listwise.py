@@ -11,10 +11,13 @@ passage, which get a score and are sorted at the end.
 
 import itertools
 import threading
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from distill.sources.permutations import mend_permutation
 from distill.teachers.answer import Answer, num_tokens
@@ -55,6 +58,15 @@ class Windows:
         if self.method in ONE_BY_ONE:
             return [(place, place + 1) for place in range(num_passages)]
         return window_places(num_passages, self.size, self.stride) * self.passes
+
+    def at_random(self, num_passages: int, generator: np.random.Generator, passes: int | None = None) -> list[int]:
+        """Return the places in an order that random answers lead to; passes: other than configured."""
+        if self.method in ONE_BY_ONE:
+            return generator.permutation(num_passages).tolist()
+        order = np.arange(num_passages)
+        for start, end in window_places(num_passages, self.size, self.stride) * (passes or self.passes):
+            order[start:end] = generator.permutation(order[start:end])
+        return order.tolist()
 
 
 def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, int]:
@@ -184,7 +196,10 @@ class WindowRanker:
         """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
         order, flagged = list(range(len(passages))), False
         scores: list[float | None] = []  # of the passages, if each gets one
+        starts: list[list[int]] = []  # the order at the start of each pass
         for start, end in self.windows.of(len(passages)):
+            if end == len(passages):
+                starts.append(order[:])
             places = order[start:end]
             mended, score = yield from self._ask_shuffled(query, [passages[place] for place in places])
             if mended is None:
@@ -197,6 +212,11 @@ class WindowRanker:
                 self.totals.unanswered += mended is None
                 self.show(self.totals)
         if self.windows.method not in ONE_BY_ONE:
+            if len(starts) > 1:
+                generator = np.random.default_rng(zlib.crc32(query.encode("utf-8", "replace")))
+                drawn = [starts[-1][place] for place in self.windows.at_random(len(passages), generator, passes=1)]
+                with self.lock:
+                    self.totals.consistency.add_pass(starts[-1], order, drawn)
             return order, flagged
         with self.lock:
             self.totals.tied += mostly_tie(scores)
@@ -212,6 +232,8 @@ class WindowRanker:
             mended, _ = yield from self._ask(query, [texts[place] for place in shown])
             if mended is not None:
                 orders.append([shown[index] for index in mended])
+        with self.lock:
+            self.totals.consistency.add_orders(orders)
         return (order_by_ranks(orders) if orders else None), None
 
     def _ask(self, query: str, texts: list[str]) -> Asked:
@@ -233,6 +255,8 @@ class WindowRanker:
             mended, faults = self._read(entry, len(texts))
             with self.lock:
                 self.totals.count(entry, faults, is_new=is_new)
+                if "unusable" not in faults:
+                    self.totals.consistency.add_answer(mended)
             if "unusable" not in faults:
                 return mended, entry["score"]
         return None, None
