@@ -36,21 +36,26 @@ def test_next_month_pays_for_the_new_queries_only(collection, tmp_path, serve, m
 def test_several_annotations_share_a_journal_at_a_time(tmp_path):
     path = tmp_path / "shared" / "answers.jsonl"
     one, other = SharedJournal(path), SharedJournal(path)
-    one.add_missing({"a": ENTRY})
-    other.add_missing({"b": ENTRY | {"text": "\ud83d"}})
+    one.add("a", ENTRY)
+    assert other.find("a") == ENTRY and other.find("b") is None  # of another process, meanwhile
+    other.add("a", ENTRY)
+    other.add("b", ENTRY | {"text": "\ud83d"})
+    assert len(path.read_bytes().splitlines()) == 2
     with open(path, "ab") as file:
         file.write(b'{"key": "half a li')  # of a killed process
     third = SharedJournal(path)
     assert third.answers == {"a": ENTRY, "b": ENTRY | {"text": "?"}}
-    with Journal(tmp_path / "own.jsonl") as own:  # what a killed annotation had not shared yet
-        own.add("c", ENTRY)
+    with Journal(tmp_path / "own.jsonl") as own:  # what an annotation of an older version has not shared
+        own.add("c", ENTRY | {"is_shared": True})
         third.add_missing(own.answers)
     assert set(SharedJournal(path).answers) == {"a", "b", "c"}
 
 
 def test_journals_are_listed_with_what_they_hold_and_cost(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
-    SharedJournal(tmp_path / "journals" / "judge-1.jsonl").add_missing({"a": ENTRY, "b": ENTRY})
+    shared = SharedJournal(tmp_path / "journals" / "judge-1.jsonl")
+    for key in ("a", "b"):
+        shared.add(key, ENTRY)
     (tmp_path / "journals" / "empty-2.jsonl").write_text("no entry\n")
     listed = run("-m", "distill", "journals", "price_in=1e6", "price_out=0")
     assert listed.returncode == 0, listed.stderr

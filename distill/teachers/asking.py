@@ -4,9 +4,7 @@ estimate_requests(cfg, lists)                     # "50 queries, 450 requests, a
 orders, flagged, totals = ask_llm(cfg, directory, lists)        # lists: {query id: (query, passages)}
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -23,7 +21,6 @@ from distill.teachers.totals import ENOUGH, Totals
 
 log = logging.getLogger(__name__)
 
-SHARED_EVERY = 200  # requests after which their answers are shared
 Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in the first stage's order
 
 
@@ -64,24 +61,21 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
         def show(totals: Totals) -> None:
             bar.set_postfix_str(totals.describe(llm), refresh=False)
             bar.update(totals.windows - bar.n)
-            if shared is not None and totals.requests % SHARED_EVERY == 0:
-                with warned(shared.path):
-                    shared.add_missing(journal.answers)
 
         def allowed(totals: Totals) -> bool:
             has_money = llm.max_cost is None or totals.cost(llm) < llm.max_cost
             return has_money and not totals.is_useless(cfg.max_unusable, num_windows)
 
-        find_shared = shared.find if shared is not None else lambda key: None
-        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, find_shared)
+        if shared is not None:
+            shared.add_missing(journal.answers)
+        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, shared)
         try:
             for query_id, order, is_flagged in ranker.rank(lists, allowed):
                 orders[query_id], flagged[query_id] = order, is_flagged
         finally:
             engine.close()
             if shared is not None:
-                with warned(shared.path):
-                    shared.add_missing(journal.answers)
+                shared.close()
     totals = ranker.totals
     totals.failures, totals.adapted = engine.failures, engine.adapted
     log_totals(totals, llm, len(lists))
@@ -98,15 +92,6 @@ def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
     if shared.answers:
         log.info("%s has %d answers of earlier annotations, which cost nothing", path, len(shared.answers))
     return shared
-
-
-@contextlib.contextmanager
-def warned(path: Path) -> Iterator[None]:
-    """Log what keeps answers from being shared: the annotation has them in its own journal."""
-    try:
-        yield
-    except InputError as error:
-        log.warning("answers are not shared: %s", error)
 
 
 def _open_engine(cfg: DictConfig):

@@ -24,6 +24,7 @@ from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import ONE_BY_ONE, Prompt
+from distill.teachers.shared_journal import SharedJournal
 from distill.teachers.shuffles import order_by_ranks, shuffled
 from distill.teachers.totals import Totals
 
@@ -86,17 +87,17 @@ class WindowRanker:
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows, tries: int,
                  show: Callable[[Totals], None] = lambda totals: None,
-                 find_shared: Callable[[str], dict | None] = lambda key: None):  # fmt: skip
+                 shared: SharedJournal | None = None):  # fmt: skip
         """Keep the engine and the settings.
 
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
-        find_shared: returns an answer that another annotation has paid for, by its key.
+        shared: the answers that other annotations have paid for, to which those of this one are added.
         """
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
-        self.show, self.find_shared = show, find_shared
+        self.show, self.shared = show, shared
         self.totals, self.lock = Totals(prompt.digest), threading.Lock()
-        self.totals.count_earlier(journal.answers.values())
+        self.totals.count_earlier(entry for _, entry in journal.answers.entries())
         self.tokens_in_flight = [0, 0]  # in and out, that requests without an answer so far may take
         self.landed = threading.Condition(self.lock)
         self.stopped = False
@@ -241,8 +242,8 @@ class WindowRanker:
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
             entry, is_new = self.journal.find(key), False
-            if entry is None and (entry := self.find_shared(key)) is not None:
-                entry, is_new = {**entry, "is_shared": True}, True
+            if entry is None and self.shared is not None and (found := self.shared.find(key)) is not None:
+                entry, is_new = {**found, "is_shared": True}, True
                 self.journal.add(key, entry)
             elif entry is None:
                 answer = yield from self._send(query, texts)
@@ -252,6 +253,8 @@ class WindowRanker:
                     return None, None
                 entry, is_new = answer.to_json(), True
                 self.journal.add(key, entry)
+                if self.shared is not None:
+                    self.shared.add(key, entry)
             mended, faults = self._read(entry, len(texts))
             with self.lock:
                 self.totals.count(entry, faults, is_new=is_new)
