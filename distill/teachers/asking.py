@@ -30,9 +30,12 @@ Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in t
 def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     """Return, in words, how many requests and tokens the lists will take, and their cost if prices are set."""
     llm = cfg.teacher.llm
-    num_requests, tokens_in, tokens_out = estimate(lists, read_prompt(cfg.prompt, cfg.method), _windows(cfg))
+    prompt = read_prompt(cfg.prompt, cfg.method)
+    num_requests, tokens_in, tokens_out = estimate(lists, prompt, _windows(cfg))
+    if prompt.thinks:
+        tokens_out = num_requests * llm.max_tokens
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    tokens = f"about {_count(tokens_in)} tokens in and {_count(tokens_out)} out"
+    tokens = f"about {_count(tokens_in)} tokens in and {'at most ' if prompt.thinks else ''}{_count(tokens_out)} out"
     return f"{len(lists)} queries, {num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.sources.permutations import mend_permutation
+from distill.sources.thinking import answer_in_tag
 from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.pointwise import mostly_tie, order_by_score
@@ -250,7 +251,8 @@ class WindowRanker:
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
         if self.windows.method in ONE_BY_ONE:
             return [0], {"unusable"} if entry["score"] is None else set()
-        order, faults = mend_permutation(entry["text"], num_passages)
+        tag, text = self.prompt.answer_tag, entry["text"]
+        order, faults = mend_permutation(answer_in_tag(text, tag) if tag else text, num_passages)
         # Letters that no passage has are likely first tokens of other answers, and no fault
         return order, faults - {"out of range"} if self.windows.method == "first-token" else faults
 
