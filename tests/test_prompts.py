@@ -70,7 +70,7 @@ def test_a_users_file_carries_the_original_words_of_a_conversation(tmp_path):
     """The published form, with words that none of the bundled prompts has."""
     path = write(
         tmp_path / "own.yaml", system="S.", before="B {count} {query}.  ", before_reply="BR",
-        passage=" P {number}: {text}", passage_reply="PR {number} ", after="A {query} {count}", exact=True, answer_tag="order",
+        passage=" P {number}: {text}", passage_reply="PR {number} ", after="A {query} {count}", exact=True,
     )  # fmt: skip
     assert [(one["role"], one["content"]) for one in read_prompt(path).fill("q", PASSAGES)] == [
         ("system", "S."),

@@ -386,11 +386,15 @@ class AnnotateConfig:
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
     teacher: LlmTeacher = MISSING
-    method: str = choice("listwise", "pointwise", "first-token", "graded")
+    method: str = choice("listwise", "pointwise", "first-token", "graded", "setwise", "pairwise")
     window: int = at_least(2, why=TWO_PASSAGES)
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
     shuffles: int = at_least(1)
+    top: int | None = at_least(1, default=None)
+    set_size: int = at_least(2, why=TWO_PASSAGES)
+    sort: str = choice("heap", "bubble", "all")
+    by_logprobs: bool = MISSING
     tries: int = at_least(1)
     max_unusable: float = between(0, 1)
     prompt: str = MISSING

@@ -24,6 +24,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRST"  # 20: most endpoints list no more than the 20 
 PLACES: dict[str, tuple[str, ...]] = {  # placeholders that a passage needs, by method
     "listwise": ("{number}", "{text}"),
     "first-token": ("{letter}", "{text}"),
+    "setwise": ("{letter}", "{text}"),
+    "pairwise": ("{letter}", "{text}"),
     "pointwise": ("{text}",),
     "graded": ("{text}",),
 }
@@ -107,7 +109,8 @@ def read_prompt(name: str, method: str = "listwise") -> Prompt:
             raise InputError(f"{name}: {key}={values[key]}: must be true or false")
     if not values.get("exact"):
         texts = {key: text.strip("\n") for key, text in texts.items()}
-    prompt = Prompt(**texts, **values)
+    values |= texts
+    prompt = Prompt(**values)
     _check_parts(prompt, name, method)
     return prompt
 
