@@ -28,6 +28,7 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    source_or_sources,
     stemmer,
     unchecked_source,
     without,
@@ -84,9 +85,18 @@ class Data:
 
 
 @dataclass
+class Fusion:
+    method: str = choice("rrf", "mean-rank", "z-score")
+    weights: list[float] | None = each(above(0), default=None)
+    k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
+    run_depth: int | None = at_least(1, default=None)
+
+
+@dataclass
 class Teacher:
     name: str = MISSING
-    path: str | None = source()
+    path: Any = source_or_sources()  # Any: Hydra 1.3 cannot compose a union
+    fusion: Fusion = MISSING
     format: str = beside(
         choice("run", "permutations", "triples"),
         needs("permutations", path="the answers", first_stage="the lists that the answers permute"),
