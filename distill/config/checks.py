@@ -35,6 +35,7 @@ def check_train(cfg: DictConfig) -> None:
         for key in ("depth", "num_negatives", "list_size"):
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
+    _check_fusion(teacher)
     _check_first_stage_score(cfg)
     _check_target(loss.target, teacher)
     if loss.target == "label":
@@ -178,6 +179,20 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
     unknown = [f"{prefix}{name}" for name in node if name not in known]
     parts = [name for name in node if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name])]
     return unknown + [key for name in parts for key in _unknown_keys(node[name], f"{prefix}{name}.")]
+
+
+def _check_fusion(teacher: DictConfig) -> None:
+    """Check that several runs can be fused; raises InputError."""
+    weights, is_several = teacher.fusion.weights, OmegaConf.is_list(teacher.path)
+    if weights is not None and len(weights) != (len(teacher.path) if is_several else 1):
+        number = len(teacher.path) if is_several else 1
+        raise InputError(
+            f"teacher.fusion.weights={weights}: must have one value for each run of teacher.path: {number}"
+        )
+    if is_several and teacher.format != "run":
+        raise InputError(
+            f"teacher.format={teacher.format} with several runs in teacher.path: only runs are fused: give one"
+        )
 
 
 def _check_first_stage_score(cfg: DictConfig) -> None:

@@ -17,6 +17,7 @@ from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
 from distill.teachers.prompt import Prompt, read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
+from distill.teachers.sorting import SORTS, Sorting
 from distill.teachers.totals import ENOUGH, Totals
 
 log = logging.getLogger(__name__)
@@ -27,17 +28,25 @@ Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in t
 def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     """Return, in words, how many requests and tokens the lists will take, and their cost if prices are set."""
     llm = cfg.teacher.llm
-    num_requests, tokens_in, tokens_out = estimate(lists, read_prompt(cfg.prompt, cfg.method), _windows(cfg))
+    prompt = read_prompt(cfg.prompt, cfg.method)
+    windows = windows_of(cfg)
+    num_requests, tokens_in, tokens_out = estimate(distinct(lists)[0], prompt, windows)
+    if prompt.thinks:
+        tokens_out = num_requests * llm.max_tokens
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    tokens = f"about {_count(tokens_in)} tokens in and {_count(tokens_out)} out"
-    return f"{len(lists)} queries, {num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+    tokens = f"about {_count(tokens_in)} tokens in and {'at most ' if prompt.thinks else ''}{_count(tokens_out)} out"
+    at_most = "at most " if isinstance(windows, Sorting) and not windows.is_exact else ""
+    return f"{len(lists)} queries, {at_most}{num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
 
 
 def _count(number: int) -> str:
     return f"{number / 1e6:.2f} million" if number >= 100_000 else f"{number:,}"
 
 
-def _windows(cfg: DictConfig) -> Windows:
+def windows_of(cfg: DictConfig) -> Windows | Sorting:
+    """Return what goes into each request."""
+    if cfg.method in SORTS:
+        return Sorting.of(cfg)
     return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes, cfg.shuffles)
 
 
@@ -47,11 +56,12 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError if
     max_cost is reached, and if too large a share of the windows gets no usable answer.
     """
-    llm, windows = cfg.teacher.llm, _windows(cfg)
+    llm, windows = cfg.teacher.llm, windows_of(cfg)
+    lists, first_with = distinct(lists)
     engine = _open_engine(cfg)
     prompt = read_prompt(cfg.prompt, cfg.method)
     shared = open_shared(cfg, prompt)
-    num_windows = sum(len(windows.of(len(passages))) for _, passages in lists.values())
+    num_windows = sum(windows.num_windows(len(passages)) for _, passages in lists.values())
     orders, flagged = {}, {}
     with (
         Journal(directory / "journal.jsonl") as journal,
@@ -80,7 +90,22 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     totals.failures, totals.adapted = engine.failures, engine.adapted
     log_totals(totals, llm, len(lists))
     _check_whole(cfg, directory, totals, len(orders), len(lists), num_windows)
+    for query_id, first in first_with.items():
+        orders[query_id], flagged[query_id] = orders[first], flagged[first]
     return orders, flagged, totals
+
+
+def distinct(lists: Lists) -> tuple[Lists, dict[str, str]]:
+    """Return the lists without those that repeat another's query and passages, and {query id: the first with these}.
+
+    Logged queries repeat themselves; requests for the same list at the same time would all be paid for.
+    """
+    first_with: dict[tuple[str, tuple[str, ...]], str] = {}
+    same = {
+        query_id: first_with.setdefault((query, tuple(texts)), query_id) for query_id, (query, texts) in lists.items()
+    }
+    repeated = {query_id: first for query_id, first in same.items() if query_id != first}
+    return {query_id: one for query_id, one in lists.items() if query_id not in repeated}, repeated
 
 
 def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
@@ -95,13 +120,15 @@ def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
 
 
 def _open_engine(cfg: DictConfig):
-    llm = cfg.teacher.llm
+    llm, method = cfg.teacher.llm, cfg.method
+    if method in SORTS:  # their answers are letters, as text or as first tokens
+        method = "first-token" if cfg.by_logprobs else "listwise"
     if llm.engine == "http":
-        return HttpEngine(llm, cfg.method)
+        return HttpEngine(llm, method)
     from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
     from distill.teachers.local import LocalEngine
 
-    return LocalEngine(llm, choose_device(llm.device), cfg.method)
+    return LocalEngine(llm, choose_device(llm.device), method)
 
 
 def _check_whole(

@@ -18,7 +18,7 @@ from distill.evaluation.worth import Worth
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import Run
 from distill.sources.runs import read_run
-from distill.teachers.listwise import Windows
+from distill.teachers.asking import windows_of
 from distill.teachers.totals import Totals
 
 MEASURE = "nDCG@10"
@@ -37,7 +37,7 @@ def random_answers(cfg: DictConfig) -> AtRandom:
     """Return how random answers would rank a list, of an annotation with this configuration."""
     if cfg.teacher.llm.engine == "cross-encoder":
         return lambda num_passages, generator: generator.permutation(num_passages).tolist()
-    return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes).at_random
+    return windows_of(cfg).at_random
 
 
 @dataclass
