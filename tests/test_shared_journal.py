@@ -1,12 +1,18 @@
 """Answers shared by annotations: the same call with more queries pays for the new ones only."""
 
+import signal
+import time
+
 import pytest
+from omegaconf import OmegaConf
 
 from distill.errors import InputError
+from distill.teachers.asking import ask_llm
 from distill.teachers.journal import Journal
 from distill.teachers.shared_journal import SharedJournal
 from tests.helpers.chat_server import overrides_of
-from tests.helpers.commands import run, run_annotate
+from tests.helpers.commands import run, run_annotate, start
+from tests.helpers.configuration import compose_config
 
 ENTRY = {"text": "[2] > [1]", "tokens_in": 9, "tokens_out": 5, "seconds": 0.1, "score": None}
 
@@ -31,6 +37,36 @@ def test_next_month_pays_for_the_new_queries_only(collection, tmp_path, serve, m
     assert again.returncode == 0 and sum(server.asked.values()) == 24, again.stderr
     done = run_annotate(tmp_path / "three", *overrides_of(collection, server))  # journal=none
     assert done.returncode == 0 and sum(server.asked.values()) == 48
+
+
+def test_a_killed_month_that_is_never_resumed_is_not_paid_for_again(collection, tmp_path, serve):
+    server = serve(delay=0.05)
+    overrides = overrides_of(collection, server, f"journal={tmp_path / 'shared.jsonl'}")  # concurrency=3
+    process = start("-m", "distill", "annotate", *overrides, "num_queries=4", f"hydra.run.dir={tmp_path / 'one'}")
+    while sum(server.asked.values()) < 9:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    own, shared = ((tmp_path / name).read_text().splitlines() for name in ("one/journal.jsonl", "shared.jsonl"))
+    assert set(shared) == set(own) and len(own) >= 6
+    done = run_annotate(tmp_path / "two", *overrides)  # next month, with two more queries
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) == 24 and sum(server.asked.values()) <= 24 + 3  # those in flight at the kill
+    asked = sum(server.asked.values())
+    done = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'one'}")
+    assert done.returncode == 0 and sum(server.asked.values()) == asked, done.stderr
+
+
+def test_queries_and_passages_that_repeat_themselves_are_paid_for_once(collection, tmp_path, serve):
+    lists = {f"q{n}": ("bees", ["a bee", "no", "a bee", "a bear"]) for n in range(5)}
+    for method, number in (("listwise", 1), ("pointwise", 3)):
+        server = serve(delay=0.05)
+        cfg = compose_config("annotate", *overrides_of(collection, server, f"method={method}"))
+        OmegaConf.resolve(cfg)
+        orders, flagged, totals = ask_llm(cfg, tmp_path / method, lists)
+        assert sum(server.asked.values()) == number == totals.requests
+        assert list(orders) == list(flagged) == list(lists) and len({tuple(order) for order in orders.values()}) == 1
 
 
 def test_several_annotations_share_a_journal_at_a_time(tmp_path):
