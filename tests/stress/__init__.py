@@ -6,6 +6,7 @@ python -m tests.stress.flip             # one bit flipped in each part of each f
 python -m tests.stress.paid             # SIGKILL at any time, then next month's queries: what an annotation pays twice
 
 All but the last take `commands=train,evaluate` (default: all that the script knows) and `every=N` (only every Nth
-try). A try is `identical` (the results are those of an undisturbed run, bit for bit), `refused` (one line, exit status 2), `other`
-(other results, without a word), `traceback` or `failed`. Exit status 1 if any try is not one of the first two.
+try). A try is `identical` (the results are those of an undisturbed run, bit for bit), `refused` (one line, exit status
+2), `other` (other results, without a word), `traceback` or `failed`. Exit status 1 if any try is not one of the first
+two.
 """
