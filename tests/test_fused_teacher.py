@@ -101,6 +101,11 @@ def test_what_cannot_be_fused_is_refused_with_key_and_remedy(file_overrides, run
         check_train(compose_config("train", *file_overrides, *overrides))
 
 
+def test_a_file_that_holds_the_texts_is_one():
+    with pytest.raises(InputError, match="teacher=jsonl reads the texts from its file, too: give one file, or"):
+        check_train(compose_config("train", "data=jsonl", "teacher=jsonl", "teacher.path=[README.md,LICENSE]"))
+
+
 def test_addresses_in_a_list_are_downloaded_and_the_card_names_each_run(file_overrides, runs, monkeypatch):
     monkeypatch.setattr(locate, "local_file", lambda address: f"/cache/{address[-5:]}")
     cfg = compose_config("train", *file_overrides, f"teacher.path=['https://host/a.run',{runs[1]}]")
