@@ -13,11 +13,13 @@ from distill.commands.annotate import check
 from distill.errors import InputError
 from distill.teachers.answer import Answer
 from distill.teachers.asking import ask_llm, estimate_requests
+from distill.teachers.data_card import data_card
 from distill.teachers.journal import Journal
 from distill.teachers.letters import named_letter
 from distill.teachers.listwise import WindowRanker, estimate
 from distill.teachers.prompt import read_prompt
 from distill.teachers.sorting import Sorting
+from distill.teachers.totals import Totals
 from tests.helpers.configuration import compose_config
 from tests.helpers.raw_server import RawServer, completion, respond
 
@@ -263,6 +265,15 @@ def test_a_dry_run_says_how_many_requests_it_will_be_at_most():
     one = estimate(lists, prompt, Sorting("pairwise", None, "all", 4, False))[1] / 20
     letters = len("".join(message["content"] for message in prompt.fill("bees", pair))) / 4
     assert one == pytest.approx(letters, abs=2)
+
+
+def test_the_card_says_how_lists_were_sorted():
+    card = data_card(
+        compose_config("annotate", *overrides("setwise")), {}, {"q": True}, Totals(windows=3, unanswered=1), {}, []
+    )
+    assert "- sorting: sets of 4, heapsort, the top 10 in order\n- method: setwise, 3 windows" in card
+    sorting = Sorting.of(compose_config("annotate", *overrides("pairwise", "sort=all", "by_logprobs=true")))
+    assert sorting.describe() == "pairs in both orders, wins over all others, all in order, by the likeliest letter"
 
 
 @pytest.mark.parametrize(

@@ -184,11 +184,11 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
 
 def _check_one_source_of_texts(teacher: DictConfig) -> None:
     """Check that a file that also holds the texts is one; raises InputError."""
-    texts = OmegaConf.to_container(teacher, resolve=False)["texts"]  # type: ignore[call-overload, index]
+    texts = OmegaConf.to_container(teacher, resolve=False)["texts"]
     if OmegaConf.is_list(teacher.path) and isinstance(texts, str) and "teacher.path" in texts:
         raise InputError(
-            f"teacher.path={teacher.path}: teacher={teacher.name} reads the texts from its file, too: give one file, or "
-            "teacher.texts=FILE"
+            f"teacher.path={teacher.path}: teacher={teacher.name} reads the texts from its file, too: give one file, "
+            "or teacher.texts=FILE"
         )
 
 
