@@ -292,6 +292,17 @@ def test_keys_that_do_not_go_together_are_refused(more, message):
         check(compose_config("annotate", *FILES, *more))
 
 
+def test_few_answers_of_which_none_is_usable_end_the_run(tmp_path):
+    server = RawServer(lambda connection, body, _: respond(connection, completion("I cannot tell.")))
+    more = [f"teacher.llm.base_url={server.url}", "journal=none", "tries=1"]
+    cfg = compose_config("annotate", *FILES, "method=setwise", *more)
+    # Nodes 1 and 0 of five, then the root of 4, 3 and 2: five requests of at most six
+    with pytest.raises(InputError, match="5 of 5 windows got no usable answer, more than max_unusable=0.5"):
+        ask_llm(cfg, tmp_path, {"q": ("bees", ["a", "b", "c", "d", "e"])})
+    server.close()
+    assert len(server.bodies) == 5
+
+
 @pytest.mark.parametrize("by_logprobs", [False, True])
 def test_an_endpoint_is_asked_and_its_letter_is_read_from_text_or_from_logprobs(tmp_path, by_logprobs):
     def reply(connection, body, _):
