@@ -21,6 +21,7 @@ from distill.teachers.prompt import read_prompt
 from distill.teachers.sorting import Sorting
 from distill.teachers.totals import Totals
 from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from tests.helpers.raw_server import RawServer, completion, respond
 
 SORTINGS = [("setwise", "heap"), ("pairwise", "heap"), ("pairwise", "bubble"), ("pairwise", "all")]
@@ -87,6 +88,20 @@ def test_whatever_is_answered_each_passage_is_ranked_once_within_the_bound(metho
 def test_requests_are_as_many_as_worked_by_hand(method, sort, top, goodness, number, most):
     assert sorted_by(goodness, method, sort, top)[1] == number
     assert Sorting(method, top, sort, 3, False).num_windows(len(goodness)) == most
+
+
+def test_the_requests_for_100_passages_are_those_of_the_documentation():
+    page = (ROOT / "docs" / "your-own-corpus.md").read_text()
+    numbers = [Sorting(*one, False).num_windows(100) for one in (("setwise", 10, "heap", size) for size in (4, 10, 20))]
+    numbers += [Sorting("pairwise", 10, sort, 4, False).num_windows(100) for sort in ("heap", "bubble", "all")]
+    assert numbers == [85, 40, 25, 600, 1890, 9900]
+    assert "finds the top 10 | 85 at most |" in page and "with 10, at most 40 requests; with 20, at most 25." in page
+    assert all(f"| {number} |" in page for number in ("600 at most", "1,890 at most", "9,900"))
+    means = []
+    for method in ("setwise", "pairwise"):
+        lists = [random.Random(seed).sample(range(100), 100) for seed in range(20)]
+        means.append(sum(sorted_by(one, method, "heap", 10, 4)[1] for one in lists) / len(lists))
+    assert means == pytest.approx([80, 530], abs=5) and "some 80 of the 85, and 530 of the 600." in page
 
 
 def test_a_pair_that_is_answered_by_its_order_is_a_tie_and_keeps_the_first_stages_order():
