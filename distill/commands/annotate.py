@@ -1,4 +1,4 @@
-"""Let a teacher rank the passages of a first-stage run: an LLM, listwise or pointwise, or cross-encoders.
+"""Let a teacher rank the passages of a first-stage run: an LLM, by one of several methods, or cross-encoders.
 
     distill annotate passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
     distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
@@ -76,8 +76,19 @@ def check(cfg: DictConfig) -> None:
         raise InputError(
             f"window={cfg.window} with method=first-token: passages have {MOST_LETTERS} letters at most: lower it"
         )
-    if cfg.shuffles > 1 and cfg.method in ("pointwise", "graded"):
+    _check_sorting(cfg)
+    if cfg.shuffles > 1 and cfg.method not in ("listwise", "first-token"):
         raise InputError(f"shuffles={cfg.shuffles} with method={cfg.method}: it has no windows to shuffle: set it to 1")
+
+
+def _check_sorting(cfg: DictConfig) -> None:
+    """Check the keys of setwise and pairwise; raises InputError."""
+    if cfg.by_logprobs and cfg.method not in ("setwise", "pairwise"):
+        raise InputError(f"by_logprobs=true with method={cfg.method}: it is for setwise and pairwise: set it to false")
+    if cfg.method == "setwise" and cfg.set_size > MOST_LETTERS:
+        raise InputError(f"set_size={cfg.set_size}: passages have {MOST_LETTERS} letters at most: lower it")
+    if cfg.method == "setwise" and cfg.sort != "heap":
+        raise InputError(f"sort={cfg.sort} with method=setwise: it sorts by heap: set it to heap, or method=pairwise")
 
 
 def describe(cfg: DictConfig) -> str:
