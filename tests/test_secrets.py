@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from distill.errors import InputError
-from distill.secrets import RedactedFormatter, fault_of_secret, is_secret_name, redacted
+from distill.secrets import RedactedFormatter, Secrets, is_secret_name, redacted, without_password
+from distill.teachers.endpoint_key import check_key_variable, read_key
 
 KEPT = (
     "loss=ranknet, data.depth=50",
@@ -57,10 +58,39 @@ def test_names_of_secret_keys():
     assert all(map(is_secret_name, secret)) and not any(map(is_secret_name, plain))
 
 
-def test_a_key_that_cannot_be_sent_is_named_without_it():
-    assert fault_of_secret("sk-abcdef") is None
-    for value in ("", "abc\n", " abc", "ab\ncd", "ab\x00cd", "schlüssel"):
-        assert fault_of_secret(value) and (not value or value not in fault_of_secret(value))
+@pytest.mark.parametrize("value", ["", " \n", "ab\ncd", "ab cd", "ab\x00cd", "schlüssel"])
+def test_a_key_that_cannot_be_sent_is_named_without_it(monkeypatch, value):
+    monkeypatch.setattr("os.environ", {"SOME_KEY": value})
+    with pytest.raises(InputError, match="SOME_KEY (is empty|holds a character that no key has)") as refused:
+        read_key("SOME_KEY")
+    assert not value.strip() or value not in str(refused.value)
+
+
+def test_a_key_is_read_without_the_white_space_around_it(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", " sk-abcdef\n")
+    assert read_key("SOME_KEY") == "sk-abcdef" and read_key(None) is None
+    for given in ("sk-proj-0123", "hf_abc1", "my key", "", "NO-NAME"):
+        with pytest.raises(InputError, match="must be the name of an environment variable") as refused:
+            check_key_variable(given)
+        assert not given or given not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "p@ss", "p'ss", 'p"ss', "p%40ss", "p:ss", "<ss>", "ü"])
+def test_a_password_in_an_address_is_hidden_whatever_it_holds(password):
+    address = f"http://me:{password}@host/v1/@cf"
+    assert without_password(address) == redacted(address) == "http://***@host/v1/@cf"
+    assert str(InputError(f"{address}: refused")) == "http://***@host/v1/@cf: refused"
+    if not set(password) & set('"<'):
+        assert redacted(f"asking '{address}' now") == "asking 'http://***@host/v1/@cf' now"
+    if len(password) > 3:
+        assert Secrets(address, None).hide(f"no {password}") == "no ***"
+
+
+def test_an_endpoints_secrets_are_taken_out_of_its_answers():
+    secrets = Secrets("http://me:p%40ss@host/v1", "sk-1234")
+    assert secrets.url == "http://***@host/v1"
+    assert secrets.hide("sk-1234, p@ss or p%40ss of me") == "***, *** or *** of me"
+    assert Secrets("http://user-token@[::1", "k").hide("k user-token") == "k user-token"  # no address, and too short
 
 
 def test_a_line_of_the_log_has_no_secret():

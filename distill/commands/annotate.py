@@ -68,7 +68,7 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
 
 def check(cfg: DictConfig) -> None:
     """Check the configuration, before any of it is written; raises InputError."""
-    from distill.teachers.secrets import check_key_variable
+    from distill.teachers.endpoint_key import check_key_variable
 
     check_key_variable(cfg.teacher.llm.api_key_variable)  # first: other rules quote what they refuse
     check_values(cfg)
