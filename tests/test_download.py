@@ -335,6 +335,7 @@ def test_a_body_of_unknown_length_is_warned_of(server, caplog):
         ("https://example.org/a#sha1=0", "sha1= is unknown: use md5=, sha256=, file= or max_gb= after #"),
         ("https://example.org/a#max_gb=much", "max_gb=much: expected a number of gigabytes"),
         ("https://[::1/a", "is not an address"),
+        ("https://me:hunter2@example.org/a", "https://***@example.org/a: a user and a password are not sent: download"),
         ("http://a\x00b/c.run", "c.run: cannot be downloaded"),
         ("hf://datasets/owner/name/../../../x.parquet", "leads out of the data set"),
         ("hf://datasets/owner/name/a%2F..%2Fx.parquet", "leads out of the data set"),

@@ -120,6 +120,15 @@ def test_what_a_disk_answers_ends_a_command_with_one_line(capsys, tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux: no directory can be made in /proc")
+@pytest.mark.parametrize("make", [lambda: Path("/proc/x/y").mkdir(parents=True), lambda: os.makedirs("/proc/x/y")])
+def test_a_place_where_no_directory_can_be_made_is_one_line(capsys, make):
+    with pytest.raises(SystemExit) as ended, exit_on_bad_input(sweep=False):
+        make()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: /proc/x: No such file or directory\n"
+
+
 @pytest.fixture
 def saved(backbone, tmp_path):
     """The directory of a saved model."""
