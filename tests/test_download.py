@@ -355,8 +355,18 @@ def test_a_cache_that_cannot_be_written_is_answered_before_the_download(server, 
     assert server.ranges == []
 
 
+def nothing(handler):
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
 @pytest.mark.parametrize(
-    "script, reason", [([404], "Not Found"), (["cut"] + [500] * 9, "Internal Server Error"), ([500] * 9, "Internal")]
+    "script, reason",
+    [
+        ([404], "Not Found"),
+        (["cut"] + [500] * 9, "Internal Server Error"),
+        ([500] * 9, "Internal"),
+        ([nothing] * 9, "an empty file"),
+    ],
 )
 def test_what_cannot_be_had_names_file_source_and_place(server, tmp_path, script, reason):
     server.script = script
