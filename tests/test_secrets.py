@@ -4,9 +4,13 @@ import logging
 
 import pytest
 
+from distill.commands import annotate
+from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.secrets import RedactedFormatter, Secrets, is_secret_name, redacted, without_password
-from distill.teachers.endpoint_key import check_key_variable, read_key
+from distill.teachers.endpoint_key import check_key_variable, check_receiver, read_key
+from tests.helpers.configuration import compose_config, resumed
+from tests.helpers.paths import ROOT
 
 KEPT = (
     "loss=ranknet, data.depth=50",
@@ -84,6 +88,32 @@ def test_a_password_in_an_address_is_hidden_whatever_it_holds(password):
         assert redacted(f"asking '{address}' now") == "asking 'http://***@host/v1/@cf' now"
     if len(password) > 3:
         assert Secrets(address, None).hide(f"no {password}") == "no ***"
+
+
+def test_a_key_is_not_sent_where_only_a_received_run_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    directory = tmp_path / "received"
+    directory.mkdir()
+    places = {"passages": "passages.tsv", "queries": "test/queries.tsv", "run": "test/first_stage.run.gz"}
+    texts = [f"{name}={ROOT}/sample/{place}" for name, place in places.items()]
+    llm = ["teacher.llm.model=x", "teacher.llm.base_url=https://evil/v1", "teacher.llm.api_key_variable=OPENAI_API_KEY"]
+    own = compose_config("annotate", *texts, *llm)
+    (directory / "config.yaml").write_text(saved_text(own))
+    with pytest.raises(InputError, match="https://evil/v1: only the run's directory says that OPENAI_API_KEY is sent"):
+        annotate.check(resumed(directory, name="annotate"))
+    check_receiver(resumed(directory, name="annotate").teacher.llm, is_said=True)  # its key is on the command line
+    annotate.check(resumed(directory, name="annotate"))
+    for changed in ("teacher.llm.base_url=https://evil/v2", "teacher.llm.api_key_variable=HF_TOKEN"):
+        (directory / "config.yaml").write_text(saved_text(compose_config("annotate", *texts, *llm, changed)))
+        with pytest.raises(InputError, match="only the run's directory"):
+            annotate.check(resumed(directory, name="annotate"))
+    for harmless in ("teacher.llm.base_url=http://localhost:8000/v1", "teacher.llm.api_key_variable=null"):
+        (directory / "config.yaml").write_text(saved_text(compose_config("annotate", *texts, *llm, harmless)))
+        annotate.check(resumed(directory, name="annotate"))
+    monkeypatch.setenv("DISTILL_CACHE", "/proc/x")  # nothing can be noted: it is asked again
+    annotate.check(own)
+    with pytest.raises(InputError, match="only the run's directory"):
+        check_receiver(own.teacher.llm, is_said=False)
 
 
 def test_an_endpoints_secrets_are_taken_out_of_its_answers():

@@ -2,14 +2,23 @@
 
 check_key_variable(cfg.teacher.llm.api_key_variable)      # InputError: a key in place of its variable's name
 key = read_key("OPENAI_API_KEY")                          # InputError: not set, empty, or no key
+check_receiver(cfg.teacher.llm, is_said=False)            # InputError: only a run's directory names who is to get it
 """
 
+import contextlib
 import os
 import re
+from urllib.parse import urlsplit
+
+from omegaconf import DictConfig
 
 from distill.errors import InputError
+from distill.secrets import without_password
+from distill.storage.cache import cache_directory, key_of, make_cache_directory
 
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+FOLDER = "endpoints"  # in the cache: an empty file for each address and variable that a command line here has named
+LOCAL = ("localhost", "127.0.0.1", "::1")  # nobody else gets what is sent there
 
 
 def check_key_variable(name: str | None) -> None:
@@ -36,3 +45,23 @@ def read_key(name: str | None) -> str | None:
         fault = "is empty" if not key else "holds a character that no key has (white space, or not ASCII)"
         raise InputError(f"{name} {fault}: set it anew")
     return key
+
+
+def check_receiver(llm: DictConfig, *, is_said: bool) -> None:
+    """Raise InputError if a run's directory says which key is sent where, and no command on this machine has said so.
+
+    The directory may be somebody else's, and so would be the server. is_said: the command line says it, which is noted.
+    """
+    if llm.api_key_variable is None or llm.engine != "http":
+        return
+    address = without_password(llm.base_url)
+    place = cache_directory() / FOLDER / key_of(address=address, variable=llm.api_key_variable)
+    if is_said:
+        with contextlib.suppress(InputError, OSError):  # it is said once more, then
+            make_cache_directory(place.parent)
+            place.touch()
+    elif not place.exists() and urlsplit(address).hostname not in LOCAL:
+        raise InputError(
+            f"teacher.llm.base_url={address}: only the run's directory says that {llm.api_key_variable} is sent there: "
+            f"if you trust this server, resume with teacher.llm.api_key_variable={llm.api_key_variable}"
+        )
