@@ -3,8 +3,8 @@
     expanded({"a": 1, "b": "${a}"}, sample_file, prompt_file)          # {"a": 1, "b": 1}
 
 Replaced are other keys, and this project's own: `${sample:NAME}`, `${prompt:NAME}`, `${divide:A,B}`,
-`${answer_tokens:WINDOW}`, `${oc.select:KEY,null}`, `${sweep_name:RESUME}`. Any other, such as `${oc.env:NAME}`, stays the text that it is. The
-work is bounded, since text that doubles in each key would fill the memory.
+`${answer_tokens:WINDOW}`, `${oc.select:KEY,null}`, `${sweep_name:RESUME}`. Any other, such as `${oc.env:NAME}`, stays
+the text that it is. The work is bounded, since text that doubles in each key would fill the memory.
 """
 
 import re
