@@ -116,7 +116,7 @@ class Teacher:
 class Bm25Config:
     k1: float = at_least(0)
     b: float = between(0, 1)
-    stemmer: str = stemmer("porter", "none")
+    stemmer: str = stemmer("porter", "none", "bigrams")
     stop_words: str = choice("lucene", "bm25s", "none")
 
 
@@ -292,7 +292,9 @@ class InspectConfig:
     output: str = MISSING
     title: str = MISSING
     measure: str = MISSING
-    sections: list[str] | None = each(choice("worst", "harmed", "helped", "missing", "moved"), least=1, default=None)
+    sections: list[str] | None = each(
+        choice("worst", "harmed", "helped", "missing", "moved", "sample"), least=1, default=None
+    )
     num_queries: int = at_least(1)
     depth: int = at_least(1)
     characters: int | None = at_least(1, default=None)
