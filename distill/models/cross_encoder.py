@@ -10,6 +10,7 @@ Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the lon
 
 import contextlib
 import inspect
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -253,7 +254,7 @@ class CrossEncoder(nn.Module):
         scales = [self._scale(texts, scores, weight) for texts, scores in zip(lists, given, strict=True)]
         with evaluating(self):
             pairs = [
-                self.encode(text, of_query, numbers)
+                self.encode([text] * len(of_query), of_query, numbers)
                 for text, of_query, (numbers, _) in zip(queries, lists, scales, strict=True)
             ]
             scores = self.score_lists(pairs, max_tokens, precision)
@@ -290,7 +291,7 @@ class CrossEncoder(nn.Module):
         with evaluating(self):
             for start in range(0, len(queries), PAIRS_AT_ONCE):
                 some = slice(start, start + PAIRS_AT_ONCE)
-                encoded = self._encode_pairs(queries[some], passages[some])
+                encoded = self.encode(queries[some], passages[some])
                 found += [scores.numpy() for scores in self.score_lists([encoded], max_tokens, precision)]
         return np.concatenate(found)
 
@@ -329,28 +330,37 @@ class CrossEncoder(nn.Module):
         return self.template.numbers(values)
 
     def encode(
-        self, query: str, passages: list[str], numbers: Iterable[int | None] | None = None
+        self,
+        queries: list[str],
+        passages: list[str],
+        numbers: Iterable[int | None] | None = None,
+        passage_length: int | None = None,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the pairs of a query with its passages as tokens and token types, cut to the model's lengths.
+        """Return pairs, one query for each passage, as tokens and token types, cut to the model's lengths.
 
-        numbers: those of their first-stage scores.
+        A query is tokenised once, however many pairs it has. numbers: those of first-stage scores. passage_length: cut
+        passages to fewer tokens than the model reads.
         """
-        if not passages:
-            return []
-        texts = [self.template.texts(query, passage) for passage in passages]
-        encoded_query = self._encode([texts[0][0]], self.query_length)[0]
-        encoded = self._encode([text for _, text in texts], self.passage_length)
-        return self.template.join_all(encoded_query, encoded, numbers)
-
-    def _encode_pairs(self, queries: list[str], passages: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return pairs of queries and passages like `encode`; a query is tokenised once, however many pairs it has."""
+        length = min(passage_length or self.passage_length, self.passage_length)
         texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
         different = list(dict.fromkeys(query for query, _ in texts))
-        encoded_query = dict(zip(different, self._encode(different, self.query_length), strict=True))
-        encoded = self._encode([passage for _, passage in texts], self.passage_length)
+        of_query = dict(zip(different, self._encode(different, self.query_length), strict=True))
+        encoded = self._encode([passage for _, passage in texts], length)
+        numbers = itertools.repeat(None) if numbers is None else numbers
+        together = zip(texts, encoded, numbers, strict=False)
+        return [self.template.join(of_query[query], passage, number) for (query, _), passage, number in together]
+
+    def cut_pairs(self, queries: list[str], passages: list[str]) -> list[int]:
+        """Return the indices of the pairs that `encode` cuts, since the model does not read texts of such lengths."""
+        texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
+        different = list(dict.fromkeys(query for query, _ in texts))
+        of_query = dict(zip(different, map(len, self._encode(different, None)), strict=True))
+        lengths = map(len, self._encode([passage for _, passage in texts], None))
+        room = self.max_length - self.template.num_special
         return [
-            self.template.join(encoded_query[query], passage)
-            for (query, _), passage in zip(texts, encoded, strict=True)
+            index
+            for index, ((query, _), length) in enumerate(zip(texts, lengths, strict=True))
+            if of_query[query] > self.query_length or length > self.passage_length or of_query[query] + length > room
         ]
 
     def score_lists(
@@ -393,12 +403,14 @@ class CrossEncoder(nn.Module):
             pairs = self.template.join_all(short, [short, long], numbers)
             self.score(make_batch(["a"], [pairs], [torch.zeros(2)]), MAX_TOKENS)
 
-    def _encode(self, texts: list[str], max_length: int) -> list:
-        """Return the first max_length tokens of each text, without special tokens."""
+    def _encode(self, texts: list[str], max_length: int | None) -> list:
+        """Return the first max_length tokens of each text, None for all; without special tokens."""
         # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
-        kept = slice(-max_length, None) if self.tokenizer.truncation_side == "left" else slice(max_length)
+        kept = slice(max_length)
+        if max_length is not None and self.tokenizer.truncation_side == "left":
+            kept = slice(-max_length, None)
         return [np.asarray(ids[kept], np.int64) for ids in encoded]  # int64 even for an empty text
 
     @classmethod
