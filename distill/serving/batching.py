@@ -5,8 +5,8 @@
     scores = job.future.result()
     batcher.close()                 # once all jobs are done
 
-A batch takes pairs of as many jobs as fit. A job that does not fit is continued in the next batch: a large request, or
-one with a very long passage, holds up no other for longer than one batch.
+A batch takes pairs of as many jobs as fit. A job that does not fit is continued in a later batch: a large request, or
+one with a very long passage, does not hold up the others.
 """
 
 import threading
@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Pair = tuple[np.ndarray, np.ndarray]  # tokens and token types
-FIRST_GUESS = 1e-5  # seconds per token, until a batch has been timed
-MEMORY = 0.8  # share of the earlier estimate in the new one
 
 
 @dataclass(eq=False)
@@ -31,15 +29,18 @@ class Job:
     scores: np.ndarray  # [P]
     left: list[int]  # indices of the pairs that no batch has taken: the longest first, so that the last is the next
     tokens_left: int
+    clock: float = 0.0  # see Batcher
     future: Future = field(default_factory=Future)
     dropped: bool = False
 
 
 class Batcher:
-    """Scores jobs in a thread, in an order that is fair.
+    """Scores jobs in a thread, in an order that is fair: weighted fair queueing (Demers et al. 1989), in tokens.
 
-    A job is due when it would be finished if it had been alone since its arrival. The job that is due first goes first:
-    short requests pass long ones, and a long one waits only for those that arrived before it was due.
+    `clock` counts the tokens that each job would have got by now if all shared the machine equally. A job is due at its
+    own clock, that of its arrival, plus the tokens of its next batch; afterwards, it has these tokens on its clock. The
+    job that is due first goes first. So small jobs go in the order of their arrival, and pass larger ones, which are
+    still served in turn.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Batcher:
         self.jobs: list[Job] = []
         self.closed = False
         self.changed = threading.Condition()
-        self.seconds_per_token = FIRST_GUESS
+        self.clock = 0.0
         self.thread = threading.Thread(target=self._run, name="scoring", daemon=True)
         self.thread.start()
 
@@ -74,6 +75,7 @@ class Batcher:
         with self.changed:
             if self.closed:
                 raise RuntimeError("the batcher is closed")
+            job.clock = self.clock
             self.jobs.append(job)
             self.changed.notify()
         return job
@@ -111,7 +113,7 @@ class Batcher:
     def _take(self) -> list[tuple[Job, list[int]]]:
         """Take pairs out of the jobs until a batch is full, from the job that is due first."""
         batch, size = [], 0
-        for job in sorted(self.jobs, key=lambda job: job.arrived + job.tokens_left * self.seconds_per_token):
+        for job in sorted(self.jobs, key=lambda job: job.clock + min(job.tokens_left, self.max_tokens)):
             taken: list[int] = []
             while job.left:
                 length = len(job.pairs[job.left[-1]][0])
@@ -119,17 +121,17 @@ class Batcher:
                     break
                 taken.append(job.left.pop())
                 job.tokens_left -= length
+                job.clock += length
                 size += length
             if taken:
                 batch.append((job, taken))
+        self.clock += size / len(self.jobs)
         self.jobs = [job for job in self.jobs if job.left]
         return batch
 
     def _score(self, batch: list[tuple[Job, list[int]]]) -> None:
         """Score a batch; if that fails, each of its jobs by itself, so that only the one to blame fails."""
         lists = [[job.pairs[index] for index in taken] for job, taken in batch]
-        num_tokens = sum(len(tokens) for pairs in lists for tokens, _ in pairs)
-        started = time.monotonic()
         try:
             scores = self.score(lists)
         except Exception as error:  # whatever it is: the thread has other jobs to do
@@ -142,9 +144,7 @@ class Batcher:
             if job.future.set_running_or_notify_cancel():  # False if it was cancelled, which would raise
                 job.future.set_exception(error)
             return
-        measured = (time.monotonic() - started) / num_tokens
-        self.seconds_per_token = MEMORY * self.seconds_per_token + (1 - MEMORY) * measured
-        self.observe(len(batch), sum(map(len, lists)), num_tokens)
+        self.observe(len(batch), sum(map(len, lists)), sum(len(tokens) for pairs in lists for tokens, _ in pairs))
         for (job, taken), values in zip(batch, scores, strict=True):
             job.scores[taken] = values
             if not job.left and job.future.set_running_or_notify_cancel():

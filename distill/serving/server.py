@@ -64,8 +64,9 @@ def open_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise InputError(f"host={host} port={port}: {error.strerror}: choose another address or port") from None
+    except OSError as error:  # asyncio's and socket's own texts repeat the address
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # below 0, of an unknown host
+        raise InputError(f"host={host} port={port}: {reason}: choose another address or port") from None
 
 
 @contextlib.contextmanager
