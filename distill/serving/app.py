@@ -40,17 +40,16 @@ def make_app(service: Service, key: str | None = None) -> Starlette:
             return JSONResponse(await service.answer(request.url.path, body, lambda: disconnected(request)))
 
     async def health(request: Request) -> Response:
-        if not service.is_ready:
-            raise Refused(503, "the model is being loaded")
+        service.check_ready()
         return JSONResponse({"status": "ok"})
 
     async def info(request: Request) -> Response:
-        with service.admitted():
-            return JSONResponse(service.describe())
+        service.check_ready()
+        return JSONResponse(service.describe())
 
     async def models(request: Request) -> Response:
-        with service.admitted():
-            return JSONResponse(service.list_models())
+        service.check_ready()
+        return JSONResponse(service.list_models())
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=TYPE)

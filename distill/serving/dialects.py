@@ -31,6 +31,15 @@ from distill.serving.refusals import Refused
 SCORE_FIELDS = (("queries", "documents"), ("queries", "items"), ("text_1", "text_2"), ("data_1", "data_2"))  # of vLLM
 
 
+UNSUPPORTED: dict[str, tuple[tuple, str]] = {  # fields that would change scores: the values that do not, and a remedy
+    "truncation_direction": (("right", "Right"), "texts are only cut at their ends, as in training"),
+    "truncation_side": (("right",), "texts are only cut at their ends, as in training"),
+    "truncate_prompt_tokens": ((-1,), "texts are cut to the model's lengths; max_tokens_per_doc cuts passages shorter"),
+    "max_tokens_per_query": ((), "queries are cut to the model's length: send a shorter one"),
+    "rank_fields": ((["text"],), "put what is to be read into each document's text"),
+}
+
+
 @dataclass
 class Asked:
     """What a request asks for, in whatever form it came."""
@@ -67,6 +76,9 @@ def choose_dialect(path: str, body: Any) -> Dialect:
     """Return the dialect of a request; raises Refused for a body that has none."""
     if not isinstance(body, dict):
         raise Refused(422, "the body is not a JSON object: send {...} with a query and passages")
+    for name, (allowed, remedy) in UNSUPPORTED.items():
+        if body.get(name) is not None and body[name] not in allowed:
+            raise Refused(422, f"{name} is not supported: {remedy}")
     if path.endswith("/score"):
         return VLLM_SCORE
     if "texts" in body and "documents" in body:
@@ -84,7 +96,6 @@ def choose_dialect(path: str, body: Any) -> Dialect:
 def read_tei(body: dict[str, Any]) -> Asked:
     """Read {"query", "texts", "raw_scores", "return_text", "truncate"}."""
     passages = _texts(body, "texts")
-    _check_direction(body)
     return Asked(
         queries=[_text(body, "query")] * len(passages),
         passages=passages,
@@ -114,10 +125,6 @@ def read_documents(body: dict[str, Any], return_documents: bool) -> Asked:
     return_documents: the default.
     """
     passages = _texts(body, "documents", objects=True)
-    if body.get("rank_fields") not in (None, ["text"]):
-        raise Refused(
-            422, 'rank_fields: only ["text"] can be ranked: put what is to be read into each document\'s text'
-        )
     return Asked(
         queries=[_text(body, "query")] * len(passages),
         passages=passages,
@@ -194,7 +201,7 @@ VLLM_SCORE = Dialect(read_score, write_score)
 
 def _raw(body: dict[str, Any]) -> bool:
     """Whether scores are returned as the model gives them: raw_scores, or the opposite of vLLM's use_activation."""
-    for name in ("use_activation", "activation"):  # the second is the name in vLLM up to 0.13
+    for name in ("use_activation", "activation", "softmax"):  # the others are its names in older versions of vLLM
         if body.get(name) is not None:
             return not _flag(body, name, True)
     return _flag(body, "raw_scores", False)
@@ -256,11 +263,6 @@ def _count(body: dict[str, Any], name: str) -> int | None:
         shown = value if isinstance(value, int) and not isinstance(value, bool) else _kind(value)
         raise Refused(422, f"{name} is {shown}: send a whole number from 1")
     return value
-
-
-def _check_direction(body: dict[str, Any]) -> None:
-    if str(body.get("truncation_direction") or "right").lower() != "right":
-        raise Refused(422, "truncation_direction: texts are only cut at their ends, as in training: send Right or none")
 
 
 def _kind(value: Any) -> str:

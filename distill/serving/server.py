@@ -23,6 +23,7 @@ from distill.serving.service import Service
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048  # connections that wait to be accepted
+KEEP_ALIVE = 75  # seconds: longer than proxies keep idle connections, 60 by default, so that they are the ones to close
 
 
 def serve(cfg: ServeConfig, key: str | None, listening: Callable[[str], object]) -> None:
@@ -43,6 +44,7 @@ def serve(cfg: ServeConfig, key: str | None, listening: Callable[[str], object])
             log_level="warning",
             access_log=False,  # a query may be private; /metrics has the counts
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(cfg.stop_timeout),
             lifespan="on",
         )

@@ -80,11 +80,15 @@ class Service:
         """Whether the model is loaded and its thread runs."""
         return self.batcher is not None and self.batcher.thread.is_alive()
 
+    def check_ready(self) -> None:
+        """Raise Refused while the model is being loaded."""
+        if not self.is_ready:
+            raise Refused(503, "the model is being loaded: ask again, /health says when it is ready")
+
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
         """Count a request as in flight; raises Refused while the model is loading, and for too many at once."""
-        if not self.is_ready:
-            raise Refused(503, "the model is being loaded: ask again, /health says when it is ready")
+        self.check_ready()
         if self.in_flight >= self.cfg.max_queue:
             raise Refused(503, f"{self.in_flight} requests are waiting (max_queue={self.cfg.max_queue}): ask again")
         self.in_flight += 1
