@@ -17,6 +17,7 @@ time and started again; clients repeat what was not answered. --texts-per-reques
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import signal
@@ -35,6 +36,7 @@ import torch
 CONTENDERS = ("shared", "one-by-one", "sentence-transformers")
 DIFFERENT = 50  # requests
 STARTING = 120  # seconds that a server may take to start
+PAUSE = 0.2  # seconds before a client repeats a request
 TOLERANCE = 1e-4  # of scores
 
 
@@ -60,20 +62,20 @@ def make_requests(num_passages: int, num_words: int) -> list[tuple[str, list[str
     return [(text(8), [text(num_words) for _ in range(num_passages)]) for _ in range(DIFFERENT)]
 
 
-async def press(url: str, requests, expected, num_clients: int, seconds: float) -> Load:
-    """Let so many clients send requests for so long, and return what came of it."""
+async def press(url: str, requests, expected, num_clients: int, seconds: float, most: float = math.inf) -> Load:
+    """Let so many clients send requests, for so long or at most so many, and return what came of it."""
     load = Load()
     limits = httpx.Limits(max_connections=num_clients, max_keepalive_connections=num_clients)
     start = time.perf_counter()
 
     async def one(number: int, client: httpx.AsyncClient) -> None:
-        while time.perf_counter() < start + seconds:
+        while time.perf_counter() < start + seconds and load.sent < most:
             index = (number + load.sent) % len(requests)
             load.sent += 1
             began = time.perf_counter()
             while (response := await ask(client, requests[index])) is None or response.status_code == 503:
                 load.repeated += 1
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(PAUSE)
             load.seconds.append(time.perf_counter() - began)
             found = {one["index"]: one["score"] for one in response.json()} if response.status_code == 200 else {}
             difference = max((abs(found.get(i, np.inf) - s) for i, s in enumerate(expected[index])), default=np.inf)

@@ -67,7 +67,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:  # asyncio's and socket's own texts repeat the address
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # below 0, of an unknown host
+        number = error.errno or 0  # below 0, of an unknown host
+        reason = os.strerror(number) if number > 0 else error.strerror
         raise InputError(f"host={host} port={port}: {reason}: choose another address or port") from None
 
 
