@@ -26,7 +26,7 @@ def serve(cfg: DictConfig) -> None:
     check_packages()
     from distill.config.schema import ServeConfig
     from distill.serving.server import serve as run_server
-    from distill.teachers.secrets import read_key
+    from distill.teachers.endpoint_key import read_key
 
     key = read_key(cfg.api_key_variable, "api_key_variable")
     plain = OmegaConf.to_object(cfg)

@@ -28,6 +28,7 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    source_or_sources,
     stemmer,
     unchecked_source,
     without,
@@ -84,9 +85,18 @@ class Data:
 
 
 @dataclass
+class Fusion:
+    method: str = choice("rrf", "mean-rank", "z-score")
+    weights: list[float] | None = each(above(0), default=None)
+    k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
+    run_depth: int | None = at_least(1, default=None)
+
+
+@dataclass
 class Teacher:
     name: str = MISSING
-    path: str | None = source()
+    path: Any = source_or_sources()  # Any: Hydra 1.3 cannot compose a union
+    fusion: Fusion = MISSING
     format: str = beside(
         choice("run", "permutations", "triples"),
         needs("permutations", path="the answers", first_stage="the lists that the answers permute"),
@@ -407,11 +417,15 @@ class AnnotateConfig:
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
     teacher: LlmTeacher = MISSING
-    method: str = choice("listwise", "pointwise", "first-token", "graded")
+    method: str = choice("listwise", "pointwise", "first-token", "graded", "setwise", "pairwise")
     window: int = at_least(2, why=TWO_PASSAGES)
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
     shuffles: int = at_least(1)
+    top: int | None = at_least(1, default=None)
+    set_size: int = at_least(2, why=TWO_PASSAGES)
+    sort: str = choice("heap", "bubble", "all")
+    by_logprobs: bool = MISSING
     tries: int = at_least(1)
     max_unusable: float = between(0, 1)
     prompt: str = MISSING

@@ -37,7 +37,7 @@ from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
 from distill.models.parts import explained, fill, load_tokenizer, longest_input, read_weights
 from distill.models.saved import check_same_score, download, find_head, write_model
-from distill.models.sizes import check_size, check_vocabulary
+from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 
 log = logging.getLogger(__name__)
 
@@ -469,7 +469,7 @@ class CrossEncoder(nn.Module):
                     use_safetensors=True,
                     trust_remote_code=False,
                 )
-            check_vocabulary(name, tokenizer, backbone)
+            match_vocabulary(name, tokenizer, num_embeddings(backbone))
             template = PairTemplate.of(tokenizer, first_stage_score)
         model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout, template)
         head = find_head(source, revision) if weights == "pretrained" else None
@@ -496,7 +496,7 @@ class CrossEncoder(nn.Module):
         with explained(name):
             parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
             if isinstance(parts.backbone, PreTrainedModel):
-                check_vocabulary(name, parts.tokenizer, parts.backbone)
+                match_vocabulary(name, parts.tokenizer, num_embeddings(parts.backbone))
             # Without separate lengths, either the query or the passage may fill the whole pair
             whole: Any = (parts.max_length, parts.max_length)
             query_length, passage_length = parts.lengths or whole

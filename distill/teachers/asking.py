@@ -19,6 +19,7 @@ from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
 from distill.teachers.prompt import Prompt, read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
+from distill.teachers.sorting import SORTS, Sorting
 from distill.teachers.totals import Totals
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,24 @@ Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in t
 def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     """Return, in words, how many requests and tokens the lists will take, and their cost if prices are set."""
     llm = cfg.teacher.llm
-    num_requests, tokens_in, tokens_out = estimate(lists, read_prompt(cfg.prompt, cfg.method), _windows(cfg))
+    prompt = read_prompt(cfg.prompt, cfg.method)
+    windows = _windows(cfg)
+    num_requests, tokens_in, tokens_out = estimate(lists, prompt, windows)
+    if prompt.thinks:
+        tokens_out = num_requests * llm.max_tokens
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    tokens = f"about {_count(tokens_in)} tokens in and {_count(tokens_out)} out"
-    return f"{len(lists)} queries, {num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+    tokens = f"about {_count(tokens_in)} tokens in and {'at most ' if prompt.thinks else ''}{_count(tokens_out)} out"
+    at_most = "at most " if isinstance(windows, Sorting) and not windows.is_exact else ""
+    return f"{len(lists)} queries, {at_most}{num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
 
 
 def _count(number: int) -> str:
     return f"{number / 1e6:.2f} million" if number >= 100_000 else f"{number:,}"
 
 
-def _windows(cfg: DictConfig) -> Windows:
+def _windows(cfg: DictConfig) -> Windows | Sorting:
+    if cfg.method in SORTS:
+        return Sorting.of(cfg)
     return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes, cfg.shuffles)
 
 
@@ -54,7 +62,7 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     engine = _open_engine(cfg)
     prompt = read_prompt(cfg.prompt, cfg.method)
     shared = open_shared(cfg, prompt)
-    num_windows = sum(len(windows.of(len(passages))) for _, passages in lists.values())
+    num_windows = sum(windows.num_windows(len(passages)) for _, passages in lists.values())
     orders, flagged = {}, {}
     with (
         Journal(directory / "journal.jsonl") as journal,
@@ -110,13 +118,15 @@ def warned(path: Path) -> Iterator[None]:
 
 
 def _open_engine(cfg: DictConfig):
-    llm = cfg.teacher.llm
+    llm, method = cfg.teacher.llm, cfg.method
+    if method in SORTS:  # their answers are letters, as text or as first tokens
+        method = "first-token" if cfg.by_logprobs else "listwise"
     if llm.engine == "http":
-        return HttpEngine(llm, cfg.method)
+        return HttpEngine(llm, method)
     from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
     from distill.teachers.local import LocalEngine
 
-    return LocalEngine(llm, choose_device(llm.device), cfg.method)
+    return LocalEngine(llm, choose_device(llm.device), method)
 
 
 def _check_whole(
@@ -124,6 +134,8 @@ def _check_whole(
 ) -> None:
     """Raise InputError, with the remedy, if the answers are useless, or if lists are left since max_cost is reached."""
     resume = as_override("resume", directory)
+    if num_ranked == num_lists:
+        num_windows = totals.windows  # a sorting may need fewer than it could
     if totals.is_useless(cfg.max_unusable, num_windows):
         raise InputError(
             f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="

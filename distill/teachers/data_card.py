@@ -9,6 +9,7 @@ from distill.secrets import for_others
 from distill.sources.run_files import Run
 from distill.storage.quoting import to_markdown
 from distill.teachers.prompt import ONE_BY_ONE
+from distill.teachers.sorting import SORTS, Sorting
 
 
 def data_card(
@@ -24,7 +25,9 @@ def data_card(
     lines += [f"- queries: {len(run)} of {cfg.queries}; passages: {sum(map(len, run.values()))} of {cfg.passages}"]
     if totals is not None:
         lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
-        if cfg.method not in ONE_BY_ONE:
+        if cfg.method in SORTS:
+            lines += [f"- sorting: {Sorting.of(cfg).describe()}"]
+        elif cfg.method not in ONE_BY_ONE:
             lines += [f"- window {cfg.window}, stride {cfg.stride}, {cfg.passes} passes"]
             lines += [f"- {cfg.shuffles} orders of each window, merged by their ranks"] if cfg.shuffles > 1 else []
         lines += [f"- method: {cfg.method}, {totals.windows} windows"]
