@@ -32,6 +32,7 @@ from distill.config.schema import (
     JournalsConfig,
     ReportConfig,
     RetrieveConfig,
+    ServeConfig,
     TrainConfig,
 )
 from distill.errors import InputError, exit_on_bad_input
@@ -47,6 +48,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "annotate": AnnotateConfig,
     "journals": JournalsConfig,
     "export": ExportConfig,
+    "serve": ServeConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
     "dashboards": DashboardsConfig,
