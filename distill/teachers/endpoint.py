@@ -22,12 +22,8 @@ from omegaconf import DictConfig
 from distill.errors import InputError, printable
 from distill.secrets import Secrets
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
-<<<<<<< HEAD
-from distill.teachers.connection import Connection, ReplyFault
-from distill.teachers.endpoint_key import read_key
-=======
 from distill.teachers.connection import Connection, Deadlines, ReplyFault
->>>>>>> w-worth
+from distill.teachers.endpoint_key import read_key
 from distill.teachers.first_token import ranking_of_letters
 from distill.teachers.grades import expected_grade
 from distill.teachers.parameters import Parameters, body_of
