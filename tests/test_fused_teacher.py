@@ -28,15 +28,17 @@ def runs(collection, tmp_path, monkeypatch) -> list[str]:
     return [str(collection["teacher"]), str(tmp_path / "other.run")]
 
 
-FUSIONS = [[], ["method=z-score", "weights=[0.3,1]"], ["method=mean-rank", "run_depth=7"], ["k=3"]]
-
-
-@pytest.mark.parametrize("options", FUSIONS)
-@pytest.mark.parametrize("more", [["loss=ranknet"], ["loss=marginmse", "teacher.first_stage=null"], ["data.depth=4"]])
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ([], ["loss=ranknet"]),
+        (["method=z-score", "weights=[0.3,1]"], ["loss=marginmse"]),
+        (["method=mean-rank", "run_depth=7"], ["teacher.first_stage=null"]),
+        (["k=3"], ["data.depth=4"]),
+    ],
+)
 def test_several_runs_teach_what_their_fusion_teaches(file_overrides, runs, tmp_path, options, more):
     together = f"[{','.join(runs)}]"
-    if "run_depth=7" in options:
-        more = [*more, "teacher.first_stage=null"]
     fuse_files(compose_config("fuse", f"runs={together}", f"output={tmp_path}/fused.run", *options))
     cfg = compose_config("train", *file_overrides, *more, f"teacher.path={tmp_path}/fused.run")
     expected = as_tuples(decoded_lists(with_local_files(cfg)))
@@ -99,6 +101,11 @@ def test_what_cannot_be_fused_is_refused_with_key_and_remedy(file_overrides, run
     overrides = [override.replace("RUN", runs[0]) for override in overrides]
     with pytest.raises(InputError, match=re.escape(message)):
         check_train(compose_config("train", *file_overrides, *overrides))
+
+
+def test_a_file_that_holds_the_texts_is_one():
+    with pytest.raises(InputError, match="teacher=jsonl reads the texts from its file, too: give one file, or"):
+        check_train(compose_config("train", "data=jsonl", "teacher=jsonl", "teacher.path=[README.md,LICENSE]"))
 
 
 def test_addresses_in_a_list_are_downloaded_and_the_card_names_each_run(file_overrides, runs, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from distill.errors import InputError
+from distill.sources.permutations import mend_permutation
 from distill.sources.thinking import answer_in_tag
 from distill.teachers.answer import Answer
 from distill.teachers.asking import estimate_requests
@@ -148,6 +149,11 @@ def test_a_ranking_is_read_from_the_tag_that_the_prompt_names(tmp_path, prompt, 
         ranker = WindowRanker(Reasoner(), "m", journal, read_prompt(prompt), Windows("listwise", 3, 1, 1), 1)
         ((_, found, _),) = ranker.rank({"q": ("bees", ["a", "b", "c"])}, lambda totals: True)
     assert found == order
+
+
+def test_passages_that_are_equally_relevant_keep_the_order_that_they_are_written_in():
+    """Rank-K may write = between them."""
+    assert mend_permutation("<think>[1]?</think>[3] > [2] = [4] > [1]", 4) == ([2, 1, 3, 0], set())
 
 
 def test_the_estimate_of_a_model_that_thinks_is_an_upper_bound():

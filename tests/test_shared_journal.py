@@ -1,5 +1,6 @@
 """Answers shared by annotations: the same call with more queries pays for the new ones only."""
 
+import json
 import signal
 import time
 
@@ -37,6 +38,48 @@ def test_next_month_pays_for_the_new_queries_only(collection, tmp_path, serve, m
     assert again.returncode == 0 and sum(server.asked.values()) == 24, again.stderr
     done = run_annotate(tmp_path / "three", *overrides_of(collection, server))  # journal=none
     assert done.returncode == 0 and sum(server.asked.values()) == 48
+
+
+def test_two_annotations_at_once_leave_one_whole_journal(collection, tmp_path, serve):
+    shared, server = tmp_path / "shared.jsonl", serve(together=2)  # each answer waits for one of the other annotation
+    overrides = overrides_of(collection, server, f"journal={shared}", "num_queries=2", "teacher.llm.concurrency=1")
+    names = ("one", "two")
+    both = [start("-m", "distill", "annotate", *overrides, f"hydra.run.dir={tmp_path / name}") for name in names]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert server.most == 2 and sum(server.asked.values()) == 16
+    lines = [json.loads(line) for line in shared.read_text().splitlines()]
+    asked = {line["key"] for line in lines}
+    assert len(asked) == 8 and set(SharedJournal(shared).answers) == asked
+    runs = [(tmp_path / name / "teacher.run").read_text() for name in names]
+    assert runs[0] == runs[1] != ""
+    server.gate = None  # a third finds all answers there
+    third = run_annotate(tmp_path / "three", *overrides)
+    assert third.returncode == 0 and sum(server.asked.values()) == 16, third.stderr
+    assert (tmp_path / "three" / "teacher.run").read_text() == runs[0]
+
+
+def test_of_two_resumes_at_once_one_works_and_the_other_is_refused(collection, tmp_path, serve):
+    directory, server = tmp_path / "out", serve()
+    overrides = overrides_of(collection, server, "num_queries=2", "teacher.llm.concurrency=1")
+    assert run_annotate(directory, *overrides).returncode == 0
+    expected = (directory / "teacher.run").read_bytes()
+    asked = (directory / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for path in directory.iterdir():
+        if path.is_file() and path.name != "config.yaml":
+            path.unlink()
+    (directory / "journal.jsonl").write_bytes(b"".join(asked[:3]))  # as if it had been killed
+    server.hold()
+    both = [start("-m", "distill", "annotate", f"resume={directory}") for _ in range(2)]
+    while all(process.poll() is None for process in both):
+        time.sleep(0.02)  # one waits for its answer
+    refused, working = sorted(both, key=lambda process: process.poll() is None)
+    assert refused.returncode == 2 and "still works there: wait for it" in refused.communicate()[1]
+    assert len((directory / "journal.jsonl").read_bytes().splitlines()) == 3
+    server.release()
+    assert working.wait() == 0, working.communicate()
+    assert (directory / "teacher.run").read_bytes() == expected
+    assert sum(server.asked.values()) == 8 + 5
 
 
 def test_a_killed_month_that_is_never_resumed_is_not_paid_for_again(collection, tmp_path, serve):

@@ -13,12 +13,15 @@ from distill.commands.annotate import check
 from distill.errors import InputError
 from distill.teachers.answer import Answer
 from distill.teachers.asking import ask_llm, estimate_requests
+from distill.teachers.data_card import data_card
 from distill.teachers.journal import Journal
 from distill.teachers.letters import named_letter
 from distill.teachers.listwise import WindowRanker, estimate
 from distill.teachers.prompt import read_prompt
 from distill.teachers.sorting import Sorting
+from distill.teachers.totals import Totals
 from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from tests.helpers.raw_server import RawServer, completion, respond
 
 SORTINGS = [("setwise", "heap"), ("pairwise", "heap"), ("pairwise", "bubble"), ("pairwise", "all")]
@@ -85,6 +88,20 @@ def test_whatever_is_answered_each_passage_is_ranked_once_within_the_bound(metho
 def test_requests_are_as_many_as_worked_by_hand(method, sort, top, goodness, number, most):
     assert sorted_by(goodness, method, sort, top)[1] == number
     assert Sorting(method, top, sort, 3, False).num_windows(len(goodness)) == most
+
+
+def test_the_requests_for_100_passages_are_those_of_the_documentation():
+    page = (ROOT / "docs" / "your-own-corpus.md").read_text()
+    numbers = [Sorting(*one, False).num_windows(100) for one in (("setwise", 10, "heap", size) for size in (4, 10, 20))]
+    numbers += [Sorting("pairwise", 10, sort, 4, False).num_windows(100) for sort in ("heap", "bubble", "all")]
+    assert numbers == [85, 40, 25, 600, 1890, 9900]
+    assert "finds the top 10 | 85 at most |" in page and "with 10, at most 40 requests; with 20, at most 25." in page
+    assert all(f"| {number} |" in page for number in ("600 at most", "1,890 at most", "9,900"))
+    means = []
+    for method in ("setwise", "pairwise"):
+        lists = [random.Random(seed).sample(range(100), 100) for seed in range(20)]
+        means.append(sum(sorted_by(one, method, "heap", 10, 4)[1] for one in lists) / len(lists))
+    assert means == pytest.approx([80, 530], abs=5) and "some 80 of the 85, and 530 of the 600." in page
 
 
 def test_a_pair_that_is_answered_by_its_order_is_a_tie_and_keeps_the_first_stages_order():
@@ -265,6 +282,15 @@ def test_a_dry_run_says_how_many_requests_it_will_be_at_most():
     assert one == pytest.approx(letters, abs=2)
 
 
+def test_the_card_says_how_lists_were_sorted():
+    card = data_card(
+        compose_config("annotate", *overrides("setwise")), {}, {"q": True}, Totals(windows=3, unanswered=1), {}, []
+    )
+    assert "- sorting: sets of 4, heapsort, the top 10 in order\n- method: setwise, 3 windows" in card
+    sorting = Sorting.of(compose_config("annotate", *overrides("pairwise", "sort=all", "by_logprobs=true")))
+    assert sorting.describe() == "pairs in both orders, wins over all others, all in order, by the likeliest letter"
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -279,6 +305,17 @@ def test_a_dry_run_says_how_many_requests_it_will_be_at_most():
 def test_keys_that_do_not_go_together_are_refused(more, message):
     with pytest.raises(InputError, match=re.escape(message)):
         check(compose_config("annotate", *FILES, *more))
+
+
+def test_few_answers_of_which_none_is_usable_end_the_run(tmp_path):
+    server = RawServer(lambda connection, body, _: respond(connection, completion("I cannot tell.")))
+    more = [f"teacher.llm.base_url={server.url}", "journal=none", "tries=1"]
+    cfg = compose_config("annotate", *FILES, "method=setwise", *more)
+    # Nodes 1 and 0 of five, then the root of 4, 3 and 2: five requests of at most six
+    with pytest.raises(InputError, match="5 of 5 windows got no usable answer, more than max_unusable=0.5"):
+        ask_llm(cfg, tmp_path, {"q": ("bees", ["a", "b", "c", "d", "e"])})
+    server.close()
+    assert len(server.bodies) == 5
 
 
 @pytest.mark.parametrize("by_logprobs", [False, True])

@@ -23,6 +23,7 @@ from distill.sources.literals import escaped
 
 def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
+    _check_one_source_of_texts(cfg.teacher)
     check_values(cfg)
     data, teacher, loss = cfg.data, cfg.teacher, cfg.loss
     for key in ("passages", "queries"):
@@ -179,6 +180,16 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
     unknown = [f"{prefix}{name}" for name in node if name not in known]
     parts = [name for name in node if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name])]
     return unknown + [key for name in parts for key in _unknown_keys(node[name], f"{prefix}{name}.")]
+
+
+def _check_one_source_of_texts(teacher: DictConfig) -> None:
+    """Check that a file that also holds the texts is one; raises InputError."""
+    texts = OmegaConf.to_container(teacher, resolve=False)["texts"]
+    if OmegaConf.is_list(teacher.path) and isinstance(texts, str) and "teacher.path" in texts:
+        raise InputError(
+            f"teacher.path={teacher.path}: teacher={teacher.name} reads the texts from its file, too: give one file, "
+            "or teacher.texts=FILE"
+        )
 
 
 def _check_fusion(teacher: DictConfig) -> None:

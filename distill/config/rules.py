@@ -23,6 +23,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 from distill.errors import InputError
+from distill.secrets import without_password
 
 Rule = Callable[[Any], str | None]
 Bond = Callable[[Any, str, Any], str | None]
@@ -303,7 +304,8 @@ def _rules_of(schema: Any) -> dict[str, Mapping]:
 
 def _refuse(key: str, value: Any, fault: str | None) -> None:
     if fault is not None:
-        raise InputError(f"{key}={shown(value)}{fault}")
+        value = without_password(f"://{value}")[3:] if key.endswith("_url") and "://" not in value else shown(value)
+        raise InputError(f"{key}={value}{fault}")
 
 
 def shown(value: Any) -> Any:

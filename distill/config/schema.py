@@ -351,6 +351,27 @@ class ExportConfig:
 
 
 @dataclass
+class ServeConfig:
+    model: str = MISSING
+    names: list[str] | None = must("name at least one", bool, default=None)
+    prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    host: str = MISSING
+    port: int = at_least(0, at_most=65535)
+    api_key_variable: str | None = None
+    max_wait: float = at_least(0)
+    max_tokens: int = at_least(1)
+    max_queue: int = at_least(1)
+    max_bytes: int = at_least(1000)
+    max_passages: int = at_least(1)
+    max_characters: int = at_least(1)
+    body_timeout: float = above(0)
+    stop_timeout: float = at_least(1)
+    layout: str = choice(*LAYOUTS)
+    device: str = MISSING
+    precision: str = choice(*PRECISIONS)
+
+
+@dataclass
 class Llm:
     engine: str = choice("http", "local", "cross-encoder")
     model: str = MISSING

@@ -136,6 +136,8 @@ def _check_whole(
 ) -> None:
     """Raise InputError, with the remedy, if the answers are useless, or if lists are left since max_cost is reached."""
     resume = as_override("resume", directory)
+    if num_ranked == num_lists:
+        num_windows = totals.windows  # a sorting may need fewer than it could
     if totals.is_useless(cfg.max_unusable, num_windows):
         raise InputError(
             f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="

@@ -19,15 +19,16 @@ from email.utils import parsedate_to_datetime
 
 from omegaconf import DictConfig
 
-from distill.errors import InputError
+from distill.errors import InputError, printable
+from distill.secrets import Secrets
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
 from distill.teachers.connection import Connection, Deadlines, ReplyFault
+from distill.teachers.endpoint_key import read_key
 from distill.teachers.first_token import ranking_of_letters
 from distill.teachers.grades import expected_grade
 from distill.teachers.parameters import Parameters, body_of
 from distill.teachers.pointwise import yes_no_score
 from distill.teachers.prompt import Messages
-from distill.teachers.secrets import Secrets, read_key
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class HttpEngine:
                 "ALL_PROXY or HTTPS_PROXY names a SOCKS proxy, which needs another package: pip install "
                 "'httpx[socks]', or set NO_PROXY for the endpoint's host"
             )
-        reason = self.secrets.hide(str(error))[:QUOTED]
+        reason = self._shown(str(error))[:QUOTED]
         return f"{self.secrets.url}: cannot be used ({reason}): check teacher.llm.base_url and the proxy variables"
 
     def _connection(self) -> Connection:
@@ -131,7 +132,7 @@ class HttpEngine:
                 pause = self._asked_pause(headers)
             except httpx.TransportError as error:
                 kind = type(error).__name__
-                reason = f"{kind}: {self.secrets.hide(str(error))}"
+                reason = f"{kind}: {self._shown(str(error))}"
             except ReplyFault as error:
                 kind, reason = error.kind, str(error)
                 if error.is_lasting:
@@ -177,9 +178,13 @@ class HttpEngine:
             return Answer("", 0, 0, 0.0, refused=reason, is_too_long=bool(TOO_LONG.search(text)) or status == 413)
         raise InputError(f"{self.secrets.url}/chat/completions refuses the request with {reason}: check teacher.llm")
 
+    def _shown(self, text: str) -> str:
+        """Return a text of the server's as one line, without secrets and control characters."""
+        return printable(" ".join(self.secrets.hide(text).split()))
+
     def _quoted(self, reply: bytes) -> str:
         """Return the beginning of a reply, for a message."""
-        return self.secrets.hide(_text(reply))[:QUOTED] or "nothing"
+        return self._shown(_text(reply))[:QUOTED] or "nothing"
 
     def _asked_pause(self, headers: Mapping[str, str]) -> float | None:
         """Return the seconds that the server asks to wait; raises InputError if they are too many."""

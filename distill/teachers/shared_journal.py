@@ -20,11 +20,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from distill.errors import InputError
+from distill.secrets import without_password
 from distill.storage.cache import cache_directory, key_of
 from distill.storage.writing import append
 from distill.teachers.entries import Entries, line_of
 from distill.teachers.prompt import Prompt
-from distill.teachers.secrets import without_password
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """How a list is sorted by comparisons of a few passages, setwise or pairwise, and what that takes.
 
 sorting = Sorting("setwise", top=10, sort="heap", set_size=4, by_logprobs=False)
-sorting.num_windows(100)                      # 69
+sorting.num_windows(100)                        # 85
 steps = sorting.steps(100)                      # a generator of questions: distill/teachers/heapsort.py
 """
 
