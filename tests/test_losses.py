@@ -449,6 +449,11 @@ def test_ties_of_rank_contribute_nothing_to_ranknet():
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_rank_without_lists_has_no_terms(name):
+    assert TERMS[name](torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.bool)) == 0
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_micro_batches_add_up_to_the_mean_of_the_whole_batch(name):
     scores, targets, mask = make_lists()
     terms = TERMS[name](targets[name], mask)

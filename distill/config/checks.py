@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import options_of
+from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
 from distill.config.rules import check_rules, missing_file, options_of_key
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
+from distill.targets import own_targets, part_targets, parts_of, split_target, targets_of
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -36,14 +38,17 @@ def check_train(cfg: DictConfig) -> None:
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
     _check_first_stage_score(cfg)
-    _check_target(loss.target, teacher)
-    if loss.target == "label":
-        if teacher.path is None and teacher.first_stage is None:
-            raise InputError("teacher.first_stage is missing: labels need a run to draw the other passages from")
-    elif data.num_negatives is not None:
+    check_mixture(cfg)
+    for part in parts_of(loss):
+        for target in part_targets(loss, part):
+            _check_target(cfg, part, target)
+    if teacher.path is None and teacher.first_stage is None:
+        raise InputError("teacher.first_stage is missing: labels need a run to draw the other passages from")
+    if data.num_negatives is not None and "label" not in own_targets(loss):
+        learned = " and ".join(f"{split_target(target)[1]}s" for target in targets_of(loss))
         raise InputError(
             f"data.num_negatives={data.num_negatives} draws negatives by label, but loss={loss.name} learns from "
-            f"teacher {loss.target}s: set data.num_negatives=null and cut lists by data.depth"
+            f"teacher {learned}: set data.num_negatives=null and cut lists by data.depth"
         )
     for name in ("validation", "task"):
         check_task(cfg[name], name)
@@ -193,20 +198,22 @@ def _check_first_stage_score(cfg: DictConfig) -> None:
         )
 
 
-def _check_target(target: str, teacher: DictConfig) -> None:
-    """Check that a teacher has what a loss learns from; raises InputError."""
+def _check_target(cfg: DictConfig, part: str, target: str) -> None:
+    """Check that a teacher has what a part of the loss learns from; raises InputError."""
+    name, kind = split_target(target)
+    key, teacher = (f"teachers.{name}", cfg.teachers[name]) if name else ("teacher", cfg.teacher)
     gives = {
-        "rank": (teacher.path is not None, "teacher.path, a run ranked by the teacher"),
+        "rank": (teacher.path is not None, f"{key}.path, a run ranked by the teacher"),
         "score": (
             teacher.path is not None and teacher.scores,
-            "teacher.path with teacher.scores=true, if the scores of that run mean more than its order",
+            f"{key}.path with {key}.scores=true, if the scores of that run mean more than its order",
         ),
-        "label": (teacher.qrels is not None or teacher.format == "triples", "teacher.qrels"),
+        "label": (teacher.qrels is not None or teacher.format == "triples", f"{key}.qrels"),
     }
-    given, remedy = gives[target]
+    given, remedy = gives[kind]
     if not given:
         able = ", ".join(name for name, (present, _) in gives.items() if present) or "nothing"
         raise InputError(
-            f"the loss needs a {target} for every passage, but teacher={teacher.name} gives {able}: add {remedy}, or "
-            "choose another loss"
+            f"{f'loss.parts.{part}' if part else 'the loss'} needs a {kind} for every passage, but "
+            f"{key}={teacher.name} gives {able}: add {remedy}, or choose another loss"
         )

@@ -215,6 +215,7 @@ class TrainConfig:
     loss: Any = MISSING
     data: Data = MISSING
     teacher: Teacher = MISSING
+    teachers: dict[str, Teacher] = field(default_factory=dict)
     optimizer: Optimizer = MISSING
     train: Train = MISSING
     validation: TaskConfig = MISSING

@@ -272,7 +272,7 @@ class CrossEncoder(nn.Module):
         encoded_query = self._encode([texts[0][0]], self.query_length)[0]
         encoded = self._encode([text for _, text in texts], self.passage_length)
         pairs = self.template.join_all(encoded_query, encoded, numbers)
-        batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
+        batch = make_batch([query], [pairs])
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
@@ -291,7 +291,7 @@ class CrossEncoder(nn.Module):
             short, long = (np.asarray(ids, np.int64) for ids in encoded)
             numbers = None if self.first_stage_score is None else [0, 0]
             pairs = self.template.join_all(short, [short, long], numbers)
-            self.score(make_batch(["a"], [pairs], [torch.zeros(2)]), MAX_TOKENS)
+            self.score(make_batch(["a"], [pairs]), MAX_TOKENS)
 
     def _encode(self, texts: list[str], max_length: int) -> list:
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
