@@ -13,9 +13,10 @@ def parts_of(loss: Any) -> dict[str, Any]:
 
 
 def part_targets(loss: Any, name: str) -> list[str]:
-    """Return the names of what a part of a loss learns from."""
-    teacher = loss["teachers"].get(name) if name else None
-    return [f"{teacher}.{parts_of(loss)[name]['target']}" if teacher else parts_of(loss)[name]["target"]]
+    """Return the names of what a part of a loss learns from: its target, then the scores that guide it, if any do."""
+    part, teacher = parts_of(loss)[name], loss["teachers"].get(name) if name else None
+    kinds = [part["target"], "score"] if part.get("guided") else [part["target"]]
+    return [f"{teacher}.{kind}" if teacher else kind for kind in kinds]
 
 
 def targets_of(loss: Any) -> list[str]:

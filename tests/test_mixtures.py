@@ -19,6 +19,7 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.parts import load_tokenizer
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
+from distill.targets import targets_of
 from distill.training.backward import backward
 from distill.training.checkpoint import load_checkpoint
 from distill.training.state import TrainingState
@@ -74,6 +75,17 @@ def test_a_passage_that_a_teacher_lacks_gets_no_gradient_of_its_part():
     for part, missing in ((0, 2), (2, 0)):
         (gradient,) = torch.autograd.grad(objective(scores, TARGETS, MASK)[part], scores)
         assert gradient[0, missing] == 0 and (gradient[0, [1]] != 0).all() and gradient.isfinite().all()
+
+
+def test_guided_lce_learns_from_labels_and_the_scores_of_its_teacher():
+    guided = {"name": "lce", "target": "label", "guided": True, "reduction": "mean"}
+    guide = torch.tensor([[4.0, 1.0, 3.0]])  # the first passage is above the relevant third
+    targets = {"label": TARGETS["label"], "score": guide, "llm.score": TARGETS["llm.score"]}
+    objective = Objective(guided)
+    assert targets_of(guided) == ["label", "score"] and objective.count_terms(targets, MASK).tolist() == [1]
+    assert objective(SCORES, targets, MASK).item() == pytest.approx(softplus(-1), rel=1e-7)
+    mixture = {"parts": {"a": guided}, "weights": {"a": 1}, "teachers": {"a": "llm"}}
+    assert targets_of(mixture) == ["llm.label", "llm.score"]
 
 
 def test_every_part_is_divided_by_its_own_terms_of_the_whole_batch():
@@ -209,6 +221,19 @@ def test_labels_beside_scores_keep_lists_that_have_none(file_overrides, collecti
     assert len(decoded_lists(compose_config("train", *file_overrides, "loss=lce-kl"))) == 6
     assert "1 of 6 lists lack a relevant or an irrelevant passage, and teach nothing by labels" in caplog.text
     assert len(decoded_lists(compose_config("train", *file_overrides, "loss=lce-kl", "data.num_negatives=3"))) == 5
+
+
+def test_guided_lce_has_the_teachers_lists_with_labels_and_scores(file_overrides, collection):
+    judge_missing_passage(collection)
+    cfg = compose_config("train", *file_overrides, "loss=lce", "loss.guided=true")
+    check_train(cfg)
+    lists, teacher = decoded_lists(cfg), read_run(str(collection["teacher"]))
+    for one in lists:
+        more = [missing_passage(collection)] if one.query_id == "q3" else []
+        assert one.doc_ids == teacher[one.query_id].doc_ids + more and list(one.targets) == ["label", "score"]
+        expected = [*teacher[one.query_id].scores, *(NAN for _ in more)]
+        np.testing.assert_array_equal(one.targets["score"], expected)
+    assert len(lists) == 6
 
 
 def test_drawn_passages_keep_all_their_targets(file_overrides):

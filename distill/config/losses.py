@@ -1,7 +1,8 @@
 """The keys of every loss, with the type and the rules of each: one dataclass a loss, beside conf/loss/NAME.yaml.
 
-LOSS_SCHEMAS lists them by option. Every key but `name`, `target` and `reduction` is an argument of the function, which
-distill/losses/__init__.py lists under the same name. The functions need torch, which `--help` does not wait for.
+LOSS_SCHEMAS lists them by option. Every key but `name`, `target`, `guided` and `reduction` is an argument of the
+function, which distill/losses/__init__.py lists under the same name. The functions need torch, which `--help` does not
+wait for.
 """
 
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class AdrMse:
 class Lce:
     name: str = choice("lce")
     target: str = choice("label")
+    guided: bool = MISSING
     reduction: str = choice("mean", "sum")
 
 

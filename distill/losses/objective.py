@@ -23,9 +23,10 @@ from distill.targets import part_targets, parts_of
 class Part:
     """One loss: its sum over lists, and the number of its terms, 0 where the sum is not divided by them."""
 
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    loss: Callable[..., Tensor]
     count: Callable[[Tensor, Tensor], Tensor]
     target: str  # name of what it learns from
+    guide: str | None  # name of the scores that guide it
     averaged: bool  # over the terms of the step
     weights: tuple[float, float]  # at the first step, and at the last
 
@@ -40,15 +41,20 @@ class Objective:
         for name, options in parts_of(loss).items():
             function, count = make_loss(**options)
             weights = _first_and_last(loss["weights"][name]) if name else (1.0, 1.0)
-            [target] = part_targets(loss, name)
-            self.parts.append(Part(function, count, target, options["reduction"] == "mean", weights))
+            target, *guides = part_targets(loss, name)
+            guide = guides[0] if guides else None
+            self.parts.append(Part(function, count, target, guide, options["reduction"] == "mean", weights))
 
     def __call__(self, scores: Tensor, targets: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Return the losses [parts] of scores [B, K], each summed over its terms.
 
         targets: of [B, K], NaN for passages that a teacher lacks: what it teaches leaves them out.
         """
-        return torch.stack([part.loss(scores, *_known(targets[part.target], mask)) for part in self.parts])
+        losses = []
+        for part in self.parts:
+            guide = {} if part.guide is None else {"guide": targets[part.guide]}
+            losses.append(part.loss(scores, *_known(targets[part.target], mask), **guide))
+        return torch.stack(losses)
 
     def count_terms(self, targets: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Return the number of terms [parts] that each loss is divided by, 0 for a loss with reduction=sum."""
