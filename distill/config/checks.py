@@ -50,6 +50,7 @@ def check_train(cfg: DictConfig) -> None:
             f"data.num_negatives={data.num_negatives} draws negatives by label, but loss={loss.name} learns from "
             f"teacher {learned}: set data.num_negatives=null and cut lists by data.depth"
         )
+    _check_negatives(cfg)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
@@ -195,6 +196,24 @@ def _check_first_stage_score(cfg: DictConfig) -> None:
     if cfg.teacher.first_stage is None:
         raise InputError(
             f"{given} needs teacher.first_stage, the run whose scores are read: give one, or set it to null"
+        )
+
+
+def _check_negatives(cfg: DictConfig) -> None:
+    """Check that there are labels, and scores to choose negatives by; raises InputError."""
+    rules, teacher = cfg.data.negatives, cfg.teacher
+    by_score = [key for key in ("max_percent_of_positive", "margin", "max_score") if rules[key] is not None]
+    given = by_score + (["ranks"] if rules.ranks is not None else [])
+    if not given:
+        return
+    shown = f"data.negatives.{given[0]}={rules[given[0]]}"
+    if teacher.format == "triples":
+        raise InputError(f"{shown}: triples have one negative: set it to null")
+    if "label" not in own_targets(cfg.loss):
+        raise InputError(f"{shown} is about negatives by label, but loss={cfg.loss.name} has none: set it to null")
+    if by_score and (teacher.path is None or not teacher.scores):
+        raise InputError(
+            f"{shown} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
         )
 
 

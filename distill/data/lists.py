@@ -197,8 +197,8 @@ class _Join:
         sizes = np.bincount(owner[kept], minlength=len(lists))  # [L]
         usable = has_query & (sizes >= 2)  # [L]
         if needs_relevant(self.cfg):
-            num_relevant = np.bincount(owner[kept & (targets["label"] > 0)], minlength=len(lists))
-            usable &= (num_relevant > 0) & (num_relevant < sizes)
+            for part in (targets["label"] > 0, targets["label"] <= 0):
+                usable &= np.bincount(owner[kept & part], minlength=len(lists)) > 0
         if not kept.all():
             for name in (name for name in targets if split_target(name)[1] == "rank"):
                 _close_gaps(targets[name], owner, kept)

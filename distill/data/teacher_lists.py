@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.data.negatives import Negatives, are_chosen, by_score
 from distill.errors import InputError
 from distill.sources.fields import checked_id, read_number
 from distill.sources.large_runs import CachedRun
@@ -40,6 +41,11 @@ class TeacherList:
     # [K] where the model reads them, else empty; NaN where the first stage lacks the passage
     first_stage_scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
+    def keep(self, kept: np.ndarray) -> None:
+        """Leave out passages of the run, given which of all to keep, bool [K]."""
+        self.doc_ids = [doc_id for doc_id, keep in zip(self.doc_ids, kept, strict=True) if keep]
+        self.targets = {name: values[kept] for name, values in self.targets.items()}
+
 
 class RankedLists:
     """The lists of a run: a teacher's ranking, or the first stage's with labels."""
@@ -50,7 +56,7 @@ class RankedLists:
         self.cfg, self.depth, self.targets = cfg, data.depth, own_targets(cfg.loss)
         self.reads_scores = cfg.model.first_stage_score is not None
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
-        if teacher.path is None or (self.targets == ["label"] and first_stage is not None):
+        if teacher.path is None or (_learns_labels_only(cfg) and first_stage is not None):
             self.path, self.run, self.first_stage = teacher.first_stage, first_stage, None
         else:
             self.path, self.run, self.first_stage = teacher.path, read_teacher(teacher, first_stage), first_stage
@@ -94,6 +100,8 @@ class RankedLists:
         options = {"target": target, "format": teacher.format, "min_grade": teacher.min_grade}
         if self.reads_scores:
             options["first_stage_score"] = self.cfg.model.first_stage_score
+        if are_chosen(data.negatives):
+            options["negatives"] = dict(data.negatives)
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
 
     def __len__(self) -> int:
@@ -106,6 +114,7 @@ class RankedLists:
             first_stage = self.cfg.teacher.first_stage
             by = f"the first-stage rank in {first_stage}" if self.first_stage else f"their own order in {self.path}"
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
+        negatives = Negatives(self.cfg.data.negatives) if are_chosen(self.cfg.data.negatives) else None
         short, unlabelled, tied = [], [], []
         for query_id in self.query_ids:
             taught = None
@@ -118,11 +127,16 @@ class RankedLists:
                 short.append(query_id)
             elif qrels is not None:
                 taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
+                if negatives is not None or self.targets != ["label"]:
+                    taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
+                if negatives is not None:
+                    labels = negatives.judge(query_id, taught.doc_ids, taught.targets)
+                    taught.targets["label"] = labels
+                    if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
+                        taught.keep(~np.isnan(labels))
                 if _is_of_one_label(taught):
                     unlabelled.append(query_id)
                     taught = None if needs_relevant(self.cfg) else taught
-                if taught is not None and self.targets != ["label"]:
-                    taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
             else:
                 taught = TeacherList(query_id, ranked.doc_ids, {"rank": ranked.ranks, "score": ranked.scores})
             if taught is not None and "rank" in self.targets and ranked.ranks[0] == ranked.ranks[-1]:
@@ -133,6 +147,8 @@ class RankedLists:
                     taught.first_stage_scores = _scores_in(first, taught.doc_ids)
                 taught.targets = {name: taught.targets[name] for name in self.targets}
                 yield taught
+        if negatives is not None:
+            negatives.report(self.path)
         if short or unlabelled or tied:
             self._report(short, unlabelled, tied)
 
@@ -201,7 +217,8 @@ def ranked_targets(ranked: RankedList, doc_ids: list[str]) -> dict[str, np.ndarr
 
 def _is_of_one_label(taught: TeacherList) -> bool:
     """Whether a list lacks a relevant passage, or any other."""
-    return not taught.targets["label"].any() or bool(taught.targets["label"].all())
+    labels = taught.targets["label"]
+    return not ((labels > 0).any() and (labels <= 0).any())
 
 
 def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList:
@@ -272,9 +289,14 @@ def needs_first_stage(cfg: DictConfig) -> bool:
     depth, teacher = cfg.data.depth, cfg.teacher
     if teacher.format == "permutations" or cfg.model.first_stage_score is not None:
         return True
-    if own_targets(cfg.loss) == ["label"] or teacher.path is None:
+    if _learns_labels_only(cfg) or teacher.path is None:
         return True
     return depth is not None and (teacher.depth is None or depth < teacher.depth)
+
+
+def _learns_labels_only(cfg: DictConfig) -> bool:
+    """Whether the first stage's lists will do, since nothing depends on what the teacher says of their passages."""
+    return own_targets(cfg.loss) == ["label"] and not by_score(cfg.data.negatives)
 
 
 def unused_sources(cfg: DictConfig) -> tuple[str, ...]:
