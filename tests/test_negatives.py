@@ -11,8 +11,10 @@ from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
 from distill.data.negatives import Negatives
 from distill.data.pairs import PairTemplate
+from distill.data.teacher_lists import RankedLists
 from distill.errors import InputError
 from distill.models.parts import load_tokenizer
+from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
 from tests.helpers.configuration import compose_config, decoded_lists
 
@@ -28,7 +30,7 @@ TARGETS = {
 
 def judge(targets=TARGETS, **rules) -> tuple[list, list, Negatives]:
     names = ("max_percent_of_positive", "margin", "max_score", "ranks")
-    given = dict.fromkeys(names) | {"false_negatives": "drop"} | rules
+    given = dict.fromkeys(names) | {"positive": "best", "false_negatives": "drop"} | rules
     negatives = Negatives(OmegaConf.create(given))
     labels = negatives.judge("q1", DOC_IDS, targets)
     kept = [doc_id for doc_id, label in zip(DOC_IDS, labels, strict=True) if not np.isnan(label)]
@@ -45,6 +47,9 @@ def judge(targets=TARGETS, **rules) -> tuple[list, list, Negatives]:
         ({"max_score": 7.7}, "bcde"),  # that score itself is allowed
         ({"max_score": 7.0}, "cde"),
         ({"max_score": 9.0, "margin": 0.5}, "cde"),  # the stricter of two
+        ({"margin": 0.0, "positive": "worst"}, "cde"),  # 3
+        ({"max_percent_of_positive": 1.5, "positive": "median"}, "bcde"),  # 8.25
+        ({"max_percent_of_positive": 1.3, "positive": "median"}, "cde"),  # 7.15
         ({"ranks": [2, 3]}, "bce"),  # relevant passages stay, and d has no rank
         ({"ranks": [1, 3], "margin": 0.0}, "bce"),
     ],
@@ -107,6 +112,27 @@ def test_negatives_above_the_relevant_passage_are_left_out_where_labels_teach(fi
     assert "18 of 54 negatives score too high to be irrelevant: left out (first: passage" in caplog.text
 
 
+def test_labels_that_are_hidden_in_the_sample_are_found_again(tmp_path):
+    cfg = compose_config("train", "loss=lce-kl", "data.depth=null")
+    qrels, teacher = read_qrels(cfg.teacher.qrels), read_run(cfg.teacher.path)
+    relevant = {query_id: {d for d, grade in judged.items() if grade >= 2} for query_id, judged in qrels.items()}
+    known = [(q, d) for q in teacher for d in teacher[q].doc_ids if len(relevant[q]) > 1 and d in relevant[q]]
+    hidden = {known[row] for row in np.random.default_rng(0).permutation(len(known))[: len(known) // 10]}
+    lines = [f"{q} 0 {d} 2\n" for q, doc_ids in relevant.items() for d in doc_ids if (q, d) not in hidden]
+    cfg.teacher.qrels = str(tmp_path / "hidden.qrels")
+    (tmp_path / "hidden.qrels").write_text("".join(lines))
+    lists = list(RankedLists(cfg))
+    for positive, recall, precision in [("best", 0.06, 1.0), ("median", 0.5, 0.98), ("worst", 0.95, 0.52)]:
+        rules = compose_config("train", "data.negatives.margin=0", f"data.negatives.positive={positive}").data.negatives
+        negatives = Negatives(rules)
+        judged = [(one, negatives.judge(one.query_id, one.doc_ids, one.targets)) for one in lists]
+        found = {
+            (one.query_id, one.doc_ids[place]) for one, labels in judged for place in np.isnan(labels).nonzero()[0]
+        }
+        assert len(found & hidden) / len(hidden) == pytest.approx(recall, abs=0.03)
+        assert len(found & hidden) / len(found) == pytest.approx(precision, abs=0.02)
+
+
 def test_no_negative_is_drawn_that_the_rules_exclude(file_overrides, collection):
     relevant_at(collection, 2)
     overrides = ["loss=ranknet-lce", "data.negatives.margin=1.5", "data.num_negatives=9", "train.batch_size=6"]
@@ -133,6 +159,7 @@ def test_a_list_without_a_negative_left_is_left_out(file_overrides, collection):
         ("loss=lce data.negatives.ranks=[5]", "data.negatives.ranks=[5]: must have 2 values, not 1"),
         ("loss=lce data.negatives.margin=-1", "data.negatives.margin=-1.0: must be at least 0"),
         ("loss=lce data.negatives.max_score=nan", "data.negatives.max_score=nan: must be a finite number"),
+        ("loss=lce data.negatives.positive=mean", "data.negatives.positive=mean is unknown: choose one of best"),
         ("loss=lce data.negatives.false_negatives=keep", "data.negatives.false_negatives=keep is unknown"),
         ("loss=lce data.depth=null teacher.format=triples data.negatives.ranks=[1,2]", "triples have one negative"),
     ],

@@ -70,6 +70,7 @@ class Model:
 class Negatives:
     max_percent_of_positive: float | None = above(0, default=None)
     margin: float | None = at_least(0, default=None)
+    positive: str = choice("best", "median", "worst")
     max_score: float | None = must("be a finite number", math.isfinite, default=None)
     ranks: list[int] | None = beside(each(at_least(1), length=2, default=None), ascending())
     false_negatives: str = choice("drop", "relabel")

@@ -14,6 +14,7 @@ from distill.errors import InputError
 
 log = logging.getLogger(__name__)
 
+POSITIVE = {"best": np.nanmax, "median": np.nanmedian, "worst": np.nanmin}  # score of the relevant passages of a list
 BY_SCORE = ("max_percent_of_positive", "margin", "max_score")  # keys that need the teacher's scores
 
 
@@ -56,21 +57,21 @@ class Negatives:
         return np.select([false, outside], [label, np.nan], targets["label"].astype(float))
 
     def _highest_score(self, query_id: str, targets: dict[str, np.ndarray]) -> float:
-        """Return the highest score that a negative of a list may have, by the relevant passage that scores best."""
+        """Return the highest score that a negative of a list may have."""
         rules = self.rules
         limits = [np.inf] if rules.max_score is None else [rules.max_score]
         relevant = targets["score"][targets["label"] > 0]
         if not np.isnan(relevant).all():  # False for a list without a relevant passage, too
-            best = np.nanmax(relevant)
-            limits += [] if rules.margin is None else [best - rules.margin]
+            score = POSITIVE[rules.positive](relevant)
+            limits += [] if rules.margin is None else [score - rules.margin]
             if rules.max_percent_of_positive is not None:
-                if best <= 0:
+                if score <= 0:
                     raise InputError(
                         f"data.negatives.max_percent_of_positive={rules.max_percent_of_positive}: the relevant passage "
-                        f"of query {query_id} has the score {best:g}, and a share of that is no limit: use "
+                        f"of query {query_id} has the score {score:g}, and a share of that is no limit: use "
                         "data.negatives.margin for scores that can be 0 or below"
                     )
-                limits.append(best * rules.max_percent_of_positive)
+                limits.append(score * rules.max_percent_of_positive)
         elif len(relevant):
             self.num_unscored += 1
         return min(limits)
