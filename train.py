@@ -142,9 +142,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-                state.note(
-                    objective.weigh(losses, weights), losses, grad_norm
-                )  # no .item() here: it would wait for the GPU
+                loss = objective.weigh(losses, weights)
+                state.note(loss, losses, grad_norm)  # no .item() here: it would wait for the GPU
                 throughput.count(batch)
                 bar.update()
                 is_last = state.step == num_steps
