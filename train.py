@@ -61,6 +61,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.parts import load_tokenizer
     from distill.models.saved import write_settings
     from distill.progress import Progress
+    from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
     from distill.training.backward import backward
     from distill.training.checkpoint import Checkpoints, seed_of_rank
@@ -80,9 +81,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
-        lists = read_lists(
-            with_local_files(cfg, unused_sources(cfg)), load_tokenizer(cfg.backbone.name, cfg.backbone.revision)
-        )
+        local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
+        lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)

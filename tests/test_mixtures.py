@@ -17,6 +17,7 @@ from distill.losses import kl, lce, ranknet
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.parts import load_tokenizer
+from distill.retrieval.fused_teacher import with_fused_teacher
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
 from distill.targets import targets_of
@@ -303,6 +304,27 @@ def test_a_wrong_mixture_is_answered_with_one_line(overrides, message):
     with pytest.raises(InputError) as error:
         check_train(cfg)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_another_teacher_may_be_the_fusion_of_several(file_overrides, collection, monkeypatch, tmp_path):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    several = f"teachers.llm.path=[{collection['teacher']},{collection['first_stage']}]"
+    cfg = compose_config("train", *file_overrides, *three_parts(collection), several, "teachers.llm.fusion.k=0")
+    check_train(cfg)
+    lists = decoded_lists(with_fused_teacher(cfg))
+    teacher, first_stage = read_run(str(collection["teacher"])), read_run(str(collection["first_stage"]))
+    for one in lists:
+        runs = (teacher[one.query_id].doc_ids, first_stage[one.query_id].doc_ids)
+        expected = [sum(1 / (1 + run.index(doc_id)) for run in runs) for doc_id in one.doc_ids]
+        np.testing.assert_allclose(one.targets["llm.score"], expected, rtol=1e-6)
+    with pytest.raises(
+        InputError, match=r"teachers.llm.fusion.weights=\[1.0\]: must have one value for each run of teachers"
+    ):
+        check_train(
+            compose_config(
+                "train", *file_overrides, *three_parts(collection), several, "teachers.llm.fusion.weights=[1]"
+            )
+        )
 
 
 def test_a_teacher_that_knows_no_passage_is_refused(file_overrides, collection):

@@ -42,9 +42,13 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), schema: type
     for path, node in _nodes(cfg):
         there = OmegaConf.select(local, path) if path else local
         for key in sources_of(OmegaConf.get_type(node) if path or schema is None else schema):
-            value = None if OmegaConf.is_missing(node, key) else node[key]
-            if isinstance(value, str) and is_remote(value) and f"{path}.{key}".strip(".") not in unused:
+            if OmegaConf.is_missing(node, key) or f"{path}.{key}".strip(".") in unused:
+                continue
+            value = node[key]
+            if isinstance(value, str) and is_remote(value):
                 there[key] = as_literal(local_file(value))
+            elif OmegaConf.is_list(value):
+                there[key] = [as_literal(local_file(name) if is_remote(name) else name) for name in value]
     for key in unused:
         OmegaConf.update(local, key, None)
     return local
