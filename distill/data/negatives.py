@@ -6,6 +6,7 @@ negatives.report("teacher.run")               # how many there were
 """
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from omegaconf import DictConfig
@@ -14,7 +15,8 @@ from distill.errors import InputError
 
 log = logging.getLogger(__name__)
 
-POSITIVE = {"best": np.nanmax, "median": np.nanmedian, "worst": np.nanmin}  # score of the relevant passages of a list
+# The score of a list's relevant passages that a negative's is compared with
+POSITIVE: dict[str, Callable[[np.ndarray], float]] = {"best": np.nanmax, "median": np.nanmedian, "worst": np.nanmin}
 BY_SCORE = ("max_percent_of_positive", "margin", "max_score")  # keys that need the teacher's scores
 
 
