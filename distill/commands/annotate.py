@@ -25,11 +25,12 @@ from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("annotate")
 
+WIDTH = 22  # of the names in what is printed
 MOST_LETTERS = 20  # as in distill/teachers/prompt.py, which needs more imports
 
 
 def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
-    """Annotate as configured, and return the agreement with judgments or another ranking, if configured.
+    """Annotate as configured, and return what the ranking is worth, as far as that can be measured.
 
     Raises InputError for bad input, and if max_cost is reached.
     """
@@ -46,12 +47,13 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             return {}
         log.info("estimate: %s", estimate)
         ranking = rank_with_teacher(cfg, directory, lists)
-        results = write_annotation(directory, cfg, local, lists, ranking)
-        for name, value in results.items():
-            print(f"{name:40} {value:.4f}")
+        worth = write_annotation(directory, cfg, local, lists, ranking)
+        for name, text in worth.describe():
+            print(f"{name:{WIDTH}}  {text}")
         log.info("teacher's ranking: %s", shown_path(directory / "teacher.run"))
+        log.info("look at its lists: %s", command_line("inspect", as_override("run", shown_path(directory))))
         log.info("next: %s", training_command(cfg, directory))
-        return results
+        return worth.results()
 
 
 def training_command(cfg: DictConfig, directory: Path) -> str:

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from distill.config.interpolations import answer_tokens
 from distill.config.losses import LOSS_SCHEMAS
 from distill.config.schema import (
     AnnotateConfig,
@@ -72,7 +73,7 @@ def register_schemas() -> None:
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", sample_file, replace=True)
     OmegaConf.register_new_resolver("prompt", prompt_file, replace=True)
-    OmegaConf.register_new_resolver("answer_tokens", lambda window: max(256, 6 * window), replace=True)
+    OmegaConf.register_new_resolver("answer_tokens", answer_tokens, replace=True)
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once
     OmegaConf.register_new_resolver("output_dir", _output_directory, use_cache=True, replace=True)

@@ -13,11 +13,11 @@ from distill.teachers.sorting import SORTS, Sorting
 
 
 def data_card(
-    cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, results: dict[str, float], notes: list[str]
+    cfg: DictConfig, run: Run, flagged: dict[str, bool], totals, worth: list[tuple[str, str]], notes: list[str]
 ) -> str:
     """Return the text of card.md: the teacher, the first stage, the requests and the quality of the answers.
 
-    results: the agreement with judgments and with another ranking. notes: further remarks, one line each.
+    worth: what the ranking is worth, as (name, text). notes: further remarks, one line each.
     """
     llm = cfg.teacher.llm
     lines = ["# Data card", "", f"- made: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, by the annotate command"]
@@ -36,6 +36,9 @@ def data_card(
             f"- windows that kept their order because no answer was usable: {totals.unanswered}, in "
             f"{sum(flagged.values())} lists"
         ]
+        if totals.consistency.num_windows:
+            shown = f"{totals.consistency.num_as_shown} of {totals.consistency.num_windows}"
+            lines += [f"- answers that leave the passages in the order shown: {shown}"]
         if totals.tied:
             lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
         failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
@@ -49,5 +52,5 @@ def data_card(
         if totals.cost(llm):
             lines += [f"- cost: {totals.cost(llm):.4f} at {llm.price_in} and {llm.price_out} per million tokens"]
     lines += [f"- {note}" for note in notes]
-    lines += [f"- {name}: {value:.4f}" for name, value in results.items()]
+    lines += [f"- {name}: {text}" for name, text in worth]
     return for_others("\n".join(to_markdown(line, with_code=True) for line in lines) + "\n")

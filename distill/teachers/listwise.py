@@ -10,9 +10,12 @@ passage, which get a score and are sorted at the end. Sortings compare a few pas
 """
 
 import threading
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from distill.sources.permutations import mend_permutation
 from distill.sources.thinking import answer_in_tag
@@ -21,6 +24,7 @@ from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.letters import named_letter
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import ONE_BY_ONE, Prompt
+from distill.teachers.shared_journal import SharedJournal
 from distill.teachers.shuffles import order_by_ranks, shuffled
 from distill.teachers.side_by_side import SideBySide, Steps, Together
 from distill.teachers.sorting import Sorting
@@ -57,6 +61,15 @@ class Windows:
             return [(place, place + 1) for place in range(num_passages)]
         return window_places(num_passages, self.size, self.stride) * self.passes
 
+    def at_random(self, num_passages: int, generator: np.random.Generator, passes: int | None = None) -> list[int]:
+        """Return the places in an order that random answers lead to; passes: other than configured."""
+        if self.method in ONE_BY_ONE:
+            return generator.permutation(num_passages).tolist()
+        order = np.arange(num_passages)
+        for start, end in window_places(num_passages, self.size, self.stride) * (passes or self.passes):
+            order[start:end] = generator.permutation(order[start:end])
+        return order.tolist()
+
     def num_windows(self, num_passages: int) -> int:
         """Return the number of windows of a list."""
         return len(self.of(num_passages))
@@ -83,17 +96,17 @@ class WindowRanker:
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows | Sorting, tries: int,
                  show: Callable[[Totals], None] = lambda totals: None,
-                 find_shared: Callable[[str], dict | None] = lambda key: None):  # fmt: skip
+                 shared: SharedJournal | None = None):  # fmt: skip
         """Keep the engine and the settings.
 
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
-        find_shared: returns an answer that another annotation has paid for, by its key.
+        shared: the answers that other annotations have paid for, to which those of this one are added.
         """
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
-        self.show, self.find_shared = show, find_shared
+        self.show, self.shared = show, shared
         self.totals, self.lock = Totals(prompt.digest), threading.Lock()
-        self.totals.count_earlier(journal.answers.values())
+        self.totals.count_earlier(entry for _, entry in journal.answers.entries())
 
     def rank(self, lists: dict[str, tuple[str, list[str]]], allowed: Callable[[Totals], bool]) -> Iterator[tuple]:
         """Yield (query id, order, flagged) for each list {query id: (query, passages)}, as it is finished.
@@ -110,25 +123,49 @@ class WindowRanker:
         """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
         if isinstance(self.windows, Sorting):
             return (yield from self._sort(query, passages, self.windows))
+        if self.windows.method in ONE_BY_ONE:
+            return (yield from self._score(query, passages))
         order, flagged = list(range(len(passages))), False
-        scores: list[float | None] = []  # of the passages, if each gets one
+        starts: list[list[int]] = []  # the order at the start of each pass
         for start, end in self.windows.of(len(passages)):
+            if end == len(passages):
+                starts.append(order[:])
             places = order[start:end]
-            mended, score = yield from self._ask_shuffled(query, [passages[place] for place in places])
+            mended = yield from self._ask_shuffled(query, [passages[place] for place in places])
+            self._count(mended is not None)
             if mended is None:
                 flagged = True
             else:
                 order[start:end] = [places[index] for index in mended]
-            scores.append(score)
+        if len(starts) > 1:
+            generator = np.random.default_rng(zlib.crc32(query.encode("utf-8", "replace")))
+            drawn = [starts[-1][place] for place in self.windows.at_random(len(passages), generator, passes=1)]
             with self.lock:
-                self.totals.windows += 1
-                self.totals.unanswered += mended is None
-                self.show(self.totals)
-        if self.windows.method not in ONE_BY_ONE:
-            return order, flagged
+                self.totals.consistency.add_pass(starts[-1], order, drawn)
+        return order, flagged
+
+    def _count(self, is_usable: bool) -> None:
+        """Count a window."""
+        with self.lock:
+            self.totals.windows += 1
+            self.totals.unanswered += not is_usable
+            self.show(self.totals)
+
+    def _score(self, query: str, passages: list[str]) -> Steps:
+        """Ask for each passage's score, for several at a time; return order and flag."""
+
+        def ask_for(text: str) -> Generator[list, Any, float | None]:
+            mended, score = yield from self._ask(query, [text])
+            for _ in range(passages.count(text)):
+                self._count(mended is not None)
+            return score
+
+        texts = list(dict.fromkeys(passages))  # none twice, since both would be paid for
+        score_of = dict(zip(texts, (yield Together([ask_for(text) for text in texts])), strict=True))
+        scores = [score_of[text] for text in passages]
         with self.lock:
             self.totals.tied += mostly_tie(scores)
-        return order_by_score(scores), flagged
+        return order_by_score(scores), None in scores
 
     def _sort(self, query: str, passages: list[str], sorting: Sorting) -> Steps:
         """Ask what a sorting needs to know, nothing twice; return order and flag."""
@@ -147,31 +184,31 @@ class WindowRanker:
 
     def _best_of(self, query: str, texts: list[str]) -> Generator[list, Any, int | None]:
         mended, _ = yield from self._ask(query, texts)
-        with self.lock:
-            self.totals.windows += 1
-            self.totals.unanswered += mended is None
-            self.show(self.totals)
+        self._count(mended is not None)
         return None if mended is None else mended[0]
 
-    def _ask_shuffled(self, query: str, texts: list[str]) -> Asked:
+    def _ask_shuffled(self, query: str, texts: list[str]) -> Generator[Any, Any, list[int] | None]:
         """Ask for a window in several orders, and return the order by the sum of ranks; without shuffles, ask once."""
-        if self.windows.shuffles == 1:
-            return (yield from self._ask(query, texts))
+        shows = [shuffled(len(texts), shuffle) for shuffle in range(self.windows.shuffles)]
+        asked = [self._ask(query, [texts[place] for place in shown]) for shown in shows]
+        answers = (yield Together(asked)) if len(asked) > 1 else [(yield from asked[0])]
         orders = []
-        for shuffle in range(self.windows.shuffles):
-            shown = shuffled(len(texts), shuffle)
-            mended, _ = yield from self._ask(query, [texts[place] for place in shown])
+        for shown, (mended, _) in zip(shows, answers, strict=True):
             if mended is not None:
                 orders.append([shown[index] for index in mended])
-        return (order_by_ranks(orders) if orders else None), None
+                with self.lock:
+                    self.totals.consistency.add_answer(mended)
+        with self.lock:
+            self.totals.consistency.add_orders(orders)
+        return order_by_ranks(orders) if orders else None
 
     def _ask(self, query: str, texts: list[str]) -> Asked:
         """Yield the messages of a window until an answer is usable; return its order and score, None without one."""
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
             entry, is_new = self.journal.find(key), False
-            if entry is None and (entry := self.find_shared(key)) is not None:
-                entry, is_new = {**entry, "is_shared": True}, True
+            if entry is None and self.shared is not None and (found := self.shared.find(key)) is not None:
+                entry, is_new = {**found, "is_shared": True}, True
                 self.journal.add(key, entry)
             elif entry is None:
                 answer = yield from self._send(query, texts)
@@ -181,6 +218,8 @@ class WindowRanker:
                     return None, None
                 entry, is_new = answer.to_json(), True
                 self.journal.add(key, entry)
+                if self.shared is not None:
+                    self.shared.add(key, entry)
             mended, faults = self._read(entry, len(texts))
             with self.lock:
                 self.totals.count(entry, faults, is_new=is_new)

@@ -10,8 +10,9 @@ returns itself is the list's outcome. Requests of lists that are under way come 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 from distill.teachers.answer import Answer, num_tokens
@@ -105,20 +106,22 @@ class SideBySide:
         at_once = self.engine.at_once
         with ThreadPoolExecutor(at_once) as pool:
             running: dict[Future, _Task] = {}
+            finished: SimpleQueue[Future] = SimpleQueue()
             try:
                 while True:
                     while len(running) < at_once and (following := queue.next()) is not None:
                         task, sent = following
-                        running[pool.submit(self._take, task.steps, sent, allowed)] = task
+                        future = pool.submit(self._take, task.steps, sent, allowed)
+                        running[future] = task
+                        future.add_done_callback(finished.put)
                     if not running:
                         return
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        task, result = running.pop(future), future.result()
-                        if isinstance(result, Together):
-                            queue.split(task, result)
-                        elif result is not None:
-                            yield from queue.finish(task, result.value)
+                    future = finished.get()
+                    task, result = running.pop(future), future.result()
+                    if isinstance(result, Together):
+                        queue.split(task, result)
+                    elif result is not None:
+                        yield from queue.finish(task, result.value)
             finally:
                 with self.landed:
                     self.stopped = True

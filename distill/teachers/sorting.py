@@ -7,6 +7,7 @@ steps = sorting.steps(100)                      # a generator of questions: dist
 
 from dataclasses import dataclass
 
+import numpy as np
 from omegaconf import DictConfig
 
 from distill.teachers import heapsort, pairwise, setwise
@@ -49,6 +50,16 @@ class Sorting:
         if self.method == "setwise":
             return setwise.most_requests(num_passages, self.set_size, self._top(num_passages))
         return pairwise.most_requests(num_passages, self.sort, self._top(num_passages))
+
+    def at_random(self, num_passages: int, generator: np.random.Generator) -> list[int]:
+        """Return the places in an order that random answers lead to."""
+        steps, found = self.steps(num_passages), None
+        try:
+            while True:
+                questions = steps.send(found)
+                found = [int(generator.integers(len(tuple(places)))) for places in questions]
+        except StopIteration as end:
+            return list(end.value)
 
     @property
     def is_exact(self) -> bool:
