@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a cross-encoder on a teacher's rankings",
     "evaluate": "re-rank runs with a model and measure them, or measure runs as they are",
     "retrieve": "write a first-stage run: the best passages of a collection for each query",
+    "fuse": "make one run of several: by reciprocal ranks, mean ranks or z-scores",
     "annotate": "let a teacher rank the passages of a first-stage run",
     "export": "write a trained model in another library's format, and upload it",
     "report": "gather runs into tables, tests, figures and one page",

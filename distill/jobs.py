@@ -281,13 +281,14 @@ def write_config(cfg: DictConfig, directory: Path) -> None:
     write_whole(directory / "config.yaml", lambda aside: OmegaConf.save(started, aside))
 
 
-def check_output(path: Path, *inputs: str) -> None:
+def check_output(path: Path, *inputs: str | None) -> None:
     """Create the folder of an output file; raises InputError if the file cannot be written, or is an input."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise InputError(f"output={path}: is a directory: name a file in it, as in output=first.run")
-        if any(os.path.exists(source) and path.exists() and os.path.samefile(source, path) for source in inputs):
+        files = [source for source in inputs if source is not None and os.path.exists(source)]
+        if path.exists() and any(os.path.samefile(source, path) for source in files):
             raise InputError(f"output={path}: is one of the inputs, which would be lost: choose another name")
         aside = aside_of(path)
         aside.touch()

@@ -35,7 +35,7 @@ OPTIONS = [
     for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
 ]
 FAILURES = (HydraException, OmegaConfBaseException)
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "export", "report", "dashboards")
+COMMANDS = ("train", "evaluate", "annotate", "retrieve", "fuse", "export", "report", "dashboards")
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +98,11 @@ def test_every_experiment_opens_with_commands_that_are_sound(option):
     chosen = "comparison/bce" if option == "comparison/base" else option
     assert any(f"experiment={chosen}" in overrides for _, overrides in commands)
     for command, overrides in commands:
-        # The files of own-corpus are the user's
+        # The files of own-corpus are the user's; those of real/ are put into collections/ and made from them
         missing = pytest.raises(InputError, match="is missing|no such")
-        with missing if option == "own-corpus" else contextlib.nullcontext():
+        if option.startswith("real/"):
+            missing = contextlib.suppress(InputError)
+        with missing if option.startswith(("own-corpus", "real/")) else contextlib.nullcontext():
             (check_train if command == "train" else check_evaluate)(compose_config(command, *overrides))
 
 
@@ -109,7 +111,7 @@ def test_every_experiment_has_a_mini():
     parts = {
         "sample-stage1",
         "own-corpus",
-        *(n for n in names if n.startswith("rank-distillm/")),
+        *(n for n in names if n.startswith(("rank-distillm/", "real/"))),
     }  # of table1 and figure1
     objectives = {f"comparison/{name}" for name in ("base", *"bce hinge marginmse infonce ranknet adrmse".split())}
     whole = {name for name in names if not name.endswith("-mini")} - parts - objectives
@@ -290,6 +292,7 @@ FREE_OF_RULES = {
     "EvaluateConfig": "model device",
     "ReportConfig": "output title metrics labels baseline compare",
     "RetrieveConfig": f"output model device {FIELDS}",
+    "FuseConfig": "output",
     "ExportConfig": "model output",
     "Llm": "model api_key_variable device",
     "AnnotateConfig": f"{FIELDS} prompt journal",

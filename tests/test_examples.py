@@ -13,7 +13,10 @@ from tests.helpers.paths import ROOT
 
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
 RUN = [name for name in SCRIPTS if name != "llm_server"]  # which serves until it is stopped: tests/test_recipes.py
-EXACT = ("annotate_lists", "bm25_first_stage", "listwise_prompt", "measure_run", "pointwise_teacher", "token_store")
+EXACT = (
+    *("annotate_lists", "bm25_first_stage", "fuse_runs", "listwise_prompt", "measure_run", "pointwise_teacher"),
+    *("token_store",),
+)
 NEEDS = {
     "export_onnx": ("onnx", "onnxscript", "onnxruntime"),
     "pyterrier_pipeline": ("pyterrier",),

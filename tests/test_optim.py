@@ -1,11 +1,13 @@
 """The learning rate over the steps: a warm-up in steps or as a share of them, and what takes up the whole run."""
 
 import pytest
+import torch
+from torch import nn
 
 from distill.config.checks import check_train
 from distill.config.command import refuse_renamed
 from distill.errors import InputError
-from distill.training.optim import lr_factor, warmup_steps, warn_of_warmup
+from distill.training.optim import lr_factor, make_optimizer, set_lr, warmup_steps, warn_of_warmup
 from tests.helpers.configuration import compose_config
 
 
@@ -20,6 +22,35 @@ def test_below_1_a_warmup_is_a_share_of_the_steps(warmup, num_steps, steps):
 def test_the_learning_rate_rises_over_the_warmup_and_then_falls_to_0():
     factors = [lr_factor("linear", step, 2, 6) for step in range(6)]
     assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+
+class _Scorer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Linear(3, 2), nn.Linear(2, 1)
+
+
+def test_the_head_follows_the_schedule_up_to_its_own_peak():
+    cfg = compose_config("train", "optimizer.lr=1e-4", "optimizer.head_lr=1e-2", "optimizer.warmup=2").optimizer
+    model = _Scorer()
+    optimizer = make_optimizer(model, cfg)
+    for step, factor in enumerate([0.5, 1.0, 1.0, 0.75, 0.5, 0.25]):
+        assert set_lr(optimizer, cfg, step, 6) == pytest.approx(1e-4 * factor)
+        peak = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+        assert [peak[id(each)] for each in model.backbone.parameters()] == pytest.approx([1e-4 * factor] * 2)
+        assert [peak[id(each)] for each in model.head.parameters()] == pytest.approx([1e-2 * factor] * 2)
+    decay = {id(each): group["weight_decay"] for group in optimizer.param_groups for each in group["params"]}
+    assert [decay[id(each)] for each in model.parameters()] == [0.01, 0, 0.01, 0]
+
+
+def test_without_a_rate_of_its_own_the_head_learns_like_the_rest():
+    cfg = compose_config("train", "optimizer.lr=1e-4").optimizer
+    model = _Scorer()
+    torch.manual_seed(0)
+    ours, plain = make_optimizer(model, cfg), torch.optim.AdamW(model.parameters(), lr=1e-4)
+    assert len(ours.param_groups) == 2  # as in checkpoints from before the key
+    set_lr(ours, cfg, 20, 100)
+    assert {group["lr"] for group in ours.param_groups} == {1e-4} == {group["lr"] for group in plain.param_groups}
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "nan", "inf", "-0.1"])

@@ -9,7 +9,8 @@ import torch
 from distill.errors import InputError
 from distill.jobs import check_output
 from distill.retrieval.bm25 import bm25_run
-from distill.retrieval.encoders import _keep, encoder_run
+from distill.retrieval.encoders import _keep, encoder_rerank, encoder_run
+from distill.sources.run_files import RankedList, write_run
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from tests.helpers.backbones import WORDS, make_backbone
@@ -155,3 +156,26 @@ def test_bad_ids_are_refused_before_any_work(collection, tmp_path, monkeypatch, 
             bm25_run(str(collection["passages"]), queries, 5)
         else:
             encoder_run(str(collection["passages"]), queries, 5, "./nowhere", "dense", 4, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_an_encoder_orders_the_passages_of_a_run_as_it_orders_the_collection(kind, collection, tmp_path):
+    encoder(tmp_path, kind)
+    source, queries = str(collection["passages"]), read_queries(str(collection["queries"]))
+    options = (str(tmp_path / kind), kind, 4, torch.device("cpu"))
+    whole = encoder_run(source, queries, 10_000, *options)
+    few = {
+        query_id: RankedList.in_order(ranked.doc_ids[5:1:-1], ranked.scores[2:6]) for query_id, ranked in whole.items()
+    }
+    write_run(few, tmp_path / "few.run", tag="few")
+    reranked = encoder_rerank(source, queries, str(tmp_path / "few.run"), 3, *options)
+    for query_id, ranked in reranked.items():
+        assert ranked.doc_ids == whole[query_id].doc_ids[2:5]
+        assert ranked.scores == pytest.approx(whole[query_id].scores[2:5], abs=1e-5)
+
+
+def test_bm25_does_not_reorder_a_run(sources, tmp_path):
+    (tmp_path / "r.run").write_text("q0 Q0 d0 1 1.0 x\n")
+    refused = run_retrieve(*sources, f"run={tmp_path / 'r.run'}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "method=bm25: only encoders order the passages of a run: set run=null" in refused.stderr

@@ -2,6 +2,7 @@
 
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run                    BM25's top 100
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
+    python -m distill retrieve ... method=dense model=DIR run=F.run output=G.run    an encoder's order of F's passages
 
 Writes a TREC run, completely or not at all. BM25's index is kept in the cache for later queries.
 """
@@ -31,17 +32,22 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.storage.files import write_whole
 
     output = Path(cfg.output)
-    check_output(output, cfg.passages, cfg.queries)
+    check_output(output, cfg.passages, cfg.queries, cfg.run)
     local = with_local_files(cfg)
     queries, fields = read_queries(local.queries, Fields.of(cfg, "queries")), Fields.of(cfg)
     if cfg.method == "bm25":
         run = bm25_run(local.passages, queries, cfg.depth, cfg.k1, cfg.b, fields)
     else:
-        from distill.device import choose_device
-        from distill.retrieval.encoders import encoder_run
+        from distill.device import choose_device, choose_precision
+        from distill.retrieval.encoders import encoder_rerank, encoder_run
 
         device = choose_device(cfg.device)
-        run = encoder_run(local.passages, queries, cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields)
+        precision = choose_precision(cfg.precision, device)
+        options = cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields, precision
+        if cfg.run is None:
+            run = encoder_run(local.passages, queries, *options)
+        else:
+            run = encoder_rerank(local.passages, queries, local.run, *options)
     write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))
     num_passages = sum(map(len, run.values()))
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)

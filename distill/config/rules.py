@@ -65,10 +65,15 @@ def between(low: float, high: float, default: Any = MISSING) -> Any:
     return _field(_number(bounds, None, high, ""), default)
 
 
-def each(one: Any, length: int | None = None, default: Any = MISSING) -> Any:
-    """A field of a list whose values all follow the rule of another field: each(choice("a", "b"))."""
+def each(one: Any, length: int | None = None, least: int = 0, default: Any = MISSING) -> Any:
+    """A field of a list whose values all follow the rule of another field: each(choice("a", "b")).
+
+    length: how many values it must have; least: how many at least.
+    """
 
     def rule(values: list) -> str | None:
+        if len(values) < least:
+            return f": must have at least {least} values, not {len(values)}"
         if length is not None and len(values) != length:
             return f": must have {length} values, not {len(values)}"
         faults = ((value, one.metadata["rule"](value)) for value in values)
@@ -158,6 +163,17 @@ def not_with(other: str, reason: str) -> Bond:
     return bond
 
 
+def without(other: str, option: str, why: str) -> Bond:
+    """Bond: it is not given beside this option of another key."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or group[other] != option:
+            return None
+        return f" and {prefix}{other}={option}: {why}"
+
+    return bond
+
+
 def no_less_than(other: str, why: str) -> Bond:
     """Bond: a number is not below that of another key, if it is given."""
 
@@ -185,6 +201,17 @@ def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
         if value == option or group[other] not in values:
             return None
         return f" with {prefix}{other}={group[other]}: {why}: set it to {option}"
+
+    return bond
+
+
+def as_many_as(other: str) -> Bond:
+    """Bond: a list has as many values as that of another key, if it is given."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or len(value) == len(group[other]):
+            return None
+        return f": must have one value for each of {prefix}{other}, which has {len(group[other])}"
 
     return bond
 

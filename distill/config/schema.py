@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from distill.config.rules import (
     above,
+    as_many_as,
     at_least,
     auto_or_at_least,
     beside,
@@ -27,6 +28,7 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    without,
 )
 
 LAYOUTS = ("auto", "packed", "padded")
@@ -132,6 +134,7 @@ PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEY
 class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
+    head_lr: float | None = above(0, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)
@@ -243,13 +246,28 @@ class RetrieveConfig:
     )
     k1: float = at_least(0)
     b: float = between(0, 1)
+    run: str | None = beside(
+        source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
+    )
     model: str | None = None
     batch_size: int = at_least(1)
     device: str = MISSING
+    precision: str = choice(*PRECISIONS)
     id_field: str | None = None
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
     query_text_fields: list[str] | None = field_names()
+
+
+@dataclass
+class FuseConfig:
+    runs: list[str] = each(source(), least=2)
+    output: str = MISSING
+    method: str = choice("rrf", "mean-rank", "z-score")
+    weights: list[float] | None = beside(each(above(0), default=None), as_many_as("runs"))
+    k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
+    run_depth: int | None = at_least(1, default=None)
+    depth: int | None = at_least(1, default=None)
 
 
 @dataclass

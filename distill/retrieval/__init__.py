@@ -1,1 +1,1 @@
-"""First-stage runs, by BM25 and by encoders."""
+"""First-stage runs, by BM25 and by encoders, and their fusion."""

@@ -2,6 +2,8 @@
 
     run = encoder_run("passages.tsv", queries, 100, "naver/splade-v3-distilbert", "sparse", 64, device)
 
+    run = encoder_rerank("passages.tsv", queries, "bm25.run", 100, "BAAI/bge-small-en-v1.5", "dense", 64, device)
+
 Passages are encoded a block at a time and only each query's best are kept, so memory does not grow with the collection.
 Nothing else here needs sentence-transformers. Q queries, N passages of a block, k passages kept.
 """
@@ -15,7 +17,8 @@ from distill.errors import InputError
 from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import Texts, iterate_texts, refuse_duplicates
+from distill.sources.runs import read_run
+from distill.sources.texts import Texts, check_passages, iterate_texts, known_queries, read_passages, refuse_duplicates
 
 BLOCK = 4096  # passages encoded and compared at once
 
@@ -30,6 +33,7 @@ def encoder_run(
     batch_size: int,
     device: torch.device,
     fields: Fields = USUAL,
+    precision: torch.dtype = torch.float32,
 ) -> Run:
     """Return the `depth` best passages of a source for each query, by the encoder's own similarity.
 
@@ -38,17 +42,16 @@ def encoder_run(
     wrong with the source.
     """
     refuse_duplicates(source, "passages", fields)  # first, since encoding takes hours
-    encoder = _load(name, kind, device)
-    options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
-    encoded_queries = encoder.encode_query(list(queries.values()), **options)
+    encoder = _Encoder(name, kind, batch_size, device, precision)
+    encoded_queries = encoder.encode(list(queries.values()), "query")
     best = torch.zeros(len(queries), 0)  # [Q, k] scores, descending
     rows = torch.zeros(len(queries), 0, dtype=torch.long)  # [Q, k] passages
     doc_ids: list[str] = []
     passages = iterate_texts(source, "passages", fields)
     with Progress(desc=f"encoding {source}", unit=" passages") as bar:
         while block := list(itertools.islice(passages, BLOCK)):
-            encoded_passages = encoder.encode_document([text for _, text in block], **options)
-            scores = encoder.similarity(encoded_queries, encoded_passages).float().cpu()  # [Q, N]
+            encoded_passages = encoder.encode([text for _, text in block], "document")
+            scores = encoder.similarity(encoded_queries, encoded_passages)  # [Q, N]
             places = torch.arange(len(doc_ids), len(doc_ids) + len(block)).expand_as(scores)
             _check_finite(scores, list(queries), [doc_id for doc_id, _ in block], name)
             best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
@@ -60,6 +63,68 @@ def encoder_run(
         query_id: RankedList.in_order([doc_ids[row] for row in kept], values.double().numpy())
         for query_id, values, kept in zip(queries, best, rows.tolist(), strict=True)
     }
+
+
+@torch.inference_mode()
+def encoder_rerank(
+    source: str,
+    queries: Texts,
+    run_file: str,
+    depth: int,
+    name: str,
+    kind: str,
+    batch_size: int,
+    device: torch.device,
+    fields: Fields = USUAL,
+    precision: torch.dtype = torch.float32,
+) -> Run:
+    """Return each query's `depth` best passages of a run by the encoder's similarity; only these are encoded.
+
+    Arguments and errors are those of `encoder_run`. Queries of the run without a text are left out and counted;
+    passages of equal score keep their order in the run.
+    """
+    run = read_run(run_file)
+    run = {query_id: run[query_id] for query_id in known_queries(run, run_file, queries, "the queries")}
+    passages = read_passages(source, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}, fields)
+    check_passages(run, run_file, passages, source)
+    encoder = _Encoder(name, kind, batch_size, device, precision)
+    encoded_queries = encoder.encode([queries[query_id] for query_id in run], "query")
+    row_of = {doc_id: row for row, doc_id in enumerate(passages)}
+    blocks = []
+    with Progress(desc=f"encoding {source}", total=len(passages), unit=" passages") as bar:
+        texts = iter(passages.values())
+        while block := list(itertools.islice(texts, BLOCK)):
+            blocks.append(encoder.encode(block, "document"))
+            bar.update(len(block))
+    encoded = torch.cat(blocks)  # [N, D], sparse where the encoder is
+    reranked = {}
+    for place, (query_id, ranked) in enumerate(run.items()):
+        rows = torch.tensor([row_of[doc_id] for doc_id in ranked.doc_ids], device=encoded.device)
+        scores = encoder.similarity(encoded_queries[place][None], encoded.index_select(0, rows))  # [1, K]
+        _check_finite(scores, [query_id], ranked.doc_ids, name)
+        best = scores[0].argsort(descending=True, stable=True)[:depth]
+        doc_ids = [ranked.doc_ids[index] for index in best]
+        reranked[query_id] = RankedList.in_order(doc_ids, scores[0][best].double().numpy())
+    return reranked
+
+
+class _Encoder:
+    """An encoder of sentence-transformers with its own similarity; only its forward pass is in half precision."""
+
+    def __init__(self, name: str, kind: str, batch_size: int, device: torch.device, precision: torch.dtype):
+        self.model, self.batch_size = _load(name, kind, device), batch_size
+        self.half = {"device_type": device.type, "dtype": torch.bfloat16, "enabled": precision == torch.bfloat16}
+
+    def encode(self, texts: list[str], kind: str) -> Tensor:
+        """Return the float32 vectors of queries or documents, on the device."""
+        encode = self.model.encode_query if kind == "query" else self.model.encode_document
+        with torch.autocast(**self.half):
+            encoded = encode(texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True)
+        return encoded.float()
+
+    def similarity(self, queries: Tensor, passages: Tensor) -> Tensor:
+        """Return the float32 similarities of queries and passages, on the CPU."""
+        return self.model.similarity(queries, passages).float().cpu()
 
 
 def _load(name: str, kind: str, device: torch.device):

@@ -16,12 +16,21 @@ log = logging.getLogger(__name__)
 
 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
-    """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms."""
+    """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
+
+    With cfg.head_lr, the parameters of `model.head` form two further groups with that peak learning rate.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.dim() >= 2], "weight_decay": cfg.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.dim() < 2], "weight_decay": 0.0},
-    ]
+    head = set(model.head.parameters()) if cfg.head_lr is not None else set()
+    parts = [([parameter for parameter in trained if parameter not in head], 1.0)]
+    if head:
+        parts.append(([parameter for parameter in trained if parameter in head], cfg.head_lr / cfg.lr))
+    groups = []
+    for parameters, lr_scale in parts:
+        matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
+        others = [parameter for parameter in parameters if parameter.dim() < 2]
+        groups.append({"params": matrices, "weight_decay": cfg.weight_decay, "lr_scale": lr_scale})
+        groups.append({"params": others, "weight_decay": 0.0, "lr_scale": lr_scale})
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
 
 
@@ -45,11 +54,13 @@ def warn_of_warmup(cfg: DictConfig, num_steps: int) -> None:
 def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_steps: int) -> float:
     """Set and return the learning rate of a step, counted from 0: linear warm-up, then the schedule down to 0.
 
+    The groups of the head follow the same schedule, up to their own peak.
+
     It depends only on the step, so that a checkpoint need not store it.
     """
     lr = cfg.lr * lr_factor(cfg.schedule, step, warmup_steps(cfg.warmup, num_steps), num_steps)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # checkpoints from before head_lr lack the key
     return lr
 
 

@@ -1,0 +1,57 @@
+"""Fuse runs of the same queries into one.
+
+    python -m distill fuse runs=[A.run,B.run] output=F.run                           reciprocal rank fusion
+    python -m distill fuse runs=[A.run,B.run] output=F.run method=z-score weights=[0.3,0.7]
+
+Writes a TREC run, completely or not at all.
+"""
+
+import logging
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from distill.config.checks import check_values
+from distill.config.composition import ROOT
+from distill.config.overrides import as_override
+from distill.jobs import check_output, command_line, run_command
+
+log = logging.getLogger("fuse")
+
+
+def fuse_files(cfg: DictConfig) -> None:
+    """Fuse as configured; raises InputError for bad input."""
+    # Imported here, so that --help and a printed configuration do not wait for them
+    from distill.retrieval.fusion import fuse
+    from distill.sources.run_files import write_run
+    from distill.sources.runs import read_run
+    from distill.storage.files import write_whole
+
+    output = Path(cfg.output)
+    check_output(output, *cfg.runs)
+    runs = [read_run(name) for name in cfg.runs]
+    weights = None if cfg.weights is None else list(cfg.weights)
+    fused = fuse(runs, cfg.method, weights, cfg.k, cfg.run_depth, cfg.depth)
+    for name, run in zip(cfg.runs, runs, strict=True):
+        lacking = [query_id for query_id in fused if query_id not in run]
+        if lacking:
+            log.warning(
+                "%s: lacks %d of %d queries: they are fused from the other runs (first: %s)",
+                *(name, len(lacking), len(fused), lacking[0]),
+            )
+    write_whole(output, lambda aside: write_run(fused, aside, tag=cfg.method))
+    log.info("%d queries, %.1f passages each: %s", len(fused), sum(map(len, fused.values())) / len(fused), output)
+    measured = ("model=null", "task=files", as_override("task.run", output), "task.qrels=...")
+    log.info("next: %s", command_line("evaluate", *measured))
+
+
+def describe(cfg: DictConfig) -> str:
+    """Return the first line of output."""
+    return f"fusing {', '.join(cfg.runs)} with {cfg.method}"
+
+
+@hydra.main(config_path=str(ROOT / "conf"), config_name="fuse", version_base="1.3")
+def run(cfg: DictConfig) -> None:
+    """Fuse once; bad input ends with a one-line message and exit status 2."""
+    run_command(cfg, describe, check_values, fuse_files)
