@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 
 from distill.secrets import redacted
@@ -79,10 +80,17 @@ def exit_on_bad_input(*, sweep: bool) -> Iterator[None]:
     try:
         yield
     except (InputError, OmegaConfBaseException, OSError) as error:  # the second for ${oc.env:NOT_THERE} and the like
-        if sweep or (isinstance(error, OSError) and error.errno not in (*DISK, errno.EEXIST)):
+        if sweep or (isinstance(error, OSError) and not _is_of_disk(error)):
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _is_of_disk(error: OSError) -> bool:
+    """Whether a disk has answered, and not code of ours that looks for a file that it should know to be missing."""
+    if isinstance(error, FileNotFoundError):  # where no directory can be made, as in /proc or an automounter's
+        return traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
+    return error.errno in (*DISK, errno.EEXIST)
 
 
 def _one_line(error: Exception) -> str:

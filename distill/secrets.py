@@ -3,7 +3,7 @@
     redacted("https://me:hunter2@host/v1")      # "https://***@host/v1"
     for_others("teacher.path=/home/me/t.run")   # "teacher.path=t.run"
     is_secret_name("api_key")                   # True: whatever such a key of a configuration holds is a secret
-    fault_of_secret("sk-abc\\n")                # "begins or ends with a space or a newline"
+    Secrets(base_url, key).hide("no such key: sk-1234")     # of one endpoint: "no such key: ***"
 
 A value of the environment is a secret if its variable's name says so: OPENAI_API_KEY, HF_TOKEN, DB_PASSWORD.
 """
@@ -11,13 +11,22 @@ A value of the environment is a secret if its variable's name says so: OPENAI_AP
 import logging
 import os
 import re
+from urllib.parse import unquote, urlsplit
 
 HIDDEN_AS = "***"
 LEAST = 8  # characters of a variable's value: a shorter one would take common words out of every text
+LEAST_OF_ENDPOINT = 4  # of an endpoint's key or password, which is taken out of its server's answers only
 NAME = r"(?:(?:api|access|secret|private)[-_]?key|password|passwd|passphrase|secret|token|credentials?)"
 SECRET_NAME = re.compile(rf"(?:^|[-_.]){NAME}$", re.IGNORECASE)
 VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
-ADDRESS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/?#'\"<>]{1,500}@)", re.IGNORECASE)
+SCHEME = r"\b[a-z][a-z0-9+.-]{0,30}://"
+ADDRESS = re.compile(  # within a text, where quotes may end it; a password may hold an apostrophe
+    rf"(?P<scheme>{SCHEME})(?P<user>[^\s/?#'\"<>:]{{0,200}}:[^\s/?#\"<>]{{1,500}}@|[^\s/?#'\"<>]{{1,500}}@)",
+    re.IGNORECASE,
+)
+BEGINNING = re.compile(  # of a text that is an address, or begins with one, and so with no other quotes
+    rf"^(?P<scheme>[\s'\"]?{SCHEME})(?P<user>[^\s/?#]{{1,500}}@)", re.IGNORECASE
+)
 PARAMETER = re.compile(  # ?token=..., X-Amz-Signature=..., "api_key": "..."
     rf"(?P<name>[\w.-]{{0,40}}(?:{NAME}|signature)(?:=[\"']?|[\"']\s?:\s?[\"']))(?P<value>[^\s&#;,'\"<>$*}}\]]{{6,}})",
     re.IGNORECASE,
@@ -41,6 +50,7 @@ def redacted(text: str) -> str:
     for name, value in _known():
         if value in text:
             text = text.replace(value, f"${{oc.env:{name}}}")
+    text = BEGINNING.sub(rf"\g<scheme>{HIDDEN_AS}@", text)
     text = ADDRESS.sub(rf"\g<scheme>{HIDDEN_AS}@", text)
     text = PARAMETER.sub(_without_value, text)
     text = HEADER.sub(rf"\g<name>{HIDDEN_AS}", text)
@@ -73,15 +83,34 @@ def _relative(path: str) -> str:
     return os.path.basename(path.rstrip("/")) or path
 
 
-def fault_of_secret(value: str) -> str | None:
-    """Return what is wrong with a key, without the key; None for one that can be sent in a header."""
-    if not value:
-        return "is empty"
-    if value != value.strip():
-        return "begins or ends with a space or a newline"
-    if not (value.isascii() and value.isprintable()):
-        return "has characters that no key has, such as a newline"
-    return None
+class Secrets:
+    """The secrets of one endpoint: its key, and the user and password in its address."""
+
+    def __init__(self, address: str, key: str | None):
+        """Take the address, of which `url` is what may be printed."""
+        self.url = without_password(address)
+        given = [key, *_user_and_password(address)]
+        known = {form for secret in given if secret for form in (secret, unquote(secret))}
+        self.hidden = sorted((one for one in known if len(one) >= LEAST_OF_ENDPOINT), key=len, reverse=True)
+
+    def hide(self, text: str) -> str:
+        """Return a text, such as the server's answer, without them."""
+        for secret in self.hidden:
+            text = text.replace(secret, HIDDEN_AS)
+        return text
+
+
+def without_password(address: str) -> str:
+    """Return an address with *** in place of user and password, whatever characters they hold."""
+    return re.sub(r"(?<=://)[^/?#]*@", f"{HIDDEN_AS}@", address)
+
+
+def _user_and_password(address: str) -> tuple[str, ...]:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ()
+    return tuple(part for part in (parts.password, parts.username if parts.password is None else None) if part)
 
 
 class RedactedFormatter(logging.Formatter):

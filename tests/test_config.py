@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config import schema as config
 from distill.config.checks import check_evaluate, check_train, check_values
+from distill.config.command import with_flags_first
 from distill.config.composition import options_of, register_schemas
 from distill.config.help import help_text
 from distill.config.losses import LOSS_SCHEMAS
@@ -43,6 +44,7 @@ COMMANDS = (
     "retrieve",
     "fuse",
     "export",
+    "serve",
     "report",
     "inspect",
     "dashboards",
@@ -279,7 +281,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("task.bm25.stop_words=german", "task.bm25.stop_words=german is unknown: choose one of lucene, bm25s, none"),
         (
             "task=sample-suite +task.tasks.sample-val.bm25.stemmer=klingon",
-            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, arabic, ",
+            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, bigrams, arabic, ",
         ),
         (
             "task=sample-suite +task.tasks.sample-val.bm25.stemer=none",
@@ -316,6 +318,7 @@ FREE_OF_RULES = {
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output measure",
     "ExportConfig": "model output",
+    "ServeConfig": "model host api_key_variable device",
     "Llm": "model api_key_variable device",
     "JournalsConfig": "journal",
     "AnnotateConfig": f"{FIELDS} prompt journal",
@@ -427,6 +430,16 @@ def test_what_hydra_refuses_is_answered_with_what_was_meant(command, message):
     sweep = "-m" in overrides
     overrides = [quoted(one) for one in overrides if one != "-m"]
     assert mistake(HydraException("refused"), name, overrides, sweep) == message
+
+
+def test_a_sweep_is_asked_for_before_or_behind_the_overrides():
+    assert with_flags_first(["seed=0,1", "--cfg", "job", "-m", "loss=lce"]) == [
+        "-m",
+        "seed=0,1",
+        "--cfg",
+        "job",
+        "loss=lce",
+    ]
 
 
 @pytest.mark.parametrize(

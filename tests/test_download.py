@@ -335,6 +335,7 @@ def test_a_body_of_unknown_length_is_warned_of(server, caplog):
         ("https://example.org/a#sha1=0", "sha1= is unknown: use md5=, sha256=, file= or max_gb= after #"),
         ("https://example.org/a#max_gb=much", "max_gb=much: expected a number of gigabytes"),
         ("https://[::1/a", "is not an address"),
+        ("https://me:hunter2@example.org/a", "https://***@example.org/a: a user and a password are not sent: download"),
         ("http://a\x00b/c.run", "c.run: cannot be downloaded"),
         ("hf://datasets/owner/name/../../../x.parquet", "leads out of the data set"),
         ("hf://datasets/owner/name/a%2F..%2Fx.parquet", "leads out of the data set"),
@@ -354,8 +355,18 @@ def test_a_cache_that_cannot_be_written_is_answered_before_the_download(server, 
     assert server.ranges == []
 
 
+def nothing(handler):
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
 @pytest.mark.parametrize(
-    "script, reason", [([404], "Not Found"), (["cut"] + [500] * 9, "Internal Server Error"), ([500] * 9, "Internal")]
+    "script, reason",
+    [
+        ([404], "Not Found"),
+        (["cut"] + [500] * 9, "Internal Server Error"),
+        ([500] * 9, "Internal"),
+        ([nothing] * 9, "an empty file"),
+    ],
 )
 def test_what_cannot_be_had_names_file_source_and_place(server, tmp_path, script, reason):
     server.script = script

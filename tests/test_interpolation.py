@@ -21,6 +21,7 @@ from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from tests.helpers.commands import run_evaluate, start_ranks
 from tests.helpers.configuration import compose_config
+from tests.helpers.models import without_checksums
 from tests.helpers.rankings import ranked
 from tests.helpers.reports import make_run, report_on
 from tests.helpers.training import run_train
@@ -167,7 +168,7 @@ def test_the_weight_is_in_the_models_files_and_models_without_one_open_as_before
 @pytest.mark.parametrize("damage", [{"weight": 2}, {"weight": True}, {"first_stages": "bm25"}, {"num_queries": None}])
 def test_a_damaged_weight_is_refused(tmp_path, backbone, damage):
     model_with(backbone, tmp_path / "m", Interpolation(0.65, ("bm25",), "nDCG@10", 200))
-    file = tmp_path / "m" / "distill.json"
+    file = without_checksums(tmp_path / "m") / "distill.json"
     settings = json.loads(file.read_text())
     file.write_text(json.dumps(settings | {"interpolation": settings["interpolation"] | damage}))
     with pytest.raises(InputError, match="distill.json: interpolation=.* must hold a weight from 0 to 1"):

@@ -1,8 +1,10 @@
 """Output directories: one run each, resumed or refused, never mixed; and what `resume=DIR` reads there."""
 
+import copy
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import yaml
@@ -157,6 +159,33 @@ def test_a_directory_is_held_while_its_run_lives_and_free_when_it_is_killed(tmp_
     with open_run(resumed(directory), directory):
         pass
     os.killpg(process.pid, 9)
+
+
+def test_of_many_resumes_at_once_one_has_the_directory_and_the_others_change_nothing(tmp_path):
+    directory, tried = tmp_path / "run", threading.Barrier(6, timeout=60)
+    started(directory)
+    cfg, before, outcomes = resumed(directory), snapshot(directory), []
+
+    def resume(cfg):
+        tried.wait()
+        try:
+            with open_run(cfg, directory):
+                outcomes.append("held")
+                tried.wait()  # until the others have been refused
+        except InputError as error:
+            outcomes.append(str(error))
+            tried.wait()
+
+    threads = [threading.Thread(target=resume, args=(copy.deepcopy(cfg),)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 6 and outcomes.count("held") == 1
+    assert all("still works there: wait for it" in one for one in outcomes if one != "held")
+    after = snapshot(directory)
+    assert after.keys() == before.keys()
+    assert {path for path in after if after[path] != before[path]} <= {directory / "config.yaml"}  # written anew
 
 
 def test_resume_alone_takes_the_configuration_from_the_directory(file_overrides, tmp_path):

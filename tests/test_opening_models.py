@@ -16,7 +16,7 @@ from distill.data.pairs import longest_first
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from tests.helpers.backbones import WORDS, make_backbone
-from tests.helpers.models import make_classifier
+from tests.helpers.models import make_classifier, without_checksums
 
 FAMILIES = ["bert", "electra", "roberta", "modernbert", "deberta-v2", "distilbert", "xlm-roberta"]
 LONG = " ".join(WORDS[place % len(WORDS)] for place in range(100))
@@ -180,6 +180,7 @@ def two_configurations(path):
 def two_heads(path):
     backbone = str(make_backbone(path.with_name("b")))
     CrossEncoder.from_backbone(backbone, query_length=8, passage_length=20).save_pretrained(path)
+    without_checksums(path)
     change_json(path / "config.json", architectures=["BertForSequenceClassification"])
 
 
@@ -226,6 +227,7 @@ def make_modules(path):
     torch.manual_seed(0)
     backbone = str(make_backbone(path.with_name("b")))
     CrossEncoder.from_backbone(backbone, query_length=8, passage_length=20).save_pretrained(path)
+    without_checksums(path)
 
 
 @pytest.mark.parametrize("value", [0, -1, "32", True, 8.0, 10**12, None, [8], float("nan")])

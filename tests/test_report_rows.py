@@ -150,3 +150,12 @@ def test_labels_name_a_row_or_stand_for_their_values_in_several(tmp_path):
     text = (tmp_path / "out" / "index.html").read_text()
     assert '<th scope="col">RankNet</th>' in text  # of the comparison
     assert ">RankNet</text>" in text and ">loss=adrmse</text>" in text  # legend of the figure over data.depth
+
+
+def test_a_mean_that_its_queries_do_not_have_is_warned_of_once(tmp_path, caplog):
+    make_run(tmp_path / "whole", {"loss.name": "lce"}, {DL19: 0.15}, [0.1, 0.2])
+    make_run(tmp_path / "flipped", {"loss.name": "ranknet"}, {DL19: 0.25}, [0.1, 0.2])  # 1 ^ 3 in a digit
+    for run in read_runs([str(tmp_path)])[0] * 2:
+        assert run.per_query("test", "trec-dl-2019-bm25")["nDCG@10"] == {"q0": 0.1, "q1": 0.2}
+    (warning,) = caplog.messages
+    assert "flipped/per_query.csv: the mean of nDCG@10 is 0.15, but results.json says 0.25" in warning

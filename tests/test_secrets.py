@@ -4,8 +4,13 @@ import logging
 
 import pytest
 
+from distill.commands import annotate
+from distill.config.saved import saved_text
 from distill.errors import InputError
-from distill.secrets import RedactedFormatter, fault_of_secret, is_secret_name, redacted
+from distill.secrets import RedactedFormatter, Secrets, is_secret_name, redacted, without_password
+from distill.teachers.endpoint_key import check_key_variable, check_receiver, read_key
+from tests.helpers.configuration import compose_config, resumed
+from tests.helpers.paths import ROOT
 
 KEPT = (
     "loss=ranknet, data.depth=50",
@@ -57,10 +62,65 @@ def test_names_of_secret_keys():
     assert all(map(is_secret_name, secret)) and not any(map(is_secret_name, plain))
 
 
-def test_a_key_that_cannot_be_sent_is_named_without_it():
-    assert fault_of_secret("sk-abcdef") is None
-    for value in ("", "abc\n", " abc", "ab\ncd", "ab\x00cd", "schlüssel"):
-        assert fault_of_secret(value) and (not value or value not in fault_of_secret(value))
+@pytest.mark.parametrize("value", ["", " \n", "ab\ncd", "ab cd", "ab\x00cd", "schlüssel"])
+def test_a_key_that_cannot_be_sent_is_named_without_it(monkeypatch, value):
+    monkeypatch.setattr("os.environ", {"SOME_KEY": value})
+    with pytest.raises(InputError, match="SOME_KEY (is empty|holds a character that no key has)") as refused:
+        read_key("SOME_KEY")
+    assert not value.strip() or value not in str(refused.value)
+
+
+def test_a_key_is_read_without_the_white_space_around_it(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", " sk-abcdef\n")
+    assert read_key("SOME_KEY") == "sk-abcdef" and read_key(None) is None
+    for given in ("sk-proj-0123", "hf_abc1", "my key", "", "NO-NAME"):
+        with pytest.raises(InputError, match="must be the name of an environment variable") as refused:
+            check_key_variable(given)
+        assert not given or given not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "p@ss", "p'ss", 'p"ss', "p%40ss", "p:ss", "<ss>", "ü"])
+def test_a_password_in_an_address_is_hidden_whatever_it_holds(password):
+    address = f"http://me:{password}@host/v1/@cf"
+    assert without_password(address) == redacted(address) == "http://***@host/v1/@cf"
+    assert str(InputError(f"{address}: refused")) == "http://***@host/v1/@cf: refused"
+    if not set(password) & set('"<'):
+        assert redacted(f"asking '{address}' now") == "asking 'http://***@host/v1/@cf' now"
+    if len(password) > 3:
+        assert Secrets(address, None).hide(f"no {password}") == "no ***"
+
+
+def test_a_key_is_not_sent_where_only_a_received_run_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    directory = tmp_path / "received"
+    directory.mkdir()
+    places = {"passages": "passages.tsv", "queries": "test/queries.tsv", "run": "test/first_stage.run.gz"}
+    texts = [f"{name}={ROOT}/sample/{place}" for name, place in places.items()]
+    llm = ["teacher.llm.model=x", "teacher.llm.base_url=https://evil/v1", "teacher.llm.api_key_variable=OPENAI_API_KEY"]
+    own = compose_config("annotate", *texts, *llm)
+    (directory / "config.yaml").write_text(saved_text(own))
+    with pytest.raises(InputError, match="https://evil/v1: only the run's directory says that OPENAI_API_KEY is sent"):
+        annotate.check(resumed(directory, name="annotate"))
+    check_receiver(resumed(directory, name="annotate").teacher.llm, is_said=True)  # its key is on the command line
+    annotate.check(resumed(directory, name="annotate"))
+    for changed in ("teacher.llm.base_url=https://evil/v2", "teacher.llm.api_key_variable=HF_TOKEN"):
+        (directory / "config.yaml").write_text(saved_text(compose_config("annotate", *texts, *llm, changed)))
+        with pytest.raises(InputError, match="only the run's directory"):
+            annotate.check(resumed(directory, name="annotate"))
+    for harmless in ("teacher.llm.base_url=http://localhost:8000/v1", "teacher.llm.api_key_variable=null"):
+        (directory / "config.yaml").write_text(saved_text(compose_config("annotate", *texts, *llm, harmless)))
+        annotate.check(resumed(directory, name="annotate"))
+    monkeypatch.setenv("DISTILL_CACHE", "/proc/x")  # nothing can be noted: it is asked again
+    annotate.check(own)
+    with pytest.raises(InputError, match="only the run's directory"):
+        check_receiver(own.teacher.llm, is_said=False)
+
+
+def test_an_endpoints_secrets_are_taken_out_of_its_answers():
+    secrets = Secrets("http://me:p%40ss@host/v1", "sk-1234")
+    assert secrets.url == "http://***@host/v1"
+    assert secrets.hide("sk-1234, p@ss or p%40ss of me") == "***, *** or *** of me"
+    assert Secrets("http://user-token@[::1", "k").hide("k user-token") == "k user-token"  # no address, and too short
 
 
 def test_a_line_of_the_log_has_no_secret():

@@ -1,12 +1,19 @@
 """Answers shared by annotations: the same call with more queries pays for the new ones only."""
 
+import json
+import signal
+import time
+
 import pytest
+from omegaconf import OmegaConf
 
 from distill.errors import InputError
+from distill.teachers.asking import ask_llm
 from distill.teachers.journal import Journal
 from distill.teachers.shared_journal import SharedJournal
 from tests.helpers.chat_server import overrides_of
-from tests.helpers.commands import run, run_annotate
+from tests.helpers.commands import run, run_annotate, start
+from tests.helpers.configuration import compose_config
 
 ENTRY = {"text": "[2] > [1]", "tokens_in": 9, "tokens_out": 5, "seconds": 0.1, "score": None}
 
@@ -33,24 +40,101 @@ def test_next_month_pays_for_the_new_queries_only(collection, tmp_path, serve, m
     assert done.returncode == 0 and sum(server.asked.values()) == 48
 
 
+def test_two_annotations_at_once_leave_one_whole_journal(collection, tmp_path, serve):
+    shared, server = tmp_path / "shared.jsonl", serve(together=2)  # each answer waits for one of the other annotation
+    overrides = overrides_of(collection, server, f"journal={shared}", "num_queries=2", "teacher.llm.concurrency=1")
+    names = ("one", "two")
+    both = [start("-m", "distill", "annotate", *overrides, f"hydra.run.dir={tmp_path / name}") for name in names]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert server.most == 2 and sum(server.asked.values()) == 16
+    lines = [json.loads(line) for line in shared.read_text().splitlines()]
+    asked = {line["key"] for line in lines}
+    assert len(asked) == 8 and set(SharedJournal(shared).answers) == asked
+    runs = [(tmp_path / name / "teacher.run").read_text() for name in names]
+    assert runs[0] == runs[1] != ""
+    server.gate = None  # a third finds all answers there
+    third = run_annotate(tmp_path / "three", *overrides)
+    assert third.returncode == 0 and sum(server.asked.values()) == 16, third.stderr
+    assert (tmp_path / "three" / "teacher.run").read_text() == runs[0]
+
+
+def test_of_two_resumes_at_once_one_works_and_the_other_is_refused(collection, tmp_path, serve):
+    directory, server = tmp_path / "out", serve()
+    overrides = overrides_of(collection, server, "num_queries=2", "teacher.llm.concurrency=1")
+    assert run_annotate(directory, *overrides).returncode == 0
+    expected = (directory / "teacher.run").read_bytes()
+    asked = (directory / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for path in directory.iterdir():
+        if path.is_file() and path.name != "config.yaml":
+            path.unlink()
+    (directory / "journal.jsonl").write_bytes(b"".join(asked[:3]))  # as if it had been killed
+    server.hold()
+    both = [start("-m", "distill", "annotate", f"resume={directory}") for _ in range(2)]
+    while all(process.poll() is None for process in both):
+        time.sleep(0.02)  # one waits for its answer
+    refused, working = sorted(both, key=lambda process: process.poll() is None)
+    assert refused.returncode == 2 and "still works there: wait for it" in refused.communicate()[1]
+    assert len((directory / "journal.jsonl").read_bytes().splitlines()) == 3
+    server.release()
+    assert working.wait() == 0, working.communicate()
+    assert (directory / "teacher.run").read_bytes() == expected
+    assert sum(server.asked.values()) == 8 + 5
+
+
+def test_a_killed_month_that_is_never_resumed_is_not_paid_for_again(collection, tmp_path, serve):
+    server = serve(delay=0.05)
+    overrides = overrides_of(collection, server, f"journal={tmp_path / 'shared.jsonl'}")  # concurrency=3
+    process = start("-m", "distill", "annotate", *overrides, "num_queries=4", f"hydra.run.dir={tmp_path / 'one'}")
+    while sum(server.asked.values()) < 9:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    own, shared = ((tmp_path / name).read_text().splitlines() for name in ("one/journal.jsonl", "shared.jsonl"))
+    assert set(shared) == set(own) and len(own) >= 6
+    done = run_annotate(tmp_path / "two", *overrides)  # next month, with two more queries
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) == 24 and sum(server.asked.values()) <= 24 + 3  # those in flight at the kill
+    asked = sum(server.asked.values())
+    done = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'one'}")
+    assert done.returncode == 0 and sum(server.asked.values()) == asked, done.stderr
+
+
+def test_queries_and_passages_that_repeat_themselves_are_paid_for_once(collection, tmp_path, serve):
+    lists = {f"q{n}": ("bees", ["a bee", "no", "a bee", "a bear"]) for n in range(5)}
+    for method, number in (("listwise", 1), ("pointwise", 3)):
+        server = serve(delay=0.05)
+        cfg = compose_config("annotate", *overrides_of(collection, server, f"method={method}"))
+        OmegaConf.resolve(cfg)
+        orders, flagged, totals = ask_llm(cfg, tmp_path / method, lists)
+        assert sum(server.asked.values()) == number == totals.requests
+        assert list(orders) == list(flagged) == list(lists) and len({tuple(order) for order in orders.values()}) == 1
+
+
 def test_several_annotations_share_a_journal_at_a_time(tmp_path):
     path = tmp_path / "shared" / "answers.jsonl"
     one, other = SharedJournal(path), SharedJournal(path)
-    one.add_missing({"a": ENTRY})
-    other.add_missing({"b": ENTRY | {"text": "\ud83d"}})
+    one.add("a", ENTRY)
+    assert other.find("a") == ENTRY and other.find("b") is None  # of another process, meanwhile
+    other.add("a", ENTRY)
+    other.add("b", ENTRY | {"text": "\ud83d"})
+    assert len(path.read_bytes().splitlines()) == 2
     with open(path, "ab") as file:
         file.write(b'{"key": "half a li')  # of a killed process
     third = SharedJournal(path)
     assert third.answers == {"a": ENTRY, "b": ENTRY | {"text": "?"}}
-    with Journal(tmp_path / "own.jsonl") as own:  # what a killed annotation had not shared yet
-        own.add("c", ENTRY)
+    with Journal(tmp_path / "own.jsonl") as own:  # what an annotation of an older version has not shared
+        own.add("c", ENTRY | {"is_shared": True})
         third.add_missing(own.answers)
     assert set(SharedJournal(path).answers) == {"a", "b", "c"}
 
 
 def test_journals_are_listed_with_what_they_hold_and_cost(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
-    SharedJournal(tmp_path / "journals" / "judge-1.jsonl").add_missing({"a": ENTRY, "b": ENTRY})
+    shared = SharedJournal(tmp_path / "journals" / "judge-1.jsonl")
+    for key in ("a", "b"):
+        shared.add(key, ENTRY)
     (tmp_path / "journals" / "empty-2.jsonl").write_text("no entry\n")
     listed = run("-m", "distill", "journals", "price_in=1e6", "price_out=0")
     assert listed.returncode == 0, listed.stderr

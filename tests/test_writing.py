@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 import distill.storage.writing
 from distill.errors import DiskError, InputError, exit_on_bad_input
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.interpolation import Interpolation
 from distill.storage.writing import append, write_text, write_whole, write_whole_directory, writing
 
 WRITERS = {
@@ -118,17 +120,82 @@ def test_what_a_disk_answers_ends_a_command_with_one_line(capsys, tmp_path):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a")
 
 
-def test_changed_weights_are_refused_and_directories_without_checksums_open(backbone, tmp_path):
-    directory = tmp_path / "model"
-    CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(directory)
-    settings = json.loads((directory / "distill.json").read_text())
-    assert set(settings["crc32"]) == {"model.safetensors", "2_Dense/model.safetensors"}
-    for name in settings["crc32"]:
-        whole = (directory / name).read_bytes()
-        (directory / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 64]))  # the exponent of a weight
-        with pytest.raises(InputError, match=f"{name}: differs from its checksum: copy the model again"):
-            CrossEncoder.from_pretrained(str(directory))
-        (directory / name).write_bytes(whole)
-    del settings["crc32"]
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux: no directory can be made in /proc")
+@pytest.mark.parametrize("make", [lambda: Path("/proc/x/y").mkdir(parents=True), lambda: os.makedirs("/proc/x/y")])
+def test_a_place_where_no_directory_can_be_made_is_one_line(capsys, make):
+    with pytest.raises(SystemExit) as ended, exit_on_bad_input(sweep=False):
+        make()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: /proc/x: No such file or directory\n"
+
+
+@pytest.fixture
+def saved(backbone, tmp_path):
+    """The directory of a saved model."""
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    model.interpolation = Interpolation(0.25, ("bm25",), "nDCG@10", 8)
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def settings_of(directory, **changes):
+    """Return what distill.json holds, with changes, which are written."""
+    settings = json.loads((directory / "distill.json").read_text()) | changes
     (directory / "distill.json").write_text(json.dumps(settings))
-    CrossEncoder.from_pretrained(str(directory))
+    return settings
+
+
+def test_a_changed_or_missing_file_of_a_model_is_refused(saved):
+    checksums = settings_of(saved)["crc32"]
+    files = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
+    assert set(checksums) == files >= {"distill.json", "model.safetensors", "tokenizer.json", "2_Dense/config.json"}
+    for name in sorted(files - {"distill.json"}):
+        assert checksums[name] == zlib.crc32((saved / name).read_bytes())
+        whole = (saved / name).read_bytes()
+        changed = whole[:-1] + bytes([whole[-1] ^ 64]) if name.endswith(".safetensors") else whole + b"\n"
+        (saved / name).write_bytes(changed)
+        for attempt in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):  # as a model, and to train it again
+            with pytest.raises(InputError, match=f"{name}: differs from its checksum: copy the model again, or, if "):
+                attempt(str(saved))
+        (saved / name).unlink()
+        with pytest.raises(InputError):
+            CrossEncoder.from_pretrained(str(saved))
+        (saved / name).write_bytes(whole)
+    CrossEncoder.from_pretrained(str(saved))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"query_length": 9}, {"interpolation": None}, {"max_length": 12}, {"passage_lengtj": 16}, {"crc32": 5}]
+)
+def test_changed_settings_of_a_model_are_refused(saved, changes):
+    settings_of(saved, **changes)
+    with pytest.raises(InputError, match=r"distill\.json: (differs from its checksum|unknown key|crc32=5)"):
+        CrossEncoder.from_pretrained(str(saved))
+
+
+def test_a_file_that_its_user_has_changed_is_read_once_its_checksum_is_null(saved):
+    checksums = settings_of(saved)["crc32"]
+    settings_of(saved, query_length=4, crc32=checksums | {"distill.json": None, "tokenizer_config.json": None})
+    config = json.loads((saved / "tokenizer_config.json").read_text())
+    (saved / "tokenizer_config.json").write_text(json.dumps(config | {"note": "mine"}))
+    (saved / "README.md").write_text("my own card")
+    assert CrossEncoder.from_pretrained(str(saved)).query_length == 4
+
+
+@pytest.mark.parametrize("checksums", [None, "weights"])
+def test_models_of_earlier_versions_have_fewer_checksums_and_open(saved, checksums):
+    old = settings_of(saved)["crc32"]
+    weights = {name: old[name] for name in ("model.safetensors", "2_Dense/model.safetensors")}
+    settings = settings_of(saved, query_length=4, crc32=None if checksums is None else weights)
+    if checksums is None:
+        (saved / "distill.json").write_text(json.dumps({key: settings[key] for key in settings if key != "crc32"}))
+    config = saved / "2_Dense" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert CrossEncoder.from_pretrained(str(saved)).query_length == 4
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "./config.json", "1_Pooling/../config.json"])
+def test_checksums_of_files_elsewhere_are_not_read(saved, name):
+    settings_of(saved, crc32={name: 1})
+    with pytest.raises(InputError, match="must be a file in this directory"):
+        CrossEncoder.from_pretrained(str(saved))

@@ -26,7 +26,7 @@ RENAMED = {
 def start(main: Callable[[], object], name: str) -> None:
     """Run a function made by `hydra.main`; raises SystemExit(2) after one line on bad input."""
     register_schemas()
-    arguments = [quoted(argument) for argument in sys.argv[1:]]
+    arguments = with_flags_first([quoted(argument) for argument in sys.argv[1:]])
     with exit_on_bad_input(sweep=False):
         refuse_renamed(arguments)
         if {"-h", "--help"} & {*arguments}:
@@ -60,6 +60,12 @@ def refuse_renamed(arguments: list[str]) -> None:
         key, _, value = argument.lstrip("+~").partition("=")
         if key in RENAMED:
             raise InputError(f"{key}={value}: {RENAMED[key]}{value}")
+
+
+def with_flags_first(arguments: list[str]) -> list[str]:
+    """Put -m before the overrides: behind some, argparse would refuse it, and print all that follows, secrets too."""
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    return [*flags, *(argument for argument in arguments if argument not in flags)]
 
 
 def overrides_of(arguments: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 from distill.errors import InputError
+from distill.secrets import without_password
 
 Rule = Callable[[Any], str | None]
 Bond = Callable[[Any, str, Any], str | None]
@@ -105,6 +106,20 @@ def source(default: Any = MISSING, or_directory: bool = False) -> Any:
     distill/sources/locate.py downloads what such fields name, and nothing else.
     """
     rule = (lambda value: None if os.path.isdir(value) else missing_file(value)) if or_directory else missing_file
+    return field(default=default, metadata={"rule": rule, "source": True})
+
+
+def source_or_sources(default: Any = MISSING) -> Any:
+    """A field of a source, like those of `source`, or of a list of two or more of them."""
+
+    def rule(value: Any) -> str | None:
+        if isinstance(value, str):
+            return missing_file(value)
+        is_list = isinstance(value, list) or OmegaConf.is_list(value)
+        if not is_list or len(value) < 2 or not all(isinstance(name, str) for name in value):
+            return ": must be one source, or a list of two or more"
+        return next((f": {name}{fault}" for name in value if (fault := missing_file(name))), None)
+
     return field(default=default, metadata={"rule": rule, "source": True})
 
 
@@ -289,7 +304,8 @@ def _rules_of(schema: Any) -> dict[str, Mapping]:
 
 def _refuse(key: str, value: Any, fault: str | None) -> None:
     if fault is not None:
-        raise InputError(f"{key}={shown(value)}{fault}")
+        value = without_password(f"://{value}")[3:] if key.endswith("_url") and "://" not in value else shown(value)
+        raise InputError(f"{key}={value}{fault}")
 
 
 def shown(value: Any) -> Any:

@@ -56,13 +56,14 @@ def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     model.backbone.config.save_pretrained(directory)
     model.tokenizer.model_max_length = model.max_length
     model.tokenizer.save_pretrained(directory)
-    write_settings(model, directory)
     write_onnx(model, directory)
+    write_settings(model, directory)
 
 
 def _write_int8(model: CrossEncoder, directory: Path) -> None:
     _write_onnx(model, directory)
     quantise(directory / ONNX_FILE)
+    write_settings(model, directory)  # with the checksum of the quantised graph
 
 
 def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:

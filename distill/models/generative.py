@@ -25,7 +25,7 @@ from distill.models.chat_template import TemplateRefusal, render_chat
 from distill.models.json_files import COPY_AGAIN, SENTENCE_TRANSFORMERS, read_count, read_object
 from distill.models.model_files import read_modules
 from distill.models.parts import Parts, explained, load_tokenizer, load_whole, longest_input
-from distill.models.sizes import check_vocabulary
+from distill.models.sizes import match_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
     pass
@@ -112,7 +112,7 @@ def _open_t5(path: Path, config: dict, name: str | None) -> Parts:
     tokenizer, prompt = load_tokenizer(path), PROMPTS[name]
     with explained(path):
         model = load_whole(AutoModelForSeq2SeqLM, path)
-        check_vocabulary(path, tokenizer, model)
+        match_vocabulary(path, tokenizer, num_embeddings(model))
     true, false = (_token_id(path, tokenizer, token) for token in (prompt.true, prompt.false))
     # transformers keeps the original scaling of tied embeddings in this field
     scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0

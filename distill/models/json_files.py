@@ -5,7 +5,7 @@ length = read_count(config, "max_seq_length", file, optional=True)
 """
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from distill.errors import InputError
@@ -97,6 +97,14 @@ def read_count(config: dict, key: str, file: Path, low: int = 1, *, optional: bo
         given = f"{key}={_short(value)}" if key in config else f"{key} is missing"
         raise InputError(f"{file}: {given}: must be a whole number from {low} to {LARGEST}: {COPY_AGAIN}")
     return value
+
+
+def is_inside(path: object) -> bool:
+    """Whether a path in a file stays within the file's directory, on every system."""
+    if not isinstance(path, str):
+        return False
+    kinds = PurePosixPath(path), PureWindowsPath(path)
+    return not any(kind.is_absolute() or kind.anchor or ".." in kind.parts for kind in kinds) and "\0" not in path
 
 
 def _short(value: object) -> str:

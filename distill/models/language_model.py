@@ -12,7 +12,7 @@ import torch
 from distill.errors import InputError
 from distill.models.model_files import check_source
 from distill.models.parts import check_longest_text, explained
-from distill.models.sizes import check_size, check_vocabulary
+from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 from distill.models.tokenizer_files import check_class
 
 if TYPE_CHECKING:
@@ -37,5 +37,5 @@ def load_language_model(name: str, dtype: torch.dtype, given: str) -> "tuple[Any
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", trust_remote_code=False)
         check_longest_text(name, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-        check_vocabulary(given, tokenizer, model)
+        match_vocabulary(given, tokenizer, num_embeddings(model))
     return tokenizer, model

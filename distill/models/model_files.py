@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distill.errors import InputError
@@ -27,9 +27,11 @@ from distill.models.json_files import (
     SETTINGS,
     TOKENIZER_CONFIG,
     Types,
+    is_inside,
     read_json,
     read_object,
 )
+from distill.models.saved import check_files
 from distill.models.tokenizer_files import check_tokenizer
 
 MAX_FILES = 10_000  # in a model's directory: more is a directory of something else
@@ -66,12 +68,15 @@ def check_source(name: str, revision: str | None = None) -> None:
         return
     from huggingface_hub import snapshot_download
 
-    check_directory(Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES)))
+    check_directory(Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES)), whole=False)
 
 
-def check_directory(directory: Path) -> None:
-    """Raise InputError for a model's directory with code, with a way out, or with a JSON file of a wrong shape."""
-    _check_files(directory)
+def check_directory(directory: Path, *, whole: bool = True) -> None:
+    """Raise InputError for a model's directory with code, with a way out, or with a damaged file.
+
+    whole: it holds all files, not only the small ones.
+    """
+    _check_links(directory)
     folders = {directory / module["path"] for module in read_modules(directory)}
     for folder in sorted({directory, *folders}):
         for name, types in OBJECTS.items():
@@ -86,9 +91,10 @@ def check_directory(directory: Path) -> None:
         for index in folder.glob("*.index.json"):
             _check_index(index)
         check_tokenizer(folder)
+    check_files(directory, whole=whole)  # last: what is wrong with a file says more than its checksum
 
 
-def _check_files(directory: Path) -> None:
+def _check_links(directory: Path) -> None:
     """Raise InputError for a link that leads out of the directory, and for what is neither file nor directory."""
     inside = [directory.resolve()]
     if inside[0].parent.name == "snapshots":  # in the Hub's cache: models--OWNER--NAME/snapshots/COMMIT
@@ -174,11 +180,3 @@ def read_modules(directory: Path) -> list[dict[str, str]]:
             f"{COPY_AGAIN}"
         )
     return modules
-
-
-def is_inside(path: object) -> bool:
-    """Whether a path in a file stays within the file's directory, on every system."""
-    if not isinstance(path, str):
-        return False
-    kinds = PurePosixPath(path), PureWindowsPath(path)
-    return not any(kind.is_absolute() or kind.anchor or ".." in kind.parts for kind in kinds) and "\0" not in path

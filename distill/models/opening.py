@@ -47,8 +47,8 @@ from distill.models.parts import (
     quiet_transformers,
     read_weights,
 )
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE, check_weights
-from distill.models.sizes import check_size
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, WITH_SCORE
+from distill.models.sizes import check_size, match_vocabulary
 
 NAME_WITH_SCORE = WITH_SCORE.rsplit(".", 1)[-1]
 LIGHTNING_IR = ("cross-encoder", "mono", "mono-electra")
@@ -75,7 +75,7 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
     if prompt is not None and not is_generative(architecture):
         raise InputError(f"{path}: prompt={prompt} is for language models, but this is a {architecture}: leave it out")
     if (path / ONNX_FILE).is_file() and not any(path.glob("*.safetensors*")):
-        return _open_onnx(path)
+        return _open_onnx(path, config)
     is_lightning_ir = "backbone_model_type" in config or model_type in (*LIGHTNING_IR, *OTHERS_OF_LIGHTNING_IR)
     modules = _modules(path)
     if is_lightning_ir and modules:
@@ -123,8 +123,6 @@ def _open_modules(path: Path, names: list[str]) -> Parts:
     from transformers import AutoModel
 
     modules = read_modules(path)
-    if (path / SETTINGS_FILE).is_file():
-        check_weights(path)
     if len(names) < 3 or set(names[2:]) != {"Dense"}:
         raise InputError(f"{path}: modules.json names {', '.join(names)}: expected only Dense after Pooling")
     pooling_file = path / modules[1]["path"] / "config.json"
@@ -255,11 +253,14 @@ def _open_classifier(path: Path, architecture: str) -> Parts:
     return parts
 
 
-def _open_onnx(path: Path) -> Parts:
+def _open_onnx(path: Path, config: dict) -> Parts:
     """Open a graph that the export command wrote for onnxruntime; the graph computes the score."""
     from distill.models.onnx import OnnxScorer
 
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
+    rows = read_count(config, "vocab_size", path / "config.json", optional=True)
+    if rows is not None:
+        match_vocabulary(path, parts.tokenizer, rows)
     _read_settings(path, parts)
     return parts
 

@@ -2,18 +2,22 @@
 
 import json
 import os
-from pathlib import Path
+import zlib
+from pathlib import Path, PurePosixPath
 
 from safetensors.torch import save_file
 
 from distill.errors import InputError
-from distill.models.json_files import SETTINGS, read_object
+from distill.models.json_files import COPY_AGAIN, SETTINGS, is_inside, read_object
 from distill.models.locate import known_instead
-from distill.storage.checksums import checksum
+from distill.storage.checksums import checksum, checksum_once
 from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
-CHECKSUMS = "crc32"  # its key in distill.json
+CHECKSUMS = "crc32"  # its key in distill.json: {file: CRC-32}, or null for a file that its user has changed
+KEYS = ("query_length", "passage_length", "max_length", "first_stage_score", "interpolation", CHECKSUMS)
+CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
+_REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
 HEAD_FILE = "2_Dense/model.safetensors"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes
@@ -93,34 +97,48 @@ def _write_files(model, directory: Path) -> None:
 
 
 def write_settings(model, directory: Path) -> None:
-    """Write distill.json: how a model cuts its texts, its interpolation, and the checksums of the files of weights."""
-    checksums = {CHECKSUMS: _checksums(directory)} if any(_weights_in(directory)) else {}
-    write_text(directory / SETTINGS_FILE, json.dumps(model.settings | checksums, indent=2) + "\n")
+    """Write distill.json: how a model cuts its texts, its interpolation, and the checksums of the directory's files."""
+    settings = model.settings
+    checksums = {SETTINGS_FILE: _checksum_of(settings)}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and path.name not in (CARD, SETTINGS_FILE) and not name.startswith("."):
+            checksums[name] = checksum(path)
+    write_text(directory / SETTINGS_FILE, json.dumps(settings | {CHECKSUMS: checksums}, indent=2) + "\n")
 
 
-def check_weights(directory: Path) -> None:
-    """Raise InputError if a file of weights differs from its checksum in distill.json.
+def check_files(directory: Path, *, whole: bool = True) -> None:
+    """Raise InputError if a file of a saved model is missing or differs from its checksum in distill.json.
 
-    Directories of earlier versions have none.
+    Directories of earlier versions have checksums of weights, or none, and those of other libraries have no such file.
+    whole: the directory holds all files, not only the small ones of a model on the Hub.
     """
-    saved = read_object(directory / SETTINGS_FILE).get(CHECKSUMS)
-    if saved is None:
+    file = directory / SETTINGS_FILE
+    if not file.is_file():
         return
-    now = _checksums(directory)
-    differs = next((name for name in now if not isinstance(saved, dict) or saved.get(name) != now[name]), None)
-    if differs is not None:
-        raise InputError(
-            f"{directory / differs}: differs from its checksum: copy the model again, or, if you have changed its "
-            f"weights, remove {CHECKSUMS} from {SETTINGS_FILE}"
-        )
+    settings = read_object(file, SETTINGS)
+    unknown = next((key for key in settings if key not in KEYS), None)
+    if unknown is not None:  # it may change scores
+        raise InputError(f"{file}: unknown key {unknown}: {COPY_AGAIN}, or open it with the version that saved it")
+    for name, expected in (settings.pop(CHECKSUMS, None) or {}).items():
+        path = directory / name
+        if name == SETTINGS_FILE:
+            now = _checksum_of(settings)
+        elif PurePosixPath(name).as_posix() != name or not is_inside(name):
+            raise InputError(f"{file}: {CHECKSUMS} names {name}: must be a file in this directory: {COPY_AGAIN}")
+        elif path.is_file():
+            now = checksum_once(path)
+        elif whole:
+            raise InputError(f"{path}: is missing: copy the model again, or, {_REMOVE}")
+        else:
+            continue
+        if expected is not None and now != expected:
+            raise InputError(f"{path}: differs from its checksum: copy the model again, or, {_REMOVE}")
 
 
-def _checksums(directory: Path) -> dict[str, int]:
-    return {str(path.relative_to(directory)): checksum(path) for path in _weights_in(directory)}
-
-
-def _weights_in(directory: Path) -> list[Path]:
-    return sorted(directory.rglob("*.safetensors"))
+def _checksum_of(settings: dict) -> int:
+    """Return the checksum of what distill.json holds beside checksums."""
+    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:

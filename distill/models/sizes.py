@@ -2,13 +2,14 @@
 
     with explained(path):
         check_size(AutoModel, config, path)
-        check_vocabulary(path, tokenizer, model)
+        match_vocabulary(path, tokenizer, rows)
 
 A configuration of a few bytes can ask for a million layers. The model is first built without memory (on torch's device
 "meta"), and the building stops as soon as it has many more weights than the safetensors files hold.
 """
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,12 +41,12 @@ def check_size(auto_class, config, path: Path | None) -> None:
         auto_class.from_config(config, trust_remote_code=False)
 
 
-def check_vocabulary(name: object, tokenizer, model) -> None:
-    """Raise InputError for a tokenizer with tokens that a model has no embedding of, and that a pair may hold.
+def match_vocabulary(name: object, tokenizer, rows: int) -> None:
+    """Raise InputError for a tokenizer with tokens beyond a model's embeddings that a pair may hold.
 
-    Control tokens that no pair holds, such as a [MASK] that was never trained, are left out.
+    rows: the number of embeddings. Control tokens beyond them that no pair needs, such as a [MASK] that was never
+    trained, are read as text: a passage that holds one would otherwise end in an error.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
     ids = dict(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False))
     ids |= {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if not token.special}
     used = [*tokenizer("a", "a")["input_ids"], tokenizer.pad_token_id or 0]
@@ -56,6 +57,22 @@ def check_vocabulary(name: object, tokenizer, model) -> None:
             f"{name}: its tokenizer gives {token[:40]} the id {index}, but the model has {rows} embeddings: tokenizer "
             f"and model do not belong together: {COPY_AGAIN}"
         )
+    if any(index >= rows for index in tokenizer.added_tokens_decoder) and not tokenizer.split_special_tokens:
+        _leave_out(tokenizer, rows)
+
+
+def _leave_out(tokenizer, rows: int) -> None:
+    """Take the control tokens beyond a number of embeddings out of a tokenizer."""
+    from tokenizers import Tokenizer
+
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    definition["added_tokens"] = [token for token in definition["added_tokens"] if token["id"] < rows]
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(definition))
+
+
+def num_embeddings(model) -> int:
+    """Return how many tokens a model has an embedding of."""
+    return model.get_input_embeddings().weight.shape[0]
 
 
 def _held(path: Path) -> tuple[int, int]:

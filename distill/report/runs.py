@@ -7,6 +7,7 @@ runs = [only_queries(run, {"q1", "q7"}) for run in runs]
 """
 
 import functools
+import logging
 import math
 import os
 import re
@@ -28,9 +29,12 @@ from distill.sources.literals import with_texts
 from distill.storage.files import as_text, numbered_lines, parse_object
 from distill.storage.small_files import read_numbers
 
+log = logging.getLogger(__name__)
+
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
+ROUNDING = 1e-6  # between a mean in results.json and that of the values of each query
 MAX_STAGES = 20  # of training, one after the other
 STAGE = re.compile(r"stage\d+\.")  # before the keys of a stage that is not the last
 
@@ -58,6 +62,13 @@ class RunRecord:
             path = self.directory / name
         values = _read_once(str(path)) if path.is_file() else {}
         if self.queries is None:
+            for measure, by_query in values.items():
+                mean, stated = (
+                    math.fsum(by_query.values()) / len(by_query),
+                    self.results.get(f"{kind}/{task}/{measure}"),
+                )
+                if stated is not None and abs(mean - stated) > ROUNDING:
+                    _warn_of_another_mean(str(path), measure, mean, stated)
             return values
         kept = {
             measure: {query_id: value for query_id, value in by_query.items() if query_id in self.queries}
@@ -69,6 +80,14 @@ class RunRecord:
 @functools.lru_cache(maxsize=512)
 def _read_once(path: str) -> dict[str, dict[str, float]]:
     return read_per_query(path)
+
+
+@functools.cache  # once for each file and measure
+def _warn_of_another_mean(path: str, measure: str, mean: float, stated: float) -> None:
+    log.warning(
+        "%s: the mean of %s is %.6g, but results.json says %.6g: one of the two files has changed: evaluate the model "
+        "again", path, measure, mean, stated
+    )  # fmt: skip
 
 
 def only_queries(run: RunRecord, queries: Set[str]) -> RunRecord:

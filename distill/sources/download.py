@@ -78,9 +78,11 @@ def _parsed(source: str) -> tuple[str, dict[str, str]]:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", options["max_gb"]):
         raise InputError(f"{source}: max_gb={options['max_gb']}: expected a number of gigabytes such as max_gb=100")
     try:
-        urllib.parse.urlsplit(address)
+        parts = urllib.parse.urlsplit(address)
     except ValueError as error:
         raise InputError(f"{address}: is not an address ({error})") from None
+    if "@" in parts.netloc:
+        raise InputError(f"{address}: a user and a password are not sent: download the file, and give its path")
     return address, options
 
 

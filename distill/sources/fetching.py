@@ -127,6 +127,8 @@ def _fetch_rest(
                 file.flush()
     if total is not None and size != total:
         raise OSError(f"the connection broke off after {size} of {total} bytes")
+    if size == 0:  # it would be kept, and read as an empty file from then on
+        raise OSError("the server sent an empty file")
     if total is None and not response.chunked and not has_checksum:
         log.warning("%s: the server does not say how long it is: add #md5=... or #sha256=... to be sure of it", name)
     return have

@@ -19,15 +19,16 @@ from email.utils import parsedate_to_datetime
 
 from omegaconf import DictConfig
 
-from distill.errors import InputError
+from distill.errors import InputError, printable
+from distill.secrets import Secrets
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
-from distill.teachers.connection import Connection, ReplyFault
+from distill.teachers.connection import Connection, Deadlines, ReplyFault
+from distill.teachers.endpoint_key import read_key
 from distill.teachers.first_token import ranking_of_letters
 from distill.teachers.grades import expected_grade
 from distill.teachers.parameters import Parameters, body_of
 from distill.teachers.pointwise import yes_no_score
 from distill.teachers.prompt import Messages
-from distill.teachers.secrets import Secrets, read_key
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,11 @@ class HttpEngine:
         key = read_key(cfg.api_key_variable)
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.secrets, self.url = Secrets(cfg.base_url, key), cfg.base_url.rstrip("/") + "/chat/completions"
+        # What an answer depends on, besides model and messages; not the address of the server
+        self.options = {"temperature": cfg.temperature, "max_tokens": 1 if self.by_logprobs else cfg.max_tokens}
+        self.options |= {"body": body_of(cfg)} if cfg.body else {}
         self.parameters = Parameters(cfg, self.options, logprobs=self.by_logprobs)
+        self.deadlines = Deadlines(cfg.timeout)
         self.own = threading.local()  # holds a thread's own connection
         self.connections: list[Connection] = []
         try:
@@ -83,13 +88,13 @@ class HttpEngine:
                 "ALL_PROXY or HTTPS_PROXY names a SOCKS proxy, which needs another package: pip install "
                 "'httpx[socks]', or set NO_PROXY for the endpoint's host"
             )
-        reason = self.secrets.hide(str(error))[:QUOTED]
+        reason = self._shown(str(error))[:QUOTED]
         return f"{self.secrets.url}: cannot be used ({reason}): check teacher.llm.base_url and the proxy variables"
 
     def _connection(self) -> Connection:
         """Return this thread's connection."""
         if not hasattr(self.own, "connection"):
-            self.own.connection = Connection(self.headers, self.context, self.cfg.timeout, self.cfg.max_bytes)
+            self.own.connection = Connection(self.headers, self.context, self.deadlines, self.cfg.max_bytes)
             self.connections.append(self.own.connection)
         return self.own.connection
 
@@ -97,12 +102,6 @@ class HttpEngine:
     def adapted(self) -> list[str]:
         """What was changed in the parameters, since the endpoint refuses them."""
         return self.parameters.adapted
-
-    @property
-    def options(self) -> dict:
-        """The options that an answer depends on, besides model and messages; not the address of the server."""
-        options = {"temperature": self.cfg.temperature, "max_tokens": 1 if self.by_logprobs else self.cfg.max_tokens}
-        return options | ({"body": body_of(self.cfg)} if self.cfg.body else {})
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests one after the other.
@@ -133,7 +132,7 @@ class HttpEngine:
                 pause = self._asked_pause(headers)
             except httpx.TransportError as error:
                 kind = type(error).__name__
-                reason = f"{kind}: {self.secrets.hide(str(error))}"
+                reason = f"{kind}: {self._shown(str(error))}"
             except ReplyFault as error:
                 kind, reason = error.kind, str(error)
                 if error.is_lasting:
@@ -179,9 +178,13 @@ class HttpEngine:
             return Answer("", 0, 0, 0.0, refused=reason, is_too_long=bool(TOO_LONG.search(text)) or status == 413)
         raise InputError(f"{self.secrets.url}/chat/completions refuses the request with {reason}: check teacher.llm")
 
+    def _shown(self, text: str) -> str:
+        """Return a text of the server's as one line, without secrets and control characters."""
+        return printable(" ".join(self.secrets.hide(text).split()))
+
     def _quoted(self, reply: bytes) -> str:
         """Return the beginning of a reply, for a message."""
-        return self.secrets.hide(_text(reply))[:QUOTED] or "nothing"
+        return self._shown(_text(reply))[:QUOTED] or "nothing"
 
     def _asked_pause(self, headers: Mapping[str, str]) -> float | None:
         """Return the seconds that the server asks to wait; raises InputError if they are too many."""
@@ -221,6 +224,7 @@ class HttpEngine:
 
     def close(self) -> None:
         """Close the connections."""
+        self.deadlines.close()
         for connection in self.connections:
             connection.close()
 

@@ -19,6 +19,9 @@ class Server:
         self.script, self.delay = iter(script), delay
         self.gate = threading.Barrier(together, timeout=GUARD) if together else None  # so many are answered at a time
         self.closing = threading.Event()
+        self.free = threading.Event()  # requests are answered
+        self.free.set()
+        self.hold, self.release = self.free.clear, self.free.set
         self.lock, self.in_flight, self.most, self.asked = threading.Lock(), 0, 0, Counter()
         outer = self
 
@@ -45,6 +48,7 @@ class Server:
             self.asked[text] += 1
             behaviour = next(self.script, "good")
         time.sleep(self.delay)
+        self.free.wait(GUARD)
         if self.gate:
             self.gate.wait()
         with self.lock:

@@ -17,14 +17,12 @@ import json
 import logging
 import os
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -32,13 +30,13 @@ import yaml
 from distill.commands.inspect import check_inspect, inspect
 from distill.commands.report import report
 from distill.config.saved import saved_text
-from distill.errors import DISK, InputError
+from distill.errors import DISK
 from distill.jobs import open_run, read_results, state_of
 from evaluate import evaluate
 from tests.helpers.configuration import compose_config, resumed
+from tests.stress.limited import fault, in_child
 from train import train
 
-MAX_SECONDS, MAX_WALL, MAX_MEMORY = 10, 120, 2**30
 SECRET = "swordfish-of-the-environment"
 NUMBERS = [0, 1, -1, 2, 10**6, 10**12, 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf")]
 TEXTS = [
@@ -102,7 +100,8 @@ def main(minutes: float = 1e9, num_cases: float = 1e9, seed: int = 0, *, childre
             shutil.copytree(Path(folder) / kind, case)
             changes = [change(case, rng) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
             name = rng.choice(list(kinds[kind]))
-            outcome = (in_child if children else in_this_process)(lambda of=kinds[kind][name], at=case: of(at))
+            read = partial(in_this_process, partial(kinds[kind][name], case))
+            outcome = in_child(read) if children else read()
             if outcome not in ("finished", "refused"):
                 print(f"{kind}, {name}: {'; '.join(changes)}\n{outcome}\n", flush=True)
                 outcome = f"FAILED {outcome.strip().splitlines()[-1][:60]}"
@@ -214,22 +213,32 @@ def change(case: Path, rng: random.Random) -> str:
 
 def _edit(path: Path, data: bytes, how: str, rng: random.Random) -> str:
     """Change or remove one value of a YAML or JSON file."""
+    value = rng.choice(VALUES)
     try:
         content = yaml.safe_load(data) if path.suffix == ".yaml" else json.loads(data)
-    except (ValueError, yaml.YAMLError, RecursionError):
+        node = rng.choice([part for part in _parts(content) if part])
+        key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+        if how == "key":
+            del node[key]
+        else:
+            node[key] = value
+        text = yaml.safe_dump(content) if path.suffix == ".yaml" else json.dumps(content)
+    except (ValueError, IndexError, yaml.YAMLError, RecursionError):
         return "left, since it is damaged already"
-    nodes = [content]
-    for node in nodes:
-        nodes += [part for part in (node.values() if isinstance(node, dict) else node) if isinstance(part, dict | list)]
-    node = rng.choice([one for one in nodes if one] or [{"x": 1}])
-    key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
-    value = rng.choice(VALUES)
-    if how == "key":
-        del node[key]
-    else:
-        node[key] = value
-    path.write_text(yaml.safe_dump(content) if path.suffix == ".yaml" else json.dumps(content))
+    path.write_text(text)
     return f"{key} removed" if how == "key" else f"{key} = {value!r:.60}"
+
+
+def _parts(content: object) -> list[dict | list]:
+    """Return the objects and lists of a file, each once: aliases may name one many times, or within itself."""
+    found: dict[int, dict | list] = {}
+    waiting = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list) and id(part) not in found:
+            found[id(part)] = part
+            waiting += part.values() if isinstance(part, dict) else part
+    return list(found.values())
 
 
 def in_this_process(read: Callable[[], object]) -> str:
@@ -238,34 +247,12 @@ def in_this_process(read: Callable[[], object]) -> str:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             read()
-    except InputError as error:
-        return "refused" if "\n" not in str(error) else f"several lines: {error}"
-    except Exception as error:
+    except BaseException as error:
         is_one_line = isinstance(error, OSError) and error.errno in DISK  # where commands end: a directory for a file
-        return "refused" if is_one_line else traceback.format_exc()
+        return "refused" if is_one_line else fault(error) or "refused"
     finally:
         logging.disable(logging.NOTSET)
     return "finished"
-
-
-def in_child(read: Callable[[], object]) -> str:
-    """Return the same of a child with limits on its memory and time."""
-    out, into = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(out)
-        os.setsid()
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + MAX_MEMORY, used + MAX_MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS + 1))
-        signal.alarm(MAX_WALL)
-        os.write(into, in_this_process(read).encode(errors="replace")[-4000:])
-        os._exit(0)
-    os.close(into)
-    with open(out, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
-    _, status = os.waitpid(pid, 0)
-    return said if said else f"the child was ended by signal {os.WTERMSIG(status)}"
 
 
 if __name__ == "__main__":
