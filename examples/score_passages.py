@@ -4,9 +4,9 @@ Run: python -m examples.score_passages [MODEL]              (default: the model 
 
 Prints, best passage first:
 
-    1.74  Bees find their way home by the sun and by the landmarks around their hive.
-    -1.70  Bees make honey from the nectar of flowers.
-    -3.34  The first railway in the world to use steam locomotives opened in 1825.
+    4.68  Bees find their way home by the sun and by the landmarks around their hive.
+    0.53  Bees make honey from the nectar of flowers.
+    -5.09  The first railway in the world to use steam locomotives opened in 1825.
 """
 
 import sys
