@@ -22,6 +22,7 @@ SOURCES = {
     "export": set(),
     "journals": set(),
     "report": {"queries"},
+    "serve": set(),
     "inspect": {"run", "baseline", "passages", "queries", "qrels"},
     "dashboards": set(),
 }

@@ -191,8 +191,9 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
 
 def _check_one_source_of_texts(teacher: DictConfig) -> None:
     """Check that a file that also holds the texts is one; raises InputError."""
-    texts = OmegaConf.to_container(teacher, resolve=False)["texts"]
-    if OmegaConf.is_list(teacher.path) and isinstance(texts, str) and "${" in texts and ".path" in texts:
+    written = OmegaConf.to_container(teacher, resolve=False)  # "???" of a value that is missing
+    texts = written["texts"]
+    if isinstance(written["path"], list) and isinstance(texts, str) and "${" in texts and ".path" in texts:
         raise InputError(
             f"teacher.path={teacher.path}: teacher={teacher.name} reads the texts from its file, too: give one file, "
             "or teacher.texts=FILE"

@@ -47,8 +47,8 @@ def summarise(changes: Sequence[Change], measure: str, known: Known) -> list[tup
     taus = [one.tau for one in changes if one.tau is not None]
     if taus:
         lines.append(("Kendall's tau", f"{sum(taus) / len(taus):.2f} on average between the two orders"))
-    tops = [overlap(one.before.doc_ids, one.after.doc_ids) for one in changes]
-    tops = [top for top in tops if top is not None]
+    overlaps = (overlap(one.before.doc_ids, one.after.doc_ids) for one in changes)
+    tops = [top for top in overlaps if top is not None]
     if tops:
         lines.append((f"overlap@{TOP}", f"{sum(tops) / len(tops):.2f} on average of {len(tops)} lists"))
     relevant = {doc_id for one in judged for doc_id in one.relevant & known.lengths.keys()}
