@@ -2,7 +2,7 @@
 # Real questions: students of labels and of teachers on googleq (Natural Questions and BoolQ over Wikipedia passages).
 #
 #   recipes/googleq.sh                  every step
-#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, zero_shot, report
+#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, packaged, zero_shot, report
 #
 # Run it from the repository, with the environment active and the collection in collections/googleq. Finished steps are
 # skipped when you run it again, and the one that was stopped resumes.
@@ -82,24 +82,29 @@ labels() {
 # teacher: the 6-layer student of seed 0 ranks lists of questions that its 234 steps did not draw: BM25's top 12 of the
 # marked passages and top 12 of the others. With N questions it takes N x 24 pairs.
 
-seen_not() { "$PYTHON" recipes/unseen_queries.py $OUT/labels-6/0 | sed -n "1,${TEACHER_QUERIES}p"; }
+unseen() { "$PYTHON" -m recipes.unseen_queries $OUT/labels-6/0; }
 short_lists() {
     awk 'FILENAME ~ /queries/ { asked[$1]; next } FILENAME ~ /gold/ { marked[$1]; next }
-         $1 in asked && n[$1, $3 in marked]++ < 12' $OUT/queries.distil.tsv $DATA/gold_docids.txt $OUT/train.mixed.run
+         $1 in asked && n[$1, $3 in marked]++ < 12' "$1" $DATA/gold_docids.txt $OUT/train.mixed.run
 }
 
+# rank QUERIES LISTS DIRECTORY DENSE FUSED: the student's ranking of these lists, and its fusion with the bi-encoder and
+# BM25, which ranks them better
+rank() {
+    step "$3/results.json" "$PYTHON" evaluate.py model=$OUT/labels-6/0/model task=files \
+        task.passages=$DATA/passages.tsv.gz task.queries="$1" task.run="$2" task.qrels=$DATA/qrels.train.txt \
+        precision="$PRECISION" hydra.run.dir="$3"
+    step "$4" "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz queries="$1" run="$2" method=dense \
+        model="$ENCODER" precision="$PRECISION" output="$4"
+    step "$5" "$PYTHON" -m distill fuse runs=["$3/run.txt","$4","$2"] method=z-score weights=[1,1,0.25] output="$5"
+}
+
+first() { sed -n "1,${TEACHER_QUERIES}p" $OUT/queries.unseen.tsv; }
 teacher() {
-    step $OUT/queries.distil.tsv to $OUT/queries.distil.tsv seen_not
-    step $OUT/distil.run to $OUT/distil.run short_lists
-    step $OUT/teacher/results.json "$PYTHON" evaluate.py model=$OUT/labels-6/0/model task=files \
-        task.passages=$DATA/passages.tsv.gz task.queries=$OUT/queries.distil.tsv task.run=$OUT/distil.run \
-        task.qrels=$DATA/qrels.train.txt precision="$PRECISION" hydra.run.dir=$OUT/teacher
-    # Its fusion with the bi-encoder and BM25, which ranks these lists better
-    step $OUT/distil.dense.run "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz \
-        queries=$OUT/queries.distil.tsv run=$OUT/distil.run method=dense model="$ENCODER" precision="$PRECISION" \
-        output=$OUT/distil.dense.run
-    step $OUT/fused.run "$PYTHON" -m distill fuse runs=[$OUT/teacher/run.txt,$OUT/distil.dense.run,$OUT/distil.run] \
-        method=z-score weights=[1,1,0.25] output=$OUT/fused.run
+    step $OUT/queries.unseen.tsv to $OUT/queries.unseen.tsv unseen
+    step $OUT/queries.distil.tsv to $OUT/queries.distil.tsv first
+    step $OUT/distil.run to $OUT/distil.run short_lists $OUT/queries.distil.tsv
+    rank $OUT/queries.distil.tsv $OUT/distil.run $OUT/teacher $OUT/distil.dense.run $OUT/fused.run
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -112,6 +117,21 @@ distil() {
             train fused-$loss-3 "$seed" experiment=real/googleq-distil loss=$loss teacher.path=$OUT/fused.run
         done
     done
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# packaged: the 3-layer student that comes with the package. Five times the pairs: first the 6-layer student's order of
+# all questions that it was not trained on, then the fusion's. Its files say which lengths were chosen for reading.
+
+long=(data.queries=$OUT/queries.unseen.tsv data.list_size=12 train.batch_size=16 train.validate_every=78)
+packaged() {
+    step $OUT/unseen.run to $OUT/unseen.run short_lists $OUT/queries.unseen.tsv
+    rank $OUT/queries.unseen.tsv $OUT/unseen.run $OUT/teacher-all $OUT/unseen.dense.run $OUT/fused.all.run
+    train ranknet-3-long 0 experiment=real/googleq-distil "${long[@]}" train.max_steps=780 \
+        teacher.path=$OUT/teacher-all/run.txt
+    train fused-ranknet-3-long 0 experiment=real/googleq-distil "${long[@]}" train.max_steps=312 optimizer.lr=2e-4 \
+        teacher.name=labels-6-dense-bm25 teacher.path=$OUT/fused.all.run \
+        backbone.name=$OUT/ranknet-3-long/0/model backbone.num_layers=null
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -138,8 +158,8 @@ report() {
 }
 yesno() { grep '^bq' $DATA/queries.test.tsv; }
 open() { grep '^nq' $DATA/queries.test.tsv; }
-new() { "$PYTHON" recipes/new_queries.py $DATA/queries.test.tsv $DATA/queries.train.tsv; }
+new() { "$PYTHON" -m recipes.new_queries $DATA/queries.test.tsv $DATA/queries.train.tsv; }
 
 steps=("$@")
-[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil zero_shot report)
+[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil packaged zero_shot report)
 for name in "${steps[@]}"; do "$name"; done

@@ -1,6 +1,6 @@
 """Print the test queries, `id<TAB>text`, that do not nearly repeat a training query.
 
-python recipes/new_queries.py queries.test.tsv queries.train.tsv > queries.new.tsv
+python -m recipes.new_queries queries.test.tsv queries.train.tsv > queries.new.tsv
 
 A query repeats another if they share 75% of the words that either has (Jaccard): "when did martial law in the
 philippines end" and "when did martial law ended in the philippines" share 78%.

@@ -1,6 +1,6 @@
 """Print the training queries, `id<TAB>text`, that a finished run has not drawn: a teacher ranks these as new ones.
 
-python recipes/unseen_queries.py outputs/real/googleq/labels-6/0 > unseen.tsv
+python -m recipes.unseen_queries outputs/real/googleq/labels-6/0 > unseen.tsv
 """
 
 import json
