@@ -9,6 +9,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "dashboards": ("wandb-workspaces",),
     "pyterrier": ("python-terrier",),
+    "serve": ("starlette", "uvicorn", "prometheus-client"),
     "sentence-transformers": ("sentence-transformers",),
 }
 TORCH = "torch>=2.11"  # requirements.txt pins the CPU build; an installed package takes the torch that is there

@@ -61,6 +61,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.parts import load_tokenizer
     from distill.models.saved import write_settings
     from distill.progress import Progress
+    from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
     from distill.training.backward import backward
     from distill.training.checkpoint import Checkpoints, seed_of_rank
@@ -81,7 +82,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
-        lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
+        lists = read_lists(with_fused_teacher(local), load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)

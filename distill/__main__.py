@@ -20,6 +20,7 @@ COMMANDS = {
     "annotate": "let a teacher rank the passages of a first-stage run",
     "journals": "show what the journals of LLMs' answers hold, and what they cost",
     "export": "write a trained model in another library's format, and upload it",
+    "serve": "answer re-ranking requests over HTTP, as four servers and services do",
     "report": "gather runs into tables, tests, figures and one page",
     "inspect": "show side by side what a ranking has moved, and what it ranks wrongly",
     "dashboards": "make a Weights & Biases workspace for an ablation",

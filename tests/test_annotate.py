@@ -27,6 +27,7 @@ from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
 from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
 from distill.teachers.answer import Answer
+from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.endpoint import HttpEngine, _retry_after
 from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
@@ -144,7 +145,10 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     table = pq.read_table(tmp_path / "out" / "teacher.parquet").to_pydict()
     assert table["rank"][:10] == list(range(1, 11)) and sorted(table["first_stage_rank"][:10]) == list(range(1, 11))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results) == {"first_stage/nDCG@10", "teacher/nDCG@10", "tau/reference"}
+    names = {f"teacher/{name}" for name in ("nDCG@10", "helped", "harmed", "unchanged", "p")}
+    names |= {"first_stage/nDCG@10", "tau/first_stage", "tau/reference", "chance/tau/reference"}
+    assert set(results) == names  # no overlap@10: lists have ten passages
+    assert "\npaired t-test           p = " in run.stdout and "against reference       Kendall's tau " in run.stdout
     assert not any(table["flagged"])
 
 
@@ -304,6 +308,21 @@ def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_pat
         assert len(list(ranker.rank(lists, lambda totals: True))) == 80
     engine.close()
     assert server.most == 8 and not engine.failures
+
+
+def test_a_list_that_fits_into_one_window_is_one_request_with_room_for_its_answer(collection, tmp_path, serve):
+    server = serve()
+    cfg = compose_config("annotate", *overrides_of(collection, server, "window=100", "teacher.llm.price_out=1e6"))
+    lists = {"q": ("bees", [f"passage {i}" for i in range(100)])}
+    assert re.match(
+        r"1 queries, 1 requests, about .* tokens in and 400 out, cost 400.00", estimate_requests(cfg, lists)
+    )
+    orders, flagged, totals = ask_llm(cfg, tmp_path, lists)
+    assert orders["q"] == sorted(range(100), key=lambda i: f"passage {i}"[::-1]) and not flagged["q"]
+    assert sum(server.asked.values()) == totals.requests == 1 and dict(totals.answers) == {"whole": 1}
+    # "[100] > " is up to 6 tokens, where each digit is one
+    assert cfg.teacher.llm.max_tokens == 600
+    assert compose_config("annotate", *overrides_of(collection, server)).teacher.llm.max_tokens == 256  # as ever
 
 
 def test_requests_per_minute_are_spaced(collection, serve, monkeypatch):

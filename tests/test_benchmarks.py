@@ -1,14 +1,21 @@
 """The benchmarks run on a CPU, and the limits that they set beside a time are the ones they say."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from benchmarks.losses import extra_memory, limit_ms
+from distill.serving.server import open_socket
 from tests.helpers.models import make_model
 from tests.helpers.paths import ROOT
 
@@ -83,3 +90,30 @@ def test_rerank_takes_models_of_several_kinds(tmp_path):
     differences = {row["name"]: row["largest_difference"] for row in json.loads(path.read_text())["rows"]}
     assert differences["packed"] == 0 and differences["packed-bf16"] > 0
     assert max(differences["padded"], differences["onnx"]) < 1e-4 and "transformers" in differences
+
+
+def test_the_clients_of_serve_count_what_was_answered_wrong_or_repeated():
+    """Against a server in this process, which refuses every first try, and gives the last request a wrong score."""
+    from benchmarks.serve import make_requests, press
+
+    requests, seen = make_requests(num_passages=2, num_words=3)[:3], []
+    assert all(len(passages) == 2 and len(passages[0].split()) == 3 for _, passages in requests)
+
+    async def rerank(request):
+        seen.append((await request.json())["query"])
+        if seen.count(seen[-1]) == 1:
+            return JSONResponse({}, status_code=503)
+        scores = [0.5, 9.0 if seen[-1] == requests[2][0] else 1.5]
+        return JSONResponse([{"index": index, "score": score} for index, score in enumerate(scores)])
+
+    with open_socket("127.0.0.1", 0) as opened:
+        app = Starlette(routes=[Route("/rerank", rerank, methods=["POST"])])
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        url = f"http://127.0.0.1:{opened.getsockname()[1]}"
+        load = asyncio.run(press(url, requests, [[0.5, 1.5]] * 3, num_clients=1, seconds=60, most=6))
+        server.should_exit = True
+        thread.join()
+    assert (load.sent, len(load.seconds), load.repeated, load.wrong) == (6, 6, 3, 2)
+    assert load.largest_difference == pytest.approx(7.5)

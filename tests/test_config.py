@@ -44,6 +44,7 @@ COMMANDS = (
     "retrieve",
     "fuse",
     "export",
+    "serve",
     "report",
     "inspect",
     "dashboards",
@@ -280,7 +281,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("task.bm25.stop_words=german", "task.bm25.stop_words=german is unknown: choose one of lucene, bm25s, none"),
         (
             "task=sample-suite +task.tasks.sample-val.bm25.stemmer=klingon",
-            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, arabic, ",
+            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, bigrams, arabic, ",
         ),
         (
             "task=sample-suite +task.tasks.sample-val.bm25.stemer=none",
@@ -317,6 +318,7 @@ FREE_OF_RULES = {
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output measure",
     "ExportConfig": "model output",
+    "ServeConfig": "model host api_key_variable device",
     "Llm": "model api_key_variable device",
     "JournalsConfig": "journal",
     "AnnotateConfig": f"{FIELDS} prompt journal",

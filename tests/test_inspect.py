@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from scipy.stats import ttest_rel
 
 from distill.commands.inspect import check_inspect, inspect
 from distill.config.measures import parse_measures
@@ -92,7 +93,8 @@ def test_the_summary_is_that_worked_by_hand():
     assert lines["unchanged"] == "1 (33%)" and lines["no relevant passage"].startswith("in 1 (33%) ")
     assert lines["another first passage"] == "3 (75%)"
     assert lines["Kendall's tau"].startswith("-0.17 ")  # 1/3, -1, -1, 1
-    assert "long passages" not in lines
+    assert lines["paired t-test"] == f"p = {ttest_rel([1, 1 / 3, 0], [0.5, 1, 0]).pvalue:.4f}"
+    assert "long passages" not in lines and "overlap@10" not in lines
 
 
 def test_the_place_of_the_first_relevant_passage_before_and_after():
@@ -300,6 +302,7 @@ def test_the_directory_of_an_annotation_shows_what_the_teacher_moved(tmp_path):
     write_run(AFTER, tmp_path / "t" / "teacher.run", "teacher")
     text = inspected(tmp_path, {"run": tmp_path / "t"})
     assert cards(text)["Moved most"] == ["q2", "q3", "q1", "q4"] and "They fly high." in text
+    assert sorted(cards(text)["A sample"]) == ["q1", "q2", "q3", "q4"]
 
 
 def test_passages_longer_than_the_model_reads_are_counted_and_marked(tmp_path):

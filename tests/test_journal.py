@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill.errors import InputError
-from distill.teachers.journal import Journal, read_entry
+from distill.teachers.entries import read_entry
+from distill.teachers.journal import Journal
 
 ENTRY = {"text": "[2] > [1]", "tokens_in": 9, "tokens_out": 5, "seconds": 0.1, "score": None}
 BAD = [

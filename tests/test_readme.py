@@ -39,6 +39,8 @@ def test_its_choices_are_options():
     for group, options in re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE):
         names = [name for name in re.findall(r"`([\w-]+)`", options) if "=" not in name]
         assert names and all((ROOT / "conf" / group / f"{name}.yaml").is_file() for name in names), group
+        if group in ("loss", "data", "logger"):  # short enough to be complete
+            assert sorted(names) == sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")), group
 
 
 def test_its_experiments_compose():

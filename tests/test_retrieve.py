@@ -136,7 +136,7 @@ def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):
         (["bm25.b=2"], "bm25.b=2.0: must be between 0 and 1"),
         (["k1=2"], "k1: did you mean bm25.k1?"),
         (["bm25.stop_words=en"], "bm25.stop_words=en is unknown: choose one of lucene, bm25s, none"),
-        (["bm25.stemmer=poter"], "bm25.stemmer=poter is unknown: choose one of porter, none, arabic, "),
+        (["bm25.stemmer=poter"], "bm25.stemmer=poter is unknown: choose one of porter, none, bigrams, arabic, "),
         (["depth=0"], "depth=0: must be at least 1"),
     ],
 )

@@ -1,15 +1,19 @@
 """Answers shared by annotations: the same call with more queries pays for the new ones only."""
 
 import json
+import signal
 import time
 
 import pytest
+from omegaconf import OmegaConf
 
 from distill.errors import InputError
+from distill.teachers.asking import ask_llm
 from distill.teachers.journal import Journal
 from distill.teachers.shared_journal import SharedJournal
 from tests.helpers.chat_server import overrides_of
 from tests.helpers.commands import run, run_annotate, start
+from tests.helpers.configuration import compose_config
 
 ENTRY = {"text": "[2] > [1]", "tokens_in": 9, "tokens_out": 5, "seconds": 0.1, "score": None}
 
@@ -78,24 +82,59 @@ def test_of_two_resumes_at_once_one_works_and_the_other_is_refused(collection, t
     assert sum(server.asked.values()) == 8 + 5
 
 
+def test_a_killed_month_that_is_never_resumed_is_not_paid_for_again(collection, tmp_path, serve):
+    server = serve(delay=0.05)
+    overrides = overrides_of(collection, server, f"journal={tmp_path / 'shared.jsonl'}")  # concurrency=3
+    process = start("-m", "distill", "annotate", *overrides, "num_queries=4", f"hydra.run.dir={tmp_path / 'one'}")
+    while sum(server.asked.values()) < 9:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    own, shared = ((tmp_path / name).read_text().splitlines() for name in ("one/journal.jsonl", "shared.jsonl"))
+    assert set(shared) == set(own) and len(own) >= 6
+    done = run_annotate(tmp_path / "two", *overrides)  # next month, with two more queries
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) == 24 and sum(server.asked.values()) <= 24 + 3  # those in flight at the kill
+    asked = sum(server.asked.values())
+    done = run_annotate(tmp_path / "unused", f"resume={tmp_path / 'one'}")
+    assert done.returncode == 0 and sum(server.asked.values()) == asked, done.stderr
+
+
+def test_queries_and_passages_that_repeat_themselves_are_paid_for_once(collection, tmp_path, serve):
+    lists = {f"q{n}": ("bees", ["a bee", "no", "a bee", "a bear"]) for n in range(5)}
+    for method, number in (("listwise", 1), ("pointwise", 3)):
+        server = serve(delay=0.05)
+        cfg = compose_config("annotate", *overrides_of(collection, server, f"method={method}"))
+        OmegaConf.resolve(cfg)
+        orders, flagged, totals = ask_llm(cfg, tmp_path / method, lists)
+        assert sum(server.asked.values()) == number == totals.requests
+        assert list(orders) == list(flagged) == list(lists) and len({tuple(order) for order in orders.values()}) == 1
+
+
 def test_several_annotations_share_a_journal_at_a_time(tmp_path):
     path = tmp_path / "shared" / "answers.jsonl"
     one, other = SharedJournal(path), SharedJournal(path)
-    one.add_missing({"a": ENTRY})
-    other.add_missing({"b": ENTRY | {"text": "\ud83d"}})
+    one.add("a", ENTRY)
+    assert other.find("a") == ENTRY and other.find("b") is None  # of another process, meanwhile
+    other.add("a", ENTRY)
+    other.add("b", ENTRY | {"text": "\ud83d"})
+    assert len(path.read_bytes().splitlines()) == 2
     with open(path, "ab") as file:
         file.write(b'{"key": "half a li')  # of a killed process
     third = SharedJournal(path)
     assert third.answers == {"a": ENTRY, "b": ENTRY | {"text": "?"}}
-    with Journal(tmp_path / "own.jsonl") as own:  # what a killed annotation had not shared yet
-        own.add("c", ENTRY)
+    with Journal(tmp_path / "own.jsonl") as own:  # what an annotation of an older version has not shared
+        own.add("c", ENTRY | {"is_shared": True})
         third.add_missing(own.answers)
     assert set(SharedJournal(path).answers) == {"a", "b", "c"}
 
 
 def test_journals_are_listed_with_what_they_hold_and_cost(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
-    SharedJournal(tmp_path / "journals" / "judge-1.jsonl").add_missing({"a": ENTRY, "b": ENTRY})
+    shared = SharedJournal(tmp_path / "journals" / "judge-1.jsonl")
+    for key in ("a", "b"):
+        shared.add(key, ENTRY)
     (tmp_path / "journals" / "empty-2.jsonl").write_text("no entry\n")
     listed = run("-m", "distill", "journals", "price_in=1e6", "price_out=0")
     assert listed.returncode == 0, listed.stderr

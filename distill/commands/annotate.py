@@ -1,4 +1,4 @@
-"""Let a teacher rank the passages of a first-stage run: an LLM, listwise or pointwise, or cross-encoders.
+"""Let a teacher rank the passages of a first-stage run: an LLM, by one of several methods, or cross-encoders.
 
     distill annotate passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
     distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
@@ -25,11 +25,12 @@ from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("annotate")
 
+WIDTH = 22  # of the names in what is printed
 MOST_LETTERS = 20  # as in distill/teachers/prompt.py, which needs more imports
 
 
 def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
-    """Annotate as configured, and return the agreement with judgments or another ranking, if configured.
+    """Annotate as configured, and return what the ranking is worth, as far as that can be measured.
 
     Raises InputError for bad input, and if max_cost is reached.
     """
@@ -46,12 +47,13 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             return {}
         log.info("estimate: %s", estimate)
         ranking = rank_with_teacher(cfg, directory, lists)
-        results = write_annotation(directory, cfg, local, lists, ranking)
-        for name, value in results.items():
-            print(f"{name:40} {value:.4f}")
+        worth = write_annotation(directory, cfg, local, lists, ranking)
+        for name, text in worth.describe():
+            print(f"{name:{WIDTH}}  {text}")
         log.info("teacher's ranking: %s", shown_path(directory / "teacher.run"))
+        log.info("look at its lists: %s", command_line("inspect", as_override("run", shown_path(directory))))
         log.info("next: %s", training_command(cfg, directory))
-        return results
+        return worth.results()
 
 
 def training_command(cfg: DictConfig, directory: Path) -> str:
@@ -79,8 +81,19 @@ def check(cfg: DictConfig) -> None:
         raise InputError(
             f"window={cfg.window} with method=first-token: passages have {MOST_LETTERS} letters at most: lower it"
         )
-    if cfg.shuffles > 1 and cfg.method in ("pointwise", "graded"):
+    _check_sorting(cfg)
+    if cfg.shuffles > 1 and cfg.method not in ("listwise", "first-token"):
         raise InputError(f"shuffles={cfg.shuffles} with method={cfg.method}: it has no windows to shuffle: set it to 1")
+
+
+def _check_sorting(cfg: DictConfig) -> None:
+    """Check the keys of setwise and pairwise; raises InputError."""
+    if cfg.by_logprobs and cfg.method not in ("setwise", "pairwise"):
+        raise InputError(f"by_logprobs=true with method={cfg.method}: it is for setwise and pairwise: set it to false")
+    if cfg.method == "setwise" and cfg.set_size > MOST_LETTERS:
+        raise InputError(f"set_size={cfg.set_size}: passages have {MOST_LETTERS} letters at most: lower it")
+    if cfg.method == "setwise" and cfg.sort != "heap":
+        raise InputError(f"sort={cfg.sort} with method=setwise: it sorts by heap: set it to heap, or method=pairwise")
 
 
 def describe(cfg: DictConfig) -> str:

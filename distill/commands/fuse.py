@@ -26,7 +26,7 @@ def fuse_files(cfg: DictConfig) -> None:
     # Imported here, so that --help and a printed configuration do not wait for them
     from distill.config.measures import parse_measures
     from distill.evaluation.fusion_weights import fit_weights
-    from distill.retrieval.fusion import fuse
+    from distill.retrieval.fusion import fuse, warn_of_lacking
     from distill.sources.qrels import read_qrels
     from distill.sources.run_files import write_run
     from distill.sources.runs import read_run
@@ -40,13 +40,7 @@ def fuse_files(cfg: DictConfig) -> None:
     if cfg.qrels is not None:
         weights = fit_weights(runs, read_qrels(cfg.qrels), cfg.measure, cfg.method, cfg.k, cfg.run_depth)
     fused = fuse(runs, cfg.method, weights, cfg.k, cfg.run_depth, cfg.depth)
-    for name, run in zip(cfg.runs, runs, strict=True):
-        lacking = [query_id for query_id in fused if query_id not in run]
-        if lacking:
-            log.warning(
-                "%s: lacks %d of %d queries: they are fused from the other runs (first: %s)",
-                *(name, len(lacking), len(fused), lacking[0]),
-            )
+    warn_of_lacking(list(cfg.runs), runs, fused)
     write_whole(output, lambda aside: write_run(fused, aside, tag=cfg.method))
     log.info("%d queries, %.1f passages each: %s", len(fused), sum(map(len, fused.values())) / len(fused), output)
     if cfg.qrels is not None and weights is not None:

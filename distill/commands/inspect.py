@@ -9,6 +9,7 @@ Prints a summary, and writes index.html. The page quotes the collection: mind it
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -19,6 +20,9 @@ from distill.config.measures import parse_measures
 from distill.config.overrides import unquoted
 from distill.errors import InputError
 from distill.jobs import run_command, shown_path
+
+if TYPE_CHECKING:
+    from distill.report.two_runs import TwoRuns
 
 log = logging.getLogger("inspect")
 
@@ -39,7 +43,7 @@ def inspect(cfg: DictConfig, directory: Path) -> None:
     if (directory / "config.yaml").exists():
         raise InputError(f"output={directory}: holds a run: choose another directory for the page")
     two = read_two_runs(cfg)
-    names = choose_sections(cfg, bool(two.qrels))
+    names = choose_sections(cfg, bool(two.qrels), is_teacher=two.teacher is not None)
     measure = parse_measures([cfg.measure])[0]
     changes = compare(two.before, two.after, two.qrels, measure)
     chosen = {name: choose(changes, name, cfg.num_queries) for name in names}
@@ -51,7 +55,7 @@ def inspect(cfg: DictConfig, directory: Path) -> None:
         cfg.title,
         str(measure),
         describe_page([unquoted(argument) for argument in command_overrides("task")], "inspect"),
-        summarise(changes, str(measure), known),
+        summarise(changes, str(measure), known) + compare_teachers(two),
         first_places(changes) if two.qrels else [],
         tabulate(changes, str(measure), known),
         [
@@ -74,10 +78,26 @@ def inspect(cfg: DictConfig, directory: Path) -> None:
     log.info("next: open %s", shown_path(directory / "index.html"))
 
 
-def choose_sections(cfg: DictConfig, has_judgments: bool) -> list[str]:
+def compare_teachers(two: "TwoRuns") -> list[tuple[str, str]]:
+    """Return a line that says whether a teacher agrees with a given ranking more than random answers would."""
+    from distill.evaluation.agreement import agree
+    from distill.teachers.worth import drawn_from, random_answers
+
+    if two.teacher is None or not two.teacher_lists:
+        return []
+    orders, other, lists = (
+        {query_id: ranked.doc_ids for query_id, ranked in run.items()}
+        for run in (two.after, two.before, two.teacher_lists)
+    )
+    shared = {query_id: order for query_id, order in orders.items() if query_id in lists}
+    found = agree(shared, other, drawn_from(lists, random_answers(two.teacher)))
+    return [("agreement", found.describe())] if found else []
+
+
+def choose_sections(cfg: DictConfig, has_judgments: bool, *, is_teacher: bool) -> list[str]:
     """Return the sections of the page; raises InputError for one that needs judgments, where there are none."""
     if cfg.sections is None:
-        return [*(WITH_JUDGMENTS if has_judgments else WITHOUT)]
+        return [*(["sample"] if is_teacher else []), *(WITH_JUDGMENTS if has_judgments else WITHOUT)]
     names = list(dict.fromkeys(cfg.sections))
     needy = [name for name in names if name in WITH_JUDGMENTS]
     if needy and not has_judgments:

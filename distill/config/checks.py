@@ -23,6 +23,7 @@ from distill.sources.literals import escaped
 
 def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
+    _check_one_source_of_texts(cfg.teacher)
     check_values(cfg)
     data, teacher, loss = cfg.data, cfg.teacher, cfg.loss
     for key in ("passages", "queries"):
@@ -35,6 +36,7 @@ def check_train(cfg: DictConfig) -> None:
         for key in ("depth", "num_negatives", "list_size"):
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
+    _check_fusion(teacher)
     _check_first_stage_score(cfg)
     _check_target(loss.target, teacher)
     if loss.target == "label":
@@ -178,6 +180,30 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
     unknown = [f"{prefix}{name}" for name in node if name not in known]
     parts = [name for name in node if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name])]
     return unknown + [key for name in parts for key in _unknown_keys(node[name], f"{prefix}{name}.")]
+
+
+def _check_one_source_of_texts(teacher: DictConfig) -> None:
+    """Check that a file that also holds the texts is one; raises InputError."""
+    texts = OmegaConf.to_container(teacher, resolve=False)["texts"]
+    if OmegaConf.is_list(teacher.path) and isinstance(texts, str) and "teacher.path" in texts:
+        raise InputError(
+            f"teacher.path={teacher.path}: teacher={teacher.name} reads the texts from its file, too: give one file, "
+            "or teacher.texts=FILE"
+        )
+
+
+def _check_fusion(teacher: DictConfig) -> None:
+    """Check that several runs can be fused; raises InputError."""
+    weights, is_several = teacher.fusion.weights, OmegaConf.is_list(teacher.path)
+    if weights is not None and len(weights) != (len(teacher.path) if is_several else 1):
+        number = len(teacher.path) if is_several else 1
+        raise InputError(
+            f"teacher.fusion.weights={weights}: must have one value for each run of teacher.path: {number}"
+        )
+    if is_several and teacher.format != "run":
+        raise InputError(
+            f"teacher.format={teacher.format} with several runs in teacher.path: only runs are fused: give one"
+        )
 
 
 def _check_first_stage_score(cfg: DictConfig) -> None:

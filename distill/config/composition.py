@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from distill.config.interpolations import answer_tokens
 from distill.config.losses import LOSS_SCHEMAS
 from distill.config.schema import (
     AnnotateConfig,
@@ -31,6 +32,7 @@ from distill.config.schema import (
     JournalsConfig,
     ReportConfig,
     RetrieveConfig,
+    ServeConfig,
     TrainConfig,
 )
 from distill.errors import InputError, exit_on_bad_input
@@ -46,6 +48,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "annotate": AnnotateConfig,
     "journals": JournalsConfig,
     "export": ExportConfig,
+    "serve": ServeConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
     "dashboards": DashboardsConfig,
@@ -58,6 +61,7 @@ def register_schemas() -> None:
 
     `${sample:NAME}` is a file of the bundled sample, wherever the command is started from.
     `${prompt:NAME}` is a file of distill/teachers/prompts/.
+    `${answer_tokens:WINDOW}` is how many tokens an LLM may write to put so many passages in order.
     `${divide:PAIRS,SIZE}` is how many lists of that size make so many pairs, at least 1.
     `${output_dir:GIVEN,NEW}` is the given directory, else a new one: it is made, as NEW, NEW-2, NEW-3, ...
     `${sweep_name:RESUME}` names the sweep that the run is a job of; null for a run by itself.
@@ -69,6 +73,7 @@ def register_schemas() -> None:
         store.store(group="schema/loss", name=name, node=schema)
     OmegaConf.register_new_resolver("sample", sample_file, replace=True)
     OmegaConf.register_new_resolver("prompt", prompt_file, replace=True)
+    OmegaConf.register_new_resolver("answer_tokens", answer_tokens, replace=True)
     OmegaConf.register_new_resolver("divide", lambda pairs, size: max(pairs // size, 1), replace=True)
     # Cached in the configuration, which a sweep's jobs take over: it is asked for several times, and made once
     OmegaConf.register_new_resolver("output_dir", _output_directory, use_cache=True, replace=True)

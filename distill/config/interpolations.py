@@ -3,8 +3,8 @@
     expanded({"a": 1, "b": "${a}"}, sample_file, prompt_file)          # {"a": 1, "b": 1}
 
 Replaced are other keys, and this project's own: `${sample:NAME}`, `${prompt:NAME}`, `${divide:A,B}`,
-`${oc.select:KEY,null}`, `${sweep_name:RESUME}`. Any other, such as `${oc.env:NAME}`, stays the text that it is. The
-work is bounded, since text that doubles in each key would fill the memory.
+`${answer_tokens:WINDOW}`, `${oc.select:KEY,null}`, `${sweep_name:RESUME}`. Any other, such as `${oc.env:NAME}`, stays
+the text that it is. The work is bounded, since text that doubles in each key would fill the memory.
 """
 
 import re
@@ -24,6 +24,11 @@ FILE_NAME = re.compile(r"[A-Za-z0-9_-][\w-]*(?:[./][\w-]+)*")  # no `..`, not ab
 def expanded(plain: dict, sample_file: Callable[[str], str], prompt_file: Callable[[str], str]) -> dict:
     """Return a configuration with its interpolations replaced; raises InputError where that is too much work."""
     return _Expansion(plain, {"sample": sample_file, "prompt": prompt_file}).of(plain, 0)
+
+
+def answer_tokens(window: int) -> int:
+    """Return how many tokens an LLM may write to put so many passages in order: 6 for each, as in `[100] > `."""
+    return max(256, 6 * window)
 
 
 class _Expansion:
@@ -68,7 +73,7 @@ class _Expansion:
             return self.key(inside, f"${{{inside}}}", level)
         if name == "sweep_name":
             return None
-        if name not in (*self.files, "divide", "oc.select"):
+        if name not in (*self.files, "divide", "answer_tokens", "oc.select"):
             return f"${{{inside}}}"
         first, *rest = [self.of(part.strip(), level + 1) for part in _arguments(given)] or [""]
         if name == "oc.select":
@@ -76,6 +81,8 @@ class _Expansion:
         if name == "divide":
             numbers = [int(one) if str(one).isdigit() and len(str(one)) < 20 else 0 for one in (first, *rest)]
             return max(numbers[0] // numbers[1], 1) if len(numbers) == 2 and numbers[1] else f"${{{inside}}}"
+        if name == "answer_tokens":
+            return answer_tokens(first) if type(first) is int else f"${{{inside}}}"
         return self.files[name](first) if FILE_NAME.fullmatch(_text(first)) else f"${{{inside}}}"
 
     def key(self, path: str, otherwise: Any, level: int) -> Any:

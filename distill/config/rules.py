@@ -109,6 +109,20 @@ def source(default: Any = MISSING, or_directory: bool = False) -> Any:
     return field(default=default, metadata={"rule": rule, "source": True})
 
 
+def source_or_sources(default: Any = MISSING) -> Any:
+    """A field of a source, like those of `source`, or of a list of two or more of them."""
+
+    def rule(value: Any) -> str | None:
+        if isinstance(value, str):
+            return missing_file(value)
+        is_list = isinstance(value, list) or OmegaConf.is_list(value)
+        if not is_list or len(value) < 2 or not all(isinstance(name, str) for name in value):
+            return ": must be one source, or a list of two or more"
+        return next((f": {name}{fault}" for name in value if (fault := missing_file(name))), None)
+
+    return field(default=default, metadata={"rule": rule, "source": True})
+
+
 def unchecked_source(default: Any = MISSING) -> Any:
     """A field of a file, an address or an `ir_datasets` id that is checked elsewhere."""
     return field(default=default, metadata={"source": True})

@@ -28,6 +28,7 @@ from distill.config.rules import (
     only,
     output_of,
     source,
+    source_or_sources,
     stemmer,
     unchecked_source,
     without,
@@ -84,9 +85,18 @@ class Data:
 
 
 @dataclass
+class Fusion:
+    method: str = choice("rrf", "mean-rank", "z-score")
+    weights: list[float] | None = each(above(0), default=None)
+    k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
+    run_depth: int | None = at_least(1, default=None)
+
+
+@dataclass
 class Teacher:
     name: str = MISSING
-    path: str | None = source()
+    path: Any = source_or_sources()  # Any: Hydra 1.3 cannot compose a union
+    fusion: Fusion = MISSING
     format: str = beside(
         choice("run", "permutations", "triples"),
         needs("permutations", path="the answers", first_stage="the lists that the answers permute"),
@@ -106,7 +116,7 @@ class Teacher:
 class Bm25Config:
     k1: float = at_least(0)
     b: float = between(0, 1)
-    stemmer: str = stemmer("porter", "none")
+    stemmer: str = stemmer("porter", "none", "bigrams")
     stop_words: str = choice("lucene", "bm25s", "none")
 
 
@@ -282,7 +292,9 @@ class InspectConfig:
     output: str = MISSING
     title: str = MISSING
     measure: str = MISSING
-    sections: list[str] | None = each(choice("worst", "harmed", "helped", "missing", "moved"), least=1, default=None)
+    sections: list[str] | None = each(
+        choice("worst", "harmed", "helped", "missing", "moved", "sample"), least=1, default=None
+    )
     num_queries: int = at_least(1)
     depth: int = at_least(1)
     characters: int | None = at_least(1, default=None)
@@ -339,6 +351,27 @@ class ExportConfig:
 
 
 @dataclass
+class ServeConfig:
+    model: str = MISSING
+    names: list[str] | None = must("name at least one", bool, default=None)
+    prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    host: str = MISSING
+    port: int = at_least(0, at_most=65535)
+    api_key_variable: str | None = None
+    max_wait: float = at_least(0)
+    max_tokens: int = at_least(1)
+    max_queue: int = at_least(1)
+    max_bytes: int = at_least(1000)
+    max_passages: int = at_least(1)
+    max_characters: int = at_least(1)
+    body_timeout: float = above(0)
+    stop_timeout: float = at_least(1)
+    layout: str = choice(*LAYOUTS)
+    device: str = MISSING
+    precision: str = choice(*PRECISIONS)
+
+
+@dataclass
 class Llm:
     engine: str = choice("http", "local", "cross-encoder")
     model: str = MISSING
@@ -386,11 +419,15 @@ class AnnotateConfig:
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
     teacher: LlmTeacher = MISSING
-    method: str = choice("listwise", "pointwise", "first-token", "graded")
+    method: str = choice("listwise", "pointwise", "first-token", "graded", "setwise", "pairwise")
     window: int = at_least(2, why=TWO_PASSAGES)
     stride: int = beside(at_least(1), no_more_than("window", "the passages between two windows would never be seen"))
     passes: int = at_least(1)
     shuffles: int = at_least(1)
+    top: int | None = at_least(1, default=None)
+    set_size: int = at_least(2, why=TWO_PASSAGES)
+    sort: str = choice("heap", "bubble", "all")
+    by_logprobs: bool = MISSING
     tries: int = at_least(1)
     max_unusable: float = between(0, 1)
     prompt: str = MISSING

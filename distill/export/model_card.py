@@ -174,11 +174,15 @@ def _base_model(backbone: str) -> str | None:
     return base if isinstance(base, str) and HUB_NAME.fullmatch(base) else None
 
 
-def _named(name: str, source: str | None) -> str:
-    """Return a group's name with its source: an address or id in full, but only the name of a local file."""
-    if source is None or source == name or Path(source).is_relative_to(ROOT / "sample"):
+def _named(name: str, source: Any) -> str:
+    """Return a group's name with its source, or its sources: an address or id in full, only the name of a file."""
+    if source is None or source == name:
         return name
-    return f"{name} ({source.split('#')[0] if is_remote(source) or not is_path(source) else Path(source).name})"
+    sources = [source] if isinstance(source, str) else list(source)
+    if Path(sources[0]).is_relative_to(ROOT / "sample"):
+        return name
+    shown = [one.split("#")[0] if is_remote(one) or not is_path(one) else Path(one).name for one in sources]
+    return f"{name} ({', '.join(shown)})"
 
 
 def exported_card(model: Path, target: str, repo_id: str | None = None, dtype: str = "float32") -> str | None:

@@ -2,6 +2,7 @@
 
     model = CrossEncoder.from_pretrained("outputs/.../model")
     indices, scores = model.rank("how do bees find home", ["Bees ...", "Trains ..."])
+    scores = model.predict([("how do bees find home", "Bees ..."), ("fast trains", "Trains ...")])
 
 A saved model is a sentence-transformers v6 CrossEncoder directory; weights are safetensors, read and written.
 Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the longest pair, D hidden size.
@@ -9,13 +10,13 @@ Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the lon
 
 import contextlib
 import inspect
+import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from io import IOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from distill.data.pairs import PairTemplate
 from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
+from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
 from distill.models.locate import locate_model
 from distill.models.opening import open_directory
@@ -40,6 +42,7 @@ from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 16384  # per forward pass, unless the caller says otherwise; conf/ has its own max_tokens
+PAIRS_AT_ONCE = 4096  # pairs that predict sorts by length together
 MAX_CPU_TOKENS = 2048  # per forward pass: the states of more tokens do not fit in a CPU's cache
 
 
@@ -199,19 +202,37 @@ class CrossEncoder(nn.Module):
         slots = copy_to(batch.slots[torch.cat([chunk.pairs for chunk in chunks])], flat.device)
         return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
 
-    @torch.inference_mode()
+    @overload
     def rank(
         self,
         query: str,
         passages: Iterable[str],
+        max_tokens: int = ...,
+        precision: torch.dtype | None = ...,
+        *,
+        first_stage_scores: Iterable[float] | None = ...,
+        weight: float | None = ...,
+        return_documents: Literal[False] = ...,
+    ) -> tuple[list[int], list[float]]: ...
+
+    @overload
+    def rank(self, query: Any, passages: Any, *options: Any, **keywords: Any) -> Any: ...
+
+    @torch.inference_mode()
+    def rank(
+        self,
+        query,
+        passages,
         max_tokens: int = MAX_TOKENS,
         precision: torch.dtype | None = None,
         *,
-        first_stage_scores: Iterable[float] | None = None,
+        first_stage_scores=None,
         weight: float | None = None,
-    ) -> tuple[list[int], list[float]]:
+        return_documents: bool = False,
+    ) -> Any:
         """Return the indices of the passages from best to worst, and their scores in that order.
 
+        query: a text; or a list of them, with a list of passages for each: the result is then a list of results.
         passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
         precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
         torch.bfloat16. With float32, an autocast context around the call still applies.
@@ -219,31 +240,80 @@ class CrossEncoder(nn.Module):
         (distill/models/interpolation.py). A model that was trained to read them needs them, of the whole list; it
         interpolates only if a weight is given.
         weight: the model's share in that, from 0 to 1; None: the weight in the model's files.
+        return_documents: return the passages too, in that order.
 
-        Raises TypeError if the query or a passage is not a string, and InputError if a score is not finite, if there is
-        no weight, if there is not one first-stage score for each passage, or if the model needs them.
+        Several threads may call it at once. Raises TypeError if the query or a passage is not a string, and InputError
+        if a score is not finite, if there is no weight, if there is not one first-stage score for each passage, or if
+        the model needs them.
         """
-        passages = _as_texts(query, passages)
-        first_stage_scores = None if first_stage_scores is None else list(first_stage_scores)
-        numbers = self._numbers(passages, first_stage_scores)
-        interpolates = weight is not None or (first_stage_scores is not None and self.first_stage_score is None)
-        if interpolates:
-            first_stage = check_scores(first_stage_scores, len(passages))
-            share = check_weight(weight, self.interpolation)
-        if not passages:
-            return [], []
+        several = is_sequence(query)
+        queries, lists = as_lists(query, passages) if several else ([query], [as_texts(query, passages)])
+        given = list(first_stage_scores or [None] * len(queries)) if several else [first_stage_scores]
+        if len(given) != len(queries):
+            raise InputError(f"first_stage_scores has {len(given)} lists: give one for each of {len(queries)} queries")
+        scales = [self._scale(texts, scores, weight) for texts, scores in zip(lists, given, strict=True)]
         with evaluating(self):
-            scores = self._score_texts(query, passages, numbers, max_tokens, precision)
-        for index in torch.nonzero(~torch.isfinite(scores)).flatten().tolist():
-            raise InputError(
-                f"passage {index} has the score {scores[index]:g}, which is not finite: the model's weights are "
-                "damaged, or too large for this precision: try precision=torch.float32"
+            pairs = [
+                self.encode([text] * len(of_query), of_query, numbers)
+                for text, of_query, (numbers, _) in zip(queries, lists, scales, strict=True)
+            ]
+            scores = self.score_lists(pairs, max_tokens, precision)
+        results: list[Any] = []
+        for texts, values, (_, interpolates) in zip(lists, scores, scales, strict=True):
+            order, ordered = interpolates(values) if interpolates and texts else _in_order(values)
+            results.append(
+                (order, ordered, [texts[index] for index in order]) if return_documents else (order, ordered)
             )
-        if interpolates:
-            places, interpolated = interpolate(scores.double().numpy(), first_stage, share)
-            return places.tolist(), interpolated.tolist()
-        order = torch.argsort(scores, descending=True, stable=True)
-        return order.tolist(), scores[order].tolist()
+        return results if several else results[0]
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        pairs: Iterable[Iterable[str]] | tuple[str, str],
+        max_tokens: int = MAX_TOKENS,
+        precision: torch.dtype | None = None,
+    ) -> np.ndarray:
+        """Return the float32 scores [P] of pairs of query and passage, in their order, as sentence-transformers does.
+
+        pairs: a list or any other sequence (pandas Series, NumPy array) of pairs of texts; for one pair of texts, the
+        score is returned by itself.
+        max_tokens, precision: as in `rank`.
+
+        Several threads may call it at once. Raises TypeError for anything but pairs of texts, and InputError if a score
+        is not finite, or if the model reads first-stage scores, which only `rank` takes.
+        """
+        if self.first_stage_score is not None:
+            raise InputError("this model reads the first stage's score of each passage: use rank, which takes them")
+        if is_one_pair(pairs):
+            return self.predict([cast(tuple[str, str], pairs)], max_tokens, precision)[0]
+        queries, passages = as_pairs(pairs)
+        found = [np.zeros(0, np.float32)]
+        with evaluating(self):
+            for start in range(0, len(queries), PAIRS_AT_ONCE):
+                some = slice(start, start + PAIRS_AT_ONCE)
+                encoded = self.encode(queries[some], passages[some])
+                found += [scores.numpy() for scores in self.score_lists([encoded], max_tokens, precision)]
+        return np.concatenate(found)
+
+    def _scale(
+        self, passages: list[str], scores: Iterable[float] | None, weight: float | None
+    ) -> tuple[Iterable[int | None] | None, Callable[[Tensor], tuple[list[int], list[float]]] | None]:
+        """Return what a query's first-stage scores are used for: numbers that are read, and the interpolation, if any.
+
+        Raises InputError for scores or a weight that do not suit the model.
+        """
+        scores = None if scores is None else list(scores)
+        numbers = self._numbers(passages, scores)
+        if weight is None and (scores is None or self.first_stage_score is not None):
+            return numbers, None
+        first_stage = check_scores(scores, len(passages))
+        share = check_weight(weight, self.interpolation)
+
+        def interpolated(values: Tensor) -> tuple[list[int], list[float]]:
+            places, mixed = interpolate(values.double().numpy(), first_stage, share)
+            return places.tolist(), mixed.tolist()
+
+        return numbers, interpolated
 
     def _numbers(self, passages: list[str], scores: Iterable[float] | None) -> Iterable[int | None] | None:
         """Return the numbers that are read for first-stage scores; raises InputError if these do not suit the model."""
@@ -259,24 +329,64 @@ class CrossEncoder(nn.Module):
             raise InputError(f"first_stage_scores must be {len(passages)} finite numbers, one for each passage")
         return self.template.numbers(values)
 
-    def _score_texts(
+    def encode(
         self,
-        query: str,
+        queries: list[str],
         passages: list[str],
-        numbers: Iterable[int | None] | None,
-        max_tokens: int,
-        precision: torch.dtype | None,
-    ) -> Tensor:
-        """Return the scores [K] of the passages; numbers: those of their first-stage scores."""
-        texts = [self.template.texts(query, passage) for passage in passages]
-        encoded_query = self._encode([texts[0][0]], self.query_length)[0]
-        encoded = self._encode([text for _, text in texts], self.passage_length)
-        pairs = self.template.join_all(encoded_query, encoded, numbers)
-        batch = make_batch([query], [pairs], [torch.zeros(len(pairs))])
+        numbers: Iterable[int | None] | None = None,
+        passage_length: int | None = None,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return pairs, one query for each passage, as tokens and token types, cut to the model's lengths.
+
+        A query is tokenised once, however many pairs it has. numbers: those of first-stage scores. passage_length: cut
+        passages to fewer tokens than the model reads.
+        """
+        length = min(passage_length or self.passage_length, self.passage_length)
+        texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
+        different = list(dict.fromkeys(query for query, _ in texts))
+        of_query = dict(zip(different, self._encode(different, self.query_length), strict=True))
+        encoded = self._encode([passage for _, passage in texts], length)
+        numbers = itertools.repeat(None) if numbers is None else numbers
+        together = zip(texts, encoded, numbers, strict=False)
+        return [self.template.join(of_query[query], passage, number) for (query, _), passage, number in together]
+
+    def cut_pairs(self, queries: list[str], passages: list[str]) -> list[int]:
+        """Return the indices of the pairs that `encode` cuts, since the model does not read texts of such lengths."""
+        texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
+        different = list(dict.fromkeys(query for query, _ in texts))
+        of_query = dict(zip(different, map(len, self._encode(different, None)), strict=True))
+        lengths = map(len, self._encode([passage for _, passage in texts], None))
+        room = self.max_length - self.template.num_special
+        return [
+            index
+            for index, ((query, _), length) in enumerate(zip(texts, lengths, strict=True))
+            if of_query[query] > self.query_length or length > self.passage_length or of_query[query] + length > room
+        ]
+
+    def score_lists(
+        self,
+        lists: list[list[tuple[np.ndarray, np.ndarray]]],
+        max_tokens: int = MAX_TOKENS,
+        precision: torch.dtype | None = None,
+    ) -> list[Tensor]:
+        """Return the scores [K] of each list of pairs, on the CPU; the lists share forward passes.
+
+        Call it in evaluation mode. Raises InputError for a score that is not finite.
+        """
+        if not any(lists):
+            return [torch.zeros(0) for _ in lists]
+        batch = make_batch([""] * len(lists), lists, [torch.zeros(len(pairs)) for pairs in lists])
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
-            return self.score(batch, max_tokens)[0].cpu()
+            scores = self.score(batch, max_tokens).cpu()
+        for row, index in torch.nonzero(~torch.isfinite(scores)).tolist():
+            where = f"list {row}, " if len(lists) > 1 else ""
+            raise InputError(
+                f"{where}passage {index} has the score {scores[row, index]:g}, which is not finite: the model's "
+                "weights are damaged, or too large for this precision: try precision=torch.float32"
+            )
+        return [row[: len(pairs)] for row, pairs in zip(scores, lists, strict=True)]
 
     @torch.no_grad()
     def _score_two_pairs(self, name: str) -> None:
@@ -293,10 +403,15 @@ class CrossEncoder(nn.Module):
             pairs = self.template.join_all(short, [short, long], numbers)
             self.score(make_batch(["a"], [pairs], [torch.zeros(2)]), MAX_TOKENS)
 
-    def _encode(self, texts: list[str], max_length: int) -> list:
+    def _encode(self, texts: list[str], max_length: int | None) -> list:
+        """Return the first max_length tokens of each text, None for all; without special tokens."""
+        # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
-        encoded = self.tokenizer(texts, truncation=True, max_length=max_length, verbose=False, **options)
-        return [np.asarray(ids, np.int64) for ids in encoded["input_ids"]]  # int64 even for an empty text
+        encoded = self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
+        kept = slice(max_length)
+        if max_length is not None and self.tokenizer.truncation_side == "left":
+            kept = slice(-max_length, None)
+        return [np.asarray(ids[kept], np.int64) for ids in encoded]  # int64 even for an empty text
 
     @classmethod
     def from_backbone(
@@ -415,18 +530,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _as_texts(query: str, passages: Iterable[str]) -> list[str]:
-    """Return the passages as a list; raises TypeError for a single text, a table, or anything that is not a text."""
-    is_table = isinstance(passages, Mapping | Set | IOBase) or hasattr(passages, "columns")  # a DataFrame has columns
-    if isinstance(passages, str | bytes) or is_table or not isinstance(passages, Iterable):
-        raise TypeError(
-            f"passages is a {type(passages).__name__}: expected a list of texts, as in rank(query, [passage])"
-        )
-    passages = list(passages)
-    for name, text in (("query", query), *((f"passage {index}", text) for index, text in enumerate(passages))):
-        if not isinstance(text, str):
-            raise TypeError(f"{name} is a {type(text).__name__} ({str(text)[:40]}): expected a text")
-    return passages
+def _in_order(scores: Tensor) -> tuple[list[int], list[float]]:
+    """Return the places of scores from the highest down, equal ones in their order, and the scores."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    return order.tolist(), scores[order].tolist()
 
 
 def _set_dropout(config, probability: float) -> None:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from distill.evaluation.agreement import TOP, overlap
+from distill.evaluation.worth import Worth, share
 from distill.report.changes import Change
 from distill.report.page import PageCell, PageLine, PageTable
 from distill.sources.texts import Texts
@@ -36,13 +38,8 @@ def summarise(changes: Sequence[Change], measure: str, known: Known) -> list[tup
     judged = [one for one in changes if one.values is not None]
     lines = [("queries", f"{len(changes)}" + (f", {len(judged)} of them judged" if judged else ""))]
     if judged:
-        before, after = _means(judged)
-        lines.append((measure, f"{before:.4f} → {after:.4f} ({after - before:+.4f})"))
-        for name, sign in (("helped", 1), ("harmed", -1)):
-            moved = [one.difference for one in judged if one.difference * sign > 0]
-            by = f", by {sum(moved) / len(moved):+.4f} on average" if moved else ""
-            lines.append((name, share(len(moved), len(judged)) + by))
-        lines.append(("unchanged", share(sum(not one.difference for one in judged), len(judged))))
+        before, after = ({one.query_id: one.values[side] for one in judged if one.values} for side in (0, 1))
+        lines += Worth.of(before, after).describe(measure)
         hopeless = sum(one.is_hopeless for one in judged)
         lines.append(("no relevant passage", f"in {share(hopeless, len(judged))} of the lists: no order of them helps"))
     firsts = sum(one.before.doc_ids[:1] != one.after.doc_ids[:1] for one in changes)
@@ -50,6 +47,10 @@ def summarise(changes: Sequence[Change], measure: str, known: Known) -> list[tup
     taus = [one.tau for one in changes if one.tau is not None]
     if taus:
         lines.append(("Kendall's tau", f"{sum(taus) / len(taus):.2f} on average between the two orders"))
+    tops = [overlap(one.before.doc_ids, one.after.doc_ids) for one in changes]
+    tops = [top for top in tops if top is not None]
+    if tops:
+        lines.append((f"overlap@{TOP}", f"{sum(tops) / len(tops):.2f} on average of {len(tops)} lists"))
     relevant = {doc_id for one in judged for doc_id in one.relevant & known.lengths.keys()}
     if relevant and known.length:
         cut = sum(known.lengths[doc_id] > known.length for doc_id in relevant)
@@ -58,11 +59,6 @@ def summarise(changes: Sequence[Change], measure: str, known: Known) -> list[tup
         )
         lines.append(("long passages", text))
     return lines
-
-
-def share(number: int, total: int) -> str:
-    """Return a number with its share of the total."""
-    return f"{number} ({number / total:.0%})" if total else str(number)
 
 
 def _means(changes: Sequence[Change]) -> tuple[float, float]:

@@ -6,6 +6,7 @@
 A passage's place is the one that trec_eval sees, as in every measure here.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,9 @@ import numpy as np
 
 from distill.evaluation.measures import measure, trec_order, try_measures
 from distill.evaluation.significance import require
+from distill.evaluation.worth import SAME
 from distill.sources.qrels import Qrels
 from distill.sources.run_files import RankedList, Run
-
-SAME = 1e-9  # two values of a measure that differ by less are equal
 
 
 @dataclass
@@ -139,6 +139,11 @@ SECTIONS = {
         "No relevant passage in the list: what is ranked first instead may answer the query without being marked",
         lambda one: _is_measured(one) and bool(one.relevant) and one.is_hopeless,
         lambda one: (),
+    ),
+    "sample": Section(
+        "A sample: queries drawn at random, the same in every page",
+        lambda one: True,
+        lambda one: (hashlib.sha256(one.query_id.encode("utf-8", "replace")).digest(),),
     ),
     "moved": Section(
         "Moved most: Kendall's tau between the two orders is lowest",

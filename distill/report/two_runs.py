@@ -49,6 +49,8 @@ class TwoRuns:
     fields: Fields
     reading: Reading | None  # of the model
     notes: list[str] = field(default_factory=list)
+    teacher: DictConfig | None = None  # the configuration of the annotation that made `after`
+    teacher_lists: Run = field(default_factory=dict)  # that it ranks, if it is compared with another ranking
 
     def read_passages(self, doc_ids: set[str]) -> Texts:
         """Return the texts of passages, of those that have one; raises InputError where none has."""
@@ -73,6 +75,7 @@ class Directory:
     """What the directory of a command says about its run."""
 
     task: DictConfig | None = None  # measured by training and evaluation
+    annotation: DictConfig | None = None  # its configuration
     first_stage: str | None = None  # of an annotation
     passages: str | None = None
     queries: str | None = None
@@ -106,7 +109,10 @@ def read_two_runs(cfg: DictConfig) -> TwoRuns:
         known.passages,
         known.passage_fields,
         open_reading(known.model, known.windows, known.window_stride),
+        teacher=known.annotation,
     )
+    if cfg.baseline is not None and known.first_stage is not None:
+        two.teacher_lists = read_first_stage(known)
     _check_shared(two, known, len(after), len(before), len(qrels))
     return two
 
@@ -144,6 +150,7 @@ def locate(key: str, value: str) -> tuple[str, Directory]:
 def _annotation(saved: DictConfig) -> Directory:
     saved = OmegaConf.merge(OmegaConf.load(ROOT / "conf" / "fields.yaml"), saved)  # an older version lacked them
     return Directory(
+        annotation=saved,
         first_stage=saved.run,
         passages=saved.passages,
         queries=saved.queries,
@@ -217,8 +224,13 @@ def read_baseline(cfg: DictConfig, known: Directory) -> tuple[str, Run, Qrels]:
         raise InputError(
             f"baseline is missing: {cfg.run} does not say which first stage it ranks: give it, as in baseline=bm25.run"
         )
-    run = read_run(known.first_stage)
-    return f"first stage ({known.first_stage})", {q: ranked.cut(known.depth) for q, ranked in run.items()}, qrels
+    return f"first stage ({known.first_stage})", read_first_stage(known), qrels
+
+
+def read_first_stage(known: Directory) -> Run:
+    """Return the lists that an annotation ranks."""
+    assert known.first_stage is not None
+    return {query_id: ranked.cut(known.depth) for query_id, ranked in read_run(known.first_stage).items()}
 
 
 def _check_shared(two: TwoRuns, known: Directory, num_after: int, num_before: int, num_judged: int) -> None:

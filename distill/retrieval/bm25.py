@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.progress import Progress
-from distill.retrieval.words import stemmer_version, word_reader
+from distill.retrieval.words import BIGRAMS, lack_spaces, stemmer_version, word_reader
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
@@ -61,6 +61,8 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     Passages of equal score keep the order of the source, also where the depth cuts them. A query without any such
     passage is left out and counted. Raises InputError for a bad source, and where no query finds a passage.
     """
+    if bm25.stemmer != BIGRAMS and lack_spaces(queries.values()):
+        log.warning("most queries have no spaces between words, so that few find a passage: set bm25.stemmer=bigrams")
     index = _Index(_open_index(source, bm25, fields))
     run: dict[str, RankedList] = {}
     query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)

@@ -63,6 +63,17 @@ def fuse(
     return fused
 
 
+def warn_of_lacking(names: Sequence[str], runs: Sequence[Run], fused: Run) -> None:
+    """Warn of queries that a run lacks."""
+    for name, run in zip(names, runs, strict=True):
+        lacking = [query_id for query_id in fused if query_id not in run]
+        if lacking:
+            log.warning(
+                "%s: lacks %d of %d queries: they are fused from the other runs (first: %s)",
+                *(name, len(lacking), len(fused), lacking[0]),
+            )
+
+
 def _relative(weights: Sequence[float] | None, num_runs: int) -> np.ndarray:
     """Return the weights of the runs as shares of the largest; raises InputError for wrong ones."""
     if num_runs < 2:

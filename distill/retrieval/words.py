@@ -2,13 +2,15 @@
 
     words_of = word_reader("porter", "lucene")
     words_of("The bees are dancing")           # ["bee", "danc"]
+    word_reader("bigrams", "none")("蜜蜂导航 GPS")      # ["蜜蜂", "蜂导", "导航", "gps"]
 
-Passages and queries are read in the same way.
+Passages and queries are read in the same way. Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between
+words; there, pairs of neighbouring characters take the place of words, as in Lucene's CJKAnalyzer.
 """
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 # EnglishAnalyzer.ENGLISH_STOP_WORDS_SET of Apache Lucene, which Anserini leaves out; also the list "en" of bm25s
 ENGLISH = frozenset(
@@ -21,12 +23,18 @@ WORD = {  # by `bm25.stop_words`: what is a word
     "none": re.compile(r"\w+"),
 }
 
+BIGRAMS = "bigrams"  # a stemmer: none, and pairs of characters where words have no spaces
+WITHOUT_SPACES = re.compile(
+    r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecd\u1000-\u1049\u1780-\u17d3]+"
+)
+
 
 def word_reader(stemmer: str, stop_words: str) -> Callable[[str], list[str]]:
     """Return a function from a text to its words, in order and as often as they occur.
 
-    stemmer: "none", or an algorithm of PyStemmer. stop_words: a key of `WORD`. The function is for one thread, and
-    remembers every word that it has seen.
+    stemmer: "none", "bigrams", or an algorithm of PyStemmer. stop_words: a key of `WORD`. The function is for one
+    thread, and remembers every word that it has seen.
     """
     stem = _stem_function(stemmer)
     left_out = frozenset() if stop_words == "none" else ENGLISH
@@ -38,12 +46,29 @@ def word_reader(stemmer: str, stop_words: str) -> Callable[[str], list[str]]:
     def words_of(text: str) -> list[str]:
         return [found for word in WORD[stop_words].findall(text.lower()) if (found := stem_of(word))]
 
-    return words_of
+    def words_and_pairs_of(text: str) -> list[str]:
+        found, end = [], 0
+        for run in WITHOUT_SPACES.finditer(text):
+            found += words_of(text[end : run.start()]) + _pairs(run[0])
+            end = run.end()
+        return found + words_of(text[end:])
+
+    return words_and_pairs_of if stemmer == BIGRAMS else words_of
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[place : place + 2] for place in range(max(len(run) - 1, 1))]
+
+
+def lack_spaces(texts: Iterable[str]) -> bool:
+    """Whether more than half of the texts have words without spaces, of three characters or more."""
+    found = [any(len(run) > 2 for run in WITHOUT_SPACES.findall(text)) for text in texts]
+    return sum(found) * 2 > len(found)
 
 
 def stemmer_version(stemmer: str) -> str | None:
     """Return the version of PyStemmer, since the stems depend on it; None without a stemmer."""
-    if stemmer == "none":
+    if stemmer in ("none", BIGRAMS):
         return None
     import Stemmer
 
@@ -51,7 +76,7 @@ def stemmer_version(stemmer: str) -> str | None:
 
 
 def _stem_function(name: str) -> Callable[[str], str]:
-    if name == "none":
+    if name in ("none", BIGRAMS):
         return lambda word: word
     import Stemmer
 

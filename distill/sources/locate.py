@@ -43,8 +43,12 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), schema: type
         node, there = (cfg[path], local[path]) if path else (cfg, local)
         for key in sources_of(OmegaConf.get_type(node) if path or schema is None else schema):
             value = (plain[path] if path else plain)[key]
-            if isinstance(value, str) and is_remote(value) and f"{path}.{key}".strip(".") not in unused:
+            if f"{path}.{key}".strip(".") in unused:
+                continue
+            if isinstance(value, str) and is_remote(value):
                 there[key] = as_literal(local_file(value))
+            elif isinstance(value, list):
+                there[key] = [as_literal(local_file(name) if is_remote(name) else name) for name in value]
     for key in unused:
         OmegaConf.update(local, key, None)
     return local

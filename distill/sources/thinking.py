@@ -1,6 +1,7 @@
 """What a reasoning model thinks before it answers, left out of its text.
 
     answer_after_thinking("<think>[1] looks good</think>[2] > [1]")        # "[2] > [1]"
+    answer_in_tag("[1] looks good. <answer>[2] > [1]</answer>", "answer")   # "[2] > [1]"
 
 Models mark their thoughts in many ways, and servers pass on all of the marks, some, or only the last one:
 
@@ -56,3 +57,11 @@ def _outside_marks(text: str) -> str:
     if not thinking:
         kept.append(text[start:])
     return "".join(kept)
+
+
+def answer_in_tag(text: str, tag: str) -> str:
+    """Return what is in the last <tag> of a text, outside of thoughts; all that is outside if it has no such tag."""
+    text = answer_after_thinking(text)
+    opened = list(re.finditer(rf"<{re.escape(tag)}>", text, re.IGNORECASE))
+    inside = text[opened[-1].end() :] if opened else text
+    return re.split(rf"</{re.escape(tag)}\s*>", inside, maxsplit=1, flags=re.IGNORECASE)[0].strip()

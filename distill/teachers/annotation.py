@@ -2,23 +2,19 @@
 
 lists = read_lists_to_rank(cfg, with_local_files(cfg))
 ranking = rank_with_teacher(cfg, directory, lists)
-results = write_annotation(directory, cfg, local, lists, ranking)
+worth = write_annotation(directory, cfg, local, lists, ranking)
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.config.measures import parse_measures
 from distill.data.teacher_lists import choose_queries
 from distill.errors import InputError
-from distill.evaluation.measures import measure
 from distill.evaluation.results import write_results
 from distill.sources.fields import Fields
-from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList, Run, write_run
 from distill.sources.runs import read_run
 from distill.sources.texts import (
@@ -34,6 +30,7 @@ from distill.storage.writing import write_text, write_whole
 from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.data_card import data_card
 from distill.teachers.totals import Totals
+from distill.teachers.worth import TeacherWorth, random_answers
 
 
 @dataclass
@@ -81,7 +78,7 @@ def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
     doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
     passages = read_passages(local.passages, doc_ids, Fields.of(cfg))
     run = lists_to_rank(run, cfg, passages)
-    agreement(run, run, local)  # raises its errors before anything is paid for
+    TeacherWorth.of(run, run, local)  # raises its errors before anything is paid for
     return ListsToRank(run, queries, passages)
 
 
@@ -129,15 +126,16 @@ def estimate_cost(cfg: DictConfig, lists: ListsToRank) -> str:
 
 def write_annotation(
     directory: Path, cfg: DictConfig, local: DictConfig, lists: ListsToRank, ranking: TeacherRanking
-) -> dict[str, float]:
-    """Write teacher.run, teacher.parquet, results.json and card.md; return the agreement, as configured."""
-    results = agreement(lists.run, ranking.run, local)
-    card = data_card(cfg, lists.run, ranking.flagged, ranking.totals, results, ranking.notes)
+) -> TeacherWorth:
+    """Write teacher.run, teacher.parquet, results.json and card.md; return what the ranking is worth."""
+    worth = TeacherWorth.of(lists.run, ranking.run, local, random_answers(cfg), ranking.totals)
+    results = worth.results()
+    card = data_card(cfg, lists.run, ranking.flagged, ranking.totals, worth.describe(), ranking.notes)
     write_whole(directory / "teacher.run", lambda path: write_run(ranking.run, path, tag="teacher"))
     write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, lists.run, ranking))
     write_text(directory / "card.md", card)
     write_results(directory / "results.json", results)
-    return results
+    return worth
 
 
 def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
@@ -152,36 +150,3 @@ def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
     pq.write_table(pa.table(rows), path)
-
-
-def agreement(run: Run, ranking: Run, local: DictConfig) -> dict[str, float]:
-    """Return the agreement with judgments and with a reference run, if configured.
-
-    Raises InputError for judgments or a reference that share nothing with the lists.
-    """
-    results: dict[str, float] = {}
-    if local.qrels:
-        measures, qrels = parse_measures(["nDCG@10"]), read_qrels(local.qrels)
-        qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in run}
-        if not qrels:
-            raise InputError(f"{local.qrels}: judges none of the {len(run)} queries: use qrels that belong to them")
-        for row, measured in (("first_stage", run), ("teacher", ranking)):
-            results |= {f"{row}/{name}": value for name, value in measure(measured, qrels, measures)[0].items()}
-    if local.reference:
-        reference = read_run(local.reference)
-        taus: list[Any] = [_tau(ranking[q].doc_ids, reference[q].doc_ids) for q in ranking if q in reference]
-        taus = [tau for tau in taus if tau is not None]
-        if not taus:
-            raise InputError(f"{local.reference}: shares no list of two passages with the teacher's ranking")
-        results["tau/reference"] = float(np.mean(taus))
-    return results
-
-
-def _tau(ranking: list[str], other: list[str]) -> float | None:
-    """Return Kendall's tau over the passages that both rank; None for fewer than two."""
-    places = {doc_id: place for place, doc_id in enumerate(other)}
-    order = np.array([places[doc_id] for doc_id in ranking if doc_id in places])
-    if len(order) < 2:
-        return None
-    signs = np.sign(order[None, :] - order[:, None])[np.triu_indices(len(order), 1)]
-    return float(signs.mean())

@@ -6,7 +6,8 @@ Endpoints differ in all that is not text: content may be null, or a list of part
 """
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from distill.teachers.lengths import num_tokens_of
@@ -32,11 +33,15 @@ class Answer:
 
     def to_json(self) -> dict:
         """Return the answer as the journal stores it."""
-        entry = asdict(self)
-        del entry["refused"], entry["is_too_long"]
-        if self.finish is None:
-            del entry["finish"]
-        return entry
+        names = (
+            "text",
+            "tokens_in",
+            "tokens_out",
+            "seconds",
+            "score",
+            *(("finish",) if self.finish is not None else ()),
+        )
+        return {name: getattr(self, name) for name in names}
 
 
 def num_tokens(messages: Messages) -> int:
@@ -57,8 +62,8 @@ def read_completion(completion: Any, messages: Messages, seconds: float) -> Answ
     usage = usage if isinstance(usage, dict) else {}
     return Answer(
         text,
-        _count(usage.get("prompt_tokens"), num_tokens(messages)),
-        _count(usage.get("completion_tokens"), num_tokens_of(text)),
+        _count(usage.get("prompt_tokens"), lambda: num_tokens(messages)),
+        _count(usage.get("completion_tokens"), lambda: num_tokens_of(text)),
         seconds,
         finish=None if finish in ORDINARY or not isinstance(finish, str) else well_formed(finish)[:40],
     )
@@ -91,13 +96,13 @@ def well_formed(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _count(value: Any, estimate: int) -> int:
+def _count(value: Any, estimate: Callable[[], int]) -> int:
     """Return a number of tokens, also one given as text; the estimate if it is none."""
     try:
         number = int(value) if not isinstance(value, bool) else -1
     except (TypeError, ValueError, OverflowError):
-        return estimate
-    return number if 0 <= number < MOST_TOKENS else estimate
+        return estimate()
+    return number if 0 <= number < MOST_TOKENS else estimate()
 
 
 def read_logprobs(completion: Any) -> list[tuple[str, float]] | None:

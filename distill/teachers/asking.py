@@ -4,9 +4,7 @@ estimate_requests(cfg, lists)                     # "50 queries, 450 requests, a
 orders, flagged, totals = ask_llm(cfg, directory, lists)        # lists: {query id: (query, passages)}
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -19,28 +17,36 @@ from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
 from distill.teachers.prompt import Prompt, read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
-from distill.teachers.totals import Totals
+from distill.teachers.sorting import SORTS, Sorting
+from distill.teachers.totals import ENOUGH, Totals
 
 log = logging.getLogger(__name__)
 
-SHARED_EVERY = 200  # requests after which their answers are shared
 Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in the first stage's order
 
 
 def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     """Return, in words, how many requests and tokens the lists will take, and their cost if prices are set."""
     llm = cfg.teacher.llm
-    num_requests, tokens_in, tokens_out = estimate(lists, read_prompt(cfg.prompt, cfg.method), _windows(cfg))
+    prompt = read_prompt(cfg.prompt, cfg.method)
+    windows = windows_of(cfg)
+    num_requests, tokens_in, tokens_out = estimate(distinct(lists)[0], prompt, windows)
+    if prompt.thinks:
+        tokens_out = num_requests * llm.max_tokens
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    tokens = f"about {_count(tokens_in)} tokens in and {_count(tokens_out)} out"
-    return f"{len(lists)} queries, {num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+    tokens = f"about {_count(tokens_in)} tokens in and {'at most ' if prompt.thinks else ''}{_count(tokens_out)} out"
+    at_most = "at most " if isinstance(windows, Sorting) and not windows.is_exact else ""
+    return f"{len(lists)} queries, {at_most}{num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
 
 
 def _count(number: int) -> str:
     return f"{number / 1e6:.2f} million" if number >= 100_000 else f"{number:,}"
 
 
-def _windows(cfg: DictConfig) -> Windows:
+def windows_of(cfg: DictConfig) -> Windows | Sorting:
+    """Return what goes into each request."""
+    if cfg.method in SORTS:
+        return Sorting.of(cfg)
     return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes, cfg.shuffles)
 
 
@@ -50,11 +56,12 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
     No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError if
     max_cost is reached, and if too large a share of the windows gets no usable answer.
     """
-    llm, windows = cfg.teacher.llm, _windows(cfg)
+    llm, windows = cfg.teacher.llm, windows_of(cfg)
+    lists, first_with = distinct(lists)
     engine = _open_engine(cfg)
     prompt = read_prompt(cfg.prompt, cfg.method)
     shared = open_shared(cfg, prompt)
-    num_windows = sum(len(windows.of(len(passages))) for _, passages in lists.values())
+    num_windows = sum(windows.num_windows(len(passages)) for _, passages in lists.values())
     orders, flagged = {}, {}
     with (
         Journal(directory / "journal.jsonl") as journal,
@@ -64,29 +71,41 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, l
         def show(totals: Totals) -> None:
             bar.set_postfix_str(totals.describe(llm), refresh=False)
             bar.update(totals.windows - bar.n)
-            if shared is not None and totals.requests % SHARED_EVERY == 0:
-                with warned(shared.path):
-                    shared.add_missing(journal.answers)
 
         def allowed(totals: Totals) -> bool:
             has_money = llm.max_cost is None or totals.cost(llm) < llm.max_cost
             return has_money and not totals.is_useless(cfg.max_unusable, num_windows)
 
-        find_shared = shared.find if shared is not None else lambda key: None
-        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, find_shared)
+        if shared is not None:
+            shared.add_missing(journal.answers)
+        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, shared)
         try:
             for query_id, order, is_flagged in ranker.rank(lists, allowed):
                 orders[query_id], flagged[query_id] = order, is_flagged
         finally:
             engine.close()
             if shared is not None:
-                with warned(shared.path):
-                    shared.add_missing(journal.answers)
+                shared.close()
     totals = ranker.totals
     totals.failures, totals.adapted = engine.failures, engine.adapted
     log_totals(totals, llm, len(lists))
     _check_whole(cfg, directory, totals, len(orders), len(lists), num_windows)
+    for query_id, first in first_with.items():
+        orders[query_id], flagged[query_id] = orders[first], flagged[first]
     return orders, flagged, totals
+
+
+def distinct(lists: Lists) -> tuple[Lists, dict[str, str]]:
+    """Return the lists without those that repeat another's query and passages, and {query id: the first with these}.
+
+    Logged queries repeat themselves; requests for the same list at the same time would all be paid for.
+    """
+    first_with: dict[tuple[str, tuple[str, ...]], str] = {}
+    same = {
+        query_id: first_with.setdefault((query, tuple(texts)), query_id) for query_id, (query, texts) in lists.items()
+    }
+    repeated = {query_id: first for query_id, first in same.items() if query_id != first}
+    return {query_id: one for query_id, one in lists.items() if query_id not in repeated}, repeated
 
 
 def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
@@ -100,23 +119,16 @@ def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
     return shared
 
 
-@contextlib.contextmanager
-def warned(path: Path) -> Iterator[None]:
-    """Log what keeps answers from being shared: the annotation has them in its own journal."""
-    try:
-        yield
-    except InputError as error:
-        log.warning("answers are not shared: %s", error)
-
-
 def _open_engine(cfg: DictConfig):
-    llm = cfg.teacher.llm
+    llm, method = cfg.teacher.llm, cfg.method
+    if method in SORTS:  # their answers are letters, as text or as first tokens
+        method = "first-token" if cfg.by_logprobs else "listwise"
     if llm.engine == "http":
-        return HttpEngine(llm, cfg.method)
+        return HttpEngine(llm, method)
     from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
     from distill.teachers.local import LocalEngine
 
-    return LocalEngine(llm, choose_device(llm.device), cfg.method)
+    return LocalEngine(llm, choose_device(llm.device), method)
 
 
 def _check_whole(
@@ -124,6 +136,8 @@ def _check_whole(
 ) -> None:
     """Raise InputError, with the remedy, if the answers are useless, or if lists are left since max_cost is reached."""
     resume = as_override("resume", directory)
+    if num_ranked == num_lists:
+        num_windows = totals.windows  # a sorting may need fewer than it could
     if totals.is_useless(cfg.max_unusable, num_windows):
         raise InputError(
             f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="
@@ -158,6 +172,11 @@ def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
         log.warning(
             "%d of %d windows keep their order, since they got no usable answer; what came back: %s",
             *(totals.unanswered, totals.windows, what_came_back(totals)),
+        )
+    if totals.consistency.num_windows >= ENOUGH and totals.consistency.mostly_as_shown:
+        log.warning(
+            "%d of %d answers leave the passages in the order shown: a model that only repeats it ranks nothing",
+            *(totals.consistency.num_as_shown, totals.consistency.num_windows),
         )
     if totals.tied:
         log.warning(

@@ -10,8 +10,9 @@ import contextlib
 import json
 import socket
 import threading
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 OPENED = (".connect_tcp.complete", ".start_tls.complete")  # events of httpcore that return a stream
@@ -27,14 +28,59 @@ class ReplyFault(Exception):
         self.kind, self.is_lasting = kind, is_lasting
 
 
+class Deadlines:
+    """Calls whoever has not cancelled when its time is up: one thread for all, since a timer each would cost one each.
+
+    All have the same time, so that those that began first are due first.
+    """
+
+    def __init__(self, seconds: float):
+        """Start the thread."""
+        self.seconds, self.waiting = seconds, dict[object, tuple[float, Callable[[], None]]]()
+        self.lock, self.closed = threading.Lock(), threading.Event()
+        threading.Thread(target=self._run, daemon=True, name="deadlines").start()
+
+    def start(self, call: Callable[[], None]) -> object:
+        """Call this in so many seconds; return what cancels it."""
+        token = object()
+        with self.lock:
+            self.waiting[token] = (time.monotonic() + self.seconds, call)
+        return token
+
+    def cancel(self, token: object) -> None:
+        """Do not call, if that is not too late."""
+        with self.lock:
+            self.waiting.pop(token, None)
+
+    def _run(self) -> None:
+        pause = self.seconds  # what starts meanwhile is due later
+        while not self.closed.wait(pause):
+            with self.lock:
+                now, due = time.monotonic(), []
+                for token, (deadline, call) in self.waiting.items():
+                    if deadline > now:
+                        break
+                    due.append((token, call))
+                for token, _ in due:
+                    del self.waiting[token]
+                pause = next(iter(self.waiting.values()))[0] - now if self.waiting else self.seconds
+            for _, call in due:
+                call()
+
+    def close(self) -> None:
+        """End the thread."""
+        self.closed.set()
+
+
 class Connection:
     """A client that one thread uses, for one request after the other."""
 
-    def __init__(self, headers: dict[str, str], context, timeout: float, max_bytes: int):
+    def __init__(self, headers: dict[str, str], context, deadlines: Deadlines, max_bytes: int):
         """Open nothing yet. Raises ImportError or ValueError for a proxy of the environment that cannot be used."""
         import httpx
 
-        self.timeout, self.max_bytes = timeout, max_bytes
+        self.deadlines, self.max_bytes = deadlines, max_bytes
+        timeout = self.timeout = deadlines.seconds
         self.streams: list[Any] = []
         # gzip is not asked for: answers are short
         self.client = httpx.Client(headers={"Accept-Encoding": "identity", **headers}, timeout=timeout, verify=context)
@@ -47,9 +93,7 @@ class Connection:
         import httpx
 
         late = threading.Event()
-        timer = threading.Timer(self.timeout, self._shut, [late])
-        timer.daemon = True
-        timer.start()
+        token = self.deadlines.start(lambda: self._shut(late))
         try:
             payload = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
             headers = {"Content-Type": "application/json"}
@@ -65,7 +109,7 @@ class Connection:
                 raise
             raise httpx.ReadTimeout(f"no complete answer after {self.timeout:g} s") from error
         finally:
-            timer.cancel()
+            self.deadlines.cancel(token)
 
     def _watch(self, event: str, info: dict) -> None:
         if event.endswith(OPENED):

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from distill.errors import InputError, printable
 from distill.secrets import Secrets
 from distill.teachers.answer import Answer, read_completion, read_logprobs, well_formed
-from distill.teachers.connection import Connection, ReplyFault
+from distill.teachers.connection import Connection, Deadlines, ReplyFault
 from distill.teachers.endpoint_key import read_key
 from distill.teachers.first_token import ranking_of_letters
 from distill.teachers.grades import expected_grade
@@ -64,7 +64,11 @@ class HttpEngine:
         key = read_key(cfg.api_key_variable)
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.secrets, self.url = Secrets(cfg.base_url, key), cfg.base_url.rstrip("/") + "/chat/completions"
+        # What an answer depends on, besides model and messages; not the address of the server
+        self.options = {"temperature": cfg.temperature, "max_tokens": 1 if self.by_logprobs else cfg.max_tokens}
+        self.options |= {"body": body_of(cfg)} if cfg.body else {}
         self.parameters = Parameters(cfg, self.options, logprobs=self.by_logprobs)
+        self.deadlines = Deadlines(cfg.timeout)
         self.own = threading.local()  # holds a thread's own connection
         self.connections: list[Connection] = []
         try:
@@ -90,7 +94,7 @@ class HttpEngine:
     def _connection(self) -> Connection:
         """Return this thread's connection."""
         if not hasattr(self.own, "connection"):
-            self.own.connection = Connection(self.headers, self.context, self.cfg.timeout, self.cfg.max_bytes)
+            self.own.connection = Connection(self.headers, self.context, self.deadlines, self.cfg.max_bytes)
             self.connections.append(self.own.connection)
         return self.own.connection
 
@@ -98,12 +102,6 @@ class HttpEngine:
     def adapted(self) -> list[str]:
         """What was changed in the parameters, since the endpoint refuses them."""
         return self.parameters.adapted
-
-    @property
-    def options(self) -> dict:
-        """The options that an answer depends on, besides model and messages; not the address of the server."""
-        options = {"temperature": self.cfg.temperature, "max_tokens": 1 if self.by_logprobs else self.cfg.max_tokens}
-        return options | ({"body": body_of(self.cfg)} if self.cfg.body else {})
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests one after the other.
@@ -226,6 +224,7 @@ class HttpEngine:
 
     def close(self) -> None:
         """Close the connections."""
+        self.deadlines.close()
         for connection in self.connections:
             connection.close()
 

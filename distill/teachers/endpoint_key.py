@@ -21,21 +21,24 @@ FOLDER = "endpoints"  # in the cache: an empty file for each address and variabl
 LOCAL = ("localhost", "127.0.0.1", "::1")  # nobody else gets what is sent there
 
 
-def check_key_variable(name: str | None) -> None:
-    """Raise InputError, without the value, if a key was given in place of the name of its variable."""
+def check_key_variable(name: str | None, option: str = "teacher.llm.api_key_variable") -> None:
+    """Raise InputError, without the value, if a key was given in place of the name of its variable.
+
+    option: the key of the configuration that it comes from.
+    """
     if name is not None and (not NAME.fullmatch(name) or re.match(r"(sk|hf|pk|gsk|xai)_?[A-Za-z0-9]*\d", name)):
         raise InputError(
-            "teacher.llm.api_key_variable: must be the name of an environment variable, such as OPENAI_API_KEY (what "
-            "you gave is not shown, since it may be a key): export KEY=... and give its name"
+            f"{option}: must be the name of an environment variable, such as OPENAI_API_KEY (what you gave is not "
+            "shown, since it may be a key): export KEY=... and give its name"
         )
 
 
-def read_key(name: str | None) -> str | None:
+def read_key(name: str | None, option: str = "teacher.llm.api_key_variable") -> str | None:
     """Return the key in an environment variable, without the white space around it; None if none is named.
 
     Raises InputError if it is not set, empty, or holds what no HTTP header can.
     """
-    check_key_variable(name)
+    check_key_variable(name, option)
     if name is None:
         return None
     if name not in os.environ:

@@ -4,7 +4,8 @@
         answer = journal.find(key)                  # None if it was never requested
         journal.add(key, {"text": "[2] > [1]", "tokens_in": 900, "tokens_out": 12, "seconds": 1.4, "score": None})
 
-Each answer is one line of JSON, which is on disk before the answer is used. A line that a killed process left
+Each answer is one line of JSON, which is written before the answer is used, so that a killed process loses none. The
+disk follows in the background: a power cut can lose the answers of the last moment. A line that a killed process left
 half-written is dropped, and a line that is no entry is left out: its request is sent again. Only one process at a time
 can open a journal.
 """
@@ -13,17 +14,13 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import threading
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from distill.errors import InputError
+from distill.errors import DiskError, InputError
 from distill.storage.writing import append, writing
-from distill.teachers.answer import well_formed
+from distill.teachers.entries import Entries, line_of
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +29,6 @@ def key_of_request(model: str, options: dict, prompt: str, query: str, passages:
     """Return a hash of everything that a request's answer may depend on."""
     parts = json.dumps([model, options, prompt, query, passages, attempt], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def line_of(key: str, answer: dict) -> bytes:
-    """Return the line that holds an answer."""
-    entry = {"key": key, **answer}
-    return well_formed(json.dumps(entry | {"crc32": _checksum(entry)}, ensure_ascii=False)).encode() + b"\n"
-
-
-def _checksum(entry: dict) -> int:
-    return zlib.crc32(well_formed(json.dumps(entry, ensure_ascii=False)).encode())
 
 
 class Journal:
@@ -58,34 +45,37 @@ class Journal:
         except BlockingIOError:
             self.file.close()
             raise InputError(f"{path}: another process is writing it: wait for it, or use another directory") from None
-        self.answers = self._read()
-
-    def _read(self) -> dict[str, dict]:
-        with open(self.path, "rb") as file:  # with a buffer
-            answers, size, bad = read_entries(file)
-        self.file.truncate(size)
-        if bad:
+        self.answers = Entries(path, self.file)
+        self.answers.catch_up()
+        self.file.truncate(self.answers.size)  # half a line of a killed process
+        if self.answers.bad:
             log.warning(
                 "%s: %d lines are no journal entries, the first of them line %d: their requests are sent again",
-                *(self.path, len(bad), bad[0]),
+                *(self.path, len(self.answers.bad), self.answers.bad[0]),
             )
-        return answers
+        self.flusher: Flusher | None = None
 
     def find(self, key: str) -> dict | None:
         """Return the answer to a request, None if there is none yet."""
         return self.answers.get(key)
 
     def add(self, key: str, answer: dict) -> None:
-        """Write an answer; it is on disk when this returns."""
+        """Write an answer; when this returns, no end of the process can lose it. Raises DiskError."""
+        line = line_of(key, answer)
         with self.lock:
-            append(self.file, line_of(key, answer))
-        with writing(self.path):
-            os.fsync(self.file.fileno())  # threads that wait here share one disk write
-        self.answers[key] = answer
+            if self.flusher is None:
+                self.flusher = Flusher(self.path, self.file.fileno())
+            append(self.file, line)
+            self.answers.note(key, line)
+        self.flusher.flush()
 
     def close(self) -> None:
-        """Close the file, so that another process may open it."""
-        self.file.close()
+        """Close the file, so that another process may open it. Raises DiskError."""
+        try:
+            if self.flusher is not None:
+                self.flusher.close()
+        finally:
+            self.file.close()
 
     def __enter__(self) -> "Journal":
         return self
@@ -94,47 +84,37 @@ class Journal:
         self.close()
 
 
-def read_entries(file: Iterable[bytes]) -> tuple[dict[str, dict], int, list[int]]:
-    """Return the entries of a journal by key, the bytes of its complete lines, and which lines are no entries."""
-    answers, size, bad = {}, 0, []
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            break  # a killed process left half a line
-        entry = read_entry(line)
-        if entry is None:
-            bad.append(number)
-        else:
-            answers[entry.pop("key")] = entry
-        size += len(line)
-    return answers, size, bad
+class Flusher:
+    """Flushes a file to disk in the background, again and again while something is written."""
 
+    def __init__(self, path: Path, number: int):
+        """Start the thread; number: the file's descriptor."""
+        self.path, self.number = path, number
+        self.waiting, self.is_closed = threading.Event(), False
+        self.failed: DiskError | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True, name="flusher")
+        self.thread.start()
 
-def read_entry(line: bytes) -> dict[str, Any] | None:
-    """Return the entry in a line, with its key; None if it is none."""
-    try:
-        entry = json.loads(line)
-        if not isinstance(entry, dict):
-            return None
-        checksum = entry.pop("crc32", None)
-        if checksum not in (None, _checksum(entry)):  # journals of earlier versions have none
-            return None
-    except (ValueError, RecursionError):
-        return None
-    texts = (entry.get(name) for name in ("key", "text"))
-    numbers = (entry.get(name) for name in ("tokens_in", "tokens_out", "seconds"))
-    score = entry.setdefault("score", None)
-    if not all(isinstance(text, str) for text in texts) or not all(map(_is_count, numbers)):
-        return None
-    if score is not None and not _is_number(score):
-        return None
-    if not isinstance(entry.get("finish", ""), str):
-        return None
-    return entry
+    def flush(self) -> None:
+        """Flush soon; raises DiskError if that has failed."""
+        self.waiting.set()
+        if self.failed is not None:
+            raise self.failed
 
+    def _run(self) -> None:
+        while not self.is_closed:
+            self.waiting.wait()
+            self.waiting.clear()
+            try:
+                with writing(self.path):
+                    os.fsync(self.number)
+            except DiskError as error:
+                self.failed = error
+                return
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    def close(self) -> None:
+        """Wait until everything is on disk; raises DiskError if that has failed."""
+        self.is_closed = True
+        self.flush()
+        self.thread.join()
+        self.flush()

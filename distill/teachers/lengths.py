@@ -44,7 +44,8 @@ def cut(text: str, max_words: int, tokenizer=None) -> str:
     tokenizer: of transformers; None: unknown.
     """
     words = text.split()
-    if all(_is_word(word) for word in words[: max_words + 1]):
+    head = words[: max_words + 1]
+    if max(map(len, head), default=0) <= LONGEST_WORD and not WITHOUT_SPACES.search(" ".join(head)):  # all are words
         return " ".join(words[:max_words])
     if tokenizer is not None and tokenizer.is_fast:
         return _cut_by_tokens(" ".join(words), math.ceil(max_words * TOKENS_A_WORD), tokenizer)

@@ -6,27 +6,32 @@
 The model orders `window` passages at a time. The window then moves up by `stride`, so that good passages travel to the
 top: if the model makes no mistakes, the best window - stride passages are in order after one pass. The windows of one
 query are requested one after the other, those of different queries concurrently. Pointwise ranking uses windows of one
-passage, which get a score and are sorted at the end.
+passage, which get a score and are sorted at the end. Sortings compare a few passages at a time.
 """
 
-import itertools
 import threading
+import zlib
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from distill.sources.permutations import mend_permutation
+from distill.sources.thinking import answer_in_tag
 from distill.teachers.answer import Answer, num_tokens
 from distill.teachers.journal import Journal, key_of_request
+from distill.teachers.letters import named_letter
 from distill.teachers.pointwise import mostly_tie, order_by_score
 from distill.teachers.prompt import ONE_BY_ONE, Prompt
+from distill.teachers.shared_journal import SharedJournal
 from distill.teachers.shuffles import order_by_ranks, shuffled
+from distill.teachers.side_by_side import SideBySide, Steps, Together
+from distill.teachers.sorting import Sorting
 from distill.teachers.totals import Totals
 
 SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
-Asked = Generator[list, Any, tuple[list[int] | None, float | None]]  # the same of a window; then order and score
-Steps = Generator[list, Any, tuple[list[int], bool]]  # messages of a window out, its Answer in; then order and flag
+Asked = Generator[list, Any, tuple[list[int] | None, float | None]]  # messages out, Answer in; then order and score
 
 
 def window_places(num_passages: int, window: int, stride: int) -> list[tuple[int, int]]:
@@ -56,11 +61,28 @@ class Windows:
             return [(place, place + 1) for place in range(num_passages)]
         return window_places(num_passages, self.size, self.stride) * self.passes
 
+    def at_random(self, num_passages: int, generator: np.random.Generator, passes: int | None = None) -> list[int]:
+        """Return the places in an order that random answers lead to; passes: other than configured."""
+        if self.method in ONE_BY_ONE:
+            return generator.permutation(num_passages).tolist()
+        order = np.arange(num_passages)
+        for start, end in window_places(num_passages, self.size, self.stride) * (passes or self.passes):
+            order[start:end] = generator.permutation(order[start:end])
+        return order.tolist()
 
-def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, int]:
+    def num_windows(self, num_passages: int) -> int:
+        """Return the number of windows of a list."""
+        return len(self.of(num_passages))
+
+
+def estimate(lists: dict, prompt: Prompt, windows: Windows | Sorting) -> tuple[int, int, int]:
     """Estimate how many requests, tokens in and tokens out the lists {query id: (query, passages)} will take."""
     num_requests = tokens_in = tokens_out = 0
     for query, passages in lists.values():
+        if isinstance(windows, Sorting):
+            requests, read, written = windows.estimate(query, passages, prompt)
+            num_requests, tokens_in, tokens_out = num_requests + requests, tokens_in + read, tokens_out + written
+            continue
         for start, end in windows.of(len(passages)):
             num_requests += windows.shuffles
             tokens_in += windows.shuffles * num_tokens(prompt.fill(query, passages[start:end]))
@@ -72,22 +94,19 @@ def estimate(lists: dict, prompt: Prompt, windows: Windows) -> tuple[int, int, i
 class WindowRanker:
     """Ranks lists window by window with an engine, and keeps its answers in a journal."""
 
-    def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows, tries: int,
+    def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows | Sorting, tries: int,
                  show: Callable[[Totals], None] = lambda totals: None,
-                 find_shared: Callable[[str], dict | None] = lambda key: None):  # fmt: skip
+                 shared: SharedJournal | None = None):  # fmt: skip
         """Keep the engine and the settings.
 
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
-        find_shared: returns an answer that another annotation has paid for, by its key.
+        shared: the answers that other annotations have paid for, to which those of this one are added.
         """
         self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
         self.windows, self.tries = windows, tries
-        self.show, self.find_shared = show, find_shared
+        self.show, self.shared = show, shared
         self.totals, self.lock = Totals(prompt.digest), threading.Lock()
-        self.totals.count_earlier(journal.answers.values())
-        self.tokens_in_flight = [0, 0]  # in and out, that requests without an answer so far may take
-        self.landed = threading.Condition(self.lock)
-        self.stopped = False
+        self.totals.count_earlier(entry for _, entry in journal.answers.entries())
 
     def rank(self, lists: dict[str, tuple[str, list[str]]], allowed: Callable[[Totals], bool]) -> Iterator[tuple]:
         """Yield (query id, order, flagged) for each list {query id: (query, passages)}, as it is finished.
@@ -96,131 +115,100 @@ class WindowRanker:
         answer. allowed: called before each request; once it returns False, no more requests are sent, and only the
         lists finished by then are yielded.
         """
-        waiting, at_once = iter(lists.items()), self.engine.at_once
-        if self.engine.in_batches:
-            yield from self._rank_in_batches(waiting, at_once, allowed)
-            return
-        with ThreadPoolExecutor(at_once) as pool:
-            running: dict[Future, str] = {}
-            try:
-                while True:
-                    for query_id, (query, passages) in itertools.islice(waiting, at_once - len(running)):
-                        future = pool.submit(self._drive, self._steps(query, passages), allowed)
-                        running[future] = query_id
-                    if not running:
-                        return
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        query_id, ranked = running.pop(future), future.result()
-                        if ranked is not None:
-                            yield query_id, *ranked
-            finally:
-                with self.landed:
-                    self.stopped = True
-                    self.landed.notify_all()
-                self.engine.stop()
-                for future in running:
-                    future.cancel()
-
-    def _drive(self, steps: Steps, allowed) -> tuple[list[int], bool] | None:
-        """Send one list's requests, one after the other; return its order and flag, None if stopped before the end."""
-        answer, held = None, (0, 0)
-        try:
-            while True:
-                messages = steps.send(answer)  # this also adds the answer to the totals
-                self._release(held)
-                held = (num_tokens(messages), self.engine.options["max_tokens"])
-                if not self._hold(held, allowed):
-                    held = (0, 0)
-                    return None
-                (answer,) = self.engine.ask([messages])
-        except StopIteration as end:
-            return end.value
-        finally:
-            self._release(held)
-
-    def _hold(self, held: tuple[int, int], allowed) -> bool:
-        """Count a request's tokens as in flight, once the others in flight leave room; False if nothing is allowed."""
-        with self.landed:
-            while not self.stopped and allowed(self.totals):
-                if allowed(self.totals.with_tokens(*self.tokens_in_flight)):
-                    self.tokens_in_flight[0] += held[0]
-                    self.tokens_in_flight[1] += held[1]
-                    return True
-                self.landed.wait()  # answers to those in flight may cost less than held
-            return False
-
-    def _release(self, held: tuple[int, int]) -> None:
-        with self.landed:
-            self.tokens_in_flight[0] -= held[0]
-            self.tokens_in_flight[1] -= held[1]
-            self.landed.notify_all()
-
-    def _rank_in_batches(self, waiting: Iterator, at_once: int, allowed) -> Iterator[tuple]:
-        """Rank lists side by side, as many as fill an engine's batch with one window each."""
-        active: dict[str, tuple[Steps, list]] = {}  # query id -> its steps and its next messages
-        while True:
-            for query_id, (query, passages) in waiting:
-                steps = self._steps(query, passages)
-                outcome = _advance(steps, None)
-                if isinstance(outcome, tuple):
-                    yield query_id, *outcome
-                else:
-                    active[query_id] = (steps, outcome)
-                if len(active) >= at_once:
-                    break
-            if not active or not allowed(self.totals):
-                return
-            answers = self.engine.ask([messages for _, messages in active.values()])
-            for (query_id, (steps, _)), answer in zip(list(active.items()), answers, strict=True):
-                outcome = _advance(steps, answer)
-                if isinstance(outcome, tuple):
-                    del active[query_id]
-                    yield query_id, *outcome
-                else:
-                    active[query_id] = (steps, outcome)
+        steps = ((query_id, self._steps(query, passages)) for query_id, (query, passages) in lists.items())
+        for query_id, outcome in SideBySide(self.engine, self.totals, self.lock).run(steps, allowed):
+            yield query_id, *outcome
 
     def _steps(self, query: str, passages: list[str]) -> Steps:
         """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
+        if isinstance(self.windows, Sorting):
+            return (yield from self._sort(query, passages, self.windows))
+        if self.windows.method in ONE_BY_ONE:
+            return (yield from self._score(query, passages))
         order, flagged = list(range(len(passages))), False
-        scores: list[float | None] = []  # of the passages, if each gets one
+        starts: list[list[int]] = []  # the order at the start of each pass
         for start, end in self.windows.of(len(passages)):
+            if end == len(passages):
+                starts.append(order[:])
             places = order[start:end]
-            mended, score = yield from self._ask_shuffled(query, [passages[place] for place in places])
+            mended = yield from self._ask_shuffled(query, [passages[place] for place in places])
+            self._count(mended is not None)
             if mended is None:
                 flagged = True
             else:
                 order[start:end] = [places[index] for index in mended]
-            scores.append(score)
+        if len(starts) > 1:
+            generator = np.random.default_rng(zlib.crc32(query.encode("utf-8", "replace")))
+            drawn = [starts[-1][place] for place in self.windows.at_random(len(passages), generator, passes=1)]
             with self.lock:
-                self.totals.windows += 1
-                self.totals.unanswered += mended is None
-                self.show(self.totals)
-        if self.windows.method not in ONE_BY_ONE:
-            return order, flagged
+                self.totals.consistency.add_pass(starts[-1], order, drawn)
+        return order, flagged
+
+    def _count(self, is_usable: bool) -> None:
+        """Count a window."""
+        with self.lock:
+            self.totals.windows += 1
+            self.totals.unanswered += not is_usable
+            self.show(self.totals)
+
+    def _score(self, query: str, passages: list[str]) -> Steps:
+        """Ask for each passage's score, for several at a time; return order and flag."""
+
+        def ask_for(text: str) -> Generator[list, Any, float | None]:
+            mended, score = yield from self._ask(query, [text])
+            for _ in range(passages.count(text)):
+                self._count(mended is not None)
+            return score
+
+        texts = list(dict.fromkeys(passages))  # none twice, since both would be paid for
+        score_of = dict(zip(texts, (yield Together([ask_for(text) for text in texts])), strict=True))
+        scores = [score_of[text] for text in passages]
         with self.lock:
             self.totals.tied += mostly_tie(scores)
-        return order_by_score(scores), flagged
+        return order_by_score(scores), None in scores
 
-    def _ask_shuffled(self, query: str, texts: list[str]) -> Asked:
+    def _sort(self, query: str, passages: list[str], sorting: Sorting) -> Steps:
+        """Ask what a sorting needs to know, nothing twice; return order and flag."""
+        steps, found = sorting.steps(len(passages)), None
+        known: dict[tuple[int, ...], int | None] = {}  # the best of some places, by its index; None: no usable answer
+        try:
+            while True:
+                questions = [tuple(places) for places in steps.send(found)]
+                new = [places for places in questions if places not in known]
+                asked = [self._best_of(query, [passages[place] for place in places]) for places in new]
+                if new:
+                    known |= dict(zip(new, (yield Together(asked)), strict=True))
+                found = [known[places] for places in questions]
+        except StopIteration as end:
+            return end.value, None in known.values()
+
+    def _best_of(self, query: str, texts: list[str]) -> Generator[list, Any, int | None]:
+        mended, _ = yield from self._ask(query, texts)
+        self._count(mended is not None)
+        return None if mended is None else mended[0]
+
+    def _ask_shuffled(self, query: str, texts: list[str]) -> Generator[Any, Any, list[int] | None]:
         """Ask for a window in several orders, and return the order by the sum of ranks; without shuffles, ask once."""
-        if self.windows.shuffles == 1:
-            return (yield from self._ask(query, texts))
+        shows = [shuffled(len(texts), shuffle) for shuffle in range(self.windows.shuffles)]
+        asked = [self._ask(query, [texts[place] for place in shown]) for shown in shows]
+        answers = (yield Together(asked)) if len(asked) > 1 else [(yield from asked[0])]
         orders = []
-        for shuffle in range(self.windows.shuffles):
-            shown = shuffled(len(texts), shuffle)
-            mended, _ = yield from self._ask(query, [texts[place] for place in shown])
+        for shown, (mended, _) in zip(shows, answers, strict=True):
             if mended is not None:
                 orders.append([shown[index] for index in mended])
-        return (order_by_ranks(orders) if orders else None), None
+                with self.lock:
+                    self.totals.consistency.add_answer(mended)
+        with self.lock:
+            self.totals.consistency.add_orders(orders)
+        return order_by_ranks(orders) if orders else None
 
     def _ask(self, query: str, texts: list[str]) -> Asked:
         """Yield the messages of a window until an answer is usable; return its order and score, None without one."""
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
             entry, is_new = self.journal.find(key), False
-            if entry is None and (entry := self.find_shared(key)) is not None:
-                entry, is_new = {**entry, "is_shared": True}, True
+            if entry is None and self.shared is not None and (found := self.shared.find(key)) is not None:
+                entry, is_new = {**found, "is_shared": True}, True
                 self.journal.add(key, entry)
             elif entry is None:
                 answer = yield from self._send(query, texts)
@@ -230,6 +218,8 @@ class WindowRanker:
                     return None, None
                 entry, is_new = answer.to_json(), True
                 self.journal.add(key, entry)
+                if self.shared is not None:
+                    self.shared.add(key, entry)
             mended, faults = self._read(entry, len(texts))
             with self.lock:
                 self.totals.count(entry, faults, is_new=is_new)
@@ -250,14 +240,12 @@ class WindowRanker:
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
         if self.windows.method in ONE_BY_ONE:
             return [0], {"unusable"} if entry["score"] is None else set()
-        order, faults = mend_permutation(entry["text"], num_passages)
+        tag, text = self.prompt.answer_tag, entry["text"]
+        if isinstance(self.windows, Sorting) and not self.windows.by_logprobs:
+            place = named_letter(text, num_passages, tag)
+            return ([0], {"unusable"}) if place is None else ([place], set())
+        order, faults = mend_permutation(answer_in_tag(text, tag) if tag else text, num_passages)
+        if isinstance(self.windows, Sorting):  # only the best of them counts
+            return order, faults & {"unusable"}
         # Letters that no passage has are likely first tokens of other answers, and no fault
         return order, faults - {"out of range"} if self.windows.method == "first-token" else faults
-
-
-def _advance(steps: Steps, answer: Answer | None):
-    """Return the next messages of a list, or (order, flagged) when it is finished."""
-    try:
-        return steps.send(answer)
-    except StopIteration as end:
-        return end.value

@@ -2,15 +2,16 @@
 
     shared = SharedJournal(shared_path(cfg, prompt))        # in the cache, one for each model, address and prompt
     entry = shared.find(key)
-    shared.add_missing(journal.answers)
+    shared.add(key, entry)
 
-An annotation writes its own journal first, which alone is sure to be on disk. Several may read and write a shared one
-at a time: it is locked only while lines are written.
+An annotation writes each answer to its own journal, which alone is flushed to disk, and to this one right after.
+Several annotations may read and write it at a time: it is locked only while a line is written.
 """
 
 import fcntl
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ from distill.errors import InputError
 from distill.secrets import without_password
 from distill.storage.cache import cache_directory, key_of
 from distill.storage.writing import append
-from distill.teachers.journal import line_of, read_entries
+from distill.teachers.entries import Entries, line_of
 from distill.teachers.prompt import Prompt
 
 log = logging.getLogger(__name__)
@@ -47,43 +48,72 @@ def shared_path(cfg: DictConfig, prompt: Prompt) -> Path | None:
 
 
 class SharedJournal:
-    """The answers in a file, as they were when it was opened, and those added since."""
+    """The answers in a file, to which other processes add at the same time; several threads may use it."""
 
     def __init__(self, path: Path):
         """Read the file, if there is one; raises InputError if it cannot be read or written."""
-        self.path = path
-        with self._locked() as file:
-            self.answers, size, bad = _read(path)
-            file.truncate(size)  # half a line of a killed process
-        if bad:
-            log.warning("%s: %d lines are no journal entries, the first of them line %d", path, len(bad), bad[0])
+        self.path, self.lock, self.is_broken = path, threading.Lock(), False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open until close
+        except OSError as error:
+            raise self._unusable(error) from None
+        self.answers = Entries(path, self.file)
+        with self._held():
+            self.answers.catch_up()
+            self.file.truncate(self.answers.size)  # half a line of a killed process
+        if self.answers.bad:
+            log.warning(
+                "%s: %d lines are no journal entries, the first of them line %d",
+                *(path, len(self.answers.bad), self.answers.bad[0]),
+            )
+
+    def _unusable(self, error: OSError) -> InputError:
+        return InputError(f"{self.path}: cannot be written ({error.strerror}): set journal=none, or give another file")
 
     @contextmanager
-    def _locked(self) -> Iterator:
+    def _held(self) -> Iterator[None]:
+        """Keep other threads and processes from writing."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield file
-        except InputError:
-            raise
+            with self.lock:
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+                try:
+                    yield
+                finally:
+                    fcntl.flock(self.file, fcntl.LOCK_UN)
         except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}): set journal=none, or give another file"
-            ) from None
+            raise self._unusable(error) from None
 
     def find(self, key: str) -> dict | None:
-        """Return the answer to a request, without what it cost; None if there is none."""
-        return self.answers.get(key)
+        """Return the answer to a request, also one that another process has added meanwhile; None if there is none."""
+        with self.lock:
+            self.answers.catch_up()
+            return self.answers.get(key)
 
-    def add_missing(self, answers: Mapping[str, dict]) -> None:
-        """Write those answers that it does not have."""
-        new = {key: entry for key, entry in list(answers.items()) if key not in self.answers}
-        if not new:
+    def add(self, key: str, entry: dict) -> None:
+        """Write an answer, unless it has one. If that fails, it is logged, and no more are written."""
+        if self.is_broken:
             return
-        with self._locked() as file:
-            append(file, b"".join(line_of(key, entry) for key, entry in new.items()))
-        self.answers |= new
+        try:
+            with self._held():
+                self.answers.catch_up()
+                if key not in self.answers:
+                    line = line_of(key, entry)
+                    append(self.file, line)
+                    self.answers.note(key, line)
+        except InputError as error:  # the annotation has them in its own journal
+            self.is_broken = True
+            log.warning("answers are not shared: %s", error)
+
+    def add_missing(self, journal: Entries) -> None:
+        """Write the answers of a directory's journal that it lacks, such as those of an older version."""
+        for key, entry in journal.entries():
+            if key not in self.answers:
+                self.add(key, {name: value for name, value in entry.items() if name != "is_shared"})
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
 
 @dataclass
@@ -105,14 +135,14 @@ def journals(given: str | None) -> list[Path]:
 def summarise(path: Path) -> Contents:
     """Return what a journal holds, without writing to it; raises InputError if it cannot be read."""
     try:
-        answers, _, bad = _read(path)
+        with open(path, "rb") as file:
+            answers = Entries(path, file)
+            answers.catch_up()
+            counts = [0, 0]
+            for _, entry in answers.entries():
+                counts[0] += entry["tokens_in"]
+                counts[1] += entry["tokens_out"]
         changed = datetime.fromtimestamp(path.stat().st_mtime)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check the path") from None
-    tokens = [sum(entry[name] for entry in answers.values()) for name in ("tokens_in", "tokens_out")]
-    return Contents(len(answers), tokens[0], tokens[1], changed, len(bad))
-
-
-def _read(path: Path) -> tuple[dict[str, dict], int, list[int]]:
-    with open(path, "rb") as file:
-        return read_entries(file)
+    return Contents(len(answers), counts[0], counts[1], changed, len(answers.bad))

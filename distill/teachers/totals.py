@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from omegaconf import DictConfig
 
 from distill.errors import printable
+from distill.teachers.consistency import Consistency
 
 QUOTED = 80  # characters of an answer in a message
 ENOUGH = 16  # windows that show what share of them gets no usable answer
@@ -39,6 +40,7 @@ class Totals:
     failures: Counter = field(default_factory=Counter)  # retries of this run, by kind of error
     answers: Counter = field(default_factory=Counter)  # "whole", and the faults of distill/sources/permutations.py
     useless: Counter = field(default_factory=Counter)  # what came back in place of usable answers, in words
+    consistency: Consistency = field(default_factory=Consistency)  # of the answers with each other
     adapted: list[str] = field(default_factory=list)  # parameters changed, since the endpoint refuses them
 
     def count_earlier(self, entries: Iterable[dict]) -> None:

@@ -1,0 +1,99 @@
+"""Annotate with a real LLM behind an address: 20 queries x 20 passages, by three methods; how usable are its answers?
+
+    sh benchmarks/small_llm.sh DIRECTORY                            # serves SmolLM2-135M-Instruct on a CPU
+    python -m benchmarks.small_llm --url http://localhost:8123/v1 --collection collections/cranfield
+
+A model of this size ranks badly. What this shows is the traffic: every answer is used or flagged, whatever it says.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from benchmarks.report import ROOT, environment, save
+from distill.config.composition import register_schemas
+from distill.sources.locate import with_local_files
+from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
+
+METHODS = ("listwise", "pointwise", "first-token")
+
+
+def shorter(method: str, max_words: int, directory: Path) -> Path:
+    """Write the prompt of a method with passages of at most so many words; return its path."""
+    template = (ROOT / "distill" / "teachers" / "prompts" / f"{method}.yaml").read_text(encoding="utf-8")
+    path = directory / f"{method}.yaml"
+    path.write_text(re.sub(r"^max_words: *\d+", f"max_words: {max_words}", template, flags=re.MULTILINE))
+    return path
+
+
+def annotate(args: argparse.Namespace, model: str, method: str, directory: Path) -> dict:
+    """Annotate once; return what came back, and what was made of it."""
+    files = {"passages": "docs.tsv", "queries": "queries.test.tsv", "run": "bm25.run", "qrels": "qrels.txt"}
+    overrides = [f"{key}={args.collection / name}" for key, name in files.items()]
+    overrides += [f"method={method}", f"depth={args.depth}", f"num_queries={args.queries}"]
+    overrides += [f"shuffles={1 if method == 'pointwise' else args.shuffles}"]
+    overrides += ["journal=none", "max_unusable=1", "tries=1", f"teacher.llm.base_url={args.url}"]
+    overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]
+    overrides += [f"prompt={shorter(method, args.max_words, directory)}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("annotate", overrides=overrides)
+    OmegaConf.resolve(cfg)
+    local = with_local_files(cfg)
+    start = time.perf_counter()
+    lists = read_lists_to_rank(cfg, local)
+    ranking = rank_with_teacher(cfg, directory, lists)
+    worth, totals = write_annotation(directory, cfg, local, lists, ranking), ranking.totals
+    assert totals is not None
+    table = pq.read_table(directory / "teacher.parquet").to_pydict()
+    flagged = {query_id for query_id, is_flagged in zip(table["query_id"], table["flagged"], strict=True) if is_flagged}
+    as_shown = [totals.consistency.num_as_shown, totals.consistency.num_windows]
+    return {
+        "method": method, "lists": len(lists), "windows": totals.windows, "requests": totals.requests,
+        "usable": 1 - totals.unanswered / totals.windows, "answers": dict(totals.answers), "as_shown": as_shown,
+        "flagged_lists": len(flagged), "tokens": [totals.tokens_in, totals.tokens_out],
+        "useless": totals.useless.most_common(3), "seconds": time.perf_counter() - start,
+        **dict(worth.results()),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Parse arguments, annotate by each method, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", required=True, help="address of the endpoint, up to /v1")
+    parser.add_argument(
+        "--collection", type=Path, required=True, help="docs.tsv, queries.test.tsv, bm25.run, qrels.txt"
+    )
+    parser.add_argument("--model", help="default: the first that the endpoint names")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--max-words", type=int, default=20, help="of a passage: a CPU is slow")
+    parser.add_argument("--shuffles", type=int, default=1)
+    parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
+    args = parser.parse_args()
+    model = args.model
+    if model is None:
+        with urllib.request.urlopen(f"{args.url}/models") as reply:
+            model = json.load(reply)["data"][0]["id"]
+    register_schemas()
+    rows = []
+    for method in args.methods.split(","):
+        with tempfile.TemporaryDirectory() as directory:
+            rows.append(annotate(args, model, method, Path(directory)))
+        print(json.dumps(rows[-1]), flush=True)
+    if args.results:
+        result = environment(torch.device("cpu")) | {"model": Path(model).name, "rows": rows}
+        save("small-llm", result, args.results)
+
+
+if __name__ == "__main__":
+    main()

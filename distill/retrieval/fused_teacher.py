@@ -1,0 +1,50 @@
+"""One teacher of several: `teacher.path=[A.run,B.run]` is the fusion of these runs.
+
+    local = with_fused_teacher(with_local_files(cfg))       # local.teacher.path is now one run, in the cache
+
+The fusion is the file that the command fuse writes, so that training on it is the same as fusing first. It is kept in
+the cache, under the state of its runs and how they are fused.
+"""
+
+import copy
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from distill.retrieval.fusion import fuse, warn_of_lacking
+from distill.sources.literals import as_literal
+from distill.sources.locate import source_state
+from distill.sources.run_files import write_run
+from distill.sources.runs import read_run
+from distill.storage.cache import entry, key_of, make_once
+
+log = logging.getLogger(__name__)
+
+FILE = "fused.run"
+
+
+def with_fused_teacher(cfg: DictConfig) -> DictConfig:
+    """Return a configuration whose teacher has one run: where it has several, a copy with the path of their fusion.
+
+    Raises InputError for runs that cannot be fused.
+    """
+    names, fusion = cfg.teacher.path, cfg.teacher.fusion
+    if not OmegaConf.is_list(names):
+        return cfg
+    options = {"method": fusion.method, "weights": fusion.weights, "k": fusion.k, "run_depth": fusion.run_depth}
+    if fusion.weights is not None:
+        options["weights"] = [float(weight) for weight in fusion.weights]
+
+    def write(aside: Path) -> None:
+        runs = [read_run(name) for name in names]
+        fused = fuse(runs, **options)
+        warn_of_lacking(list(names), runs, fused)
+        write_run(fused, aside / FILE, tag=fusion.method)
+
+    key = key_of(sources=[source_state(name) for name in names], **options)
+    path = make_once(entry("fused", cfg.teacher.name, key), write) / FILE
+    log.info("teacher: %s of %s, in %s", fusion.method, ", ".join(names), path)
+    fused = copy.deepcopy(cfg)
+    fused.teacher.path = as_literal(str(path))
+    return fused

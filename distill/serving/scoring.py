@@ -1,0 +1,90 @@
+"""From a request to tokens and from tokens to scores, with the model that the server has.
+
+scorer = load_scorer(cfg)
+pairs = scorer.encode(asked)                # several threads may do this at once
+[scores] = scorer.score([pairs])            # one thread at a time
+scorer.returned(scores, raw=False)          # from 0 to 1
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from distill.config.schema import ServeConfig
+from distill.device import choose_device, choose_precision
+from distill.errors import InputError
+from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder, evaluating
+from distill.models.onnx import OnnxScorer
+from distill.serving.batching import Pair
+from distill.serving.dialects import Asked
+from distill.serving.refusals import Refused
+
+
+class Scorer:
+    """A model, and how it is used here."""
+
+    def __init__(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype):
+        """Take the model; raises InputError for one that needs more than a request holds."""
+        if model.first_stage_score is not None:
+            raise InputError(
+                "this model reads the first stage's score of each passage, which requests to these servers do not "
+                "hold: serve a model that was trained with model.first_stage_score=null"
+            )
+        self.model, self.precision = model, precision
+        # More tokens would not fit in a CPU's cache: larger batches would only let others wait for longer
+        self.max_tokens = min(max_tokens, MAX_CPU_TOKENS) if model.device.type == "cpu" else max_tokens
+        self.dtype = str(precision).removeprefix("torch.")
+
+    def encode(self, asked: Asked) -> list[Pair]:
+        """Return the pairs of a request; raises Refused if they would be cut and may not be."""
+        if not asked.truncate and (cut := self.model.cut_pairs(asked.queries, asked.passages)):
+            raise Refused(
+                422,
+                f"{len(cut)} of {len(asked.passages)} passages would be cut (first: {cut[0]}): the model reads "
+                f"{self.model.query_length} tokens of a query and {self.model.passage_length} of a passage, and "
+                f"{self.model.max_length} of a pair: send shorter texts, or truncate=true",
+            )
+        return self.model.encode(asked.queries, asked.passages, passage_length=asked.passage_tokens)
+
+    @torch.inference_mode()
+    def score(self, lists: list[list[Pair]]) -> list[np.ndarray]:
+        """Return the model's scores of each list of pairs, as CrossEncoder.rank would."""
+        with evaluating(self.model):
+            return [scores.numpy() for scores in self.model.score_lists(lists, self.max_tokens, self.precision)]
+
+    def returned(self, scores: np.ndarray, *, raw: bool) -> np.ndarray:
+        """Return scores as they are, or as probabilities: σ of a logit.
+
+        A model may have an activation already: log σ, as monoT5 has it, becomes σ, and σ stays.
+        """
+        activation = self.model.activation
+        if raw or isinstance(activation, nn.Sigmoid):
+            return scores
+        if isinstance(activation, nn.LogSigmoid):
+            return np.exp(scores)
+        return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))  # exp(710) is infinite
+
+    def describe(self) -> dict[str, Any]:
+        """Return what /info says of the model."""
+        return {
+            "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+            "model_dtype": self.dtype,
+            "max_input_length": self.model.max_length,
+            "query_length": self.model.query_length,
+            "passage_length": self.model.passage_length,
+            "max_batch_tokens": self.max_tokens,
+            "device": str(self.model.device),
+        }
+
+
+def load_scorer(cfg: ServeConfig) -> Scorer:
+    """Load the model; raises InputError if it cannot be loaded or served."""
+    device = choose_device(cfg.device)
+    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device).eval()
+    if isinstance(model.backbone, OnnxScorer) and cfg.precision == "bfloat16":
+        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out")
+    scorer = Scorer(model, cfg.max_tokens, choose_precision(cfg.precision, device))
+    scorer.score([model.encode(["a query"], ["a passage"])])  # the first pass allocates memory and chooses kernels
+    return scorer

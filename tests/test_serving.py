@@ -1,0 +1,448 @@
+"""`distill serve` without a socket: answers in the forms of four servers, shared batches, limits, keys and refusals."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distill.commands.serve import check_packages
+from distill.errors import InputError
+from distill.serving.scoring import Scorer, load_scorer
+from distill.serving.server import open_socket, serve
+from distill.serving.service import Service
+from tests.helpers.commands import start
+from tests.helpers.models import PASSAGES, QUERY, make_model
+from tests.helpers.serving import SaidScores, recorded, serving, settings, wait_until
+
+ASKED = {"query": "how do bees find home", "documents": ["score 0", "score 1"]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("backbone") / "bert", "bert")
+
+
+@pytest.fixture(scope="module")
+def said():
+    """A client of a server whose passages say their scores."""
+    with serving() as client:
+        yield client
+
+
+def agrees(found, expected) -> bool:
+    """Whether an answer is the recorded one: * is anything, numbers agree to float32."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(agrees(found[key], value) for key, value in expected.items())
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(agrees, found, expected))
+    if isinstance(expected, float):
+        return isinstance(found, float) and found == pytest.approx(expected, abs=1e-7)
+    return expected == "*" or (type(found) is type(expected) and found == expected)
+
+
+@pytest.mark.parametrize("pair", recorded(), ids=lambda pair: f"{pair['server']}-{pair['what'][:40]}")
+def test_an_answer_is_as_the_server_of_that_name_would_give_it(said, pair):
+    response = said.post(pair["path"], json=pair["request"])
+    assert response.status_code == pair.get("status", 200)
+    assert response.headers["content-type"] == "application/json"
+    assert agrees(response.json(), pair["response"]), response.text
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_logits_in_every_form_are_those_of_rank(model, path):
+    order, scores = model.rank(QUERY, PASSAGES)
+    with serving(Scorer(model, 16384, torch.float32)) as client:
+        asked = {"query": QUERY, "documents": PASSAGES, "raw_scores": True}
+        answer = client.post(path, json=asked).json()
+        probabilities = client.post(path, json=asked | {"raw_scores": False}).json()
+        texts = client.post("/rerank", json={"query": QUERY, "texts": PASSAGES, "raw_scores": True}).json()
+        scored = client.post("/score", json={"text_1": QUERY, "text_2": PASSAGES, "use_activation": False}).json()
+    assert [result["index"] for result in answer["results"]] == order == [result["index"] for result in texts]
+    assert [result["relevance_score"] for result in answer["results"]] == pytest.approx(scores, abs=1e-6)
+    assert [result["score"] for result in texts] == pytest.approx(scores, abs=1e-6)
+    assert [scored["data"][index]["score"] for index in order] == pytest.approx(scores, abs=1e-6)
+    sigmoid = torch.sigmoid(torch.tensor(scores, dtype=torch.float64)).tolist()
+    assert [result["relevance_score"] for result in probabilities["results"]] == pytest.approx(sigmoid, abs=1e-6)
+    lengths = [len(model.tokenizer(QUERY, passage)["input_ids"]) for passage in PASSAGES]
+    assert answer["usage"]["total_tokens"] == sum(lengths)
+
+
+def test_requests_that_arrive_together_share_a_batch_and_get_their_own_scores(model):
+    lists = [[f"{PASSAGES[number % 4]} {'rain ' * (number % 5)}", *PASSAGES[: number % 4]] for number in range(24)]
+    service = Service(settings(max_wait=0.2), lambda cfg: Scorer(model, 16384, torch.float32))
+
+    async def ask() -> list[httpx.Response]:
+        from distill.serving.app import make_app
+
+        app = make_app(service)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        ):
+            service.loading.join()
+            bodies = [{"query": QUERY, "texts": passages, "raw_scores": True} for passages in lists]
+            return await asyncio.gather(*(client.post("/rerank", json=body) for body in bodies))
+
+    responses = asyncio.run(ask())
+    for response, passages in zip(responses, lists, strict=True):
+        order, scores = model.rank(QUERY, passages)
+        assert [result["index"] for result in response.json()] == order
+        assert [result["score"] for result in response.json()] == pytest.approx(scores, abs=1e-5)
+    counted = service.metrics.text().decode()
+    assert "distill_batch_requests_sum 24.0" in counted or "distill_batch_requests_sum 25.0" in counted
+    [batches] = [line for line in counted.splitlines() if line.startswith("distill_batch_requests_count")]
+    assert float(batches.split()[1]) <= 6
+    assert f"distill_passages_total {sum(map(len, lists))}.0" in counted
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("/rerank", b"{", 400, "the body is not JSON: Expecting property name"),
+        ("/rerank", b"\xff\xfe\x00", 400, "the body is not JSON"),
+        ("/rerank", b"[" * 200_000, 400, "nested too deeply"),
+        ("/rerank", b'{"query": "a", "texts": ["b"], "top_n": NaN}', 400, "NaN is no number there"),
+        ("/rerank", b'{"query": "a", "texts": ["\\ud800"]}', 422, "texts[0] holds half of a surrogate pair"),
+        ("/rerank", [], 422, "the body is not a JSON object"),
+        ("/rerank", {"query": "a"}, 422, "the body has no passages: send documents (Jina, Cohere) or texts"),
+        ("/rerank", {"query": "a", "texts": ["b"], "documents": ["b"]}, 422, "both texts and documents"),
+        ("/rerank", {"query": ["a"], "texts": ["b"]}, 422, "query is a list: send a text"),
+        ("/rerank", {"query": None, "texts": ["b"]}, 422, "query is missing"),
+        ("/rerank", {"query": "a", "texts": "b"}, 422, "texts is a text: send a list of texts"),
+        ("/rerank", {"query": "a", "texts": ["b", 1]}, 422, "texts[1] is a number: send a text"),
+        ("/rerank", {"query": "a", "texts": [{"text": "b"}]}, 422, "texts[0] is an object: send a text"),
+        ("/rerank", {"query": "a", "texts": ["b"], "raw_scores": 1}, 422, "raw_scores is a number: send true or false"),
+        ("/rerank", {"query": "a", "texts": ["b"], "truncation_direction": "Left"}, 422, "texts are only cut at"),
+        ("/v1/rerank", {"query": "a", "documents": [{"image": "b"}]}, 422, "documents[0].text is missing"),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "top_n": -1}, 422, "top_n is -1: send a whole number from 1"),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "top_n": 1.5}, 422, "top_n is a number"),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "top_n": True}, 422, "top_n is true or false"),
+        (
+            "/v1/rerank",
+            {"query": "a", "documents": ["b"], "rank_fields": ["title"]},
+            422,
+            "rank_fields is not supported",
+        ),
+        ("/score", {"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 5}, 422, "truncate_prompt_tokens is not"),
+        ("/v2/rerank", {"query": "a", "documents": ["b"], "model": "other"}, 404, "model=other: is not served here"),
+        ("/score", {"text_1": "a"}, 422, "the body has no pairs: send queries and documents"),
+        ("/score", {"text_1": ["a", "b"], "text_2": ["c", "d", "e"]}, 422, "text_1 has 2 texts and text_2 3"),
+        ("/score", {"text_1": "a", "text_2": []}, 422, "text_2 is empty"),
+        ("/v3/rerank", {}, 404, "POST /v3/rerank: is not served: there are POST /rerank, "),
+    ],
+)
+def test_a_bad_request_is_answered_with_reason_and_remedy(said, path, body, status, message):
+    response = said.post(path, content=body if isinstance(body, bytes) else json.dumps(body))
+    assert response.status_code == status, response.text
+    found = response.json()
+    assert message in found["error"] and found["error"] == found["message"] == found["detail"]
+
+
+def test_another_method_is_refused(said):
+    response = said.get("/rerank")
+    assert response.status_code == 405 and "POST" in response.headers["allow"]
+
+
+def test_numbers_of_passages_characters_and_bytes_are_limited():
+    with serving(max_passages=2, max_characters=30, max_bytes=1000) as client:
+        for body, message in (
+            (ASKED | {"documents": ["a", "b", "c"]}, "3 passages: send at most 2 at once (max_passages)"),
+            (ASKED | {"documents": ["a", "b" * 31]}, "passage 1 has 31 characters: send at most 30 (max_characters)"),
+            (ASKED | {"query": "b" * 31}, "query 0 has 31 characters"),
+            (ASKED | {"user": "b" * 1000}, "the body has more than 1000 bytes (max_bytes)"),
+        ):
+            response = client.post("/rerank", json=body)
+            assert response.status_code == 413 and message in response.json()["error"]
+        chunked = client.post("/rerank", content=(b" " * 100 for _ in range(11)))
+        assert chunked.status_code == 413
+        compressed = client.post("/rerank", content=b"{}", headers={"Content-Encoding": "gzip"})
+        assert compressed.status_code == 415
+        assert client.post("/rerank", json=ASKED).status_code == 200
+
+
+def test_a_body_must_arrive_in_time():
+    with serving(body_timeout=0.05) as client:
+
+        async def ask() -> list[dict]:
+            sent: list[dict] = []
+
+            async def receive():
+                await asyncio.sleep(60)
+
+            async def send(message):
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": [], "query_string": b""}
+            await client.app(scope | {"http_version": "1.1", "scheme": "http"}, receive, send)
+            return sent
+
+        assert client.portal.call(ask)[0]["status"] == 408
+
+
+def test_texts_are_cut_as_in_training_and_refused_without_leave(model):
+    long = " ".join(PASSAGES * 10)
+    with serving(Scorer(model, 16384, torch.float32)) as client:
+        asked = {"query": QUERY, "texts": [PASSAGES[0], long], "raw_scores": True}
+        cut = client.post("/rerank", json=asked)
+        assert [result["score"] for result in cut.json()] == pytest.approx(
+            model.rank(QUERY, asked["texts"])[1], abs=1e-6
+        )
+        whole = client.post("/rerank", json=asked | {"truncate": False})
+        assert whole.status_code == 422
+        assert whole.json()["error"].startswith(
+            "1 of 2 passages would be cut (first: 1): the model reads 8 tokens of a query and 20 of"
+        )
+        assert client.post("/rerank", json=asked | {"texts": PASSAGES, "truncate": False}).status_code == 200
+        assert client.post("/rerank", json=asked | {"query": long, "truncate": False}).status_code == 422
+        shorter = client.post("/v2/rerank", json={"query": QUERY, "documents": [long], "max_tokens_per_doc": 2})
+        assert shorter.json()["usage"]["total_tokens"] == len(model.encode([QUERY], [long], passage_length=2)[0][0])
+
+
+# Keys
+
+
+def test_with_a_key_all_but_health_needs_it_and_it_is_never_logged(caplog):
+    key = "bees-home-17"
+    with caplog.at_level(logging.DEBUG), serving(key=key) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": key.encode()}, {"X-Api-Key": "a"}):
+            response = client.post("/rerank", json=ASKED, headers=headers)
+            assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
+            assert "Authorization: Bearer KEY" in response.json()["error"]
+        for path in ("/info", "/v1/models", "/metrics"):
+            assert client.get(path).status_code == 401
+        assert client.get("/health").status_code == 200
+        for kind in ("Bearer", "bearer"):
+            response = client.post("/rerank", json=ASKED, headers={"Authorization": f"{kind} {key}"})
+            assert response.status_code == 200
+    assert key not in caplog.text
+
+
+# Loading, full, failing, stopping
+
+
+def test_requests_are_refused_while_the_model_is_loaded():
+    gate = threading.Event()
+
+    def load(cfg):
+        assert gate.wait(60)
+        return SaidScores()
+
+    with serving(load=load, wait=False) as client:
+        for response in (client.get("/health"), client.post("/rerank", json=ASKED), client.get("/info")):
+            assert response.status_code == 503 and response.headers["retry-after"] == "1"
+            assert "the model is being loaded" in response.json()["error"]
+        assert "distill_ready 0.0" in client.get("/metrics").text
+        gate.set()
+        client.service.loading.join()
+        assert client.get("/health").json() == {"status": "ok"}
+        assert client.post("/rerank", json=ASKED).status_code == 200
+        assert "distill_ready 1.0" in client.get("/metrics").text
+
+
+def test_more_requests_than_the_queue_holds_are_refused():
+    gate = threading.Event()
+    with serving(SaidScores(before=lambda: gate.wait(60)), max_queue=2) as client:
+        statuses: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: statuses.append(client.post("/rerank", json=ASKED).status_code))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: client.service.in_flight == 2)
+        full = client.post("/rerank", json=ASKED)
+        assert full.status_code == 503 and full.json()["error_type"] == "Overloaded"
+        assert "2 requests are waiting (max_queue=2): ask again" in full.json()["error"]
+        assert client.get("/health").status_code == 200  # busy, not broken
+        assert "distill_requests_in_flight 2.0" in client.get("/metrics").text
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200, 200] and client.service.in_flight == 0
+        assert client.post("/rerank", json=ASKED).status_code == 200
+
+
+def test_a_failure_fails_one_request_and_the_server_lives_on(said, caplog):
+    with caplog.at_level(logging.ERROR):
+        response = said.post("/rerank", json=ASKED | {"documents": ["score 666"]})
+    assert response.status_code == 500 and response.json()["error_type"] == "Backend"
+    assert "the number of the beast" not in response.text and "the number of the beast" in caplog.text
+    assert said.post("/rerank", json=ASKED).status_code == 200
+
+
+def test_a_request_whose_client_is_gone_is_dropped():
+    gate, batches = threading.Event(), []
+
+    def before() -> None:
+        batches.append(1)
+        assert gate.wait(60)
+
+    with serving(SaidScores(before)) as client:
+        body = json.dumps(ASKED).encode()
+
+        async def leave():
+            async def gone() -> None:
+                while not client.service.batcher.jobs:
+                    await asyncio.sleep(0.001)
+
+            with pytest.raises(asyncio.CancelledError):
+                await client.service.answer("/rerank", body, gone)
+
+        busy = threading.Thread(target=lambda: client.post("/rerank", json=ASKED))
+        busy.start()
+        wait_until(lambda: batches)
+        client.portal.call(leave)
+        gate.set()
+        busy.join()
+        assert client.post("/rerank", json=ASKED).status_code == 200
+        assert len(batches) == 2  # of the first and of the last request
+
+
+def test_info_models_and_metrics_say_what_is_served(model):
+    with serving(Scorer(model, 16384, torch.float32), names=["bees", "rerank-v3.5"], max_queue=7) as client:
+        info = client.get("/info").json()
+        assert (info["model_id"], info["max_input_length"], info["max_concurrent_requests"]) == ("bees", 31, 7)
+        assert "reranker" in info["model_type"] and info["model_dtype"] == "float32"
+        assert [one["id"] for one in client.get("/v1/models").json()["data"]] == ["bees", "rerank-v3.5"]
+        assert client.post("/v2/rerank", json=ASKED | {"model": "rerank-v3.5"}).json()["model"] == "bees"
+        metrics = client.get("/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain; version=")
+        assert 'distill_requests_total{path="/v2/rerank",status="200"} 1.0' in metrics.text
+
+
+def test_the_name_of_a_model_shows_no_path():
+    assert Service(settings(names=None, model="/home/me/bees"), load_scorer).names == ["bees"]
+    assert Service(settings(names=None, model="webis/monoelectra-base"), load_scorer).names == [
+        "webis/monoelectra-base"
+    ]
+
+
+def test_stopping_waits_for_what_is_scored():
+    gate, scoring = threading.Event(), threading.Event()
+
+    def before() -> None:
+        scoring.set()
+        assert gate.wait(60)
+
+    service = Service(settings(), lambda cfg: SaidScores(before))
+    service.start()
+    service.loading.join()
+    job = service.batcher.submit([(np.array([5]), None)])
+    assert scoring.wait(60)
+    threading.Timer(0.02, gate.set).start()
+    service.stop()
+    assert job.future.result(0).tolist() == [5.0] and not service.is_ready
+
+
+# Scores
+
+
+@pytest.mark.parametrize(
+    ("activation", "scores", "expected"),
+    [
+        (nn.Identity(), [0.0, np.log(3), 1000.0, -1000.0], [0.5, 0.75, 1.0, 0.0]),
+        (nn.LogSigmoid(), [0.0, np.log(0.25)], [1.0, 0.25]),  # log-probabilities, as monoT5's
+        (nn.Sigmoid(), [0.25, 1.0], [0.25, 1.0]),
+    ],
+)
+def test_scores_become_probabilities_once(activation, scores, expected):
+    scorer = SimpleNamespace(model=SimpleNamespace(activation=activation))
+    assert Scorer.returned(scorer, np.array(scores), raw=False).tolist() == pytest.approx(expected)
+    assert Scorer.returned(scorer, np.array(scores), raw=True).tolist() == scores
+
+
+def test_a_model_that_reads_first_stage_scores_is_not_served(model, monkeypatch):
+    monkeypatch.setattr(model.template, "first_stage_score", "min-max")
+    with pytest.raises(InputError, match="reads the first stage's score of each passage, which requests"):
+        Scorer(model, 100, torch.float32)
+
+
+# The command
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path):
+    addresses: list[str] = []
+    with pytest.raises(InputError, match="no_such_model"):
+        serve(settings(model=str(tmp_path / "no_such_model"), port=0), None, addresses.append)
+    assert addresses[0].startswith("http://127.0.0.1:")
+
+
+def test_an_address_in_use_is_one_line_with_the_remedy():
+    with open_socket("127.0.0.1", 0) as used:
+        port = used.getsockname()[1]
+        with pytest.raises(InputError, match=f"host=127.0.0.1 port={port}: Address already in use: choose another"):
+            open_socket("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("name", ["starlette", "uvicorn", "prometheus_client"])
+def test_a_missing_package_is_one_line_with_the_remedy(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=f"serve needs {name}, which is not installed: pip install starlette uvicorn"):
+        check_packages()
+
+
+def test_a_server_finishes_its_requests_on_sigterm_and_answers_rerankers(model, tmp_path):
+    """The one test with a process and a socket."""
+    rerankers = pytest.importorskip("rerankers")
+    from rerankers.models.api_rankers import APIRanker
+
+    model.save_pretrained(tmp_path / "model")
+    with open_socket("127.0.0.1", 0) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    server = start(
+        *("-m", "distill", "serve", "model=model", f"port={url.rpartition(':')[2]}", "api_key_variable=BEES_KEY"),
+        cwd=tmp_path,
+        env=os.environ | {"BEES_KEY": "bees-home-17"},
+    )
+    try:
+        with httpx.Client(base_url=url, headers={"Authorization": "Bearer bees-home-17"}, timeout=60) as client:
+            wait_until(lambda: server.poll() is not None or is_ready(client))
+            order, scores = model.rank(QUERY, PASSAGES)
+            for provider, path in (
+                ("cohere", "/v1/rerank"),
+                ("jina", "/v1/rerank"),
+                ("text-embeddings-inference", "/rerank"),
+            ):
+                ranker = APIRanker("model", "bees-home-17", provider, url=url + path)
+                ranked = ranker.rank(QUERY, [rerankers.Document(text) for text in PASSAGES])
+                assert [PASSAGES.index(result.document.text) for result in ranked.results] == order
+                sigmoid = torch.sigmoid(torch.tensor(scores)).tolist()
+                assert [result.score for result in ranked.results] == pytest.approx(sigmoid, abs=1e-6)
+            with ThreadPoolExecutor(4) as pool:
+                large = {"query": QUERY, "texts": PASSAGES * 60, "raw_scores": True}
+                asked = [
+                    pool.submit(httpx.post, f"{url}/rerank", json=large, headers=client.headers, timeout=60)
+                    for _ in range(4)
+                ]
+                wait_until(lambda: "distill_requests_in_flight 4.0" in client.get("/metrics").text)
+                server.terminate()
+                answers = [future.result() for future in asked]
+        output, errors = server.communicate()
+    finally:
+        server.kill()
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert [result["score"] for result in answers[0].json()[::60]] == pytest.approx(scores, abs=1e-5)
+    assert server.returncode == 0, output + errors
+    assert "stopped by SIGTERM: 7 requests answered" in errors and "bees-home-17" not in output + errors
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health")
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.ConnectError:  # it does not listen yet
+        return False
