@@ -45,7 +45,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.data.batch import split_lists
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
-    from distill.data.teacher_lists import needs_first_stage
+    from distill.data.teacher_lists import unused_sources
     from distill.device import check_implementation, choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
     from distill.evaluation.averages import measure_together
@@ -56,7 +56,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.evaluation.tasks import read_tasks
     from distill.export.model_card import write_card
     from distill.interrupt import StopRequest
-    from distill.losses import make_loss
+    from distill.losses.objective import Objective
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.parts import load_tokenizer
     from distill.models.saved import write_settings
@@ -81,8 +81,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
-        local = with_local_files(cfg, () if needs_first_stage(cfg) else ("teacher.first_stage",))
-        lists = read_lists(with_fused_teacher(local), load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
+        local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
+        lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
@@ -97,9 +97,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
-        loss_function, count_terms = make_loss(**cfg.loss)
+        objective = Objective(cfg.loss)
         num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
-        state = TrainingState(device)
+        state = TrainingState(device, objective.names)
         keep = cfg.train.keep_previous
         checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps, keep)
         if cfg.resume:
@@ -129,26 +129,28 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 # One step: forward and backward through micro-batches of whole lists, then one update
                 batch = next(batches).to(device)
                 lr = set_lr(optimizer, cfg.optimizer, state.step, num_steps)
-                num_terms = 1
-                if cfg.loss.reduction == "mean":  # over the lists of all ranks
-                    num_terms = ranks.sum_on_device(count_terms(batch.target, batch.mask)).clamp(min=1)
-                loss = torch.zeros((), device=device)
+                weights = objective.weights(state.step, num_steps)  # [parts]: of a mixture's losses, or one of 1
+                # Divided by the terms of the whole step, so that the update depends on neither micro-batches nor ranks
+                num_terms = ranks.sum_on_device(objective.count_terms(batch.targets, batch.mask)).clamp(min=1)
+                losses = torch.zeros(len(weights), device=device)
                 for micro_batch in split_lists(batch, cfg.train.max_tokens):
-                    # Divided by the terms of the whole step, so that the update does not depend on the micro-batches
-                    loss += backward(model, micro_batch, loss_function, num_terms, cfg.train.max_tokens, precision)
+                    losses += backward(
+                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision
+                    )
                 ranks.sum_gradients(model)
                 max_norm = cfg.optimizer.max_grad_norm or float("inf")
                 grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-                state.note(loss, grad_norm)  # no .item() here: it would wait for the GPU
+                loss = objective.weigh(losses, weights)
+                state.note(loss, losses, grad_norm)  # no .item() here: it would wait for the GPU
                 throughput.count(batch)
                 bar.update()
                 is_last = state.step == num_steps
 
                 if state.step % cfg.train.log_every == 0 or is_last:
                     state.check_finite(loader)
-                    metrics = {"train/loss": state.take_mean_loss(ranks), "train/lr": lr}
+                    metrics = {**state.take_mean_loss(ranks), "train/lr": lr}
                     metrics |= {"train/grad_norm": grad_norm.item(), **throughput.take(ranks)}
                     tracker.log(state.step, metrics)
                     bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")

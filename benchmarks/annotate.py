@@ -94,6 +94,7 @@ def overrides(url: str, args: argparse.Namespace, concurrency: int, place: Path)
     names = {"passages": "passages.tsv", "queries": "queries.tsv", "run": "first.run", "journal": "shared.jsonl"}
     files = [f"{key}={place / name}" for key, name in names.items()]
     llm = {"base_url": url, "model": "judge", "concurrency": concurrency}
+    files += [f"window={args.window}"] if args.window else []
     return [*files, f"method={args.method}", *(f"teacher.llm.{key}={value}" for key, value in llm.items())]
 
 
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the median is reported")
     parser.add_argument("--method", default="listwise")
     parser.add_argument("--queries", type=int, help="with 100 passages each; default: with 20, as --seconds needs")
+    parser.add_argument("--window", type=int, help="passages of a request; default: 20")
     parser.add_argument("--memory", help="numbers of queries, whose peak memory is measured instead")
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)

@@ -121,9 +121,9 @@ def training_lists(arguments, seed: int, directory: Path, cut: "TextCutter") -> 
     lists = read_lists(local, tokenizer)
     loader = BatchLoader(lists, PairTemplate.of(tokenizer), cfg)
     named = [
-        (lists.query_id(index), [lists.passages.text_id(row) for row in rows], target)
+        (lists.query_id(index), [lists.passages.text_id(row) for row in rows], targets[cfg.loss.target])
         for step in range(arguments.steps)
-        for index, rows, target, _ in loader.samples(step)
+        for index, rows, targets, _ in loader.samples(step)
     ]
     passages = read_passages(local.data.passages, {doc_id for _, doc_ids, _ in named for doc_id in doc_ids})
     queries = read_queries(local.data.queries)

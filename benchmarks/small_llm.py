@@ -41,7 +41,7 @@ def annotate(args: argparse.Namespace, model: str, method: str, directory: Path)
     overrides = [f"{key}={args.collection / name}" for key, name in files.items()]
     overrides += [f"method={method}", f"depth={args.depth}", f"num_queries={args.queries}"]
     overrides += [f"shuffles={1 if method == 'pointwise' else args.shuffles}"]
-    overrides += ["journal=none", "max_unusable=1", "tries=1", f"teacher.llm.base_url={args.url}"]
+    overrides += [f"journal={args.journal}", "max_unusable=1", "tries=1", f"teacher.llm.base_url={args.url}"]
     overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]
     overrides += [f"prompt={shorter(method, args.max_words, directory)}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--max-words", type=int, default=20, help="of a passage: a CPU is slow")
     parser.add_argument("--shuffles", type=int, default=1)
+    parser.add_argument("--journal", default="none", help="file of answers, to ask nothing twice")
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     args = parser.parse_args()
     model = args.model

@@ -74,10 +74,8 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
 
 
 def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens: int):
-    from functools import partial
-
     from distill.data.batch import make_batch, split_lists
-    from distill.losses import LOSSES, TERMS
+    from distill.losses.objective import Objective
     from distill.models.cross_encoder import CrossEncoder
     from distill.training.backward import backward
     from distill.training.flops import FlopCounter
@@ -95,13 +93,13 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
     for query, passages in lists:
         (tokens,) = ours._encode([query], 32)
         pairs.append([ours.template.join(tokens, passage) for passage in ours._encode(passages, 256)])
-    batch = make_batch([query for query, _ in lists], pairs, ranks).to(device)
-    loss_function = partial(LOSSES["ranknet"], reduction="sum")
+    batch = make_batch([query for query, _ in lists], pairs, {"rank": ranks}).to(device)
+    objective = Objective({"name": "ranknet", "target": "rank", "reduction": "mean"})
 
     def step() -> None:
-        num_terms = TERMS["ranknet"](batch.target, batch.mask)
+        num_terms = objective.count_terms(batch.targets, batch.mask)
         for micro_batch in split_lists(batch, max_tokens):
-            backward(ours, micro_batch, loss_function, num_terms, max_tokens, precision)
+            backward(ours, micro_batch, objective, num_terms, [1.0], max_tokens, precision)
         optimizer.step()
         optimizer.zero_grad()
 

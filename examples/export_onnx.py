@@ -1,6 +1,5 @@
 """Export a model to ONNX and score a pair with onnxruntime: neither torch nor distill is needed to serve it.
 
-Train a model first: python train.py hydra.run.dir=outputs/sample
 Run: python -m examples.export_onnx [MODEL]             (pip install onnx onnxscript onnxruntime)
 
 Prints, passage by passage, both scores:
@@ -20,8 +19,8 @@ from tokenizers import Tokenizer
 from distill import CrossEncoder
 from distill.export.formats import export
 
-query, passages = "gentle loaf that suits autumn", ["Just a good loaf. Much loved in autumn.", "Makes a fine chowder."]
-model = CrossEncoder.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model")
+query, passages = "how do bees find home", ["Bees find their way home by the sun.", "Trains follow rails."]
+model = CrossEncoder.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "googleq-minilm-3")
 with tempfile.TemporaryDirectory() as directory:
     export(model, Path(directory) / "out", "onnx", card="")
     session = onnxruntime.InferenceSession(Path(directory) / "out" / "onnx" / "model.onnx")

@@ -30,7 +30,7 @@ def encode(text: str) -> list[int]:
 
 
 pairs = [[model.template.join(encode(query), encode(text)) for text in texts] for query, texts in lists.items()]
-batch = make_batch(list(lists), pairs, [torch.arange(1, len(texts) + 1) for texts in lists.values()])
+batch = make_batch(list(lists), pairs)
 sizes, lengths = batch.list_sizes.tolist(), batch.lengths.tolist()
 padded = len(lengths) * max(lengths)
 print(f"lists of {sizes} passages, pairs of {lengths} tokens: {sum(lengths)}, where padding would make {padded}")

@@ -1,6 +1,5 @@
 """Open a trained model in sentence-transformers: its directory is a CrossEncoder of theirs, nothing is converted.
 
-Train a model first: python train.py hydra.run.dir=outputs/sample
 Run: python -m examples.sentence_transformers_model [MODEL]           (pip install sentence-transformers)
 
 Prints:
@@ -14,9 +13,10 @@ import sys
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from distill import CrossEncoder
+from distill.models.locate import locate_model
 
-name = sys.argv[1] if len(sys.argv) > 1 else "outputs/sample/model"
-query, passages = "gentle loaf that suits autumn", ["Just a good loaf. Much loved in autumn.", "Makes a fine chowder."]
+name = locate_model(sys.argv[1] if len(sys.argv) > 1 else "googleq-minilm-3")  # its directory
+query, passages = "how do bees find home", ["Bees find their way home by the sun.", "Trains follow rails."]
 theirs = TheirCrossEncoder(name, device="cpu", trust_remote_code=False).predict(
     [(query, passage) for passage in passages]
 )

@@ -37,8 +37,8 @@ for step in range(1, int(steps) + 1):
         [model.template.join(queries[row], passages[place]) for place in passages.rows(ranked.doc_ids)]
         for row, ranked in zip(queries.rows(query_ids), lists, strict=True)
     ]
-    batch = make_batch(query_ids, pairs, [ranked.ranks for ranked in lists])
-    loss = ranknet(model.score(batch, max_tokens=16384), batch.target, batch.mask)
+    batch = make_batch(query_ids, pairs, {"rank": [ranked.ranks for ranked in lists]})
+    loss = ranknet(model.score(batch, max_tokens=16384), batch.targets["rank"], batch.mask)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -18,13 +18,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.sources.chains import find_ranking
 from distill.sources.locate import with_local_files
 from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
+from distill.sources.thinking import answer_after_thinking
 from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
 from distill.teachers.answer import Answer
 from distill.teachers.asking import ask_llm, estimate_requests
@@ -40,6 +44,23 @@ from tests.helpers.commands import run_annotate, run_evaluate, start
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
 
+PIECES = [
+    "[1]",
+    "[2]",
+    "[3]",
+    "[9]",
+    " > ",
+    "2",
+    ", ",
+    "\n",
+    "1. ",
+    "<think>",
+    "</think>",
+    "Passage ",
+    "A",
+    "B",
+    " is ",
+]
 PROMPT = ROOT / "distill" / "teachers" / "prompts" / "listwise.yaml"
 
 
@@ -308,6 +329,45 @@ def test_requests_in_flight_stay_within_the_bound_and_use_it(collection, tmp_pat
         assert len(list(ranker.rank(lists, lambda totals: True))) == 80
     engine.close()
     assert server.most == 8 and not engine.failures
+
+
+@pytest.mark.parametrize(("method", "options"), [("pointwise", []), ("listwise", ["shuffles=8", "window=20"])])
+def test_one_list_keeps_the_endpoint_full_where_its_requests_do_not_wait_for_each_other(
+    collection, tmp_path, serve, method, options
+):
+    server = serve(together=8)  # with fewer in flight none would ever be answered
+    options = [f"method={method}", "teacher.llm.concurrency=8", "teacher.llm.max_cost=9", *options]
+    cfg = compose_config("annotate", *overrides_of(collection, server, *options))
+    OmegaConf.resolve(cfg)
+    lists = {"q": ("bees", [f"passage {place}" for place in range(16)])}
+    orders, _, totals = ask_llm(cfg, tmp_path / "out", lists)
+    assert server.most == 8 and sum(server.asked.values()) == totals.requests == (16 if method == "pointwise" else 8)
+    assert sorted(orders["q"]) == list(range(16))
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_comes_back_lists_keep_their_passages_and_are_flagged_where_a_window_has_no_answer(tmp_path, data):
+    method = data.draw(st.sampled_from(["listwise", "first-token", "pointwise", "graded"]))
+    texts = st.text(max_size=30) | st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+    answers = data.draw(st.lists(st.tuples(texts, st.none() | st.floats(-9, 9)), min_size=1, max_size=40))
+    given_back = itertools.cycle(Answer(text, 1, 1, 0.0, score=score) for text, score in answers)
+    engine = SimpleNamespace(in_batches=True, at_once=3, options={}, tokenizer=None)
+    engine.ask = lambda requests: [next(given_back) for _ in requests]
+    windows = Windows(method, 4, 2, *data.draw(st.sampled_from([(1, 1), (2, 1), (1, 3)])))
+    lists = {f"q{n}": ("bees", [f"passage {n} {place}" for place in range(2 + 3 * n)]) for n in range(3)}
+    path = tmp_path / f"{time.monotonic_ns()}.jsonl"
+    with Journal(path) as journal:
+        prompt = read_prompt(str(PROMPT.with_name(f"{method}.yaml")), method)
+        ranker = WindowRanker(engine, "m", journal, prompt, windows, 1)
+        found = {query_id: (order, flagged) for query_id, order, flagged in ranker.rank(lists, lambda totals: True)}
+    assert all(sorted(found[query_id][0]) == list(range(len(texts))) for query_id, (_, texts) in lists.items())
+    assert any(flagged for _, flagged in found.values()) == (ranker.totals.unanswered > 0)
+    if method in ("listwise", "first-token"):
+        for order, flagged in found.values():
+            rankings = [find_ranking(answer_after_thinking(text), 4) for text, _ in answers]
+            if not any(rankings):  # nothing that came back is a ranking
+                assert flagged and order == list(range(len(order)))
 
 
 def test_a_list_that_fits_into_one_window_is_one_request_with_room_for_its_answer(collection, tmp_path, serve):

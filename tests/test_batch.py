@@ -54,10 +54,10 @@ def test_any_micro_batching_gives_the_gradient_of_one_padded_batch(tmp_path, fam
 
     def gradient(micro_tokens: int, chunk_tokens: int) -> torch.Tensor:
         model.zero_grad()
-        terms = count_terms(batch.target, batch.mask)
+        terms = count_terms(batch.targets["rank"], batch.mask)
         for lists in split_lists(batch, micro_tokens):
-            loss = loss_function(model.score(lists, chunk_tokens), lists.target, lists.mask, reduction="sum") / terms
-            loss.backward()
+            loss = loss_function(model.score(lists, chunk_tokens), lists.targets["rank"], lists.mask, reduction="sum")
+            (loss / terms).backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     whole = gradient(10**6, 10**6)

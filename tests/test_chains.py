@@ -79,6 +79,9 @@ UNUSABLE = [
     "[6] rank 2\n[5] rank 1\n[4] rank 3\n[3] rank 4\n[2] rank 5\n[1] rank 6",
     "| Passage | Score |\n|---|---|\n| 1 | 3 |\n| 2 | 9 |",
     "[6] (0.9) > [5] (0.8)",
+    "[2] the heat transfer properties of high-temperature air",  # this one and the next two by SmolLM2-135M
+    "The passage that answers best first is: [1] a sensor for obtaining ablation rates",
+    "The best theoretical method for calculating pressure on the surface of a wing",
     "6",
     "",
     f"<think>{THOUGHT}",

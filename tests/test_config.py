@@ -181,13 +181,16 @@ def test_the_papers_backbones_are_there(backbone):
 def test_every_loss_config_names_its_function_and_options(loss):
     cfg = compose_config("train", f"loss={loss}").loss
     assert cfg.name == loss
-    options = set(cfg) - {"name", "target"}
+    options = set(cfg) - {"name", "target", "guided"}
     code = LOSSES[cfg.name].__code__
     assert options <= set(code.co_varnames[: code.co_argcount])
 
 
 def test_conf_the_schemas_and_the_functions_name_the_same_losses():
-    assert sorted(LOSSES) == sorted(LOSS_SCHEMAS) == options_of("loss")
+    mixtures = [name for name in options_of("loss") if "parts" in compose_config("train", f"loss={name}").loss]
+    assert mixtures == ["lce-kl", "lce-marginmse", "mixture", "ranknet-lce"]
+    assert sorted([*LOSSES, "mixture"]) == sorted(LOSS_SCHEMAS)
+    assert sorted(LOSSES) == [name for name in options_of("loss") if name not in mixtures]
 
 
 @pytest.mark.parametrize(
@@ -311,6 +314,7 @@ FREE_OF_RULES = {
     "Train": "device",
     "Logger": "name project entity group job_type run_name tags",
     "TrainConfig": "loss licence",
+    "Mixture": "name parts weights teachers",
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
     "EvaluateConfig": "model device",
     "ReportConfig": "output title metrics labels baseline compare",
@@ -394,7 +398,8 @@ def test_help_and_the_composed_configuration_wait_for_nothing_large(entry_point,
         (
             "train loss=nope",
             "loss=nope: no such option: choose one of adrmse, approxndcg, bce, bradleyterry, hinge, "
-            "kl, lambda, lce, listmle, listnet, marginmse, mse, plistmle, ranknet",
+            "kl, lambda, lce, lce-kl, lce-marginmse, listmle, listnet, marginmse, mixture, mse, plistmle, ranknet, "
+            "ranknet-lce",
         ),
         ("train task@validaton=sample", "task@validaton: did you mean task@validation?"),
         (

@@ -26,7 +26,7 @@ def test_sampled_lists_hold_one_relevant_passage_and_change_each_epoch(file_over
     epochs = [loader[epoch] for epoch in (0, 1)]
     for batch in epochs:
         assert batch.list_sizes.tolist() == [4] * 6
-        assert ((batch.target > 0).sum(dim=1) == 1).all()
+        assert ((batch.targets["label"] > 0).sum(dim=1) == 1).all()
     assert sorted(epochs[0].query_ids) == sorted(epochs[1].query_ids)
     assert epochs[0].tokens.tolist() != epochs[1].tokens.tolist()
 
@@ -69,7 +69,7 @@ def test_top_and_stratified_choices_lie_where_they_say():
 def test_a_shorter_list_has_ranks_of_its_own_and_changes_each_epoch(file_overrides):
     loader = loader_of(file_overrides, "data.list_size=4", "train.batch_size=6")
     whole = loader_of(file_overrides, "train.batch_size=6")
-    assert loader[0].target.tolist() == [[1, 2, 3, 4]] * 6
+    assert loader[0].targets["rank"].tolist() == [[1, 2, 3, 4]] * 6
     assert loader[0].lengths.shape == (24,) and whole[0].lengths.shape == (60,)
     by_query = [
         dict(zip(batch.query_ids, tokens_of(batch), strict=True)) for batch in (loader[0], loader[1], loader[0])
@@ -85,10 +85,10 @@ def tokens_of(batch) -> list[list[int]]:
 
 def equal(one, other) -> bool:
     """Whether two batches are the same, bit by bit."""
-    names = ("tokens", "token_types", "lengths", "list_sizes", "target", "mask")
-    return one.query_ids == other.query_ids and all(
-        torch.equal(getattr(one, name), getattr(other, name)) for name in names
-    )
+    names = ("tokens", "token_types", "lengths", "list_sizes", "mask")
+    same = all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
+    same = same and all(torch.equal(one.targets[name], other.targets[name]) for name in one.targets | other.targets)
+    return same and one.query_ids == other.query_ids
 
 
 SAMPLED = ["loss=lce", "data.num_negatives=3", "train.batch_size=4"]
@@ -142,7 +142,7 @@ def test_a_judged_relevant_passage_is_never_a_negative(file_overrides, collectio
         assert grades[0] >= 1 and all(grade < 1 for grade in grades[1:])
         assert set(doc_ids[1:]) <= set(first_stage[query_id].doc_ids[:depth])
         assert len(set(doc_ids)) == len(doc_ids)
-        assert (targets > 0).tolist() == [True] + [False] * (len(doc_ids) - 1)
+        assert (targets["label"] > 0).tolist() == [True] + [False] * (len(doc_ids) - 1)
 
 
 def test_a_querys_negatives_do_not_depend_on_which_other_queries_there_are(file_overrides):

@@ -83,6 +83,50 @@ def test_lce_lets_each_relevant_passage_compete_with_negatives_only():
     check(lce(SCORES, labels, MASK), (softplus(-2) + softplus(-1)) / 2)
 
 
+def test_guided_lce_leaves_out_negatives_that_the_teacher_scores_above_the_relevant_passage():
+    # scores 2, 0, 1, 3; passages 1 and 4 are relevant; the teacher knows nothing of the last
+    scores, mask = torch.tensor([[2.0, 0.0, 1.0, 3.0]], dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool)
+    labels = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    both = [math.log(1 + math.exp(-2) + math.exp(-1)), math.log(1 + math.exp(-3) + math.exp(-2))]
+    for taught, first in {
+        (5.0, 1.0, 5.0): both[0],  # as high as the relevant passage is not above it
+        (5.0, 6.0, 4.0): softplus(-1),
+        (5.0, 4.0, 6.0): softplus(-2),
+        (5.0, 6.0, 7.0): 0.0,
+        (5.0, math.nan, 7.0): softplus(-2),
+        (math.nan, 6.0, 7.0): both[0],
+    }.items():
+        guide = torch.tensor([[*taught, math.nan]])
+        check(lce(scores, labels, mask, "sum", guide), first + both[1])
+        check(lce(scores, labels, mask, guide=guide), (first + both[1]) / 2)
+
+
+def test_guided_lce_is_a_sum_over_the_negatives_that_are_left():
+    scores, targets, mask = make_lists()
+    labels, guide = (targets["lce"] > 0).double(), targets["kl"].masked_fill(targets["kl"] > 1, math.nan)
+    student = scores.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for s, y, t, real in zip(student, labels, guide, mask, strict=True):
+        for i in range(len(s)):
+            if y[i] > 0 and real[i]:
+                kept = [j for j in range(len(s)) if real[j] and y[j] == 0 and not t[j] > t[i]]
+                total = total + torch.log(1 + sum((torch.exp(s[j] - s[i]) for j in kept), torch.zeros(())))
+    (expected,) = torch.autograd.grad(total, student)
+    loss = lce(student, labels, mask, "sum", guide)
+    torch.testing.assert_close(loss, total, **EXACT)
+    torch.testing.assert_close(torch.autograd.grad(loss, student)[0], expected, **EXACT)
+    assert loss < lce(scores, labels, mask, reduction="sum")
+    unguided = lce(scores, labels, mask, "sum", torch.full_like(guide, math.nan))
+    torch.testing.assert_close(unguided, lce(scores, labels, mask, reduction="sum"), **EXACT)
+    large = (scores * 5e3).float().requires_grad_()
+    loss = lce(large, labels, mask, "sum", guide)
+    expected = lce(large.detach().double(), labels, mask, "sum", guide).float()
+    torch.testing.assert_close(loss, expected, **FLOAT32)
+    assert torch.autograd.grad(loss, large)[0].isfinite().all()
+    gone = lce(student, labels, mask, guide=(labels == 0).double())  # every negative is left out
+    assert gone == 0 and (torch.autograd.grad(gone, student)[0] == 0).all()
+
+
 def test_margin_mse_by_hand():
     # margins of the student 2, 1, -1 against the teacher's 2, 3, 1
     check(margin_mse(SCORES, TEACHER_SCORES, MASK, reduction="sum"), 0 + 4 + 4)
@@ -446,6 +490,11 @@ def test_lce_without_negatives_is_zero_with_zero_gradient():
 def test_ties_of_rank_contribute_nothing_to_ranknet():
     ranks = torch.tensor([[1.5, 1.5, 3.0]])
     check(ranknet(SCORES, ranks, MASK, reduction="sum"), softplus(-1) + softplus(1))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_rank_without_lists_has_no_terms(name):
+    assert TERMS[name](torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.bool)) == 0
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from distill import CrossEncoder
@@ -225,3 +226,67 @@ def test_a_card_says_that_its_figures_are_of_the_weights_before(tmp_path):
     (tmp_path / "README.md").write_text("# m\n\n## Measured\n\n| a |\n")
     card = exported_card(tmp_path, "sentence-transformers", dtype="float16")
     assert "## Measured\n\nBefore the weights were rounded to float16:\n\n| a |" in card
+
+
+# The model that comes with the package
+
+OURS = ROOT / "distill" / "models" / "packaged" / "googleq-minilm-3"
+PAIRS_IN_ORDER = {  # the better passage first
+    "how do bees find home": [
+        "Bees find their way home by the sun and by the landmarks around their hive.",
+        "The first railway in the world to use steam locomotives opened in 1825.",
+    ],
+    "who wrote pride and prejudice": [
+        "Pride and Prejudice is a novel by Jane Austen, published in 1813.",
+        "Prejudice is an opinion about a person that is formed before knowing them.",
+    ],
+    "is the dead sea below sea level": [
+        "The surface of the Dead Sea is more than 430 metres below sea level, the lowest shore on land.",
+        "The Caspian Sea is the largest inland body of water.",
+    ],
+}
+
+
+def test_ours_ranks_obvious_passages_right_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert packaged_models() == ["googleq-minilm-3"]
+    model = CrossEncoder.from_pretrained("googleq-minilm-3")
+    for query, passages in PAIRS_IN_ORDER.items():
+        assert model.rank(query, passages[::-1])[0] == [1, 0], query
+    assert (model.query_length, model.passage_length) == (64, 256) and model.is_plain
+    assert len(model.backbone.encoder.layer) == 3
+
+
+def test_sentence_transformers_gives_the_scores_of_ours():
+    from sentence_transformers import CrossEncoder as TheirCrossEncoder
+
+    theirs, model = (
+        TheirCrossEncoder(str(OURS), device="cpu", trust_remote_code=False),
+        CrossEncoder.from_pretrained(str(OURS)),
+    )
+    for query, passages in PAIRS_IN_ORDER.items():
+        found = torch.from_numpy(theirs.predict([(query, passage) for passage in passages]))
+        expected = torch.tensor([model.rank(query, [passage])[1][0] for passage in passages])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_ours_is_small_and_in_half_precision():
+    assert sum(file.stat().st_size for file in OURS.rglob("*") if file.is_file()) < 40e6
+    assert {tensor.dtype for tensor in load_file(OURS / "model.safetensors").values()} == {torch.float16}
+
+
+def test_the_card_of_ours_names_data_licence_and_what_the_encoder_has_seen():
+    card = (OURS / "README.md").read_text()
+    data = ModelCard(card).data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2" and data.license
+    for words in ("CC BY-SA 3.0", "Natural Questions", "BoolQ", "MS MARCO", "## Measured", "interpolated", "## Limits"):
+        assert words in card, words
+    assert "PLACEHOLDER" not in card and "outputs/" not in card
+    assert "ShareAlike" in (OURS / "LICENSE").read_text()
+
+
+def test_the_preset_starts_from_ours():
+    backbone = compose_config("train", "backbone=googleq-minilm-3").backbone
+    assert (backbone.name, backbone.weights) == ("googleq-minilm-3", "pretrained")
+    assert locate_model(backbone.name) == str(OURS)

@@ -62,6 +62,8 @@ def test_the_wheel_has_the_package_its_data_and_no_other_top_level_module(wheel)
     package = files_of("distill", "distill/") | files_of("kernels", "distill/_kernels/")
     assert names == package | files_of("conf", "distill/_data/conf/") | sample | scripts | {LAUNCHER}
     assert len(sample) > 15 and "distill/py.typed" in names
+    model = "distill/models/packaged/googleq-minilm-3"
+    assert {f"{model}/{file}" for file in ("model.safetensors", "tokenizer.json", "README.md", "LICENSE")} <= names
     assert all((ROOT / name.removeprefix("distill/_data/")).is_file() for name in sample | scripts)
 
 

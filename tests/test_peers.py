@@ -97,7 +97,7 @@ def test_lists_are_those_of_the_training_steps(collection, backbone, tmp_path, l
     for step in range(4):
         batch, of_step = loader[step], lists[2 * step : 2 * step + 2]
         assert batch.query_ids == [each["query_id"] for each in of_step]
-        assert batch.target.tolist() == [each["targets"] for each in of_step]
+        assert batch.targets[cfg.loss.target].tolist() == [each["targets"] for each in of_step]
         pairs = [(each["query"], passage) for each in of_step for passage in each["passages"]]
         tokens = [token for pair in pairs for token in model.tokenizer(*pair)["input_ids"]]
         assert batch.tokens.tolist() == tokens

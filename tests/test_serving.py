@@ -20,6 +20,7 @@ from distill.errors import InputError
 from distill.serving.scoring import Scorer, load_scorer
 from distill.serving.server import open_socket, serve
 from distill.serving.service import Service
+from distill.teachers.endpoint_key import read_key
 from tests.helpers.commands import start
 from tests.helpers.models import PASSAGES, QUERY, make_model
 from tests.helpers.serving import SaidScores, recorded, serving, settings, wait_until
@@ -99,9 +100,8 @@ def test_requests_that_arrive_together_share_a_batch_and_get_their_own_scores(mo
         assert [result["index"] for result in response.json()] == order
         assert [result["score"] for result in response.json()] == pytest.approx(scores, abs=1e-5)
     counted = service.metrics.text().decode()
-    assert "distill_batch_requests_sum 24.0" in counted or "distill_batch_requests_sum 25.0" in counted
     [batches] = [line for line in counted.splitlines() if line.startswith("distill_batch_requests_count")]
-    assert float(batches.split()[1]) <= 6
+    assert float(batches.split()[1]) <= 8  # of 24 requests
     assert f"distill_passages_total {sum(map(len, lists))}.0" in counted
 
 
@@ -446,3 +446,15 @@ def is_ready(client: httpx.Client) -> bool:
         return client.get("/health").status_code == 200
     except httpx.ConnectError:  # it does not listen yet
         return False
+
+
+def test_a_key_in_place_of_its_variables_name_is_refused_without_being_shown():
+    with pytest.raises(InputError, match="^api_key_variable: must be the name of an environment variable") as caught:
+        read_key("sk-bees17", "api_key_variable")
+    assert "sk-bees17" not in str(caught.value)
+
+
+def test_a_batch_on_a_cpu_is_no_larger_than_what_its_threads_gain_from(model):
+    threads = torch.get_num_threads()
+    assert Scorer(model, 16384, torch.float32).max_tokens == min(2048, 512 * threads)
+    assert Scorer(model, 100, torch.float32).max_tokens == 100

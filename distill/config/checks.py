@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import options_of
+from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
 from distill.config.rules import check_rules, missing_file, options_of_key
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
+from distill.targets import own_targets, part_targets, parts_of, split_target, targets_of
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -36,17 +38,22 @@ def check_train(cfg: DictConfig) -> None:
         for key in ("depth", "num_negatives", "list_size"):
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
-    _check_fusion(teacher)
+    for key in ("teacher", *(f"teachers.{name}" for name in cfg.teachers)):
+        _check_fusion(OmegaConf.select(cfg, key), key)
     _check_first_stage_score(cfg)
-    _check_target(loss.target, teacher)
-    if loss.target == "label":
-        if teacher.path is None and teacher.first_stage is None:
-            raise InputError("teacher.first_stage is missing: labels need a run to draw the other passages from")
-    elif data.num_negatives is not None:
+    check_mixture(cfg)
+    for part in parts_of(loss):
+        for target in part_targets(loss, part):
+            _check_target(cfg, part, target)
+    if teacher.path is None and teacher.first_stage is None:
+        raise InputError("teacher.first_stage is missing: labels need a run to draw the other passages from")
+    if data.num_negatives is not None and "label" not in own_targets(loss):
+        learned = " and ".join(f"{split_target(target)[1]}s" for target in targets_of(loss))
         raise InputError(
             f"data.num_negatives={data.num_negatives} draws negatives by label, but loss={loss.name} learns from "
-            f"teacher {loss.target}s: set data.num_negatives=null and cut lists by data.depth"
+            f"teacher {learned}: set data.num_negatives=null and cut lists by data.depth"
         )
+    _check_negatives(cfg)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
@@ -185,24 +192,22 @@ def _unknown_keys(node: Any, prefix: str = "") -> list[str]:
 def _check_one_source_of_texts(teacher: DictConfig) -> None:
     """Check that a file that also holds the texts is one; raises InputError."""
     texts = OmegaConf.to_container(teacher, resolve=False)["texts"]
-    if OmegaConf.is_list(teacher.path) and isinstance(texts, str) and "teacher.path" in texts:
+    if OmegaConf.is_list(teacher.path) and isinstance(texts, str) and "${" in texts and ".path" in texts:
         raise InputError(
             f"teacher.path={teacher.path}: teacher={teacher.name} reads the texts from its file, too: give one file, "
             "or teacher.texts=FILE"
         )
 
 
-def _check_fusion(teacher: DictConfig) -> None:
+def _check_fusion(teacher: DictConfig, key: str) -> None:
     """Check that several runs can be fused; raises InputError."""
     weights, is_several = teacher.fusion.weights, OmegaConf.is_list(teacher.path)
     if weights is not None and len(weights) != (len(teacher.path) if is_several else 1):
         number = len(teacher.path) if is_several else 1
-        raise InputError(
-            f"teacher.fusion.weights={weights}: must have one value for each run of teacher.path: {number}"
-        )
+        raise InputError(f"{key}.fusion.weights={weights}: must have one value for each run of {key}.path: {number}")
     if is_several and teacher.format != "run":
         raise InputError(
-            f"teacher.format={teacher.format} with several runs in teacher.path: only runs are fused: give one"
+            f"{key}.format={teacher.format} with several runs in {key}.path: only runs are fused: give one"
         )
 
 
@@ -219,20 +224,40 @@ def _check_first_stage_score(cfg: DictConfig) -> None:
         )
 
 
-def _check_target(target: str, teacher: DictConfig) -> None:
-    """Check that a teacher has what a loss learns from; raises InputError."""
+def _check_negatives(cfg: DictConfig) -> None:
+    """Check that there are labels, and scores to choose negatives by; raises InputError."""
+    rules, teacher = cfg.data.negatives, cfg.teacher
+    by_score = [key for key in ("max_percent_of_positive", "margin", "max_score") if rules[key] is not None]
+    given = by_score + (["ranks"] if rules.ranks is not None else [])
+    if not given:
+        return
+    shown = f"data.negatives.{given[0]}={rules[given[0]]}"
+    if teacher.format == "triples":
+        raise InputError(f"{shown}: triples have one negative: set it to null")
+    if "label" not in own_targets(cfg.loss):
+        raise InputError(f"{shown} is about negatives by label, but loss={cfg.loss.name} has none: set it to null")
+    if by_score and (teacher.path is None or not teacher.scores):
+        raise InputError(
+            f"{shown} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
+        )
+
+
+def _check_target(cfg: DictConfig, part: str, target: str) -> None:
+    """Check that a teacher has what a part of the loss learns from; raises InputError."""
+    name, kind = split_target(target)
+    key, teacher = (f"teachers.{name}", cfg.teachers[name]) if name else ("teacher", cfg.teacher)
     gives = {
-        "rank": (teacher.path is not None, "teacher.path, a run ranked by the teacher"),
+        "rank": (teacher.path is not None, f"{key}.path, a run ranked by the teacher"),
         "score": (
             teacher.path is not None and teacher.scores,
-            "teacher.path with teacher.scores=true, if the scores of that run mean more than its order",
+            f"{key}.path with {key}.scores=true, if the scores of that run mean more than its order",
         ),
-        "label": (teacher.qrels is not None or teacher.format == "triples", "teacher.qrels"),
+        "label": (teacher.qrels is not None or teacher.format == "triples", f"{key}.qrels"),
     }
-    given, remedy = gives[target]
+    given, remedy = gives[kind]
     if not given:
         able = ", ".join(name for name, (present, _) in gives.items() if present) or "nothing"
         raise InputError(
-            f"the loss needs a {target} for every passage, but teacher={teacher.name} gives {able}: add {remedy}, or "
-            "choose another loss"
+            f"{f'loss.parts.{part}' if part else 'the loss'} needs a {kind} for every passage, but "
+            f"{key}={teacher.name} gives {able}: add {remedy}, or choose another loss"
         )

@@ -1,14 +1,17 @@
 """The keys of every loss, with the type and the rules of each: one dataclass a loss, beside conf/loss/NAME.yaml.
 
-LOSS_SCHEMAS lists them by option. Every key but `name`, `target` and `reduction` is an argument of the function, which
-distill/losses/__init__.py lists under the same name. The functions need torch, which `--help` does not wait for.
+LOSS_SCHEMAS lists them by option. Every key but `name`, `target`, `guided` and `reduction` is an argument of the
+function, which distill/losses/__init__.py lists under the same name. The functions need torch, which `--help` does not
+wait for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import MISSING, DictConfig
 
 from distill.config.rules import above, at_least, beside, choice, only
+from distill.targets import parts_of
 
 GAIN_OF_RANKS = "a rank gives the gain n - rank, and 2 to its power would leave only the first passage"
 
@@ -35,6 +38,7 @@ class AdrMse:
 class Lce:
     name: str = choice("lce")
     target: str = choice("label")
+    guided: bool = MISSING
     reduction: str = choice("mean", "sum")
 
 
@@ -125,6 +129,14 @@ class BradleyTerry:
     reduction: str = choice("mean", "sum")
 
 
+@dataclass
+class Mixture:
+    name: str = MISSING
+    parts: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, str] = field(default_factory=dict)
+
+
 LOSS_SCHEMAS: dict[str, type] = {  # by option of conf/loss/
     "ranknet": RankNet,
     "adrmse": AdrMse,
@@ -140,9 +152,11 @@ LOSS_SCHEMAS: dict[str, type] = {  # by option of conf/loss/
     "lambda": Lambda,
     "approxndcg": ApproxNdcg,
     "bradleyterry": BradleyTerry,
+    "mixture": Mixture,
 }
 
 
 def implementation_of(loss: DictConfig) -> str | None:
-    """Return the chosen implementation of a loss; None for a loss that has only the plain definition."""
-    return loss.implementation if "implementation" in loss else None
+    """Return the chosen implementation of a loss, "triton" if any part has it; None if there is only the definition."""
+    chosen = [part.implementation for part in parts_of(loss).values() if "implementation" in part]
+    return "triton" if "triton" in chosen else next(iter(chosen), None)

@@ -52,6 +52,7 @@ TRAINING = Command(
     ),
     moved=(
         *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),
+        *("teachers.*.path", "teachers.*.texts", "teachers.*.first_stage", "teachers.*.qrels"),
         *("backbone.name", *TEXTS),
     ),
     steps=("train.max_steps", "train.max_epochs"),

@@ -252,6 +252,15 @@ def as_many_as(other: str) -> Bond:
     return bond
 
 
+def ascending() -> Bond:
+    """Bond: the values of a list go up, or stay."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        return None if value is None or value == sorted(value) else ": must go up"
+
+    return bond
+
+
 def needs(option: str, **what: str) -> Bond:
     """Bond: with this option the other keys must be given; what: what each of them is."""
 

@@ -4,6 +4,7 @@ A wrong key or type fails while Hydra composes a configuration (distill/config/c
 distill/config/checks.py. The keys of each loss are in distill/config/losses.py.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import MISSING
 from distill.config.rules import (
     above,
     as_many_as,
+    ascending,
     at_least,
     auto_or_at_least,
     beside,
@@ -66,6 +68,16 @@ class Model:
 
 
 @dataclass
+class Negatives:
+    max_percent_of_positive: float | None = above(0, default=None)
+    margin: float | None = at_least(0, default=None)
+    positive: str = choice("best", "median", "worst")
+    max_score: float | None = must("be a finite number", math.isfinite, default=None)
+    ranks: list[int] | None = beside(each(at_least(1), length=2, default=None), ascending())
+    false_negatives: str = choice("drop", "relabel")
+
+
+@dataclass
 class Data:
     name: str = MISSING
     passages: str | None = source()
@@ -74,6 +86,7 @@ class Data:
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
     num_negatives: int | None = at_least(1, default=None)
+    negatives: Negatives = MISSING
     list_size: int | None = beside(
         at_least(2, why=TWO_PASSAGES, default=None), not_with("num_negatives", "both say how long a list is")
     )
@@ -225,6 +238,7 @@ class TrainConfig:
     loss: Any = MISSING
     data: Data = MISSING
     teacher: Teacher = MISSING
+    teachers: dict[str, Teacher] = field(default_factory=dict)
     optimizer: Optimizer = MISSING
     train: Train = MISSING
     validation: TaskConfig = MISSING

@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from distill.config.losses import LOSS_SCHEMAS
+from distill.config.losses import LOSS_SCHEMAS, Mixture
 from distill.config.schema import TaskConfig
 
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "keys"}
@@ -65,7 +65,7 @@ def _expected(key: str, value: Any, kind: type) -> str:
 def _loss_fault(loss: Any) -> str | None:
     if not isinstance(loss, dict) or not isinstance(loss.get("name"), str):
         return _expected("loss", loss, dict)
-    schema = LOSS_SCHEMAS.get(loss["name"])
+    schema = Mixture if "parts" in loss else LOSS_SCHEMAS.get(loss["name"])
     return fault_of(loss, schema, "loss.") if schema else None
 
 

@@ -3,24 +3,27 @@
 Shapes: B lists, K passages in the longest list, P = Σ list sizes pairs, T = Σ pair lengths tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+NO_TARGETS: Mapping[str, Sequence] = MappingProxyType({})
+
 
 @dataclass
 class Batch:
-    """B ragged lists: the tokens of their P pairs without padding, in list order, and one target per passage."""
+    """B ragged lists: the tokens of their P pairs without padding, in list order, and the targets of each passage."""
 
     query_ids: list[str]  # B
     tokens: Tensor  # [T] int64
     token_types: Tensor  # [T] int64
     lengths: Tensor  # [P] int64: tokens of each pair
     list_sizes: Tensor  # [B] int64: passages of each list
-    target: Tensor  # [B, K] float32: ranks, labels or teacher scores; 0 where padded
+    targets: dict[str, Tensor]  # of [B, K] float32: ranks, labels, scores; 0 where padded, NaN where a teacher has none
     mask: Tensor  # [B, K] bool: True for real passages
 
     @property
@@ -32,7 +35,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with the tensors that the loss reads on the device; tokens follow chunk by chunk."""
-        return replace(self, target=copy_to(self.target, device), mask=copy_to(self.mask, device))
+        targets = {name: copy_to(target, device) for name, target in self.targets.items()}
+        return replace(self, targets=targets, mask=copy_to(self.mask, device))
 
 
 def copy_to(tensor: Tensor, device: torch.device) -> Tensor:
@@ -42,23 +46,31 @@ def copy_to(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def make_batch(query_ids: list[str], lists: list[list[tuple[np.ndarray, np.ndarray]]], targets: list) -> Batch:
-    """Join lists of (tokens, token types) pairs and their targets into one batch; there may be no list."""
+def make_batch(
+    query_ids: list[str], lists: list[list[tuple[np.ndarray, np.ndarray]]], targets: Mapping[str, Sequence] = NO_TARGETS
+) -> Batch:
+    """Join lists of (tokens, token types) pairs into one batch; there may be no list.
+
+    targets: what the loss learns from, by name, as the passages' values [K] of each list.
+    """
     pairs = [pair for pairs in lists for pair in pairs]
     sizes = [len(pairs) for pairs in lists]
-    target = torch.zeros(len(lists), max(sizes, default=0))  # [B, K]
-    mask = torch.zeros(len(lists), max(sizes, default=0), dtype=torch.bool)  # [B, K]
+    shape = len(lists), max(sizes, default=0)
+    mask = torch.zeros(shape, dtype=torch.bool)  # [B, K]
+    for row, size in enumerate(sizes):
+        mask[row, :size] = True
+    padded = {name: torch.zeros(shape) for name in targets}  # of [B, K]
+    for name, of_lists in targets.items():
+        for row, values in enumerate(of_lists):
+            padded[name][row, : sizes[row]] = torch.as_tensor(np.asarray(values), dtype=torch.float32)
     nothing = np.zeros(0, np.int32)
-    for row, values in enumerate(targets):
-        target[row, : sizes[row]] = torch.as_tensor(np.asarray(values), dtype=torch.float32)
-        mask[row, : sizes[row]] = True
     return Batch(
         query_ids=query_ids,
         tokens=torch.from_numpy(np.concatenate([nothing, *(tokens for tokens, _ in pairs)])).long(),
         token_types=torch.from_numpy(np.concatenate([nothing, *(types for _, types in pairs)])).long(),
         lengths=torch.tensor([len(tokens) for tokens, _ in pairs], dtype=torch.long),
         list_sizes=torch.tensor(sizes, dtype=torch.long),
-        target=target,
+        targets=padded,
         mask=mask,
     )
 
@@ -86,6 +98,6 @@ def _take_lists(batch: Batch, lists: slice, pairs: slice, tokens: slice) -> Batc
         token_types=batch.token_types[tokens],
         lengths=batch.lengths[pairs],
         list_sizes=batch.list_sizes[lists],
-        target=batch.target[lists],
+        targets={name: target[lists] for name, target in batch.targets.items()},
         mask=batch.mask[lists],
     )

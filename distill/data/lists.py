@@ -2,15 +2,17 @@
 
     lists = read_lists(cfg, tokenizer)
     rows, targets = lists[7]                                    # passages of list 7, as rows of lists.passages
+    targets["rank"]                                             # what the loss learns from, by name
     lists.query_id(7)
 
-The teacher's lists come one at a time (`RankedLists`, `TripleLists`), so that a hundred million lines need little
+The teacher's lists come one at a time (`TeacherLists`), so that a hundred million lines need little
 memory; their ids are joined to the rows of the token stores, once. Lists of many lines are kept in the cache on disk,
 as are the stores that they point into: a later run reads no source again.
 """
 
 import itertools
 import logging
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.data.joined_lists import TeacherLists
 from distill.data.pairs import score_numbers
-from distill.data.teacher_lists import RankedLists, TeacherList, TripleLists, ranks_among
+from distill.data.teacher_lists import TeacherList, needs_relevant, ranks_among
 from distill.data.token_store import open_token_store, store_key
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.errors import InputError
@@ -30,12 +33,13 @@ from distill.sources.opening import find_line
 from distill.sources.texts import log_left_out, read_passages, read_queries
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
+from distill.targets import split_target, targets_of
 
 log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the files of cached lists: those in another format are rebuilt
 BLOCK = 1_000  # lists joined to the token stores at once
-ARRAYS: dict[str, type] = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32, "targets": np.float32}
+ARRAYS: dict[str, type] = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32}  # and the targets, float32
 NUMBERS: dict[str, type] = {"numbers": np.uint8}  # only of lists whose pairs hold the first stage's score
 
 
@@ -48,16 +52,16 @@ class TrainingLists:
     query_rows: np.ndarray  # [L] int32: the row of each list's query
     starts: np.ndarray  # [L + 1] int64
     rows: np.ndarray | FlatFile  # [N] int32: the row of each passage
-    targets: np.ndarray | FlatFile  # [N] float32: ranks (1 = best), labels or teacher scores
+    targets: dict[str, np.ndarray] | dict[str, FlatFile]  # of [N] float32: ranks (1 = best), labels or teacher scores
     numbers: np.ndarray | FlatFile | None = None  # [N] uint8: what is read for first-stage scores; None: nothing
 
     def __len__(self) -> int:
         return len(self.query_rows)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the passages of a list, [K] rows, and their targets [K]."""
+    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the passages of a list, [K] rows, and their targets [K] by name; NaN where a teacher has none."""
         entries = slice(self.starts[index], self.starts[index + 1])
-        return self.rows[entries], self.targets[entries]
+        return self.rows[entries], {name: values[entries] for name, values in self.targets.items()}
 
     def numbers_of(self, index: int) -> np.ndarray | None:
         """Return the numbers [K] that are read for the first-stage scores of a list, None if none are."""
@@ -74,7 +78,7 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
     Raises InputError for unknown passages and too great a depth. Incomplete input is left out and
     counted: lists of fewer than two passages, empty passages, queries without a text.
     """
-    taught = TripleLists(cfg) if cfg.teacher.format == "triples" else RankedLists(cfg)
+    taught = TeacherLists(cfg)
     lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught)
     query_rows = np.unique(lists.query_rows)
     warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")
@@ -83,7 +87,7 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
     return lists
 
 
-def _lists_in_memory(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
+def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists) -> TrainingLists:
     """Read the lists and tokenise the texts that they name."""
     data, lists = cfg.data, list(taught)
     wanted = {doc_id for each in lists for doc_id in each.doc_ids}
@@ -94,10 +98,12 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLis
     passage_store = TokenStore.of(tokenizer, passages, cfg.model.passage_length, "passages")
     blocks = list(_Join(cfg, taught.path, query_store, passage_store).blocks(lists))
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    return TrainingLists(query_store, passage_store, starts=offsets_of(columns.pop("sizes")), **columns)
+    targets = {name: columns.pop(column) for name, column in target_columns(cfg).items()}
+    starts = offsets_of(columns.pop("sizes"))
+    return TrainingLists(query_store, passage_store, starts=starts, targets=targets, **columns)
 
 
-def _lists_on_disk(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists) -> TrainingLists:
+def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists) -> TrainingLists:
     """Open the lists in the cache, with the stores of both collections; build what is missing."""
     data, model = cfg.data, cfg.model
     texts = [
@@ -113,11 +119,20 @@ def _lists_on_disk(cfg: DictConfig, tokenizer, taught: RankedLists | TripleLists
     }
     blocks = _Join(cfg, taught.path, *stores).blocks(taught)
     directory = entry("lists", cfg.teacher.name, key_of(**made_from))
-    arrays = ARRAYS if model.first_stage_score is None else ARRAYS | NUMBERS
+    targets = target_columns(cfg)
+    arrays = ARRAYS | dict.fromkeys(targets.values(), np.float32)
+    arrays |= {} if model.first_stage_score is None else NUMBERS
     make_once(directory, lambda aside: _write(aside, blocks, arrays))
     columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in arrays.items()}
     columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
-    return TrainingLists(*stores, **columns)
+    by_name = {name: columns.pop(column) for name, column in targets.items()}
+    return TrainingLists(*stores, targets=by_name, **columns)
+
+
+def target_columns(cfg: DictConfig) -> dict[str, str]:
+    """Return the name of the column that holds each target of the loss: `targets` if there is only one."""
+    names = targets_of(cfg.loss)
+    return {name: "targets" if len(names) == 1 else f"targets.{name}" for name in names}
 
 
 @dataclass
@@ -137,7 +152,7 @@ class _Join:
 
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the columns of some lists at a time, with `sizes` in place of `starts`; log what was dropped."""
-        total = len(lists) if hasattr(lists, "__len__") else None
+        total = operator.length_hint(lists) or None
         with Progress(desc=f"reading {self.path}", total=total, unit=" lists") as bar:
             lists = iter(lists)
             while block := list(itertools.islice(lists, BLOCK)):
@@ -166,7 +181,9 @@ class _Join:
         query_rows = self.queries.rows([each.query_id for each in lists])
         has_query = (query_rows >= 0) & (self.queries.lengths(query_rows) > 0)
         rows = self.passages.rows([doc_id for each in lists for doc_id in each.doc_ids])  # [N]
-        target = np.concatenate([each.target for each in lists]).astype(np.float32)  # [N]
+        targets = {  # of [N]
+            name: np.concatenate([each.targets[name] for each in lists]).astype(np.float32) for name in lists[0].targets
+        }
         owner = np.repeat(np.arange(len(lists)), [len(each.doc_ids) for each in lists])  # [N] the list of each passage
         unknown = rows < 0
         if unknown.any():
@@ -179,18 +196,19 @@ class _Join:
         self.no_query += [each.query_id for each, has in zip(lists, has_query, strict=True) if not has]
         sizes = np.bincount(owner[kept], minlength=len(lists))  # [L]
         usable = has_query & (sizes >= 2)  # [L]
-        if self.cfg.loss.target == "label":
-            num_relevant = np.bincount(owner[kept & (target > 0)], minlength=len(lists))
-            usable &= (num_relevant > 0) & (num_relevant < sizes)
-        elif self.cfg.loss.target == "rank" and not kept.all():
-            _close_gaps(target, owner, kept)
+        if needs_relevant(self.cfg):
+            for part in (targets["label"] > 0, targets["label"] <= 0):
+                usable &= np.bincount(owner[kept & part], minlength=len(lists)) > 0
+        if not kept.all():
+            for name in (name for name in targets if split_target(name)[1] == "rank"):
+                _close_gaps(targets[name], owner, kept)
         kept &= usable[owner]
         self.num_kept += int(usable.sum())
         return {
             "query_rows": query_rows[usable].astype(np.int32),
             "sizes": sizes[usable],
             "rows": rows[kept].astype(np.int32),
-            "targets": target[kept],
+            **{column: targets[name][kept] for name, column in target_columns(self.cfg).items()},
         } | self._numbers(lists, kept)
 
     def _numbers(self, lists: list[TeacherList], kept: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,10 +21,12 @@ from distill.data.batch import Batch, make_batch
 from distill.data.lists import TrainingLists
 from distill.data.pairs import PairTemplate
 from distill.data.teacher_lists import ranks_among
+from distill.targets import split_target, targets_of
 
 BATCHES_AHEAD = 4  # that each worker prepares
 
-Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # of a list: rows, targets, numbers of first-stage scores
+# Of a list: rows, targets by name, numbers of first-stage scores
+Sample = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]
 
 
 class BatchLoader:
@@ -42,7 +44,7 @@ class BatchLoader:
         self.batch_size = cfg.train.batch_size
         self.num_negatives = cfg.data.num_negatives
         self.list_size, self.list_choice = cfg.data.list_size, cfg.data.list_choice
-        self.by_rank = cfg.loss.target == "rank"
+        self.targets = targets_of(cfg.loss)
         self.seed = cfg.seed
         self.rank, self.num_ranks = rank, num_ranks
         self._orders: dict[int, np.ndarray] = {}
@@ -51,12 +53,12 @@ class BatchLoader:
         """Return the batch of a step, counted from 0."""
         lists = self.lists
         chosen = self._share(self.samples(step))
-        query_ids, pairs, targets = [], [], []
-        for index, rows, target, numbers in chosen:
+        query_ids, pairs = [], []
+        for index, rows, _, numbers in chosen:
             query = lists.queries[lists.query_rows[index]]
             query_ids.append(lists.query_id(index))
             pairs.append(self.template.join_all(query, [lists.passages[row] for row in rows], numbers))
-            targets.append(ranks_among(target) if self.by_rank and self.list_size is not None else target)
+        targets = {name: [of_list[name] for _, _, of_list, _ in chosen] for name in self.targets}
         return make_batch(query_ids, pairs, targets)
 
     def batches(self, first: int, last: int, num_workers: int) -> Iterator[Batch]:
@@ -101,10 +103,13 @@ class BatchLoader:
         if self.num_negatives is None:
             chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng)
         else:
-            relevant, others = np.flatnonzero(targets > 0), np.flatnonzero(targets <= 0)
+            relevant, others = np.flatnonzero(targets["label"] > 0), np.flatnonzero(targets["label"] <= 0)
             negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
             chosen = np.r_[rng.choice(relevant), negatives]
-        return rows[chosen], targets[chosen], None if numbers is None else numbers[chosen]
+        targets = {name: values[chosen] for name, values in targets.items()}
+        if self.list_size is not None or self.num_negatives is not None:
+            targets |= {name: ranks_among(ranks) for name, ranks in targets.items() if split_target(name)[1] == "rank"}
+        return rows[chosen], targets, None if numbers is None else numbers[chosen]
 
     def _share(self, chosen: list[tuple[int, *Sample]]) -> list[tuple[int, *Sample]]:
         """This rank's share of a step's lists: longest first, each list goes to the rank with the fewest tokens."""

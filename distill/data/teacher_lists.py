@@ -1,7 +1,7 @@
 """The lists of a teacher, one at a time: which passages belong to a query, and what the loss learns from them.
 
 for taught in RankedLists(cfg):                   # or TripleLists(cfg)
-    taught.query_id, taught.doc_ids, taught.target
+    taught.query_id, taught.doc_ids, taught.targets["rank"]
 """
 
 import logging
@@ -11,16 +11,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.data.negatives import Negatives, are_chosen, by_score
 from distill.errors import InputError
 from distill.sources.fields import checked_id, read_number
 from distill.sources.large_runs import CachedRun
 from distill.sources.opening import find_line, open_source
 from distill.sources.permutations import read_permuted_run
 from distill.sources.qrels import read_qrels
-from distill.sources.run_files import RankedList
+from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
 from distill.sources.texts import log_left_out
 from distill.storage.files import as_text
+from distill.targets import own_targets, targets_of
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +32,19 @@ MAX_IN_MEMORY = 250_000  # lines of all lists: with more, the whole collection i
 
 @dataclass
 class TeacherList:
-    """The passages of one query with the target that the loss learns from."""
+    """The passages of one query with the targets that the loss learns from."""
 
     query_id: str
     doc_ids: list[str]  # K passages
-    target: np.ndarray  # [K]: ranks (1 = best), labels or teacher scores
+    targets: dict[str, np.ndarray]  # of [K]: ranks (1 = best), labels or teacher scores; NaN where there is none
     num_added: int = 0  # how many at the end are relevant passages missing from the run
     # [K] where the model reads them, else empty; NaN where the first stage lacks the passage
     first_stage_scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Leave out passages of the run, given which of all to keep, bool [K]."""
+        self.doc_ids = [doc_id for doc_id, keep in zip(self.doc_ids, kept, strict=True) if keep]
+        self.targets = {name: values[kept] for name, values in self.targets.items()}
 
 
 class RankedLists:
@@ -46,16 +53,13 @@ class RankedLists:
     def __init__(self, cfg: DictConfig):
         """Open the runs; raises InputError for bad ones, and too great a depth."""
         teacher, data = cfg.teacher, cfg.data
-        self.cfg, self.depth, self.target = cfg, data.depth, cfg.loss.target
+        self.cfg, self.depth, self.targets = cfg, data.depth, own_targets(cfg.loss)
         self.reads_scores = cfg.model.first_stage_score is not None
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
-        if teacher.path is None or (self.target == "label" and first_stage is not None):
+        if teacher.path is None or (_learns_labels_only(cfg) and first_stage is not None):
             self.path, self.run, self.first_stage = teacher.first_stage, first_stage, None
-        elif teacher.format == "permutations":
-            self.path, self.first_stage = teacher.path, first_stage
-            self.run = read_permuted_run(teacher.path, first_stage, teacher.first_stage)
         else:
-            self.path, self.run, self.first_stage = teacher.path, read_run(teacher.path), first_stage
+            self.path, self.run, self.first_stage = teacher.path, read_teacher(teacher, first_stage), first_stage
         self.is_large = self._count_lines() > MAX_IN_MEMORY  # too many texts for memory
         self.query_ids = choose_queries(self.run, data.num_queries, data.subset_seed, self.path)
 
@@ -83,7 +87,7 @@ class RankedLists:
     def sources(self) -> list[str]:
         """The files and ids that the lists come from."""
         teacher = self.cfg.teacher
-        qrels = teacher.qrels if self.target == "label" else None
+        qrels = teacher.qrels if "label" in self.targets else None
         return [
             path for path in (self.path, teacher.first_stage if needs_first_stage(self.cfg) else None, qrels) if path
         ]
@@ -92,9 +96,12 @@ class RankedLists:
     def options(self) -> dict:
         """The options that the lists depend on."""
         teacher, data = self.cfg.teacher, self.cfg.data
-        options = {"target": self.target, "format": teacher.format, "min_grade": teacher.min_grade}
+        target = self.targets[0] if len(self.targets) == 1 else self.targets
+        options = {"target": target, "format": teacher.format, "min_grade": teacher.min_grade}
         if self.reads_scores:
             options["first_stage_score"] = self.cfg.model.first_stage_score
+        if are_chosen(data.negatives):
+            options["negatives"] = dict(data.negatives)
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
 
     def __len__(self) -> int:
@@ -102,11 +109,12 @@ class RankedLists:
 
     def __iter__(self) -> Iterator[TeacherList]:
         """Yield the lists; afterwards log what was left out."""
-        qrels = read_qrels(self.cfg.teacher.qrels) if self.target == "label" else None
+        qrels = read_qrels(self.cfg.teacher.qrels) if "label" in self.targets else None
         if self.depth is not None:
             first_stage = self.cfg.teacher.first_stage
             by = f"the first-stage rank in {first_stage}" if self.first_stage else f"their own order in {self.path}"
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
+        negatives = Negatives(self.cfg.data.negatives) if are_chosen(self.cfg.data.negatives) else None
         short, unlabelled, tied = [], [], []
         for query_id in self.query_ids:
             taught = None
@@ -119,18 +127,28 @@ class RankedLists:
                 short.append(query_id)
             elif qrels is not None:
                 taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
-                if taught is None:
+                if negatives is not None or self.targets != ["label"]:
+                    taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
+                if negatives is not None:
+                    labels = negatives.judge(query_id, taught.doc_ids, taught.targets)
+                    taught.targets["label"] = labels
+                    if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
+                        taught.keep(~np.isnan(labels))
+                if _is_of_one_label(taught):
                     unlabelled.append(query_id)
+                    taught = None if needs_relevant(self.cfg) else taught
             else:
-                if self.target == "rank" and ranked.ranks[0] == ranked.ranks[-1]:
-                    tied.append(query_id)
-                target = ranked.ranks if self.target == "rank" else ranked.scores
-                taught = TeacherList(query_id, ranked.doc_ids, target)
+                taught = TeacherList(query_id, ranked.doc_ids, {"rank": ranked.ranks, "score": ranked.scores})
+            if taught is not None and "rank" in self.targets and ranked.ranks[0] == ranked.ranks[-1]:
+                tied.append(query_id)
             if taught is not None:
                 if self.reads_scores:
                     first = ranked if self.first_stage is None else self.first_stage.get(query_id)
                     taught.first_stage_scores = _scores_in(first, taught.doc_ids)
+                taught.targets = {name: taught.targets[name] for name in self.targets}
                 yield taught
+        if negatives is not None:
+            negatives.report(self.path)
         if short or unlabelled or tied:
             self._report(short, unlabelled, tied)
 
@@ -154,7 +172,13 @@ class RankedLists:
         num_lists = len(self.query_ids)
         at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
         log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, num_lists)
-        log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, num_lists)
+        if needs_relevant(self.cfg):
+            log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, num_lists)
+        elif unlabelled:
+            log.info(
+                "%s: %d of %d lists lack a relevant or an irrelevant passage, and teach nothing by labels (first: %s)",
+                *(self.path, len(unlabelled), num_lists, unlabelled[0]),
+            )
         if tied and len(tied) == num_lists - len(short):
             raise InputError(
                 f"{self.path}: all passages of every list tie, so there is no ranking to learn: add scores (in JSONL "
@@ -167,14 +191,38 @@ class RankedLists:
             )
 
 
+def read_teacher(teacher: DictConfig, first_stage: Run | None) -> Run:
+    """Read a teacher's ranking; first_stage: the run that permutations permute. Raises InputError for a bad one."""
+    if teacher.format == "permutations":
+        assert first_stage is not None, "the configuration was checked"
+        return read_permuted_run(teacher.path, first_stage, teacher.first_stage)
+    return read_run(teacher.path)
+
+
 def _scores_in(ranked: RankedList | None, doc_ids: list[str]) -> np.ndarray:
     """Return the scores [K] that a query's first-stage list gives the passages, NaN for those that it lacks."""
     scores = {} if ranked is None else dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True))
     return np.array([scores.get(doc_id, np.nan) for doc_id in doc_ids])
 
 
-def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList | None:
-    """A run's passages with their labels, with missing relevant ones appended; None if all labels are equal.
+def ranked_targets(ranked: RankedList, doc_ids: list[str]) -> dict[str, np.ndarray]:
+    """Return what a teacher's list says of some passages: scores, and ranks among these; NaN for those it lacks."""
+    places = {doc_id: place for place, doc_id in enumerate(ranked.doc_ids)}
+    known = np.array([doc_id in places for doc_id in doc_ids], dtype=bool)
+    found = [places[doc_id] for doc_id in doc_ids if doc_id in places]
+    ranks, scores = np.full(len(doc_ids), np.nan), np.full(len(doc_ids), np.nan)
+    ranks[known], scores[known] = ranks_among(ranked.ranks[found]), ranked.scores[found]
+    return {"rank": ranks, "score": scores}
+
+
+def _is_of_one_label(taught: TeacherList) -> bool:
+    """Whether a list lacks a relevant passage, or any other."""
+    labels = taught.targets["label"]
+    return not ((labels > 0).any() and (labels <= 0).any())
+
+
+def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList:
+    """Return a run's passages with their labels, with missing relevant ones appended.
 
     Passages judged min_grade or better are relevant; all others of the run are negatives.
     """
@@ -182,9 +230,7 @@ def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_g
     listed = set(ranked.doc_ids)
     added = [doc_id for doc_id in grades if doc_id not in listed]
     labels = np.array([grades.get(doc_id, 0) for doc_id in ranked.doc_ids] + [grades[doc_id] for doc_id in added])
-    if not labels.any() or labels.all():
-        return None
-    return TeacherList(query_id, ranked.doc_ids + added, labels, len(added))
+    return TeacherList(query_id, ranked.doc_ids + added, {"label": labels}, len(added))
 
 
 class TripleLists:
@@ -196,9 +242,10 @@ class TripleLists:
     def __init__(self, cfg: DictConfig):
         """Open the file without reading it; raises InputError if it does not exist."""
         self.cfg, self.path = cfg, cfg.teacher.path
-        self.target = cfg.loss.target
+        self.targets = own_targets(cfg.loss)
         self.sources = [self.path]
-        self.options = {"target": self.target} | {key: cfg.data[key] for key in ("num_queries", "subset_seed")}
+        target = self.targets[0] if len(self.targets) == 1 else self.targets
+        self.options = {"target": target} | {key: cfg.data[key] for key in ("num_queries", "subset_seed")}
         self.source = open_source(self.path, "triples")
         self.is_large = self.source.is_large
 
@@ -212,7 +259,7 @@ class TripleLists:
         for query_id, doc_ids, scores in self._triples():
             empty = False
             if chosen is None or query_id in chosen:
-                yield TeacherList(query_id, doc_ids, _pair_target(scores, self.target))
+                yield TeacherList(query_id, doc_ids, {name: _pair_target(scores, name) for name in self.targets})
         if empty:
             raise InputError(f"{self.path}: holds no triple: expected lines of `{TRIPLE}`")
 
@@ -240,9 +287,32 @@ def _pair_target(scores: np.ndarray, target: str) -> np.ndarray:
 def needs_first_stage(cfg: DictConfig) -> bool:
     """Whether the training lists depend on teacher.first_stage: it is large, so it is read only if needed."""
     depth, teacher = cfg.data.depth, cfg.teacher
-    if cfg.loss.target == "label" or teacher.format == "permutations" or cfg.model.first_stage_score is not None:
+    if teacher.format == "permutations" or cfg.model.first_stage_score is not None:
+        return True
+    if _learns_labels_only(cfg) or teacher.path is None:
         return True
     return depth is not None and (teacher.depth is None or depth < teacher.depth)
+
+
+def _learns_labels_only(cfg: DictConfig) -> bool:
+    """Whether the first stage's lists will do, since nothing depends on what the teacher says of their passages."""
+    return own_targets(cfg.loss) == ["label"] and not by_score(cfg.data.negatives)
+
+
+def unused_sources(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the keys of the sources that the training lists do not depend on, so that nobody downloads them."""
+    unused = [] if needs_first_stage(cfg) else ["teacher.first_stage"]
+    targets = targets_of(cfg.loss)
+    for name, teacher in cfg.teachers.items():
+        unused += [f"teachers.{name}.texts"]
+        unused += [] if teacher.format == "permutations" else [f"teachers.{name}.first_stage"]
+        unused += [] if f"{name}.label" in targets else [f"teachers.{name}.qrels"]
+    return tuple(unused)
+
+
+def needs_relevant(cfg: DictConfig) -> bool:
+    """Whether a list teaches nothing unless it has both relevant and other passages."""
+    return targets_of(cfg.loss) == ["label"] or cfg.data.num_negatives is not None
 
 
 def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int, source: str) -> list[str]:
@@ -258,7 +328,7 @@ def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int,
 
 
 def ranks_among(ranks: np.ndarray) -> np.ndarray:
-    """Return the ranks [K] that some passages of a list have among themselves, ties at their average rank."""
+    """Return the ranks [K] that some passages of a list have among themselves, ties at their average; NaN stays."""
     below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many precede each passage
     tied = (ranks[:, None] == ranks[None, :]).sum(axis=1)
-    return below + (tied + 1) / 2
+    return np.where(np.isnan(ranks), np.nan, below + (tied + 1) / 2)

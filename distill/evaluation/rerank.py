@@ -62,7 +62,7 @@ class TaskReranker:
             for query_ids in self._groups():
                 pairs_of = [self._pairs(model, query_id) for query_id in query_ids]
                 lists = [pairs for pairs, _ in pairs_of]
-                batch = make_batch(query_ids, lists, [np.zeros(len(pairs)) for pairs in lists])
+                batch = make_batch(query_ids, lists)
                 with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
                     scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
                 for query_id, row, (_, firsts) in zip(query_ids, scores, pairs_of, strict=True):

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 from markupsafe import Markup
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from distill.config.composition import ROOT
@@ -28,6 +28,7 @@ from distill.sources.locate import is_path, is_remote
 from distill.storage.quoting import plain_template, to_markdown
 from distill.storage.small_files import read_small
 from distill.storage.writing import write_text
+from distill.targets import part_targets, parts_of, split_target, targets_of
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +123,8 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else ""),
         "Data": _named(cfg.data.name, cfg.data.passages)
         + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
-        "Teacher": _named(cfg.teacher.name, cfg.teacher.path),
-        "Loss": f"{cfg.loss.name}, learning from {cfg.loss.target}",
+        "Teacher": ", ".join(_named(teacher.name, teacher.path) for teacher in _teachers(cfg)),
+        "Loss": _loss(cfg.loss),
         "Depth": cfg.data.depth or "whole lists",
         "Negatives": cfg.data.num_negatives,
         "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.optimizer.lr:g}",
@@ -131,24 +132,48 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
         f"{importlib.metadata.version('transformers')}",
     }
-    licence = [f"The teacher's rankings: {cfg.teacher.licence.strip()}."] if cfg.teacher.licence else []
+    licence = [f"The teacher's rankings: {teacher.licence.strip()}." for teacher in _teachers(cfg) if teacher.licence]
     licence += [f"This model: {cfg.licence}." if cfg.licence else "No licence was chosen for this model."]
     licence += ["The encoder that it was trained from has its own terms."]
-    cited = to_markdown(" ".join(cfg.teacher.citation.split())) if cfg.teacher.citation else ""
+    cited = [to_markdown(" ".join(teacher.citation.split())) for teacher in _teachers(cfg) if teacher.citation]
     shown = for_others(command) if command is not None else ""
     card = _render(
         metadata=Markup(_metadata(cfg, name, base, results)),
         name=name,
-        learned="from labels" if cfg.loss.target == "label" else f"a slower teacher's {cfg.loss.target}s",
+        learned=_learned(cfg.loss),
         facts=[(key, value) for key, value in facts.items() if value is not None],
         measured=_results_lines(results),
         use=Markup(WITH_SCORES if reads_scores else _use("sentence-transformers")),
         command=Markup(shown),
         fence=Markup("`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))),
         licence=licence,
-        cited=Markup(CITED + (f"\n- The teacher's rankings: {cited}" if cited else "")),
+        cited=Markup(CITED + "".join(f"\n- The teacher's rankings: {one}" for one in cited)),
     )
     return for_others(card)
+
+
+def _teachers(cfg: DictConfig) -> list[DictConfig]:
+    return [cfg.teacher, *cfg.teachers.values()]
+
+
+def _loss(loss: DictConfig) -> str:
+    """Return a loss in words: "kl, learning from score", or the parts of a mixture with their weights."""
+    if "parts" not in loss:
+        return f"{loss.name}, learning from {loss.target}"
+    parts = []
+    for name, part in parts_of(loss).items():
+        weight = loss.weights[name]
+        times = f"{weight[0]:g} to {weight[1]:g}" if OmegaConf.is_list(weight) else f"{weight:g}"
+        parts.append(f"{times} × {part.name} learning from {' and '.join(part_targets(loss, name))}")
+    return f"{loss.name}: {', '.join(parts)}"
+
+
+def _learned(loss: DictConfig) -> str:
+    """Return what a model learned: "from labels", "a slower teacher's scores", or both."""
+    kinds = dict.fromkeys(split_target(target)[1] for target in targets_of(loss))
+    taught = " and ".join(f"{kind}s" for kind in kinds if kind != "label")
+    parts = ([f"a slower teacher's {taught}"] if taught else []) + (["from labels"] if "label" in kinds else [])
+    return " and ".join(parts)
 
 
 def _render(**values: Any) -> str:

@@ -78,11 +78,11 @@ LOSSES = {name: function for name, (function, _) in _LISTED.items()}
 TERMS = {name: count for name, (_, count) in _LISTED.items()}
 
 
-def make_loss(name: str, target: str, reduction: str, **options) -> tuple[Callable, Callable]:
+def make_loss(name: str, target: str, reduction: str, guided: bool = False, **options) -> tuple[Callable, Callable]:
     """Return a loss of the configuration, summed over its terms, and the function that counts these.
 
     Both take the target and mask of a batch; the loss takes the scores before them. target: where it is "rank" and the
-    loss needs relevance, that is n − rank of n passages. reduction: used elsewhere.
+    loss needs relevance, that is n − rank of n passages. reduction and guided: used in distill/losses/objective.py.
     """
     loss, count = functools.partial(LOSSES[name], reduction="sum", **options), TERMS[name]
     if target != "rank" or name in ON_RANKS:

@@ -48,7 +48,7 @@ def adr_mse(
     return reduce_terms(errors * mask, count_passages(ranks, mask), reduction)
 
 
-def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
+def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean", guide: Tensor | None = None) -> Tensor:
     """Localized contrastive estimation (InfoNCE): Σ_+ −log( exp s_+ / (exp s_+ + Σ_{negatives} exp s_−) ).
 
     Args:
@@ -56,13 +56,31 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -
         labels: [B, K] graded labels; a label above 0 is relevant, any other is a negative.
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all relevant passages of the batch, or "sum".
+        guide: [B, K] teacher scores, NaN where there is none: a negative that scores above a relevant passage may be
+            relevant, too, and does not compete with that one; None: all negatives compete.
 
     Each relevant passage competes only with the negatives of its list, never with another relevant passage.
-    Source: Gao et al. 2021; Rank-DistiLLM, section 3.
+    Source: Gao et al. 2021; Rank-DistiLLM, section 3. Guided: Solatorio 2024, "GISTEmbed".
     """
     scores = prepare(scores, labels, mask)
     relevant = (labels > 0) & mask
     # The lowest finite number instead of -inf: a list without negatives has loss 0 and gradient 0, not NaN
     lowest = torch.finfo(scores.dtype).min
-    negatives = torch.logsumexp(scores.masked_fill(relevant | ~mask, lowest), dim=1, keepdim=True)  # [B, 1]
+    others = scores.masked_fill(relevant | ~mask, lowest)  # [B, K]
+    if guide is None:
+        negatives = torch.logsumexp(others, dim=1, keepdim=True)  # [B, 1]
+    else:
+        negatives = _logsumexp_not_above(others, guide)  # [B, K]
     return reduce_terms(F.softplus(negatives - scores) * relevant, count_relevant(labels, mask), reduction)
+
+
+def _logsumexp_not_above(values: Tensor, guide: Tensor) -> Tensor:
+    """Return [B, K]: of each passage, log Σ exp of the values of all that its guide's score does not put above it.
+
+    Where one of the two has no score, neither is above the other.
+    """
+    keys, order = guide.double().nan_to_num(nan=-torch.inf).sort(dim=1, stable=True)
+    # [B, K + 1]: log Σ exp up to each place; nothing is before the first
+    sums = F.pad(values.gather(1, order).logcumsumexp(dim=1), (1, 0), value=torch.finfo(values.dtype).min)
+    num_not_above = torch.searchsorted(keys, guide.double().nan_to_num(nan=torch.inf), right=True)
+    return sums.gather(1, num_not_above)

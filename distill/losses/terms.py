@@ -4,6 +4,7 @@ Shapes: B lists, K passages per list.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill.losses.tiles import ALL, sum_pairs, sum_partners
@@ -47,8 +48,9 @@ def count_relevant_lists(labels: Tensor, mask: Tensor) -> Tensor:
 
 def count_ordered_lists(relevance: Tensor, mask: Tensor) -> Tensor:
     """Return the number of lists in which one real passage is more relevant than another, a scalar tensor."""
-    highest = relevance.masked_fill(~mask, -torch.inf).amax(dim=1)
-    lowest = relevance.masked_fill(~mask, torch.inf).amin(dim=1)
+    # One column more, since there is none where a rank has no list
+    highest = F.pad(relevance.masked_fill(~mask, -torch.inf), (0, 1), value=-torch.inf).amax(dim=1)
+    lowest = F.pad(relevance.masked_fill(~mask, torch.inf), (0, 1), value=torch.inf).amin(dim=1)
     return (highest > lowest).sum()
 
 

@@ -375,7 +375,7 @@ class CrossEncoder(nn.Module):
         """
         if not any(lists):
             return [torch.zeros(0) for _ in lists]
-        batch = make_batch([""] * len(lists), lists, [torch.zeros(len(pairs)) for pairs in lists])
+        batch = make_batch([""] * len(lists), lists)
         precision = precision or choose_precision("auto", self.device)
         half = torch.autocast(self.device.type, dtype=torch.bfloat16)
         with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
@@ -401,7 +401,7 @@ class CrossEncoder(nn.Module):
             short, long = (np.asarray(ids, np.int64) for ids in encoded)
             numbers = None if self.first_stage_score is None else [0, 0]
             pairs = self.template.join_all(short, [short, long], numbers)
-            self.score(make_batch(["a"], [pairs], [torch.zeros(2)]), MAX_TOKENS)
+            self.score(make_batch(["a"], [pairs]), MAX_TOKENS)
 
     def _encode(self, texts: list[str], max_length: int | None) -> list:
         """Return the first max_length tokens of each text, None for all; without special tokens."""

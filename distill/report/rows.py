@@ -13,7 +13,7 @@ from distill.errors import InputError
 from distill.report.labels import Labels
 from distill.report.runs import STAGE, RunRecord, is_measuring
 
-IMPLIED = ("loss.", "backbone.", "teacher.", "validation.", "task.", "data.passages", "data.queries")
+IMPLIED = ("loss.", "backbone.", "teacher.", "teachers.", "validation.", "task.", "data.passages", "data.queries")
 FALLBACK = ("directory", "model", "backbone.name", "loss.name")  # what names the only row
 
 

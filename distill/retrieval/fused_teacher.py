@@ -25,13 +25,22 @@ FILE = "fused.run"
 
 
 def with_fused_teacher(cfg: DictConfig) -> DictConfig:
-    """Return a configuration whose teacher has one run: where it has several, a copy with the path of their fusion.
+    """Return a configuration whose teachers have one run each: where one has several, a copy with that of their fusion.
 
     Raises InputError for runs that cannot be fused.
     """
-    names, fusion = cfg.teacher.path, cfg.teacher.fusion
-    if not OmegaConf.is_list(names):
-        return cfg
+    fused = cfg
+    for key in ("teacher", *(f"teachers.{name}" for name in cfg.teachers)):
+        teacher = OmegaConf.select(cfg, key)
+        if OmegaConf.is_list(teacher.path):
+            fused = copy.deepcopy(cfg) if fused is cfg else fused
+            OmegaConf.select(fused, key).path = as_literal(str(_fusion(teacher, key)))
+    return fused
+
+
+def _fusion(teacher: DictConfig, key: str) -> Path:
+    """Return the path of the fusion of a teacher's runs, which is made where it is not in the cache."""
+    names, fusion = teacher.path, teacher.fusion
     options = {"method": fusion.method, "weights": fusion.weights, "k": fusion.k, "run_depth": fusion.run_depth}
     if fusion.weights is not None:
         options["weights"] = [float(weight) for weight in fusion.weights]
@@ -42,9 +51,7 @@ def with_fused_teacher(cfg: DictConfig) -> DictConfig:
         warn_of_lacking(list(names), runs, fused)
         write_run(fused, aside / FILE, tag=fusion.method)
 
-    key = key_of(sources=[source_state(name) for name in names], **options)
-    path = make_once(entry("fused", cfg.teacher.name, key), write) / FILE
-    log.info("teacher: %s of %s, in %s", fusion.method, ", ".join(names), path)
-    fused = copy.deepcopy(cfg)
-    fused.teacher.path = as_literal(str(path))
-    return fused
+    state = key_of(sources=[source_state(name) for name in names], **options)
+    path = make_once(entry("fused", teacher.name, state), write) / FILE
+    log.info("%s: %s of %s, in %s", key, fusion.method, ", ".join(names), path)
+    return path

@@ -21,6 +21,8 @@ from distill.serving.batching import Pair
 from distill.serving.dialects import Asked
 from distill.serving.refusals import Refused
 
+TOKENS_PER_THREAD = 512  # of a batch on a CPU: larger ones are no faster (AMD EPYC, 2026-11-29), and others wait longer
+
 
 class Scorer:
     """A model, and how it is used here."""
@@ -33,8 +35,9 @@ class Scorer:
                 "hold: serve a model that was trained with model.first_stage_score=null"
             )
         self.model, self.precision = model, precision
-        # More tokens would not fit in a CPU's cache: larger batches would only let others wait for longer
-        self.max_tokens = min(max_tokens, MAX_CPU_TOKENS) if model.device.type == "cpu" else max_tokens
+        self.max_tokens = max_tokens
+        if model.device.type == "cpu":
+            self.max_tokens = min(max_tokens, MAX_CPU_TOKENS, TOKENS_PER_THREAD * torch.get_num_threads())
         self.dtype = str(precision).removeprefix("torch.")
 
     def encode(self, asked: Asked) -> list[Pair]:

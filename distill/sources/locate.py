@@ -39,19 +39,27 @@ def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), schema: type
     """
     plain = OmegaConf.to_container(cfg, resolve=True)
     local = OmegaConf.create(escaped(plain))
-    for path in ("", *(name for name, value in plain.items() if isinstance(value, dict))):
-        node, there = (cfg[path], local[path]) if path else (cfg, local)
+    for path, node in _nodes(cfg):
+        there = OmegaConf.select(local, path) if path else local
         for key in sources_of(OmegaConf.get_type(node) if path or schema is None else schema):
-            value = (plain[path] if path else plain)[key]
-            if f"{path}.{key}".strip(".") in unused:
+            if OmegaConf.is_missing(node, key) or f"{path}.{key}".strip(".") in unused:
                 continue
+            value = node[key]
             if isinstance(value, str) and is_remote(value):
                 there[key] = as_literal(local_file(value))
-            elif isinstance(value, list):
+            elif OmegaConf.is_list(value):
                 there[key] = [as_literal(local_file(name) if is_remote(name) else name) for name in value]
     for key in unused:
         OmegaConf.update(local, key, None)
     return local
+
+
+def _nodes(node: DictConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Yield a configuration and all groups of keys in it, by their paths."""
+    yield path, node
+    for name in node:
+        if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name]):
+            yield from _nodes(node[name], f"{path}.{name}".strip("."))
 
 
 def sources_of(schema: type | None) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ ranking = rank_with_teacher(cfg, directory, lists)
 worth = write_annotation(directory, cfg, local, lists, ranking)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,11 +143,17 @@ def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows: dict[str, list] = {name: [] for name in ("query_id", "doc_id", "rank", "first_stage_rank", "flagged")}
-    for query_id, ranked in ranking.run.items():
-        first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
-        for rank, doc_id in enumerate(ranked.doc_ids, start=1):
-            values = (query_id, doc_id, rank, first[doc_id], ranking.flagged.get(query_id, False))
-            for name, value in zip(rows, values, strict=True):
-                rows[name].append(value)
-    pq.write_table(pa.table(rows), path)
+    def first_stage_ranks() -> Iterator[int]:
+        for query_id, ranked in ranking.run.items():
+            first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
+            yield from (first[doc_id] for doc_id in ranked.doc_ids)
+
+    lists = ranking.run.items()
+    columns: dict[str, Iterator] = {  # one at a time, since rows would take much more memory
+        "query_id": (query_id for query_id, ranked in lists for _ in ranked.doc_ids),
+        "doc_id": (doc_id for _, ranked in lists for doc_id in ranked.doc_ids),
+        "rank": (rank for _, ranked in lists for rank in range(1, len(ranked) + 1)),
+        "first_stage_rank": first_stage_ranks(),
+        "flagged": (ranking.flagged.get(query_id, False) for query_id, ranked in lists for _ in ranked.doc_ids),
+    }
+    pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)

@@ -1,7 +1,8 @@
 """Compute the gradients of a micro-batch of lists; the memory needed depends only on max_tokens.
 
-    loss_function = partial(ranknet, reduction="sum")
-    loss = backward(model, lists, loss_function, num_terms, max_tokens=16384)
+    objective = Objective(cfg.loss)
+    num_terms = objective.count_terms(lists.targets, lists.mask).clamp(min=1)
+    losses = backward(model, lists, objective, num_terms, weights=[1.0], max_tokens=16384)          # [parts]
 
 A loss needs all scores of a list at once, but the encoder does not. Lists that exceed max_tokens go through the encoder
 twice, chunk by chunk. The first pass computes only the scores, from which the loss gives ∂L/∂s. The second pass
@@ -10,26 +11,29 @@ and the gradients equal those of a single pass. This costs one extra forward pas
 (https://arxiv.org/abs/2101.06983), did the same for contrastive learning.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from distill.data.batch import Batch
+from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
 
 
 def backward(
     model: CrossEncoder,
     lists: Batch,
-    loss_function: Callable[[Tensor, Tensor, Tensor], Tensor],
-    num_terms: Tensor | int,
+    objective: Objective,
+    num_terms: Tensor,
+    weights: Sequence[float],
     max_tokens: int,
     precision: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Add the gradients of `loss_function(scores, target, mask) / num_terms` to the model's; return that loss.
+    """Add the gradients of the weighted sum of `objective(scores, ...) / num_terms` to the model's.
 
-    num_terms: of the whole step, so that the update does not depend on how the step is split into micro-batches.
+    Returns these losses [parts], without their weights. num_terms: [parts] of the whole step, so that the update does
+    not depend on how the step is split into micro-batches.
     """
     device = model.device
 
@@ -46,13 +50,13 @@ def backward(
             random_states.append(_random_state(device))
         # The graph is built even if it is then discarded: without it, compiled code draws other random numbers
         scores.append(score(chunk) if one_pass else score(chunk).detach().requires_grad_())
-    loss = loss_function(model.arrange(lists, chunks, scores), lists.target, lists.mask) / num_terms
-    loss.backward()
+    losses = objective(model.arrange(lists, chunks, scores), lists.targets, lists.mask) / num_terms
+    objective.weigh(losses, weights).backward()
     if not one_pass:
         for chunk, state, chunk_scores in zip(chunks, random_states, scores, strict=True):
             _set_random_state(device, state)
             score(chunk).backward(chunk_scores.grad)
-    return loss.detach()
+    return losses.detach()
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """The state of a training run: its step, its best validation, and the loss since the last log line.
 
-state = TrainingState(device)
-state.note(loss, grad_norm)                       # after every step; nothing is read from the device
+state = TrainingState(device, objective.names)
+state.note(loss, losses, grad_norm)               # after every step; nothing is read from the device
 state.check_finite(loader)                        # when a line is logged, before anything is saved
 improved = state.improves(value)
 """
@@ -19,19 +19,21 @@ from distill.errors import InputError
 class TrainingState:
     """The state that changes from step to step, apart from weights and optimiser; checkpoints contain it."""
 
-    def __init__(self, device: torch.device):
-        """Start at step 0, with nothing validated."""
+    def __init__(self, device: torch.device, parts: list[str]):
+        """Start at step 0, with nothing validated; parts: the names of a mixture's losses, [""] for any other loss."""
         self.step, self.best_step, self.best_value = 0, 0, float("-inf")
         self.results: dict[str, float] = {}  # for results.json, so far
         # On the device: reading them at every step would wait for the device
-        self.sums = torch.zeros(2, device=device)  # loss of this rank's lists, and steps, since the last log line
+        self.parts = parts if parts != [""] else []
+        # Since the last log line: loss of this rank's lists, the losses of a mixture's parts, and steps
+        self.sums = torch.zeros(2 + len(self.parts), device=device)
         self.first_bad = torch.full((), -1, device=device)  # first step with a loss or gradient that is not finite
 
-    def note(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Record a step's loss and gradient norm; check_finite later tells whether they were finite."""
+    def note(self, loss: Tensor, losses: Tensor, grad_norm: Tensor) -> None:
+        """Record a step's loss, those of its parts and its gradient norm; check_finite tells if they were finite."""
         bad = ~torch.isfinite(loss + grad_norm)
         self.first_bad = torch.where((self.first_bad < 0) & bad, self.step, self.first_bad)
-        self.sums += torch.stack([loss, torch.ones_like(loss)])
+        self.sums += torch.cat([loss[None], losses[: len(self.parts)], torch.ones_like(loss)[None]])
         self.step += 1
 
     def check_finite(self, loader: BatchLoader) -> None:
@@ -44,12 +46,12 @@ class TrainingState:
                 "optimizer.max_grad_norm or train.precision=float32"
             )
 
-    def take_mean_loss(self, ranks: Ranks) -> float:
-        """Return the mean loss over the steps since the last call and over all ranks."""
-        [loss_sum] = ranks.sum(self.sums[0])
-        mean = loss_sum / self.sums[1].item()
+    def take_mean_loss(self, ranks: Ranks) -> dict[str, float]:
+        """Return the mean loss over the steps since the last call and over all ranks, and that of each part."""
+        losses, num_steps = ranks.sum(*self.sums[:-1]), self.sums[-1].item()
+        names = ["train/loss", *(f"train/loss/{part}" for part in self.parts)]
         self.sums.zero_()
-        return mean
+        return {name: loss / num_steps for name, loss in zip(names, losses, strict=True)}
 
     def improves(self, value: float) -> bool:
         """Record a validation's value; return whether it is the best so far."""
@@ -69,7 +71,7 @@ class TrainingState:
             "best_step": self.best_step,
             "best_value": self.best_value,
             "results": self.results,
-            "sums": torch.stack([ranks.sum_on_device(self.sums[0]), self.sums[1]]).cpu(),
+            "sums": torch.cat([ranks.sum_on_device(self.sums[:-1]), self.sums[-1:]]).cpu(),
         }
 
     def restore(self, saved: dict[str, Any], ranks: Ranks) -> None:
@@ -78,4 +80,4 @@ class TrainingState:
         self.best_step, self.best_value = saved["best_step"], saved["best_value"]
         self.sums = saved["sums"].to(self.sums.device)
         if not ranks.is_first:
-            self.sums[0] = 0
+            self.sums[:-1] = 0

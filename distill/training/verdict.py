@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.evaluation.significance import ALPHA, compare
+from distill.targets import split_target, targets_of
 from distill.training.optim import warmup_steps
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def log_verdict(
     elif validation:
         line, is_better = judge_validation(cfg.validation, results, validation)
     else:
-        line, is_better = judge_agreement(taus, "labels" if cfg.loss.target == "label" else "teacher")
+        _, kind = split_target(targets_of(cfg.loss)[0])
+        line, is_better = judge_agreement(taus, "labels" if kind == "label" else "teacher")
     log.log(logging.INFO if is_better else logging.WARNING, "verdict: %s", line)
 
 
@@ -173,7 +175,7 @@ def _beside(student: Values, first: Values) -> str:
 
 
 def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Values]:
-    """Return Kendall's tau with the target of the loss, by row and list: for student, and for first_stage if known.
+    """Return Kendall's tau with the loss's first target, by row and list: for student, and for first_stage if known.
 
     Measured on up to 50 training lists, chosen by cfg.seed, and up to 100 passages of each.
     Pairs that tie in the target do not count; pairs that tie in the ranking count 0.
@@ -183,6 +185,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     from distill.data.batch import make_batch
     from distill.models.cross_encoder import evaluating
 
+    target = targets_of(cfg.loss)[0]
     generator = np.random.default_rng(cfg.seed)
     chosen = np.sort(generator.choice(len(lists), min(MAX_LISTS, len(lists)), replace=False))
     first_stage = _read_first_stage(cfg)
@@ -192,9 +195,10 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     with evaluating(model):
         for index in chosen.tolist():
             (rows, targets), numbers = lists[index], lists.numbers_of(index)
-            kept = np.sort(generator.permutation(len(rows))[:MAX_PASSAGES])
-            rows, targets = rows[kept], targets[kept]
-            values = -targets if cfg.loss.target == "rank" else targets  # higher is better
+            known = np.flatnonzero(~np.isnan(targets[target]))
+            kept = np.sort(known[generator.permutation(len(known))[:MAX_PASSAGES]])
+            rows, values = rows[kept], targets[target][kept]
+            values = -values if split_target(target)[1] == "rank" else values  # higher is better
             if len(np.unique(values)) < 2:
                 continue
             query, query_id = lists.queries[lists.query_rows[index]], lists.query_id(index)
@@ -206,7 +210,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
                 taus["first_stage"][str(index)] = kendall_tau(order, values)
             passages = [lists.passages[row] for row in rows]
             pairs = model.template.join_all(query, passages, None if numbers is None else numbers[kept])
-            batch = make_batch([query_id], [pairs], [targets])
+            batch = make_batch([query_id], [pairs])
             half = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
             with torch.inference_mode(), half:
                 scores = model.score(batch, cfg.train.max_tokens)[0].cpu().numpy()

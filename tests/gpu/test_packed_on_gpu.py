@@ -3,12 +3,10 @@
 python -m pytest tests/gpu
 """
 
-from functools import partial
-
 import pytest
 import torch
 
-from distill.losses import LOSSES
+from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.backward import backward
 from tests.helpers.backbones import PACKED_FAMILIES, make_backbone, positions
@@ -16,6 +14,7 @@ from tests.helpers.batches import LENGTHS, SIZES, ragged_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = torch.device("cuda")
+RANKNET = Objective({"name": "ranknet", "target": "rank", "reduction": "sum"})
 
 
 def load(directory, layout: str, dropout: float = 0.0) -> CrossEncoder:
@@ -27,10 +26,10 @@ def load(directory, layout: str, dropout: float = 0.0) -> CrossEncoder:
 def run(model: CrossEncoder, precision: torch.dtype, max_tokens: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores and the gradient of a loss of them, flat and in float32."""
     batch = ragged_batch(LENGTHS, SIZES).to(DEVICE)
-    batch.target = batch.mask.float().cumsum(1) * batch.mask
+    batch.targets = {"rank": batch.mask.float().cumsum(1) * batch.mask}
     model.zero_grad()
     torch.manual_seed(0)
-    backward(model, batch, partial(LOSSES["ranknet"], reduction="sum"), 7, max_tokens, precision)
+    backward(model, batch, RANKNET, torch.tensor([7], device=DEVICE), [1.0], max_tokens, precision)
     with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
         scores = model.score(batch, max_tokens)[batch.mask]
     return scores, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -68,9 +67,9 @@ def test_two_passes_replay_dropout(tmp_path, compile):
     passes: list[torch.Tensor] = []  # the scores of each chunk, in the first pass and in the second
     model.register_forward_hook(lambda module, inputs, scores: passes.append(scores.detach().clone()))
     batch = ragged_batch(LENGTHS, SIZES).to(DEVICE)
-    batch.target = batch.mask.float().cumsum(1) * batch.mask
+    batch.targets = {"rank": batch.mask.float().cumsum(1) * batch.mask}
     for _ in range(2):
-        backward(model, batch, partial(LOSSES["ranknet"], reduction="sum"), 7, 600, torch.float32)
+        backward(model, batch, RANKNET, torch.tensor([7], device=DEVICE), [1.0], 600, torch.float32)
     num_chunks = len(passes) // 4
     assert num_chunks > 1 and len(passes) == 4 * num_chunks
     first, second, of_another_step = (torch.cat(passes[n * num_chunks : (n + 1) * num_chunks]) for n in range(3))
@@ -81,12 +80,12 @@ def test_two_passes_replay_dropout(tmp_path, compile):
 def test_a_step_does_not_wait_for_the_gpu(tmp_path):
     model = load(positions(make_backbone(tmp_path, "electra")), "packed")
     batch = ragged_batch(LENGTHS, SIZES).to(DEVICE)
-    batch.target = batch.mask.float().cumsum(1) * batch.mask
-    loss = partial(LOSSES["ranknet"], reduction="sum")
-    backward(model, batch, loss, 7, 4096, torch.bfloat16)
+    batch.targets = {"rank": batch.mask.float().cumsum(1) * batch.mask}
+    num_terms = torch.tensor([7], device=DEVICE)
+    backward(model, batch, RANKNET, num_terms, [1.0], 4096, torch.bfloat16)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        backward(model, batch, loss, 7, 4096, torch.bfloat16)
+        backward(model, batch, RANKNET, num_terms, [1.0], 4096, torch.bfloat16)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -9,7 +9,7 @@ SIZES = [5, 1, 4, 3]
 
 
 def random_batch(sizes=(5, 2, 7, 3), longest: int = 20, seed: int = 0, vocabulary: int = 20):
-    """Ragged lists of pairs of 3 to `longest` tokens with ranks as target."""
+    """Ragged lists of pairs of 3 to `longest` tokens with the target "rank"."""
     rng = np.random.default_rng(seed)
     lists = []
     for size in sizes:
@@ -21,7 +21,7 @@ def random_batch(sizes=(5, 2, 7, 3), longest: int = 20, seed: int = 0, vocabular
             ]
         )
     targets = [rng.permutation(size) + 1 for size in sizes]
-    return make_batch([f"q{i}" for i in range(len(sizes))], lists, targets)
+    return make_batch([f"q{i}" for i in range(len(sizes))], lists, {"rank": targets})
 
 
 def ragged_batch(lengths, sizes, seed: int = 0):
@@ -32,4 +32,4 @@ def ragged_batch(lengths, sizes, seed: int = 0):
     for size in sizes:
         lists.append(pairs[start : start + size])
         start += size
-    return make_batch([str(n) for n in range(len(sizes))], lists, [np.zeros(size) for size in sizes])
+    return make_batch([str(n) for n in range(len(sizes))], lists)

@@ -1,5 +1,7 @@
 """Configurations as the entry points compose them, and the lists that one reads."""
 
+from typing import NamedTuple
+
 from tests.helpers.paths import ROOT
 
 OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")  # groups of train.py
@@ -16,10 +18,23 @@ def compose_config(name: str, *overrides: str):
         return compose(name, overrides=list(overrides))
 
 
-def decoded_lists(cfg) -> list:
+class Decoded(NamedTuple):
+    """A training list with the ids of its passages."""
+
+    query_id: str
+    doc_ids: list[str]
+    targets: dict
+
+    @property
+    def target(self):
+        """The only target."""
+        [target] = self.targets.values()
+        return target
+
+
+def decoded_lists(cfg) -> list[Decoded]:
     """Read the training lists, with the ids of their queries and passages back in place of the rows."""
     from distill.data.lists import read_lists
-    from distill.data.teacher_lists import TeacherList
     from distill.models.parts import load_tokenizer
 
     lists = read_lists(cfg, load_tokenizer(cfg.backbone.name))
@@ -27,7 +42,7 @@ def decoded_lists(cfg) -> list:
     for index in range(len(lists)):
         rows, targets = lists[index]
         doc_ids = [lists.passages.text_id(row) for row in rows]
-        decoded.append(TeacherList(lists.query_id(index), doc_ids, targets))
+        decoded.append(Decoded(lists.query_id(index), doc_ids, targets))
     return decoded
 
 

@@ -1,0 +1,35 @@
+"""What a loss learns from: the names of its targets, which every room writes in the same way.
+
+targets_of(cfg.loss)            # ["rank"], or ["label", "llm.score"] of a mixture with a teacher of its own
+split_target("llm.score")       # ("llm", "score"): of teachers.llm; ("", "score"): of `teacher`
+"""
+
+from typing import Any
+
+
+def parts_of(loss: Any) -> dict[str, Any]:
+    """Return the configurations of a mixture's losses by name; of any other loss itself, under the name ""."""
+    return dict(loss["parts"]) if "parts" in loss else {"": loss}
+
+
+def part_targets(loss: Any, name: str) -> list[str]:
+    """Return the names of what a part of a loss learns from: its target, then the scores that guide it, if any do."""
+    part, teacher = parts_of(loss)[name], loss["teachers"].get(name) if name else None
+    kinds = [part["target"], "score"] if part.get("guided") else [part["target"]]
+    return [f"{teacher}.{kind}" if teacher else kind for kind in kinds]
+
+
+def targets_of(loss: Any) -> list[str]:
+    """Return the names of all that a loss learns from, in the order of its parts."""
+    return list(dict.fromkeys(target for name in parts_of(loss) for target in part_targets(loss, name)))
+
+
+def own_targets(loss: Any) -> list[str]:
+    """Return what a loss learns from `teacher` itself: rank, score, label."""
+    return [target for target in targets_of(loss) if "." not in target]
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return the name of the teacher that gives a target, "" for `teacher` itself, and rank, score or label."""
+    teacher, _, kind = target.rpartition(".")
+    return teacher, kind
