@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import struct
 import time
@@ -117,6 +118,10 @@ def test_an_offline_run_holds_configuration_metrics_summary_tables_and_exit_code
     values = [value for _, value in table["data"]]
     assert sum(values) / 6 == pytest.approx(results["test/files/nDCG@10"])
     assert exit_codes_of(records) == [0]
+    (sent,) = directory.glob("wandb/offline-run-*/*.wandb")
+    for path in (sent, *files.rglob("*")):  # what `wandb sync` reads; debug.log stays here
+        found = path.read_bytes() if path.is_file() else b""
+        assert str(tmp_path).encode() not in re.sub(rb"[^ ]{0,200}/artifacts/staging/", b"", found), path  # W&B's own
 
 
 def test_a_logged_model_names_its_results_and_is_the_next_runs_origin(file_overrides, tmp_path, caplog):
@@ -127,6 +132,7 @@ def test_a_logged_model_names_its_results_and_is_the_next_runs_origin(file_overr
     (model,) = models_of(read_finished(tmp_path / "one"))
     metadata = json.loads(model.metadata)
     assert model.name == f"model-{run_id}" and metadata["results"] == results
+    assert str(tmp_path) not in model.metadata and metadata["backbone"] == "bert0"
     assert (metadata["loss"], metadata["seed"], metadata["trained_from"]) == ("ranknet", 0, None)
     assert {"model.safetensors", "config.json"} <= {entry.path for entry in model.manifest.contents}
 

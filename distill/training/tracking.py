@@ -149,7 +149,8 @@ def _read_name(path: Path, pattern: str) -> str | None:
 def _main_choices(cfg: DictConfig) -> dict[str, str | int | None]:
     """Return the settings that distinguish the runs of an ablation."""
     names = {group: cfg[group].name for group in ("backbone", "loss", "teacher", "data")}
-    return {**names, "depth": cfg.data.depth, "num_queries": cfg.data.num_queries, "seed": cfg.seed}
+    choices = {**names, "depth": cfg.data.depth, "num_queries": cfg.data.num_queries, "seed": cfg.seed}
+    return with_texts(choices, for_others)
 
 
 def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
@@ -162,9 +163,9 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
     options = {
         "project": settings.project,
         "entity": settings.entity,
-        "group": settings.group,
+        "group": with_texts(settings.group, for_others),
         "job_type": settings.job_type or "train",
-        "name": settings.run_name,
+        "name": with_texts(settings.run_name, for_others),
         "tags": list(dict.fromkeys([*settings.tags, *([experiment] if experiment else [])])),
         "dir": str(directory),
         "id": _read_name(run_id, r"[\w-]{1,128}") if run_id.is_file() else None,
@@ -174,6 +175,7 @@ def _start_wandb(directory: Path, cfg: DictConfig, source: str | None):
             init_timeout=WANDB_SECONDS,
             x_transaction_log_flush_interval=FLUSH_SECONDS,
             x_disable_meta=True,  # the user's and the machine's name, paths and command line
+            console="off",  # lines of the log name files of this machine
         ),
     }
     unreachable = (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError)

@@ -63,6 +63,10 @@ class Command:
             texts = [file.seek(0) or file.read() for file in (output, errors)]
         return subprocess.CompletedProcess(self.overrides, status, *texts)
 
+    def resumed(self, place: Path) -> "Command":
+        """Return the command that resumes its output directory."""
+        return Command(self.name, [f"resume={place / (self.out or '')}"], self.out, self.options)
+
     def _in_fork(self, place: Path, options: dict) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
         events, status = install(options), 0
