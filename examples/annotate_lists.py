@@ -24,7 +24,7 @@ from examples.llm_server import Handler
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-options = OmegaConf.merge(OmegaConf.load("conf/llm/http.yaml"), {"model": "stand-in"})
+options = OmegaConf.merge(OmegaConf.load("conf/llm/http.yaml"), {"model": "stand-in", "max_tokens": 256})
 options.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
 prompt = read_prompt("distill/teachers/prompts/listwise.yaml")
 lists = {

@@ -16,8 +16,11 @@ def test_split_lists_keeps_every_list_whole_and_below_the_budget(max_tokens):
     batch = random_batch()
     parts = list(split_lists(batch, max_tokens))
     assert [query_id for part in parts for query_id in part.query_ids] == batch.query_ids
-    for name in ("tokens", "token_types", "lengths", "list_sizes", "target", "mask"):
+    for name in ("tokens", "token_types", "lengths", "list_sizes", "mask"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert batch.targets
+    for name, target in batch.targets.items():
+        assert torch.equal(torch.cat([part.targets[name] for part in parts]), target)
     assert all(len(part.tokens) <= max_tokens or len(part.query_ids) == 1 for part in parts)
     assert all(len(part.tokens) == part.lengths.sum() for part in parts)
 

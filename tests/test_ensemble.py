@@ -8,6 +8,7 @@ import torch
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.saved import write_settings
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
@@ -29,6 +30,7 @@ def save_model(directory, backbone, activation: str = IDENTITY, bias: float = 0.
     model.save_pretrained(directory)
     file = directory / "config_sentence_transformers.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"activation_fn": activation}))
+    write_settings(model, directory)  # with the checksum of what the file now holds
     return directory
 
 

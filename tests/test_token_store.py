@@ -217,8 +217,11 @@ def test_training_from_disk_and_from_memory_gives_the_same_batches(file_override
     for step in range(4):
         one, same = memory[step], disk[step]
         assert one.query_ids == same.query_ids
-        for name in ("tokens", "token_types", "lengths", "target"):
+        for name in ("tokens", "token_types", "lengths"):
             np.testing.assert_array_equal(getattr(one, name), getattr(same, name))
+        assert one.targets.keys() == same.targets.keys() != set()
+        for name, target in one.targets.items():
+            np.testing.assert_array_equal(target, same.targets[name])
 
 
 def test_a_passage_that_the_store_lacks_is_named(file_overrides, collection, in_process, monkeypatch):
