@@ -70,6 +70,14 @@ def test_a_configuration_cannot_ask_for_a_giant_model(case, changes):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_model_has_layers(case, number):
+    change(case / "config.json", num_hidden_layers=number)
+    for opened in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):
+        with pytest.raises(InputError, match=f"num_hidden_layers={number}: must be 1 or more"):
+            opened(str(case))
+
+
 def test_new_weights_are_bounded_too(case):
     change(case / "config.json", hidden_size=2**16, intermediate_size=2**18)
     with pytest.raises(InputError, match="asks for more than 2.1 billion new weights"):

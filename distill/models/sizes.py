@@ -25,11 +25,14 @@ SPARE_TENSORS, SPARE_WEIGHTS = 1000, 2**24  # beside those in the files: positio
 
 
 def check_size(auto_class, config, path: Path | None) -> None:
-    """Raise InputError if a configuration asks for many more weights than the directory's files hold.
+    """Raise InputError if a configuration asks for no layers, or for many more weights than the directory's files hold.
 
     path: None for a model with new weights, which may have MAX_NEW_WEIGHTS. Ask within `explained`: transformers may
     raise anything for a configuration that is wrong in other ways.
     """
+    layers = getattr(config, "num_hidden_layers", 1)
+    if layers < 1:  # torch builds an empty model, which scores by its embeddings
+        raise InputError(f"{path or config.model_type}: num_hidden_layers={layers}: must be 1 or more: {COPY_AGAIN}")
     tensors, weights = _held(path) if path is not None else (MAX_NEW_TENSORS, MAX_NEW_WEIGHTS // 2)
     if getattr(config, "quantization_config", None):  # one number of 32 bits may hold eight weights
         weights *= 8
