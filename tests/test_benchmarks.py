@@ -28,6 +28,7 @@ def run_module(name: str, *arguments: str) -> str:
     return run.stdout
 
 
+@pytest.mark.long
 def test_losses_prints_a_table_and_leaves_a_file(tmp_path):
     arguments = ["--device", "cpu", "--shapes", "4x10", "--losses", "ranknet", "--results", str(tmp_path)]
     table = run_module("losses", *arguments)
@@ -70,7 +71,7 @@ def test_kernels_compile_for_gpus_without_spills(arch):
         assert float(instructions) <= 24 and float(special) <= 2.25
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rerank_takes_models_of_several_kinds(tmp_path):
     pytest.importorskip("onnxruntime")
 

@@ -125,7 +125,7 @@ def test_means_and_tests_by_hand():
     assert "third, seed 0: left out: not installed" in table and "0.4667 ± 0.1886" in table
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_libraries_train_alike_and_a_finished_row_is_kept(collection, backbone, tmp_path):
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("datasets")

@@ -102,7 +102,7 @@ def test_the_default_training_comes_nearer_to_the_teacher_and_stays_below_it(tmp
     assert teacher < perfect
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_queries_and_longer_lists_help_at_equal_steps(tmp_path):
     cells = {}
     for queries, depth in [(25, 25), (400, 25), (400, 5)]:

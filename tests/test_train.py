@@ -105,6 +105,7 @@ def test_bfloat16_on_the_cpu_stays_near_float32(file_overrides, tmp_path):
     assert {value.dtype for value in weights_of(tmp_path / "bfloat16").values()} == {torch.float32}
 
 
+@pytest.mark.long
 def test_a_compiled_backbone_gives_the_same_losses(file_overrides, tmp_path):
     for compiled in ("true", "false"):
         run_train(
