@@ -29,6 +29,11 @@ def own_targets(loss: Any) -> list[str]:
     return [target for target in targets_of(loss) if "." not in target]
 
 
+def teacher_keys(cfg: Any) -> list[str]:
+    """Return the keys of a configuration's teachers: teacher, and teachers.NAME of each other one."""
+    return ["teacher", *(f"teachers.{name}" for name in cfg["teachers"])]
+
+
 def split_target(target: str) -> tuple[str, str]:
     """Return the name of the teacher that gives a target, "" for `teacher` itself, and rank, score or label."""
     teacher, _, kind = target.rpartition(".")

@@ -20,7 +20,7 @@ from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
-from distill.targets import own_targets, part_targets, parts_of, split_target, targets_of
+from distill.targets import own_targets, part_targets, parts_of, split_target, targets_of, teacher_keys
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -38,7 +38,7 @@ def check_train(cfg: DictConfig) -> None:
         for key in ("depth", "num_negatives", "list_size"):
             if data[key] is not None:
                 raise InputError(f"data.{key}={data[key]}: teacher.format=triples has lists of two: set it to null")
-    for key in ("teacher", *(f"teachers.{name}" for name in cfg.teachers)):
+    for key in teacher_keys(cfg):
         _check_fusion(OmegaConf.select(cfg, key), key)
     _check_first_stage_score(cfg)
     check_mixture(cfg)
@@ -203,8 +203,8 @@ def _check_one_source_of_texts(teacher: DictConfig) -> None:
 def _check_fusion(teacher: DictConfig, key: str) -> None:
     """Check that several runs can be fused; raises InputError."""
     weights, is_several = teacher.fusion.weights, OmegaConf.is_list(teacher.path)
-    if weights is not None and len(weights) != (len(teacher.path) if is_several else 1):
-        number = len(teacher.path) if is_several else 1
+    number = len(teacher.path) if is_several else 1
+    if weights is not None and len(weights) != number:
         raise InputError(f"{key}.fusion.weights={weights}: must have one value for each run of {key}.path: {number}")
     if is_several and teacher.format != "run":
         raise InputError(

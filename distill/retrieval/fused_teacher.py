@@ -18,6 +18,7 @@ from distill.sources.locate import source_state
 from distill.sources.run_files import write_run
 from distill.sources.runs import read_run
 from distill.storage.cache import entry, key_of, make_once
+from distill.targets import teacher_keys
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def with_fused_teacher(cfg: DictConfig) -> DictConfig:
     Raises InputError for runs that cannot be fused.
     """
     fused = cfg
-    for key in ("teacher", *(f"teachers.{name}" for name in cfg.teachers)):
+    for key in teacher_keys(cfg):
         teacher = OmegaConf.select(cfg, key)
         if OmegaConf.is_list(teacher.path):
             fused = copy.deepcopy(cfg) if fused is cfg else fused
