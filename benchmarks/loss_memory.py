@@ -3,7 +3,7 @@
     python -m benchmarks.loss_memory                                # 8 lists of 1000 passages, 4 of 4096
     python -m benchmarks.loss_memory --shapes 2x200 --losses ranknet,kl
 
-Each loss runs in a process of its own, twice: in tiles, as it is, and with all pairs of a list at once.
+Each loss runs in a process of its own, twice: as it is, with deep lists in tiles, and with all their pairs at once.
 
     extra   peak resident memory on top of what the process had after the same loss of a small list
     time    fastest of three passes forward and backward
@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.losses import WHOLE, make_target
 from benchmarks.report import RESULTS, environment, save
 from distill.losses import LOSSES, tiles
 
 SHAPES = "8x1000,4x4096"
-WHOLE = 2**62  # elements of a tile that holds everything
 
 
 def measure(loss: str, shape: str, whole: bool) -> dict:
@@ -47,9 +47,7 @@ def child(loss: str, shape: str, whole: bool) -> None:
 def _run(loss: str, num_lists: int, size: int) -> float:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(num_lists, size, generator=generator).requires_grad_()
-    # Ranks, labels and teacher scores alike: different numbers above 0, and not too large for 2 to their power
-    order = torch.stack([torch.randperm(size, generator=generator) for _ in range(num_lists)])
-    target = order + 1.0 if loss in ("ranknet", "adrmse") else order * (4.0 / size)
+    target = make_target(loss, num_lists, size, generator)
     start = time.perf_counter()
     LOSSES[loss](scores, target, target >= 0).backward()
     return time.perf_counter() - start
