@@ -80,7 +80,7 @@ class Negatives:
 @dataclass
 class Data:
     name: str = MISSING
-    passages: str | None = source()
+    passages: str | None = source(or_directory=True)
     queries: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     num_queries: int | None = at_least(1, default=None)
@@ -295,7 +295,7 @@ class ReportConfig:
 class InspectConfig:
     run: str = source(or_directory=True)
     baseline: str | None = source(or_directory=True, default=None)
-    passages: str | None = source(default=None)
+    passages: str | None = source(or_directory=True, default=None)
     queries: str | None = source(default=None)
     qrels: str | None = source(default=None)
     model: str | None = None
@@ -317,7 +317,7 @@ class InspectConfig:
 
 @dataclass
 class RetrieveConfig:
-    passages: str = source()
+    passages: str = source(or_directory=True)
     queries: str = source()
     output: str = MISSING
     depth: int = at_least(1)
@@ -422,7 +422,7 @@ class JournalsConfig:
 
 @dataclass
 class AnnotateConfig:
-    passages: str = source()
+    passages: str = source(or_directory=True)
     queries: str = source()
     run: str = source()
     id_field: str | None = None
