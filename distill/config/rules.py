@@ -235,6 +235,15 @@ def no_more_than(other: str, why: str) -> Bond:
     )
 
 
+def less_than(other: str, why: str) -> Bond:
+    """Bond: a number is below that of another key."""
+    return lambda group, prefix, value: (
+        f" is not below {prefix}{other}={group[other]}: {why}: lower the one or raise the other"
+        if value >= group[other]
+        else None
+    )
+
+
 def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
     """Bond: with these values of another key, only one option is possible."""
 

@@ -21,6 +21,7 @@ from distill.config.rules import (
     choice,
     each,
     either,
+    less_than,
     must,
     needs,
     needs_some,
@@ -153,6 +154,7 @@ class TaskConfig:
     )
     fused: str | None = unchecked_source(default=None)
     ideal: bool = False
+    max_passage: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
@@ -316,6 +318,21 @@ class InspectConfig:
 
 
 @dataclass
+class CutConfig:
+    passages: str = source(or_directory=True)
+    output: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    title_field: str = MISSING
+    titles: str = choice("each", "first", "none")
+    size: int = at_least(1)
+    overlap: int = beside(at_least(0), less_than("size", "passages would not advance"))
+    tokenizer: str | None = None
+    sentences: bool = MISSING
+    max_unusable: float = between(0, 1)
+
+
+@dataclass
 class RetrieveConfig:
     passages: str = source(or_directory=True)
     queries: str = source()
@@ -349,6 +366,7 @@ class FuseConfig:
     k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
+    max_passage: bool = MISSING
 
 
 @dataclass
