@@ -58,6 +58,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.interrupt import StopRequest
     from distill.losses.objective import Objective
     from distill.models.cross_encoder import CrossEncoder
+    from distill.models.freezing import freeze
+    from distill.models.lora import add_adapters
     from distill.models.parts import load_tokenizer
     from distill.models.saved import write_settings
     from distill.progress import Progress
@@ -66,6 +68,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.training.backward import backward
     from distill.training.checkpoint import Checkpoints, seed_of_rank
     from distill.training.optim import make_optimizer, set_lr, warn_of_warmup
+    from distill.training.recompute import recompute_activations
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
     from distill.training.tracking import Tracker
@@ -87,7 +90,14 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
         backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
-        model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **cfg.model).to(device)
+        reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora")}
+        model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading)
+        freeze(model, **cfg.model.freeze)
+        if cfg.model.lora.rank is not None:
+            add_adapters(model, **cfg.model.lora)
+        if cfg.train.checkpointing:
+            recompute_activations(model.backbone)
+        model.to(device)
         ranks.copy_from_first(model)
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout

@@ -32,6 +32,7 @@ from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
 from distill.models.locate import locate_model
+from distill.models.lora import merged
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
@@ -84,6 +85,7 @@ class CrossEncoder(nn.Module):
         )
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        self.is_partly_frozen = False  # by choice: distill/models/freezing.py, distill/models/lora.py
         self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
@@ -149,8 +151,10 @@ class CrossEncoder(nn.Module):
     def describe(self) -> str:
         """Return a description of the model's size and layout."""
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        part = f", of which {trained / 1e6:.2f} million are trained" if self.is_partly_frozen else ""
         without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
-        return f"{num_parameters / 1e6:.2f} million parameters, {self.layout} layout{without}"
+        return f"{num_parameters / 1e6:.2f} million parameters{part}, {self.layout} layout{without}"
 
     def choose_layout(self, layout: str) -> None:
         """Use the "packed" or "padded" layout; "auto" packs if the backbone supports it.
@@ -516,7 +520,8 @@ class CrossEncoder(nn.Module):
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
         Raises InputError for a model with layers that this format cannot hold.
         """
-        write_model(self, Path(directory))
+        with merged(self.backbone):
+            write_model(self, Path(directory))
 
 
 @contextlib.contextmanager
