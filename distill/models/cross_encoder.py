@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.control_tokens import read_as_text
-from distill.data.pairs import PairTemplate
+from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
@@ -348,8 +348,10 @@ class CrossEncoder(nn.Module):
         length = min(passage_length or self.passage_length, self.passage_length)
         texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
         different = list(dict.fromkeys(query for query, _ in texts))
-        of_query = dict(zip(different, self._encode(different, self.query_length), strict=True))
-        encoded = self._encode([passage for _, passage in texts], length)
+        of_query = dict(
+            zip(different, self._encode(different, self.query_length, self.template.query_end), strict=True)
+        )
+        encoded = self._encode([passage for _, passage in texts], length, self.template.passage_end)
         numbers = itertools.repeat(None) if numbers is None else numbers
         together = zip(texts, encoded, numbers, strict=False)
         return [self.template.join(of_query[query], passage, number) for (query, _), passage, number in together]
@@ -407,11 +409,16 @@ class CrossEncoder(nn.Module):
             pairs = self.template.join_all(short, [short, long], numbers)
             self.score(make_batch(["a"], [pairs]), MAX_TOKENS)
 
-    def _encode(self, texts: list[str], max_length: int | None) -> list:
-        """Return the first max_length tokens of each text, None for all; without special tokens."""
+    def _encode(self, texts: list[str], max_length: int | None, end: np.ndarray | None = None) -> list:
+        """Return the first max_length tokens of each text, None for all; without special tokens.
+
+        end: what the texts' forms end with, which is not cut.
+        """
         # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
+        if max_length is not None and end is not None and len(end):
+            return [cut(np.asarray(ids, np.int64), max_length, end) for ids in encoded]
         kept = slice(max_length)
         if max_length is not None and self.tokenizer.truncation_side == "left":
             kept = slice(-max_length, None)

@@ -163,6 +163,9 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     parts.template = _template(tokenizer, before.rstrip(" "), between, after.lstrip(), [])
     parts.template.query_text = f"{query_start}{{}}{query_end}"
     parts.template.passage_text = f"{passage_start}{{}}{passage_end}"
+    parts.template.query_end, parts.template.passage_end = (
+        np.asarray(_ids(tokenizer, text), dtype=np.int32) for text in (query_end, passage_end)
+    )
     _check_seams(path, parts, given.text, [])
     _check_linear(path, model, parts, true, false)
     parts.max_length = min(tokenizer.model_max_length, longest_input(model.config))
@@ -213,7 +216,7 @@ def _split(text: str) -> tuple[str, str, str]:
 def _template(tokenizer, before: str, between: str, after: str, end: list[int]) -> PairTemplate:
     prefix, separator, suffix = (_ids(tokenizer, text) for text in (before, between, after))
     tokens = (np.asarray(ids, dtype=np.int32) for ids in (prefix, separator, suffix + end))
-    return PairTemplate(*tokens, second_type=0)
+    return PairTemplate(*tokens, second_type=0, keeps_query=True)
 
 
 def _ids(tokenizer, text: str) -> list[int]:
