@@ -168,7 +168,7 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     )
     _check_seams(path, parts, given.text, [])
     _check_linear(path, model, parts, true, false)
-    parts.max_length = min(tokenizer.model_max_length, longest_input(model.config))
+    parts.max_length = min(tokenizer.model_max_length, longest_input(model))
     return parts
 
 
