@@ -61,7 +61,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.freezing import freeze
     from distill.models.lora import add_adapters
     from distill.models.saved import write_settings
-    from distill.models.starting import tokenizer_of
+    from distill.models.starting import reader_of
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
@@ -85,7 +85,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
-        lists = read_lists(local, tokenizer_of(cfg.backbone.name, cfg.backbone.revision))
+        reader = reader_of(cfg.backbone.name, cfg.backbone.revision, cfg.model.prompt)
+        lists = read_lists(local, reader.tokenizer, reader.forms)
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)

@@ -80,6 +80,7 @@ class Model:
     layout: str = choice(*LAYOUTS)
     dropout: float | None = at_least(0, below=1, default=None)
     first_stage_score: str | None = choice("min-max", "global", default=None)
+    prompt: str | None = choice("qwen3-reranker", default=None)
     freeze: Freeze = MISSING
     lora: Lora = MISSING
 

@@ -27,6 +27,7 @@ from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision
 from distill.errors import InputError
+from distill.models.causal import CausalHead
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
@@ -72,12 +73,14 @@ class CrossEncoder(nn.Module):
         """
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.config.hidden_size, 1)
+        self.head = nn.Linear(backbone.config.hidden_size, 1, bias=pooling != "last")  # as in transformers
         nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
         self.projection: nn.Module = nn.Identity()
         self.activation: nn.Module = nn.Identity()
         self.native: NativeHead | None = None
+        self.causal: CausalHead | None = None
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # the score does not use BERT's pooler
         self.tokenizer = tokenizer
@@ -86,6 +89,9 @@ class CrossEncoder(nn.Module):
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
             and getattr(backbone.config, "type_vocab_size", None) != 1  # which has one type, and no second
         )
+        # A decoder would keep the keys and values of all tokens, as if it had to generate the next one
+        keeps = "use_cache" in inspect.signature(backbone.forward).parameters
+        self.options = {"use_cache": False} if pooling == "last" and keeps else {}
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self.is_partly_frozen = False  # by choice: distill/models/freezing.py, distill/models/lora.py
@@ -146,6 +152,11 @@ class CrossEncoder(nn.Module):
         return isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
 
     @property
+    def is_decoder(self) -> bool:
+        """Whether the backbone is a transformers decoder, whose last token's state is read."""
+        return isinstance(self.backbone, PreTrainedModel) and self.pooling == "last"
+
+    @property
     def attention_dropout(self) -> float:
         """Probability of dropping an attention weight; the packed layout never drops any."""
         config = self.backbone.config
@@ -162,10 +173,13 @@ class CrossEncoder(nn.Module):
     def take_head(self, parts: Parts) -> None:
         """Use the layers of the parts in place of the new linear layer."""
         self.native, self.projection, self.activation = parts.native, parts.projection, parts.activation
+        self.causal = parts.causal
         if parts.weight is not None:
-            if parts.weight.shape[1] != self.head.in_features:
-                self.head = nn.Linear(parts.weight.shape[1], 1)
-            self.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+            has_bias = parts.bias is not None
+            if parts.weight.shape[1] != self.head.in_features or has_bias != (self.head.bias is not None):
+                self.head = nn.Linear(parts.weight.shape[1], 1, bias=has_bias)
+            weights = {"weight": parts.weight, "bias": parts.bias}
+            self.head.load_state_dict({name: value.detach() for name, value in weights.items() if value is not None})
 
     def choose_layout(self, layout: str) -> None:
         """Use the "packed" or "padded" layout; "auto" packs if the backbone supports it.
@@ -197,7 +211,8 @@ class CrossEncoder(nn.Module):
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
         """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits."""
         states = self.backbone(
-            **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position)
+            **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position),
+            **self.options,
         ).last_hidden_state
         pooled = chunk.pool(states, self.pooling)  # [p, D]
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
@@ -447,8 +462,9 @@ class CrossEncoder(nn.Module):
         num_layers: int | None = None,
         first_stage_score: str | None = None,
         head: str = "auto",
+        prompt: str | None = None,
     ) -> "CrossEncoder":
-        """Load a Hugging Face transformers encoder in float32, to train it with the head that it has or with a new one.
+        """Load a transformers encoder or decoder in float32, to train it with the head that it has or with a new one.
 
         Args:
             name: directory, packaged model (distill/models/locate.py) or Hub id.
@@ -461,13 +477,14 @@ class CrossEncoder(nn.Module):
             num_layers: keep only this many of the first layers; None keeps all.
             first_stage_score: put the first stage's score into the pairs, scaled by "min-max" or "global".
             head: "auto", "linear", "native" or "mlp" (distill/models/starting.py).
+            prompt: of a decoder (distill/models/prompts.py); None: the one that its directory names, if any.
 
         Raises InputError if the backbone, its head or its tokenizer cannot be loaded, or cannot be trained.
         """
-        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score)
+        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score, prompt)
         parts = load_for_training(name, start, revision)
         with explained(name):
-            template = PairTemplate.of(parts.tokenizer, first_stage_score)
+            template = parts.template or PairTemplate.of(parts.tokenizer, first_stage_score)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.take_head(parts)
         model._score_two_pairs(name)
