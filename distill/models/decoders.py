@@ -72,7 +72,7 @@ def attends_backwards_only(backbone, tokenizer) -> bool:
         for text in ("a", "a a a")
     ]
     backbone.train(was_training)
-    return torch.allclose(*states, rtol=1e-6, atol=1e-7)
+    return torch.allclose(*states, rtol=1e-4, atol=1e-5)
 
 
 def put_score_layer(name: str, parts: Parts) -> None:
