@@ -65,7 +65,7 @@ class Contender:
 
 
 def make_target(loss: str, num_lists: int, num_passages: int, generator: torch.Generator) -> Tensor:
-    """Return ranks, or numbers that grow with relevance: all different, and below 4, as 2 to their power must be small."""
+    """Return ranks, or numbers that grow with relevance: all different, and below 4, so that 2^4 bounds the gains."""
     order = torch.stack([torch.randperm(num_passages, generator=generator) for _ in range(num_lists)])
     return order + 1.0 if loss in ON_RANKS else order * (4.0 / num_passages)
 
