@@ -6,7 +6,7 @@
 Each loss runs in a process of its own, twice: as it is, with deep lists in tiles, and with all their pairs at once.
 
     extra   peak resident memory on top of what the process had after the same loss of a small list
-    time    fastest of three passes forward and backward
+    time    processor time of the fastest of three passes forward and backward
 """
 
 import argparse
@@ -35,9 +35,9 @@ def measure(loss: str, shape: str, whole: bool) -> dict:
 def child(loss: str, shape: str, whole: bool) -> None:
     """Run one loss and print its row as JSON."""
     num_lists, size = (int(part) for part in shape.split("x"))
-    chosen, tiles.TILE = tiles.TILE, 1  # the first use of tiles imports a part of torch
+    chosen, tiles.MOST_AT_ONCE = tiles.MOST_AT_ONCE, 1  # the first use of tiles imports a part of torch
     _run(loss, 2, 8)
-    tiles.TILE = WHOLE if whole else chosen
+    tiles.MOST_AT_ONCE = WHOLE if whole else chosen
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = min(_run(loss, num_lists, size) for _ in range(3))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -48,9 +48,9 @@ def _run(loss: str, num_lists: int, size: int) -> float:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(num_lists, size, generator=generator).requires_grad_()
     target = make_target(loss, num_lists, size, generator)
-    start = time.perf_counter()
+    start = time.process_time()
     LOSSES[loss](scores, target, target >= 0).backward()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ SPECIAL_PER_PAIR = {
     "lambda": 3,
     "approxndcg": 4,
 }
-WHOLE = 2**62  # elements of a tile that holds everything
+WHOLE = 2**62  # pairs: no batch has more, so that none is summed in tiles
 LIGHTNING_IR = {"ranknet": "RankNet", "adrmse": "ApproxRankMSE", "approxndcg": "ApproxNDCG"}
 SENTENCE_TRANSFORMERS = {"ranknet": "RankNetLoss", "adrmse": "ADRMSELoss", "lambda": "LambdaLoss"}
 SPECIAL_PER_CYCLE = 16  # of one multiprocessor, compute capability 7.5 to 10.0
@@ -80,9 +80,9 @@ def contenders(loss: str, num_lists: int, num_passages: int, device: torch.devic
     compiled = torch.compile(definition, fullgraph=True, dynamic=False)
     plain = {"implementation": "torch"} if "implementation" in inspect.signature(definition).parameters else {}
 
-    def differentiate(function: Callable[[], Tensor], tile: int = tiles.TILE) -> Callable[[], None]:
+    def differentiate(function: Callable[[], Tensor], most_at_once: int = tiles.MOST_AT_ONCE) -> Callable[[], None]:
         def step() -> None:
-            tiles.TILE = tile
+            tiles.MOST_AT_ONCE = most_at_once
             scores.grad = None
             function().backward()
 
@@ -140,7 +140,9 @@ def _sentence_transformers(loss: str, scores: Tensor, target: Tensor) -> Callabl
     return lambda: function((queries, passages), labels)
 
 
-def measure(installed: list[Contender], device: torch.device) -> list[dict]:
+def measure(
+    installed: list[Contender], device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> list[dict]:
     """Return a row per contender, timed in turn so that a busy machine slows all of them equally."""
     rows = []
     for contender in installed:
@@ -156,11 +158,11 @@ def measure(installed: list[Contender], device: torch.device) -> list[dict]:
         rows.append(row)
     running = [(contender, row) for contender, row in zip(installed, rows, strict=True) if not row["error"]]
     times = {contender.name: [] for contender, _ in running}
-    once = {contender.name: _time(contender.step, 1, device) for contender, _ in running}
+    once = {contender.name: _time(contender.step, 1, device, clock) for contender, _ in running}
     repeats = {name: max(1, round(MIN_SECONDS / seconds)) for name, seconds in once.items()}
     for _ in range(max(MIN_ROUNDS, min(ROUNDS, int(MAX_SECONDS / sum(once.values()))))):
         for contender, _ in running:
-            times[contender.name].append(_time(contender.step, repeats[contender.name], device))
+            times[contender.name].append(_time(contender.step, repeats[contender.name], device, clock))
     for contender, row in running:
         row["wall_ms"] = spread(times[contender.name])
     return rows
@@ -177,13 +179,15 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _time(step: Callable[[], None], repeats: int, device: torch.device) -> float:
+def _time(
+    step: Callable[[], None], repeats: int, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
     _synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         step()
     _synchronize(device)
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def graph_times(step: Callable[[], None]) -> dict[str, float] | None:
@@ -299,6 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shapes", default=SHAPES, help="lists x passages, comma-separated")
+    parser.add_argument("--processor-time", action="store_true", help="not wall time: for a CPU that others use, too")
     parser.add_argument("--losses", default=",".join(SPECIAL_PER_PAIR))
     parser.add_argument("--skip", default="", help="contenders that are not measured, comma-separated, as in compile")
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory for the JSON file")
@@ -317,7 +322,8 @@ def main() -> None:
             num_lists, num_passages = (int(size) for size in shape.split("x"))
             torch.compiler.reset()
             all_of_them = contenders(loss, num_lists, num_passages, device)
-            rows = measure([one for one in all_of_them if one.name not in arguments.skip.split(",")], device)
+            kept = [one for one in all_of_them if one.name not in arguments.skip.split(",")]
+            rows = measure(kept, device, time.process_time if arguments.processor_time else time.perf_counter)
             limit = limit_ms(loss, num_lists, num_passages, rates) if rates else None
             sizes = {"loss": loss, "lists": num_lists, "passages": num_passages}
             rows = [{**sizes, **row, "limit_ms": limit} for row in rows]
