@@ -27,7 +27,7 @@ from distill.models.locate import locate_model
 from distill.models.model_files import small_files
 from distill.models.modules import check_widths, module_names, read_head
 from distill.models.opening import has_head, open_directory
-from distill.models.parts import Parts, explained, load_tokenizer
+from distill.models.parts import Parts, evaluating, explained, load_tokenizer
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 
@@ -174,13 +174,10 @@ def _check_attention(name: str, parts: Parts) -> None:
 
     Pooled by that token, it would give all passages the same score.
     """
-    was_training = parts.backbone.training
-    states = [
-        parts.backbone.eval()(input_ids=torch.tensor([parts.tokenizer("a", text)["input_ids"]])).last_hidden_state[0, 0]
-        for text in ("a", "a a a")
-    ]
-    parts.backbone.train(was_training)
-    if torch.allclose(*states, rtol=1e-6, atol=1e-7):
+    pairs = [parts.tokenizer("a", passage)["input_ids"] for passage in ("a", "a a a")]
+    with evaluating(parts.backbone) as backbone:
+        first, second = (backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, 0] for ids in pairs)
+    if pairs[0] != pairs[1] and torch.allclose(first, second, rtol=1e-6, atol=1e-7):
         raise InputError(
             f"{name}: is a {parts.backbone.config.model_type} whose first token does not attend to the passage, as "
             "in a decoder: use an encoder"
