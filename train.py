@@ -46,7 +46,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
     from distill.data.teacher_lists import unused_sources
-    from distill.device import check_implementation, choose_device, choose_precision, describe_device
+    from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
     from distill.distributed import start_ranks
     from distill.evaluation.averages import measure_together
     from distill.evaluation.interpolation import choose_weight, interpolated_row
@@ -193,6 +193,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         else:
             checkpoints.keep_last()
         results |= {"train/steps": state.step, "train/seconds": time.perf_counter() - started}
+        results["memory/train/peak_bytes"] = peak_memory(device)
         numbers = SuiteNumbers(cfg.task, missing)
         for task, tester in zip(tasks, testers, strict=True):
             reranked = tester.rerank(model, cfg.train.max_tokens, precision)
