@@ -24,6 +24,7 @@ from distill.models.tokenizer_files import FILES, check_class
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from distill.models.causal import CausalHead
     from distill.models.heads import NativeHead
 
 NO_LENGTH = 512  # tokens of a pair where no file limits them
@@ -37,11 +38,12 @@ class Parts:
     backbone: "PreTrainedModel"
     tokenizer: Any
     weight: Tensor | None  # [1, D] of the linear layer; None: to be drawn
-    bias: Tensor | None  # [1]
+    bias: Tensor | None  # [1]; None with a weight: the layer has none
     pooling: str = "cls"  # or "mean", or "last"
     projection: nn.Module = field(default_factory=nn.Identity)  # of the pooled state, before the linear layer
     activation: nn.Module = field(default_factory=nn.Identity)  # of the score
     native: "NativeHead | None" = None  # if transformers' own head; None: modules of sentence-transformers
+    causal: "CausalHead | None" = None  # if two rows of a causal language model's output matrix
     lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
@@ -55,6 +57,8 @@ class Parts:
 
     def describe_head(self) -> str:
         """Return a description of the head: `that of BertForSequenceClassification`, or its layers."""
+        if self.causal is not None:
+            return "the rows of its answers in the output matrix"
         if self.native is not None:
             return f"that of {self.native.architecture.__name__}"
         layers = [*self.projection] if isinstance(self.projection, nn.Sequential) else []
