@@ -47,7 +47,7 @@ REFUSED = [
                 "local_transformer_stride": 8, "upsampling_kernel_size": 2}, "cannot be loaded"),
     ("xlm", {"emb_dim": 16, "n_layers": 2, "n_heads": 2}, "the head of XLMForSequenceClassification is not supported"),
     ("bart", {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-              "decoder_attention_heads": 2}, "the head of BartForSequenceClassification is not supported"),
+              "decoder_attention_heads": 2}, "BartForSequenceClassification is not supported|is a bart, which"),
 ]  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_a_t5_is_no_encoder_to_train(tmp_path, family):
     make_backbone(tmp_path)
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     family(T5Config(vocab_size=40, **sizes)).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="is a t5, whose scores come from its decoder: use an encoder"):
+    with pytest.raises(InputError, match="is a t5, wh.*: use an encoder"):
         start(tmp_path)
 
 

@@ -20,7 +20,6 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
-
 NEEDS = {  # of the head, beside the encoder
     "lightning-ir": " with one linear layer",
     "transformers": " with one linear layer or the head of its architecture",
