@@ -1,4 +1,4 @@
-"""Decoders that are trained: yes-or-no language models and classifiers; saved in their form, equal in their libraries."""
+"""Decoders that are trained, yes-or-no models and classifiers: saved in their form, equal in their libraries."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,9 @@ def test_a_decoder_is_trained_saved_in_its_form_and_resumed_bit_for_bit(tmp_path
     whole = run_train(tmp_path / "whole", *overrides, "train.max_steps=4")
     run_train(tmp_path / "part", *overrides, "train.max_steps=2")
     resumed = run_train(tmp_path / "part", *overrides, "train.max_steps=4", f"resume={tmp_path / 'part'}")
-    assert {**resumed, "train/seconds": 0} == {**whole, "train/seconds": 0}
+    for results in (resumed, whole):
+        del results["train/seconds"], results["memory/train/peak_bytes"]
+    assert resumed == whole
     states = [torch.load(tmp_path / run / "checkpoints" / "last.pt")["model"] for run in ("whole", "part")]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

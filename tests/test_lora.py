@@ -192,7 +192,9 @@ def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints
     whole = run_train(tmp_path / "whole", *overrides)
     run_train(tmp_path / "part", *overrides, "train.max_steps=3")
     resumed = run_train(tmp_path / "part", *overrides, f"resume={tmp_path / 'part'}")
-    assert {**resumed, "train/seconds": 0} == {**whole, "train/seconds": 0}
+    for results in (resumed, whole):
+        del results["train/seconds"], results["memory/train/peak_bytes"]
+    assert resumed == whole
     last = [torch.load(tmp_path / run / "checkpoints" / "last.pt") for run in ("whole", "part")]
     assert last[0]["model"].keys() == last[1]["model"].keys()
     assert all(torch.equal(last[0]["model"][name], last[1]["model"][name]) for name in last[0]["model"])
