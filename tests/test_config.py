@@ -41,6 +41,7 @@ COMMANDS = (
     "evaluate",
     "annotate",
     "journals",
+    "cut",
     "retrieve",
     "fuse",
     "export",

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from distill.config.composition import options_of
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
-from distill.config.rules import check_rules, missing_file, options_of_key
+from distill.config.rules import check_rules, missing_file, missing_file_or_directory, options_of_key
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
@@ -133,7 +133,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
             if part[name] is None:
                 raise InputError(f"{prefix}{name} is missing: give a file or an ir_datasets id")
         for name in [*needed, *(key for key in ("teacher", "fused") if part[key] is not None)]:
-            fault = missing_file(part[name])
+            fault = (missing_file_or_directory if name == "passages" else missing_file)(part[name])
             if fault is not None:
                 raise InputError(f"{prefix}{name}={part[name]}{fault}")
 
