@@ -30,14 +30,23 @@ from tests.helpers.configuration import compose_config
 from tests.helpers.language_models import CHAT, PAIRS, byte_level, sentence_piece, write
 from tests.helpers.training import run_train
 
+PRESET = "backbone=qwen3-reranker-0.6b"
 TIED = {"tie_word_embeddings": True}
 GROUPED = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
+ROLES = (  # as in Qwen3's chat template: other roles than these are left out
+    "{% for message in messages %}{% if message.role in ('system', 'user', 'assistant') %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endif %}{% endfor %}"
+)
+
+
 def answers(directory: Path) -> Path:
     """A look-alike of Qwen3-Reranker: its prompt, known by its name; tied embeddings; keys shared by two heads."""
-    write(directory / "Qwen3-Reranker-mini", AutoModelForCausalLM, byte_level(), "qwen3", **GROUPED, **TIED)
-    return directory / "Qwen3-Reranker-mini"
+    tokenizer, path = byte_level(), directory / compose_config("train", PRESET).backbone.name.rpartition("/")[2]
+    tokenizer.chat_template = ROLES
+    write(path, AutoModelForCausalLM, tokenizer, "qwen3", **GROUPED, **TIED)
+    return path
 
 
 def modules(directory: Path) -> Path:
