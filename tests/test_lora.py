@@ -182,6 +182,7 @@ def test_a_missing_peft_is_named_in_one_line(tmp_path, monkeypatch):
 
 FROZEN = {
     "lora": ["model.lora.rank=4", "optimizer.head_lr=1e-2", "model.dropout=0.1"],
+    "adapters": ["model.lora.rank=4", "model.lora.save=adapters"],
     "freeze": ["model.freeze.layers=1", "model.freeze.embeddings=true"],
 }
 
@@ -198,11 +199,13 @@ def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints
     last = [torch.load(tmp_path / run / "checkpoints" / "last.pt") for run in ("whole", "part")]
     assert last[0]["model"].keys() == last[1]["model"].keys()
     assert all(torch.equal(last[0]["model"][name], last[1]["model"][name]) for name in last[0]["model"])
-    models = [CrossEncoder.from_pretrained(str(tmp_path / run / "model")).state_dict() for run in ("whole", "part")]
-    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     name = next(one.partition("=")[2] for one in file_overrides if one.startswith("backbone.name="))
+    directories = [str(tmp_path / run / "model") for run in ("whole", "part")]
+    base = name if kind == "adapters" else None
+    models = [CrossEncoder.from_pretrained(directory, base=base).state_dict() for directory in directories]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     before = AutoModel.from_pretrained(name).state_dict()
-    frozen = [name for name in before if "embeddings.word" in name or (kind == "lora" and "LayerNorm" in name)]
+    frozen = [name for name in before if "embeddings.word" in name or (kind != "freeze" and "LayerNorm" in name)]
     assert frozen and all(torch.equal(before[name], models[0][f"backbone.{name}"]) for name in frozen)
     assert not [key for key in last[0]["model"] if "word_embeddings" in key or "base_layer" in key]
     assert json.loads((tmp_path / "whole" / "results.json").read_text())["train/steps"] == 6
@@ -222,3 +225,67 @@ def test_freezing_beside_lora_is_refused(file_overrides, tmp_path):
     cfg = compose_config("train", *file_overrides, "model.lora.rank=4", "model.freeze.layers=1")
     with pytest.raises(InputError, match="model.freeze.layers=1: model.lora.rank freezes the whole backbone"):
         check_train(cfg)
+
+
+# ---- Adapters without their backbone ---------------------------------------------------------------------------------
+
+HEADS = ["linear", "mlp", "native"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_adapters_are_saved_with_the_head_and_opened_with_their_backbone(tmp_path, family, head):
+    model = make(tmp_path / "base", family, head=head)
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.2)
+    expected = scores(model)
+    model.save_pretrained(tmp_path / "saved")
+    assert sum(path.stat().st_size for path in (tmp_path / "saved").glob("*.safetensors")) < 60_000
+    again = CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(tmp_path / "base"))
+    torch.testing.assert_close(scores(again), expected, rtol=1e-5, atol=1e-5)
+    again.save_pretrained(tmp_path / "whole")
+    assert torch.equal(scores(CrossEncoder.from_pretrained(str(tmp_path / "whole"))), scores(again))
+    # peft opens them, too
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    auto, options = (AutoModelForSequenceClassification, {"num_labels": 1}) if head == "native" else (AutoModel, {})
+    theirs = PeftModel.from_pretrained(auto.from_pretrained(tmp_path / "base", **options), tmp_path / "saved").eval()
+    batch = ragged_batch(LENGTHS, SIZES)
+    ids, types = batch.tokens[None, : LENGTHS[0]], batch.token_types[None, : LENGTHS[0]]
+    inputs = {"input_ids": ids, **({"token_type_ids": types} if model.takes_token_types else {})}
+    with torch.no_grad():
+        if head == "native":
+            score = theirs(**inputs).logits[0, 0]
+        else:
+            score = again.head(again.projection(theirs(**inputs).last_hidden_state[0, 0]))[0]
+    torch.testing.assert_close(score, expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_are_refused_without_their_backbone_and_with_another(tmp_path):
+    model = make(tmp_path / "base")
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    model.save_pretrained(tmp_path / "saved")
+    saved = str(tmp_path / "saved")
+    with pytest.raises(InputError, match=f"not the weights of their backbone: give that, as in base={tmp_path}"):
+        CrossEncoder.from_pretrained(saved)
+    other = make_backbone(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="its weights are not those that .*saved was trained with"):
+        CrossEncoder.from_pretrained(saved, base=str(other))
+    whole = make(tmp_path / "base")
+    whole.save_pretrained(tmp_path / "whole")
+    with pytest.raises(InputError, match="whole holds no adapters, but a whole model: leave it out"):
+        CrossEncoder.from_pretrained(str(tmp_path / "whole"), base=str(other))
+
+
+@pytest.mark.parametrize("options, message", [
+    (["model.lora.save=adapters"], "model.lora.save=adapters needs model.lora.rank"),
+    (["model.lora.save=adapters", "model.lora.rank=4", "backbone.weights=random"], "random weights could not be had"),
+])  # fmt: skip
+def test_adapters_that_could_not_be_opened_again_are_refused(file_overrides, options, message):
+    from distill.config.checks import check_train
+
+    with pytest.raises(InputError, match=message):
+        check_train(compose_config("train", *file_overrides, *options))
