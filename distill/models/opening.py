@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from distill.data.pairs import SCALES
 from distill.errors import InputError
+from distill.models.carried import check_carried
 from distill.models.generative import is_generative, open_generative
 from distill.models.interpolation import read_interpolation
 from distill.models.json_files import (
@@ -94,12 +95,10 @@ def open_directory(path: Path, prompt: str | None = None) -> Parts:
         return open_generative(path, config, prompt)
     classifies = architecture.endswith("ForSequenceClassification")
     if modules[:1] in (["Transformer"], [NAME_WITH_SCORE]) and modules[1:2] == ["Pooling"]:
+        parts = _open_modules(path, modules)
         if classifies:
-            raise InputError(
-                f"{path}: config.json names one head ({architecture}), and modules.json another: remove the one that "
-                "does not belong to the model"
-            )
-        return _open_modules(path, modules)
+            check_carried(path, parts)
+        return parts
     if modules not in ([], ["Transformer"]):
         raise InputError(
             f"{path}: modules.json names {', '.join(modules)}: only Transformer, Transformer and LogitScore, or "
