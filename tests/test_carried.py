@@ -66,7 +66,7 @@ def test_a_head_of_usual_size_gives_scores_up_to_15_in_every_type(kind, size, dt
     bias = torch.tensor([-0.7])
     exact = (states.double() @ weight.double().T)[:, 0] + bias
     assert 8 < exact.abs().max() < 15
-    config = classifier_config(AutoConfig.for_model(kind, hidden_size=size), "cls")
+    config = classifier_config(AutoConfig.for_model(kind, hidden_size=size))
     head = {name: tensor.to(getattr(torch, dtype)) for name, tensor in carry(config, weight, bias).items()}
     first, last, between = HEADS[kind]
     inner = nn.functional.linear(
@@ -82,10 +82,16 @@ def test_a_head_of_usual_size_gives_scores_up_to_15_in_every_type(kind, size, dt
     )
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2"])
-def test_what_no_head_carries_is_refused_by_transformers_and_read_by_sentence_transformers(tmp_path, family):
+@pytest.mark.parametrize(
+    ("family", "head"), [("bert", "mean"), ("roberta", "mean"), ("bert", "mlp"), ("modernbert", "mlp")]
+)
+def test_what_no_head_carries_is_refused_by_transformers_and_read_by_sentence_transformers(tmp_path, family, head):
     sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")
-    model = make_model(tmp_path / "backbone", family, "mean")
+    if head == "mean":
+        model = make_model(tmp_path / "backbone", family, "mean")
+    else:
+        backbone = str(make_backbone(tmp_path / "backbone", family))
+        model = CrossEncoder.from_backbone(backbone, query_length=8, passage_length=20, head="mlp").eval()
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
 from distill.export.rounding import round_weights
-from distill.models.carried import can_carry, with_one_label, write_weights
+from distill.models.carried import can_carry, classifier_config, without_memory, write_weights
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
@@ -53,7 +53,11 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
 
 def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     """Write graph, tokenizer and lengths; distill/models/onnx.py lists the names of inputs and outputs."""
-    with_one_label(model.backbone.config).save_pretrained(directory)
+    config = classifier_config(model.backbone.config)
+    whole = without_memory(config)
+    if whole is not None:  # what the graph computes, whatever its own head is
+        config.architectures = [type(whole).__name__]
+    config.save_pretrained(directory)
     save_tokenizer(model, directory)
     write_onnx(model, directory)
     write_settings(model, directory)

@@ -18,7 +18,6 @@ from distill.errors import InputError
 from distill.models.carried import head_layers
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.json_files import read_object
-from distill.models.saved import HEAD_FILE
 
 PAIRS = {  # what the change is measured on: a few answers, and texts near them
     "how do bees find home": [
@@ -35,16 +34,14 @@ PAIRS = {  # what the change is measured on: a few answers, and texts near them
 
 
 def round_weights(directory: Path, dtype: str) -> None:
-    """Rewrite the floating-point weights of the safetensors files below a directory in another type.
+    """Rewrite the floating-point weights of the safetensors files in a directory in another type.
 
-    The head is left in float32: a classifier's, which carries the linear layer (distill/models/carried.py), is made of
-    very small and very large numbers, and the two must stay equal.
+    The head, also that in its folders for sentence-transformers, is left in float32: a classifier's, which carries the
+    linear layer (distill/models/carried.py), is made of very small and very large numbers, and the two must stay equal.
     Raises InputError for a weight that is too large for the type.
     """
     layers = head_layers(read_object(directory / "config.json"))
-    for file in sorted(directory.rglob("*.safetensors")):
-        if file == directory / HEAD_FILE:
-            continue
+    for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

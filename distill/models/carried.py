@@ -34,11 +34,11 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from distill.errors import InputError
+from distill.models.heads import class_name, one_label
 
 EPSILON = 2.0**-12
 CONSTANT = 8.0  # in float32, GELU(8) = 8
 GELU = "gelu_python"  # computes the same as "gelu"
-IDENTITY = "torch.nn.modules.linear.Identity"
 EXACT = ("gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish")
 DENSE = ("classifier.dense", "classifier.out_proj")
 HEADS = {  # by model type: the first layer, the second, and what is between them
@@ -58,7 +58,9 @@ HEADS = {  # by model type: the first layer, the second, and what is between the
 
 def write_weights(model, directory: Path) -> None:
     """Write a CrossEncoder's config.json and weights: a sequence classifier if its head can carry the linear layer."""
-    config = classifier_config(model.backbone.config, model.pooling)
+    config = classifier_config(model.backbone.config)
+    if can_carry(model):
+        _set_head(config, model.pooling)
     whole = without_memory(config)
     if whole is None:
         model.backbone.save_pretrained(directory)
@@ -69,7 +71,8 @@ def write_weights(model, directory: Path) -> None:
         if can_carry(model):
             head = carry(config, model.head.weight, model.head.bias)
         else:
-            head = {next(name for name in names if name not in own): torch.zeros(0)}
+            prefix = f"{whole.base_model_prefix}."
+            head = {next(name for name in names if not name.startswith(prefix)): torch.zeros(0)}
         whole.save_pretrained(directory, state_dict=kept | head)
     if not can_carry(model):
         file = directory / "config.json"
@@ -80,7 +83,11 @@ def write_weights(model, directory: Path) -> None:
 
 def can_carry(model) -> bool:
     """Whether transformers' classifier can give a CrossEncoder's scores."""
-    return model.first_stage_score is None and _between(model.backbone.config, model.pooling) is not None
+    return (
+        model.is_plain
+        and model.first_stage_score is None
+        and _between(model.backbone.config, model.pooling) is not None
+    )
 
 
 def without_memory(config: PretrainedConfig) -> PreTrainedModel | None:
@@ -91,23 +98,20 @@ def without_memory(config: PretrainedConfig) -> PreTrainedModel | None:
         return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
 
 
-def classifier_config(config: PretrainedConfig, pooling: str) -> PretrainedConfig:
-    """Return the configuration of the classifier that carries a linear layer on an encoder."""
-    config = with_one_label(config)
+def classifier_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the configuration of an encoder's classifier with one label, and without an activation on its score."""
+    config = one_label(config)
+    config.sentence_transformers = {"activation_fn": class_name(nn.Identity())}  # or libraries would take a sigmoid
+    return config
+
+
+def _set_head(config: PretrainedConfig, pooling: str) -> None:
+    """Make the configuration of a ModernBERT that of the head which carries a linear layer."""
     if config.model_type == "modernbert":
         config.classifier_pooling, config.classifier_bias, config.classifier_activation = pooling, True, GELU
         thetas = {kind: values["rope_theta"] for kind, values in config.rope_parameters.items()}
         config.global_rope_theta = thetas["full_attention"]  # their names in transformers 4
         config.local_rope_theta = thetas["sliding_attention"]
-    return config
-
-
-def with_one_label(config: PretrainedConfig) -> PretrainedConfig:
-    """Return a copy of a configuration with one label, and without an activation on its score."""
-    config = type(config).from_dict(config.to_dict())
-    config.num_labels = 1
-    config.sentence_transformers = {"activation_fn": IDENTITY}  # without it, libraries would apply a sigmoid
-    return config
 
 
 def _between(config: PretrainedConfig, pooling: str) -> str | None:
