@@ -26,7 +26,7 @@ from distill.models.lora import NAME, add_adapters, merge
 from distill.models.model_files import check_directory
 from distill.models.parts import check_whole, read_weights
 from distill.models.prompts import DECODER_PROMPTS
-from distill.models.saved import ADAPTER_FILE, SETTINGS_FILE, write_settings
+from distill.models.saved import ADAPTER_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
 WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"
@@ -87,8 +87,7 @@ def _write_files(model, directory: Path) -> None:
         "inference_mode": True,
     }
     write_text(directory / ADAPTER_FILE, json.dumps(content, indent=2) + "\n")
-    model.tokenizer.model_max_length = model.max_length
-    model.tokenizer.save_pretrained(directory)
+    save_tokenizer(model, directory)
     write_settings(model, directory)
 
 
