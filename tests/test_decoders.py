@@ -18,6 +18,7 @@ from transformers import (
 from distill.data.lists import read_lists
 from distill.data.pairs import PairTemplate, cut
 from distill.errors import InputError
+from distill.export.formats import export
 from distill.losses import LOSSES, ON_RANKS
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
@@ -318,6 +319,19 @@ def test_a_new_head_leaves_the_answers_and_keeps_the_prompt(tmp_path, caplog):
     assert of_transformers(tmp_path / "saved", PROMPTS["qwen3-reranker"].text) == pytest.approx(scores, abs=1e-4)
     np.testing.assert_allclose(of_sentence_transformers(tmp_path / "saved"), scores, rtol=0, atol=1e-4)
     np.testing.assert_allclose(CrossEncoder.from_pretrained(str(tmp_path / "saved")).predict(PAIRS), scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [answers, modules])
+def test_a_language_model_is_exported_as_a_classifier(tmp_path, make):
+    model = CrossEncoder.from_pretrained(str(make(tmp_path)))
+    scores = model.predict(PAIRS)
+    for target in ("transformers", "sentence-transformers"):
+        export(model, tmp_path / target, target)
+        np.testing.assert_allclose(of_sentence_transformers(tmp_path / target), scores, rtol=0, atol=1e-4)
+        again = CrossEncoder.from_pretrained(str(tmp_path / target))
+        np.testing.assert_allclose(again.predict(PAIRS), scores, rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="onnx: only an encoder can be exported: choose one of sentence-transformers"):
+        export(model, tmp_path / "onnx", "onnx")
 
 
 def test_the_last_token_is_the_one_that_transformers_takes(tmp_path):
