@@ -25,6 +25,7 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.prompts import PROMPTS
 from distill.models.starting import reader_of
 from distill.training.backward import backward
+from distill.training.flops import FlopCounter
 from tests.helpers.backbones import make_backbone
 from tests.helpers.batches import LENGTHS, SIZES, ragged_batch, random_batch
 from tests.helpers.configuration import compose_config
@@ -197,6 +198,12 @@ def test_packed_padded_and_plain_scores_and_gradients_agree(tmp_path, family):
             for name, parameter in model.backbone.named_parameters():
                 error = (parameter.grad - gradients[name]).norm()
                 assert error <= 1e-4 * gradients[name].norm() + 1e-7, name
+
+
+def test_the_operations_of_two_short_pairs_by_hand(tmp_path):
+    """Hidden size 16, two heads of 8, intermediate size 32; half of the products of attention are masked."""
+    forward = 2 * 2 * (4 * 16**2 + 3 * 16 * 32) * 8 + 2 * 4 * 16 * (9 + 25) / 2
+    assert FlopCounter(decoder(tmp_path))(torch.tensor([3, 5])) == 3 * forward
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
