@@ -91,6 +91,9 @@ def plain(directory: Path) -> Path:
 FORMS = {"answers": answers, "modules": modules, "classifier": classifier, "two-labels": two_labels, "plain": plain}
 
 
+RESUMED = ("answers", "modules", "classifier")  # the others have the head of a classifier, too
+
+
 def of_sentence_transformers(directory: Path) -> np.ndarray:
     sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")
     return sentence_transformers.CrossEncoder(str(directory), device="cpu").predict(PAIRS)
@@ -123,17 +126,18 @@ def test_a_decoder_is_trained_saved_in_its_form_and_resumed_bit_for_bit(tmp_path
         *(f"backbone.name={backbone}", "train.validate_every=2", "optimizer.lr=1e-3", "task.run=null"),
     ]
     whole = run_train(tmp_path / "whole", *overrides, "train.max_steps=4")
-    run_train(tmp_path / "part", *overrides, "train.max_steps=2")
-    resumed = run_train(tmp_path / "part", *overrides, "train.max_steps=4", f"resume={tmp_path / 'part'}")
-    for results in (resumed, whole):
-        del results["train/seconds"], results["memory/train/peak_bytes"]
-    assert resumed == whole
-    states = [torch.load(tmp_path / run / "checkpoints" / "last.pt")["model"] for run in ("whole", "part")]
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    state = torch.load(tmp_path / "whole" / "checkpoints" / "last.pt")["model"]
+    if form in RESUMED:
+        run_train(tmp_path / "part", *overrides, "train.max_steps=2")
+        resumed = run_train(tmp_path / "part", *overrides, "train.max_steps=4", f"resume={tmp_path / 'part'}")
+        for results in (resumed, whole):
+            del results["train/seconds"], results["memory/train/peak_bytes"]
+        assert resumed == whole
+        same = torch.load(tmp_path / "part" / "checkpoints" / "last.pt")["model"]
+        assert state.keys() == same.keys() and all(torch.equal(state[name], same[name]) for name in state)
 
     saved, started = tmp_path / "whole" / "model", CrossEncoder.from_backbone(str(backbone))
-    assert not torch.equal(states[0]["head.weight"], started.head.weight) and "head.bias" not in states[0]
+    assert not torch.equal(state["head.weight"], started.head.weight) and "head.bias" not in state
     model = CrossEncoder.from_pretrained(str(saved))
     assert (model.layout, model.query_length, model.passage_length) == ("packed", 8, 16)
     best = torch.load(tmp_path / "whole" / "checkpoints" / "best.pt")["model"]

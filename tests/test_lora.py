@@ -1,7 +1,5 @@
 """LoRA, frozen weights and gradient checkpointing: what is trained, what stays as it was, and what is saved."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
@@ -69,12 +67,13 @@ def step(model: CrossEncoder, max_tokens: int) -> tuple[list[torch.Tensor], torc
     return [p.grad for p in model.parameters() if p.grad is not None], torch.rand(1), kept
 
 
-@pytest.mark.parametrize("max_tokens", [1000, 30], ids=["one-pass", "two-passes"])
-@pytest.mark.parametrize("layout", ["packed", "padded"])
-@pytest.mark.parametrize("family", FAMILIES)
+STEPS = [(family, layout, 1000) for family in FAMILIES for layout in ("packed", "padded")]  # in one pass
+STEPS.remove(("deberta-v2", "packed", 1000))
+STEPS += [("electra", "packed", 30), ("modernbert", "padded", 30)]  # in two
+
+
+@pytest.mark.parametrize("family, layout, max_tokens", STEPS)
 def test_checkpointing_changes_no_gradient_and_no_dropout(tmp_path, family, layout, max_tokens):
-    if (family, layout) == ("deberta-v2", "packed"):
-        pytest.skip("cannot be packed")
     model = make(tmp_path, family, layout=layout, dropout=0.2)
     expected, drawn, _ = step(model, max_tokens)
     recompute_activations(model.backbone)
@@ -125,7 +124,7 @@ def test_layers_that_cannot_be_frozen_are_refused(tmp_path, layers, message):
 # ---- LoRA ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["electra", "modernbert", "deberta-v2"])
 def test_merged_adapters_give_the_scores_of_adapters_and_of_the_formula(tmp_path, family):
     model = adapted(tmp_path, family)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -189,9 +188,9 @@ FROZEN = {
 
 @pytest.mark.parametrize("kind", FROZEN)
 def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints(tmp_path, file_overrides, kind):
-    overrides = [*file_overrides, *FROZEN[kind], "train.checkpointing=true", "train.validate_every=3"]
+    overrides = [*file_overrides, *FROZEN[kind], "train.max_steps=4", "train.checkpointing=true", "task.run=null"]
     whole = run_train(tmp_path / "whole", *overrides)
-    run_train(tmp_path / "part", *overrides, "train.max_steps=3")
+    run_train(tmp_path / "part", *overrides, "train.max_steps=2")
     resumed = run_train(tmp_path / "part", *overrides, f"resume={tmp_path / 'part'}")
     for results in (resumed, whole):
         del results["train/seconds"], results["memory/train/peak_bytes"]
@@ -208,7 +207,6 @@ def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints
     frozen = [name for name in before if "embeddings.word" in name or (kind != "freeze" and "LayerNorm" in name)]
     assert frozen and all(torch.equal(before[name], models[0][f"backbone.{name}"]) for name in frozen)
     assert not [key for key in last[0]["model"] if "word_embeddings" in key or "base_layer" in key]
-    assert json.loads((tmp_path / "whole" / "results.json").read_text())["train/steps"] == 6
 
 
 def test_a_checkpoint_of_frozen_weights_is_refused_with_another_backbone(tmp_path, file_overrides):
@@ -229,11 +227,8 @@ def test_freezing_beside_lora_is_refused(file_overrides, tmp_path):
 
 # ---- Adapters without their backbone ---------------------------------------------------------------------------------
 
-HEADS = ["linear", "mlp", "native"]
 
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize("family, head", [("bert", "linear"), ("bert", "native"), ("modernbert", "mlp")])
 def test_adapters_are_saved_with_the_head_and_opened_with_their_backbone(tmp_path, family, head):
     model = make(tmp_path / "base", family, head=head)
     add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
