@@ -23,6 +23,11 @@ from distill.models.heads import write_native
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
+NEEDS = {  # of the head, beside the encoder
+    "lightning-ir": " with one linear layer",
+    "transformers": " with one linear layer or the head of its architecture",
+}
+
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None, dtype: str = "float32") -> None:
     """Write a model in one of FORMATS, to a temporary directory that is then renamed.
@@ -35,9 +40,9 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
     if model.is_decoder and target not in OF_DECODERS:
         raise InputError(f"{target}: only an encoder can be exported: choose one of {', '.join(OF_DECODERS)}")
-    if not (model.is_plain or model.is_decoder) and not (target.startswith("onnx") and model.is_encoder):
-        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
-        raise InputError(f"{target}: only {what} can be exported")
+    fits = {"lightning-ir": model.is_plain, "transformers": model.is_plain or model.native is not None}
+    if not model.is_decoder and not (model.is_encoder and fits.get(target, True)):
+        raise InputError(f"{target}: only an encoder{NEEDS.get(target, '')} can be exported")
     if model.first_stage_score is not None:
         raise InputError(
             f"{target}: this model reads the first stage's scores, which other libraries would leave out: use "
@@ -110,9 +115,12 @@ def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
 
 
 def _write_transformers(model: CrossEncoder, directory: Path) -> None:
-    """Write a model of AutoModelForSequenceClassification, whose head carries our linear layer; a decoder's is one."""
+    """Write a model of AutoModelForSequenceClassification, with the head of its architecture, or carrying ours."""
     if model.is_decoder:
         _write_decoder(model, directory)
+        return
+    if model.native is not None:
+        model.save_pretrained(directory)
         return
     if not can_carry(model):
         kind = model.backbone.config.model_type

@@ -38,8 +38,8 @@ from distill.models.locate import locate_model
 from distill.models.lora import merged
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
-from distill.models.padded import PaddedChunk, pad_chunks
-from distill.models.parts import Parts, explained, first_position, longest_input
+from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
+from distill.models.parts import Parts, evaluating, explained, first_position, longest_input
 from distill.models.saved import download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, load_for_training
@@ -212,7 +212,7 @@ class CrossEncoder(nn.Module):
             max_tokens = min(max_tokens, MAX_CPU_TOKENS)
         if self.layout == "packed":
             return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
-        return pad_chunks(batch, max_tokens, pad_id)
+        return pad_chunks(batch, max_tokens, pad_id, equal=self.backbone.config.model_type in READS_PADDING)
 
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
         """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits."""
@@ -548,17 +548,6 @@ class CrossEncoder(nn.Module):
             return
         with merged(self.backbone):
             write_model(self, Path(directory))
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and restore its previous mode on exit, even after an error."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _in_order(scores: Tensor) -> tuple[list[int], list[float]]:

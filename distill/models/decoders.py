@@ -16,7 +16,7 @@ import torch
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.heads import NativeHead, one_label
-from distill.models.parts import Parts
+from distill.models.parts import Parts, evaluating
 from distill.models.prompts import ScoringPrompt, find_prompt, prompt_template
 
 log = logging.getLogger(__name__)
@@ -75,14 +75,10 @@ def take_template(parts: Parts, prompt: ScoringPrompt | None) -> None:
 @torch.no_grad()
 def attends_backwards_only(backbone, tokenizer) -> bool:
     """Whether the first token's state is the same whatever follows: pooled by it, all pairs would score the same."""
-    was_training = backbone.training
-    backbone.eval()
-    states = [
-        backbone(input_ids=torch.tensor([tokenizer("a", text)["input_ids"]])).last_hidden_state[0, 0]
-        for text in ("a", "a a a")
-    ]
-    backbone.train(was_training)
-    return torch.allclose(*states, rtol=1e-4, atol=1e-5)
+    pairs = [tokenizer("a", text)["input_ids"] for text in ("a", "a a a")]
+    with evaluating(backbone):
+        first, second = (backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, 0] for ids in pairs)
+    return pairs[0] != pairs[1] and torch.allclose(first, second, rtol=1e-4, atol=1e-5)
 
 
 def put_score_layer(name: str, parts: Parts) -> None:

@@ -220,7 +220,7 @@ def _load_encoder(name: str, source: str, start: Start, revision: str | None):
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    if config.is_encoder_decoder:
+    if config.is_encoder_decoder or getattr(config, "num_decoder_layers", None):  # of T5's encoder, T5 is built
         raise InputError(f"{name}: is a {config.model_type}, whose scores come from its decoder: use an encoder")
     _change(config, start, name)
     if start.weights == "random":

@@ -67,6 +67,11 @@ class Checkpoints:
         Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
         """
         saved = load_checkpoint(self.last)
+        if _head_names(saved["model"]) != _head_names(self.model.state_dict()):
+            raise InputError(
+                f"model.head={cfg.model.head}: the run's checkpoint has another head: set model.head=linear, which "
+                "runs had before there was a choice"
+            )
         if self.ranks.is_first:
             mend_best(saved, self.last, self.best, self.model, self.model_directory)
         num_steps = self.num_steps
@@ -126,6 +131,10 @@ class Checkpoints:
         if self.ranks.is_first:
             self.model.save_pretrained(self.model_directory)
             link_checkpoint(self.last, self.best)
+
+
+def _head_names(weights: dict[str, Any]) -> set[str]:
+    return {name for name in weights if name.startswith(("head.", "projection."))}
 
 
 def own_overrides() -> list[str]:

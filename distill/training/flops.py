@@ -14,8 +14,6 @@ Embeddings, normalisation, activations and the loss do not count. MFU = operatio
 import torch
 from torch import Tensor, nn
 
-from distill.models.freezing import layers_of
-
 PEAK = {  # dense bfloat16 operations per second of one device, from the manufacturers' data sheets
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -36,7 +34,7 @@ class FlopCounter:
     def __init__(self, model):
         """Read the shapes of a CrossEncoder."""
         config, backbone = model.backbone.config, model.backbone
-        layers = list(layers_of(backbone) or [backbone] * config.num_hidden_layers)  # ALBERT has one, for all
+        layers = _layers(backbone)
         self.weights = [_matrix_weights(layer) for layer in layers]  # of each layer
         width = config.hidden_size
         first_only = "forward" in vars(layers[-1])
@@ -70,6 +68,12 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for model, peak in PEAK.items() if model in name), None)
+
+
+def _layers(backbone: nn.Module) -> list[nn.Module]:
+    """Return the layers: those of the first list of modules, as often as an encoder that shares them runs them."""
+    layers = next([*module] for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module))
+    return layers * max(1, backbone.config.num_hidden_layers // len(layers))  # ALBERT: one, in all places
 
 
 def _matrix_weights(layer: nn.Module) -> int:
