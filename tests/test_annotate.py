@@ -29,12 +29,13 @@ from distill.sources.locate import with_local_files
 from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
 from distill.sources.thinking import answer_after_thinking
-from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
+from distill.teachers.annotation import rank_with_teacher, write_annotation
 from distill.teachers.answer import Answer
 from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.endpoint import HttpEngine, _retry_after
 from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
+from distill.teachers.lists_to_rank import read_lists_to_rank
 from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.local import LocalEngine
 from distill.teachers.prompt import read_prompt
