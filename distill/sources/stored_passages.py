@@ -42,7 +42,7 @@ class Passages(Protocol):
 def open_unnamed() -> IO[bytes]:
     """Open a temporary file without a name, in $TMPDIR; raises DiskError."""
     with writing(Path(tempfile.gettempdir()) / "texts"):
-        return tempfile.TemporaryFile(prefix="distill-", buffering=2**20)
+        return tempfile.TemporaryFile(prefix="distill-", buffering=2**16)
 
 
 class StoredPassages:

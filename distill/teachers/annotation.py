@@ -5,8 +5,6 @@ ranking = rank_with_teacher(cfg, directory, lists)
 worth = write_annotation(directory, cfg, local, lists, ranking)
 """
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,24 +70,24 @@ def write_annotation(
 
 
 def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
-    """Write the ranking with the first stage's ranks, a group of rows at a time."""
+    """Write the ranking with the first stage's ranks, some lists at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"query_id": pa.string(), "doc_id": pa.string(), "rank": pa.int64(), "first_stage_rank": pa.int64()}
     schema = pa.schema(types | {"flagged": pa.bool_()})
     with pq.ParquetWriter(path, schema) as writer:
-        rows = _rows(run, ranking)
-        while group := list(itertools.islice(rows, ROWS)):
-            columns = [
-                pa.array(values, kind) for values, kind in zip(zip(*group, strict=True), schema.types, strict=True)
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-
-
-def _rows(run: Run, ranking: TeacherRanking) -> Iterator[tuple[str, str, int, int, bool]]:
-    for query_id, ranked in ranking.run.items():
-        first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
-        is_flagged = ranking.flagged.get(query_id, False)
-        for rank, doc_id in enumerate(ranked.doc_ids, start=1):
-            yield query_id, doc_id, rank, first[doc_id], is_flagged
+        waiting: list[pa.Table] = []
+        for query_id, ranked in ranking.run.items():
+            size = len(ranked)
+            first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
+            ranks = range(1, size + 1), [first[doc_id] for doc_id in ranked.doc_ids]
+            columns = [query_id] * size, ranked.doc_ids, *ranks, [ranking.flagged.get(query_id, False)] * size
+            table = pa.Table.from_arrays(
+                [pa.array(*one) for one in zip(columns, schema.types, strict=True)], schema=schema
+            )
+            if sum(map(len, waiting)) + size > ROWS and waiting:
+                writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                waiting.clear()
+            waiting.append(table)
+        writer.write_table(pa.concat_tables(waiting).combine_chunks())

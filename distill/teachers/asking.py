@@ -22,7 +22,7 @@ from distill.teachers.orders import PackedOrders
 from distill.teachers.prompt import Prompt, read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
 from distill.teachers.sorting import SORTS, Sorting
-from distill.teachers.totals import ENOUGH, Totals
+from distill.teachers.totals import ENOUGH, Prices, Totals
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +76,15 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
         Journal(directory / "journal.jsonl") as journal,
         Progress(total=num_windows, desc="annotating", unit="window") as bar,
     ):
+        prices, max_cost, max_unusable = Prices(llm.price_in, llm.price_out), llm.max_cost, cfg.max_unusable
 
         def show(totals: Totals) -> None:
-            bar.set_postfix_str(totals.describe(llm), refresh=False)
+            bar.set_postfix_str(totals.describe(prices), refresh=False)
             bar.update(totals.windows - bar.n)
 
         def allowed(totals: Totals) -> bool:
-            has_money = llm.max_cost is None or totals.cost(llm) < llm.max_cost
-            return has_money and not totals.is_useless(cfg.max_unusable, num_windows)
+            has_money = max_cost is None or totals.cost(prices) < max_cost
+            return has_money and not totals.is_useless(max_unusable, num_windows)
 
         if shared is not None:
             shared.add_missing(journal.answers)

@@ -32,6 +32,7 @@ from distill.sources.texts import (
     read_passages,
     read_queries,
 )
+from distill.storage.memory import give_back
 from distill.storage.writing import writing
 from distill.teachers.asking import Lists
 from distill.teachers.worth import TeacherWorth
@@ -118,6 +119,7 @@ def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
     share nothing with the lists, and if no list is left.
     """
     run = stored_run(local.run)
+    give_back()
     queries = read_queries(local.queries, Fields.of(cfg, "queries"))
     known = known_queries(run, cfg.run, queries, cfg.queries)
     run = ChosenLists(run, choose_queries(known, cfg.num_queries, cfg.subset_seed, cfg.run), cfg.depth)
@@ -129,6 +131,8 @@ def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
         stored = store_passages(local.passages, run, Fields.of(cfg))
         run = lists_to_rank(run, cfg, stored)
         lists = ListsToRank(run, queries, texts=store_texts(run, queries, stored))
+        del stored
+        give_back()
     TeacherWorth.of(lists.run, lists.run, local)  # raises its errors before anything is paid for
     return lists
 
