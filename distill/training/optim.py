@@ -18,10 +18,11 @@ log = logging.getLogger(__name__)
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
 
-    With cfg.head_lr, the parameters of `model.head` form two further groups with that peak learning rate.
+    With cfg.head_lr, the parameters of all of the head's layers form two further groups with that peak learning rate.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    head = set(model.get_submodule("head").parameters()) if cfg.head_lr is not None else set()
+    layers = [getattr(model, name, nn.Identity()) for name in ("head", "projection")] if cfg.head_lr is not None else []
+    head = {parameter for layer in layers for parameter in layer.parameters()}
     parts = [([parameter for parameter in trained if parameter not in head], 1.0)]
     if head:
         parts.append(([parameter for parameter in trained if parameter in head], cfg.head_lr / cfg.lr))
