@@ -464,6 +464,7 @@ def test_a_request_that_waits_does_not_hold_up_the_end(collection, tmp_path, ser
         ("teacher.llm.api_key_variable=NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
         ("teacher.llm.base_url=localhost:8000", "base_url=localhost:8000: must begin with http://"),
         ("teacher.llm.base_url=me:hunter2@host/v1", "base_url=***@host/v1: must begin with http://"),
+        ("teacher.llm.base_url='http://host/v1?key=1'", "have no ? or #: give the address up to /v1"),
         ("num_queries=7", "num_queries=7 exceeds the 6 queries"),
     ],
 )

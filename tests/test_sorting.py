@@ -150,6 +150,7 @@ def test_a_set_without_an_answer_stays_as_it_is():
         ("B, C", None),
         ("B. C. D.", None),
         ("B: better than (C), and (D) is best", None),
+        ("The letter of the passage that answers better is A.", 0),
         ("The most relevant passage is B.", 1),
         ("Passage B isn't the best.", None),
         ("A. dance\nB. rails\nC. ants\nD. iron", None),  # the list repeated

@@ -160,7 +160,7 @@ def passage_parts(name: str, fields: Fields, refused: Callable[[InputError], Non
             parts = {"title": record.title, "text": record.text} if titled else {"text": record.default_text()}
             yield place, checked_id(record.doc_id, place), {name: text for name, text in parts.items() if text}
     elif source.form == "lines" or source.is_inline:
-        rows = _rows(source, fields) if source.is_inline else _tsv_rows(source, refused)
+        rows = text_rows(source, fields) if source.is_inline else _tsv_rows(source, refused)
         yield from ((place, text_id, {"text": text} if text else {}) for place, text_id, text in rows)
     else:
         yield from _named_rows(source, fields, refused)

@@ -23,7 +23,7 @@ LINES = (
     re.compile(rf"\W*(?:(?i:{NOUN})\s+{LETTER}|([B-HJ-Z]))\s*[,，—–-]\s.*"),
 )
 OTHERS = re.compile(r"(?<![\w.])[B-HJ-Z](?![\w.]?\w)|[\[(][A-Z][\])]")  # letters by themselves
-NAMED = re.compile(rf"\b(?i:{NOUN})\s*(?:is|=|:|：)?\s*[\[(]?([A-Z])(?![\w'’])|[\[(]([A-Z])[\])]|\bis\s+([B-HJ-Z])\W*$")
+NAMED = re.compile(rf"\b(?i:{NOUN})\s*(?:is|=|:|：)?\s*[\[(]?([A-Z])(?![\w'’])|[\[(]([A-Z])[\])]|\bis\s+([A-HJ-Z])\W*$")
 BEST = re.compile(r"\b(?:best|better|most|answers?|choose|chose|choice|pick|select)\b", re.IGNORECASE)
 DENIED = re.compile(
     r"\b(?:not|no|none|nor|neither|never|cannot|(?:is|are|was|do|does|did|ca|wo|would|could)nt|worst|worse|least|less)\b",
