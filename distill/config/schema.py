@@ -366,7 +366,9 @@ class RetrieveConfig:
     run: str | None = beside(
         source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
     )
-    model: str | None = None
+    model: str | None = beside(
+        field(default=None), without("method", "bm25", "it uses no encoder: set method=dense or sparse, or model=null")
+    )
     batch_size: int = at_least(1)
     device: str = MISSING
     precision: str = choice(*PRECISIONS)
@@ -429,7 +431,10 @@ class ServeConfig:
 class Llm:
     engine: str = choice("http", "local", "cross-encoder")
     model: str = MISSING
-    base_url: str = must("begin with http:// or https://", lambda value: value.startswith(("http://", "https://")))
+    base_url: str = must(
+        "begin with http:// or https://, and have no ? or #: give the address up to /v1",
+        lambda value: value.startswith(("http://", "https://")) and not set("?#") & set(value),
+    )
     api_key_variable: str | None = None
     concurrency: int = at_least(1)
     requests_per_minute: float | None = above(0, default=None)
