@@ -4,16 +4,17 @@
     check_carried(directory, parts)                   # raises InputError if they hold the head of another model
 
 The head of a sequence classifier has two layers, the first with D outputs, and something between them that bends its
-input: s = v·g(Ux) + b. A few of the D units are enough to let the score through; the others are zero.
+input: s = v·g(Ux) + b.
 
-- g is GELU, ReLU or SiLU: g(s) - g(-s) = s, so the units s and -s give the score exactly.
-- g is tanh: a unit gets EPSILON·s, where tanh is straight, and the second layer divides by EPSILON. The score is off by
-  EPSILON²·s³/3: 2e-5 at s = 10, a relative 1e-4 at s = 70. EPSILON is a power of two, so that multiplying by it rounds
-  nothing. A smaller one would be closer in float32, but in float16, in which some servers compute, its products with
-  the weights would be too small.
+- g is GELU, ReLU or SiLU: g(s) - g(-s) = s, so two units, s and -s, give the score exactly.
+- g is tanh: each unit gets EPSILON times one number of the state, where tanh is straight, and the second layer has the
+  weights divided by EPSILON. A number x is off by a relative (EPSILON·x)²/3: 5e-9 at x = 1, 2e-6 at x = 20. EPSILON is
+  a power of two, so that multiplying by it rounds nothing. A smaller one would be closer in float32, but in float16, in
+  which some servers compute, EPSILON·x would be too small. Where a library leaves out the first layer and tanh, the
+  order is still the same.
 - ModernBERT normalises the units after g. A third unit with a large constant, from the first layer's bias, makes their
   deviation nearly constant, and the second layer undoes the division by it: the score is off by a relative
-  EPSILON²·s²/2. text-embeddings-inference leaves that bias out, and would give other scores; it refuses the directory,
+  (SHARE·s)²/2. text-embeddings-inference leaves that bias out, and would give other scores; it refuses the directory,
   since it does not know GELU by the name that config.json has.
 
 A head that reads the [CLS] state cannot carry the mean over the tokens. Such a directory, or one whose pairs hold the
@@ -36,8 +37,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from distill.errors import InputError
 from distill.models.heads import class_name, one_label
 
-EPSILON = 2.0**-12
-CONSTANT = 8.0  # in float32, GELU(8) = 8
+EPSILON = 2.0**-13
+CONSTANT, SHARE = 8.0, 2.0**-12  # in float32, GELU(8) = 8; a score's share of it
 GELU = "gelu_python"  # computes the same as "gelu"
 EXACT = ("gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish")
 DENSE = ("classifier.dense", "classifier.out_proj")
@@ -137,12 +138,13 @@ def carry(config: PretrainedConfig, weight: Tensor, bias: Tensor) -> dict[str, T
     head = {f"{inner_name}.weight": inner, f"{inner_name}.bias": inner_bias}
     head |= {f"{last_name}.weight": last, f"{last_name}.bias": last_bias}
     if between == "tanh":
-        inner[0], last[0, 0], last_bias[0] = EPSILON * weight[0], 1 / EPSILON, bias[0]
+        inner.fill_diagonal_(EPSILON)
+        last[:], last_bias[0] = weight / EPSILON, bias[0]
     elif between == "norm":
-        inner[:2] = torch.cat([weight, -weight]) * (EPSILON * CONSTANT)
+        inner[:2] = torch.cat([weight, -weight]) * (SHARE * CONSTANT)
         inner_bias[2] = CONSTANT
         deviation = math.sqrt(CONSTANT**2 / size * (1 - 1 / size) + config.norm_eps)
-        last[0, :2] = torch.tensor([1.0, -1.0]) * (deviation / (EPSILON * CONSTANT))
+        last[0, :2] = torch.tensor([1.0, -1.0]) * (deviation / (SHARE * CONSTANT))
         last_bias[0] = bias[0]
         head["head.norm.weight"] = torch.ones(size)
         if config.norm_bias:

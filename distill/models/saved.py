@@ -110,6 +110,8 @@ def save_tokenizer(model, directory: Path) -> None:
     config = read_object(directory / TOKENIZER_CONFIG_FILE)
     for key in ("is_local", "local_files_only"):  # where it was loaded from
         config.pop(key, None)
+    if "max_length" in config:  # fastembed cuts pairs there if it is lower; some published encoders have 128
+        config["max_length"] = model.max_length
     if config.get("tokenizer_class") == "TokenizersBackend":  # version 5's name of the same class
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):  # in version 4, this key holds an object
