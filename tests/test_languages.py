@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import metadata
 
 import pytest
 
@@ -201,10 +202,8 @@ def test_auto_gives_the_run_of_the_language_and_one_index(tmp_path, monkeypatch,
 def test_the_help_desk_has_300_articles_and_ten_questions_with_an_answer_of_each_language():
     for language in ("english", "german", "chinese"):
         rows = articles(language)
-        assert (
-            rows == articles(language)
-            and len({row["sku"] for row in rows}) == len({row["title"] for row in rows}) == 300
-        )
+        assert rows == articles(language) and len(rows) == 300
+        assert all(len({row[name] for row in rows}) == 300 for name in ("sku", "title"))
         assert {*rows[0]} == {"sku", "title", "body", "category"}
         asked = questions(language)
         assert len(asked) == 10 and {doc_id for _, doc_id in asked.values()} <= {row["sku"] for row in rows}
@@ -215,10 +214,10 @@ def test_the_help_desk_has_300_articles_and_ten_questions_with_an_answer_of_each
 def test_ten_questions_find_their_articles_as_documented(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    measured_here = f"(PyStemmer {metadata.version('PyStemmer')}, " in page  # stems depend on the version
     for language in ("german", "chinese"):
         found, _ = benchmark.places(language, tmp_path)
-        for way, ranks in found.items():
-            shown = " ".join(str(rank) if 0 < rank <= 10 else "–" for rank in ranks)
-            name = {"stemmer=auto": "`stemmer=auto`"}.get(way, way)
-            if way != "stemmer=bigrams":
-                assert f"| {language.capitalize()} | {name} | {shown} |" in page
+        assert found["stemmer=auto"].count(1) >= 7 > found["default"].count(1)
+        for way, name in {"default": "default", "stemmer=auto": "`stemmer=auto`"}.items():
+            shown = " ".join(str(rank) if 0 < rank <= 10 else "–" for rank in found[way])
+            assert f"| {language.capitalize()} | {name} | {shown} |" in page or not measured_here

@@ -41,6 +41,7 @@ def check_train(cfg: DictConfig) -> None:
     for key in teacher_keys(cfg):
         _check_fusion(OmegaConf.select(cfg, key), key)
     _check_first_stage_score(cfg)
+    _check_frozen(cfg.model)
     check_mixture(cfg)
     for part in parts_of(loss):
         for target in part_targets(loss, part):
@@ -223,6 +224,16 @@ def _check_first_stage_score(cfg: DictConfig) -> None:
         raise InputError(
             f"{given} needs teacher.first_stage, the run whose scores are read: give one, or set it to null"
         )
+
+
+def _check_frozen(model: DictConfig) -> None:
+    """Check that LoRA, which freezes the backbone, is not asked to freeze parts of it; raises InputError."""
+    for key in ("embeddings", "layers"):
+        if model.lora.rank is not None and model.freeze[key]:
+            raise InputError(
+                f"model.freeze.{key}={model.freeze[key]}: model.lora.rank freezes the whole backbone: leave one of "
+                "them out"
+            )
 
 
 def _check_negatives(cfg: DictConfig) -> None:

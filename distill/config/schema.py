@@ -59,6 +59,20 @@ class Backbone:
 
 
 @dataclass
+class Freeze:
+    embeddings: bool = MISSING
+    layers: int = at_least(0)
+
+
+@dataclass
+class Lora:
+    rank: int | None = at_least(1, default=None)
+    alpha: float = above(0)
+    dropout: float = at_least(0, below=1)
+    targets: list[str] | None = must("name at least one linear layer, or be null for all", bool, default=None)
+
+
+@dataclass
 class Model:
     head: str = choice("auto", "linear", "native", "mlp")
     pooling: str = choice("cls", "mean")
@@ -67,6 +81,9 @@ class Model:
     layout: str = choice(*LAYOUTS)
     dropout: float | None = at_least(0, below=1, default=None)
     first_stage_score: str | None = choice("min-max", "global", default=None)
+    prompt: str | None = choice("qwen3-reranker", default=None)
+    freeze: Freeze = MISSING
+    lora: Lora = MISSING
 
 
 @dataclass
@@ -219,6 +236,7 @@ class Train:
     device: str = MISSING
     precision: str = choice(*PRECISIONS)
     compile: str = choice("auto", "true", "false", any_case=True)
+    checkpointing: bool = MISSING
 
 
 @dataclass

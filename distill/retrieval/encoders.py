@@ -138,7 +138,7 @@ class _Encoder:
     def _unknown_share(self, texts: list[str]) -> float:
         """Return the share of the texts' tokens that stand for what the tokenizer does not know."""
         tokenizer = getattr(self.model, "tokenizer", None)
-        if getattr(tokenizer, "unk_token_id", None) is None:
+        if tokenizer is None or getattr(tokenizer, "unk_token_id", None) is None:
             return 0.0
         found = tokenizer(texts, add_special_tokens=False, truncation=True)["input_ids"]
         return sum(ids.count(tokenizer.unk_token_id) for ids in found) / max(sum(map(len, found)), 1)

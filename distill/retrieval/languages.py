@@ -50,11 +50,12 @@ def language_of(text: str) -> str | None:
     if sum(map(len, WITHOUT_SPACES.findall(text))) * 3 > letters > 0:
         return BIGRAMS
     words = WORD["language"].findall(text)
-    scores: collections.Counter[str] = collections.Counter()
+    scores: dict[str, float] = {}
     for word in words:
         for language, weight in _weights().get(word, ()):
-            scores[language] += weight
-    (best, score), (_, second), *_ = [*scores.most_common(2), ("", 0.0), ("", 0.0)]
+            scores[language] = scores.get(language, 0.0) + weight
+    ranked = sorted(scores.items(), key=lambda one: -one[1])
+    (best, score), (_, second) = [*ranked, ("", 0.0), ("", 0.0)][:2]
     return best if score > second and score >= LEAST * len(words) else None
 
 
@@ -70,7 +71,8 @@ def sampled_languages(source: str, fields: Fields) -> dict[str, float]:
     key = key_of(source=source_state(source), fields=[fields.id, fields.texts], version=VERSION, lists=lists)
 
     def write(directory: Path) -> None:
-        rng, sample = random.Random(0), []
+        rng = random.Random(0)
+        sample: list[str] = []
         texts = iterate_texts(source, "passages", fields)
         for number, (_, text) in enumerate(Progress(texts, f"reading {source} for its language", unit=" passages")):
             place = number if number < SAMPLED else rng.randrange(number + 1)  # each passage is as likely as any other
