@@ -35,7 +35,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from distill.errors import InputError
-from distill.models.heads import class_name, one_label
+from distill.models.heads import name_activation, one_label
 
 EPSILON = 2.0**-13
 CONSTANT, SHARE = 8.0, 2.0**-12  # in float32, GELU(8) = 8; a score's share of it
@@ -102,7 +102,7 @@ def without_memory(config: PretrainedConfig) -> PreTrainedModel | None:
 def classifier_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the configuration of an encoder's classifier with one label, and without an activation on its score."""
     config = one_label(config)
-    config.sentence_transformers = {"activation_fn": class_name(nn.Identity())}  # or libraries would take a sigmoid
+    name_activation(config, nn.Identity())
     return config
 
 
