@@ -62,6 +62,7 @@ class Hinge:
     target: str = choice("label")
     margin: float = above(0)
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
@@ -110,6 +111,7 @@ class Lambda:
     cutoff: int | None = at_least(1, default=None)
     gain: str = beside(choice("exponential", "linear"), only("linear", "target", ("rank",), GAIN_OF_RANKS))
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
@@ -119,6 +121,7 @@ class ApproxNdcg:
     alpha: float = above(0)
     gain: str = beside(choice("exponential", "linear"), only("linear", "target", ("rank",), GAIN_OF_RANKS))
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
@@ -127,6 +130,7 @@ class BradleyTerry:
     target: str = choice("score")
     temperature: float = above(0)
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass

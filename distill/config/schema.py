@@ -21,6 +21,7 @@ from distill.config.rules import (
     choice,
     each,
     either,
+    less_than,
     must,
     needs,
     needs_some,
@@ -58,6 +59,21 @@ class Backbone:
 
 
 @dataclass
+class Freeze:
+    embeddings: bool = MISSING
+    layers: int = at_least(0)
+
+
+@dataclass
+class Lora:
+    rank: int | None = at_least(1, default=None)
+    alpha: float = above(0)
+    dropout: float = at_least(0, below=1)
+    targets: list[str] | None = must("name at least one linear layer, or be null for all", bool, default=None)
+    save: str = choice("merged", "adapters")
+
+
+@dataclass
 class Model:
     head: str = choice("auto", "linear", "native", "mlp")
     pooling: str = choice("cls", "mean")
@@ -66,6 +82,9 @@ class Model:
     layout: str = choice(*LAYOUTS)
     dropout: float | None = at_least(0, below=1, default=None)
     first_stage_score: str | None = choice("min-max", "global", default=None)
+    prompt: str | None = choice("qwen3-reranker", default=None)
+    freeze: Freeze = MISSING
+    lora: Lora = MISSING
 
 
 @dataclass
@@ -81,7 +100,7 @@ class Negatives:
 @dataclass
 class Data:
     name: str = MISSING
-    passages: str | None = source()
+    passages: str | None = source(or_directory=True)
     queries: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     num_queries: int | None = at_least(1, default=None)
@@ -154,6 +173,7 @@ class TaskConfig:
     )
     fused: str | None = unchecked_source(default=None)
     ideal: bool = False
+    max_passage: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
@@ -217,6 +237,7 @@ class Train:
     device: str = MISSING
     precision: str = choice(*PRECISIONS)
     compile: str = choice("auto", "true", "false", any_case=True)
+    checkpointing: bool = MISSING
 
 
 @dataclass
@@ -265,6 +286,7 @@ class DashboardsConfig:
 class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    base: str | None = None
     task: TaskConfig = MISSING
     latency_queries: int = at_least(0)
     resume: str | None = output_of("evaluation", needs="config.yaml")
@@ -296,7 +318,7 @@ class ReportConfig:
 class InspectConfig:
     run: str = source(or_directory=True)
     baseline: str | None = source(or_directory=True, default=None)
-    passages: str | None = source(default=None)
+    passages: str | None = source(or_directory=True, default=None)
     queries: str | None = source(default=None)
     qrels: str | None = source(default=None)
     model: str | None = None
@@ -317,8 +339,23 @@ class InspectConfig:
 
 
 @dataclass
+class CutConfig:
+    passages: str = source(or_directory=True)
+    output: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    title_field: str = MISSING
+    titles: str = choice("each", "first", "none")
+    size: int = at_least(1)
+    overlap: int = beside(at_least(0), less_than("size", "passages would not advance"))
+    tokenizer: str | None = None
+    sentences: bool = MISSING
+    max_unusable: float = between(0, 1)
+
+
+@dataclass
 class RetrieveConfig:
-    passages: str = source()
+    passages: str = source(or_directory=True)
     queries: str = source()
     output: str = MISSING
     depth: int = at_least(1)
@@ -329,7 +366,9 @@ class RetrieveConfig:
     run: str | None = beside(
         source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
     )
-    model: str | None = None
+    model: str | None = beside(
+        field(default=None), without("method", "bm25", "it uses no encoder: set method=dense or sparse, or model=null")
+    )
     batch_size: int = at_least(1)
     device: str = MISSING
     precision: str = choice(*PRECISIONS)
@@ -350,11 +389,13 @@ class FuseConfig:
     k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
+    max_passage: bool = MISSING
 
 
 @dataclass
 class ExportConfig:
     model: str = MISSING
+    base: str | None = None
     format: str = choice("sentence-transformers", "lightning-ir", "transformers", "bert", "onnx", "onnx-int8")
     dtype: str = beside(
         choice("float32", "float16", "bfloat16"),
@@ -390,7 +431,10 @@ class ServeConfig:
 class Llm:
     engine: str = choice("http", "local", "cross-encoder")
     model: str = MISSING
-    base_url: str = must("begin with http:// or https://", lambda value: value.startswith(("http://", "https://")))
+    base_url: str = must(
+        "begin with http:// or https://, and have no ? or #: give the address up to /v1",
+        lambda value: value.startswith(("http://", "https://")) and not set("?#") & set(value),
+    )
     api_key_variable: str | None = None
     concurrency: int = at_least(1)
     requests_per_minute: float | None = above(0, default=None)
@@ -423,7 +467,7 @@ class JournalsConfig:
 
 @dataclass
 class AnnotateConfig:
-    passages: str = source()
+    passages: str = source(or_directory=True)
     queries: str = source()
     run: str = source()
     id_field: str | None = None

@@ -5,6 +5,7 @@
 `model` directories already have the sentence-transformers format: exporting to it only copies the model and its card.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,16 @@ from distill.export.onnx import quantise, write_onnx
 from distill.export.rounding import round_weights
 from distill.models.carried import can_carry, classifier_config, without_memory, write_weights
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.decoders import score_layer
+from distill.models.heads import write_native
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
+
+NEEDS = {  # of the head, beside the encoder
+    "lightning-ir": " with one linear layer",
+    "bert": " with one linear layer",
+    "transformers": " with one linear layer or the head of its architecture",
+}
 
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None, dtype: str = "float32") -> None:
@@ -30,9 +39,12 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
-    if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
-        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
-        raise InputError(f"{target}: only {what} can be exported")
+    if model.is_decoder and target not in OF_DECODERS:
+        raise InputError(f"{target}: only an encoder can be exported: choose one of {', '.join(OF_DECODERS)}")
+    fits = dict.fromkeys(("lightning-ir", "bert"), model.is_plain)
+    fits["transformers"] = model.is_plain or model.native is not None
+    if not model.is_decoder and not (model.is_encoder and fits.get(target, True)):
+        raise InputError(f"{target}: only an encoder{NEEDS.get(target, '')} can be exported")
     if model.first_stage_score is not None:
         raise InputError(
             f"{target}: this model reads the first stage's scores, which other libraries would leave out: use "
@@ -105,7 +117,13 @@ def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
 
 
 def _write_transformers(model: CrossEncoder, directory: Path) -> None:
-    """Write a model of AutoModelForSequenceClassification, whose head carries our linear layer."""
+    """Write a model of AutoModelForSequenceClassification, with the head of its architecture, or carrying ours."""
+    if model.is_decoder:
+        _write_decoder(model, directory)
+        return
+    if model.native is not None:
+        model.save_pretrained(directory)
+        return
     if not can_carry(model):
         kind = model.backbone.config.model_type
         raise InputError(
@@ -114,6 +132,20 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
         )
     write_weights(model, directory)
     save_tokenizer(model, directory)
+
+
+def _write_decoder(model: CrossEncoder, directory: Path) -> None:
+    """Write a decoder with the layer `score`; that of a language model has the rows of its answers as its weight."""
+    same = copy.copy(model)  # with the same weights
+    same.native, same.causal = model.native or score_layer(model.backbone.config), None
+    if same.native is None:
+        raise InputError(f"transformers: puts no linear head on {model.backbone.config.model_type} models")
+    if model.causal is not None and model.causal.prompt.whole_template is not None:
+        same.tokenizer = copy.copy(model.tokenizer)
+        same.tokenizer.chat_template = model.causal.prompt.whole_template
+    write_native(same, directory)
+    save_tokenizer(same, directory)
+    write_settings(same, directory)
 
 
 def _write_bert(model: CrossEncoder, directory: Path) -> None:
@@ -144,6 +176,7 @@ def _change(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes, indent=2) + "\n")
 
 
+OF_DECODERS = ("sentence-transformers", "transformers")
 FORMATS: dict[str, Callable[[CrossEncoder, Path], None]] = {
     "sentence-transformers": CrossEncoder.save_pretrained,
     "lightning-ir": _write_lightning_ir,

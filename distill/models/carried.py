@@ -156,8 +156,9 @@ def carry(config: PretrainedConfig, weight: Tensor, bias: Tensor) -> dict[str, T
 
 
 def head_layers(config: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the layers in a classifier's head, from its config.json; none for a bare encoder."""
-    if not str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
+    """Return the names of the layers in a head that may carry a linear one, from its config.json; else none."""
+    classifies = str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+    if not classifies or config.get("model_type") not in HEADS:
         return ()
     inner, last, between = HEADS[config["model_type"]]
     return (inner, last, "head.norm") if between == "norm" else (inner, last)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from distill.errors import InputError
 from distill.models.carried import write_weights
+from distill.models.causal import causal_files, write_causal
 from distill.models.heads import class_name, module_files, write_native
 from distill.models.json_files import COPY_AGAIN, SETTINGS, is_inside, read_object
 from distill.models.locate import known_instead
@@ -18,9 +19,10 @@ from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
 CHECKSUMS = "crc32"  # its key in distill.json: {file: CRC-32}, or null for a file that its user has changed
-KEYS = ("query_length", "passage_length", "max_length", "first_stage_score", "interpolation", CHECKSUMS)
+KEYS = ("query_length", "passage_length", "max_length", "first_stage_score", "interpolation", "base", CHECKSUMS)
 CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
 _REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
+ADAPTER_FILE = "adapter_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
@@ -81,14 +83,18 @@ def write_model(model, directory: Path) -> None:
     pairs hold the first stage's score gets a directory that only this library opens.
     Raises InputError for a model that is no encoder with a head.
     """
-    if not model.is_encoder:
-        raise InputError(f"{directory}: only an encoder can be saved")
+    if not (model.is_encoder or model.is_decoder):
+        raise InputError(f"{directory}: only an encoder or a decoder can be saved")
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     write_whole_directory(directory, lambda new: _write_files(model, new), size)
 
 
 def _write_files(model, directory: Path) -> None:
-    if model.native is not None:
+    if model.causal is not None:
+        write_causal(model, directory)
+        for name, content in causal_files(model).items():
+            _write_json(directory / name, content)
+    elif model.native is not None:
         write_native(model, directory)
     else:
         write_weights(model, directory)

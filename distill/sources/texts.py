@@ -5,15 +5,16 @@
     read_passages("articles.csv", ids, Fields("sku", ("title", "body")))
 
 A file is TSV (`id<TAB>text`, or with a header of names), JSONL, CSV or parquet with named fields (BEIR's `_id`,
-`title`, `text`, other common names, or the fields that you name), or training lines with their texts inline
-(inline.py), plain or .gz; anything else is an id. White space becomes single spaces, so that all sources of a
-collection give the same text.
+`title`, `text`, other common names, or the fields that you name), a dump of Elasticsearch (dumps.py), or training lines
+with their texts inline (inline.py), plain or .gz. Passages may also be a folder of documents (folders.py). Anything
+else is an id. White space becomes single spaces, so that all sources of a collection give the same text.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
-from distill.errors import InputError
+from distill.errors import InputError, refuse
+from distill.sources.dumps import flattened
 from distill.sources.fields import USUAL, Fields, checked_id
 from distill.sources.inline import inline_passages, inline_queries
 from distill.sources.locate import ir_datasets_records
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Texts = dict[str, str]  # id -> text
 TextRow = tuple[str, str, str]  # place, id, text
+PartsRow = tuple[str, str, dict[str, str]]  # place, id, field -> text
 
 
 def read_queries(name: str, fields: Fields = USUAL) -> Texts:
@@ -50,7 +52,7 @@ def read_passages(name: str, doc_ids: set[str], fields: Fields = USUAL) -> Texts
     source = open_source(name, "passages", fields)
     if source.form == "records":  # which are looked up
         records = ir_datasets_records(name, "docs", sorted(doc_ids))
-        return {record.doc_id: " ".join(_passage_text(record).split()) for record in records}
+        return {record.doc_id: " ".join(passage_text(record).split()) for record in records}
     return _read(source, fields, doc_ids)
 
 
@@ -58,7 +60,7 @@ def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Tex
     """Read the texts with these ids, or all; raises InputError for a duplicate id and an empty source."""
     texts: Texts = {}
     seen: set[str] = set()
-    for place, text_id, text in _rows(source, fields):
+    for place, text_id, text in text_rows(source, fields):
         if text_id in seen:
             raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
         seen.add(text_id)
@@ -69,42 +71,58 @@ def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Tex
     return texts
 
 
-def _rows(source: Source, fields: Fields) -> Iterator[TextRow]:
-    """Yield (place, id, text) of all queries or passages."""
+def text_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
+    """Yield (place, id, text) of all queries or passages, with the white space of the source."""
     is_query = source.kind == "queries"
     if source.is_inline:
         return (inline_queries if is_query else inline_passages)(source.rows())
     if source.form == "lines":
         return _tsv_rows(source)
     if source.form != "records":
-        return _named_rows(source, fields)
+        return ((place, text_id, " ".join(parts.values())) for place, text_id, parts in _named_rows(source, fields))
     if is_query:
         return ((place, checked_id(record.query_id, place), record.default_text()) for place, record in source.rows())
-    return ((place, checked_id(record.doc_id, place), _passage_text(record)) for place, record in source.rows())
+    return ((place, checked_id(record.doc_id, place), passage_text(record)) for place, record in source.rows())
 
 
-def _tsv_rows(source: Source) -> Iterator[TextRow]:
+def _tsv_rows(source: Source, refused: Callable[[InputError], None] = refuse) -> Iterator[TextRow]:
     for place, line in source.rows():
-        cells = as_text(line, place).split("\t")
-        if len(cells) == 1:
-            remedy = "; of CSV, let the name end with .csv" if b"," in line else ""
-            raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`{remedy}")
-        if len(cells) > 2:
-            raise InputError(
-                f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
-                "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by spaces"
-            )
-        yield place, checked_id(cells[0], place), cells[1]
+        try:
+            row = place, *_tsv_row(line, place)
+        except InputError as error:
+            refused(error)
+            continue
+        yield row
 
 
-def _named_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
-    """Yield the rows of a file with named fields; raises InputError for a named field that occurs in no row."""
+def _tsv_row(line: bytes, place: str) -> tuple[str, str]:
+    cells = as_text(line, place).split("\t")
+    if len(cells) == 1:
+        remedy = "; of CSV, let the name end with .csv" if b"," in line else ""
+        raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`{remedy}")
+    if len(cells) > 2:
+        raise InputError(
+            f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
+            "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by spaces"
+        )
+    return checked_id(cells[0], place), cells[1]
+
+
+def _named_rows(source: Source, fields: Fields, refused: Callable[[InputError], None] = refuse) -> Iterator[PartsRow]:
+    """Yield the rows of a source with named fields; raises InputError for a named field that occurs in no row."""
+    named = {*(fields.texts or ()), *([fields.id] if fields.id else [])}
     absent = set(fields.texts or ())
     row: dict = {}
-    for place, row in source.rows():
-        text_id, text = fields.read(row, place, source.kind)
+    for place, row in source.rows(refused):
+        if any("." in name and name not in row for name in named):
+            row = flattened(row)
+        try:
+            text_id, parts = fields.parts(row, place, source.kind)
+        except InputError as error:
+            refused(error)
+            continue
         absent.difference_update(row)
-        yield place, text_id, text
+        yield place, text_id, parts
     if absent:
         key = "query_text_fields" if source.kind == "queries" else "text_fields"
         raise InputError(
@@ -112,7 +130,7 @@ def _named_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
         )
 
 
-def _passage_text(doc) -> str:
+def passage_text(doc) -> str:
     """Title and text like the BEIR files; other record types by `ir_datasets`' own choice of fields."""
     if hasattr(doc, "title") and hasattr(doc, "text"):
         return f"{doc.title} {doc.text}" if doc.title else doc.text
@@ -125,8 +143,27 @@ def iterate_texts(name: str, kind: str, fields: Fields = USUAL) -> Iterator[tupl
     Raises InputError for a missing source and a bad line; duplicate ids are for the caller to notice and for
     `refuse_duplicates` to report.
     """
-    for _, text_id, text in _rows(open_source(name, kind, fields), fields):
+    for _, text_id, text in text_rows(open_source(name, kind, fields), fields):
         yield text_id, " ".join(text.split())
+
+
+def passage_parts(name: str, fields: Fields, refused: Callable[[InputError], None]) -> Iterator[PartsRow]:
+    """Yield (place, id, texts by the names of their fields) of all passages, as they are, white space included.
+
+    A text without a field of its own is `text`. refused: gets the error of a row that cannot be used, and may return,
+    to continue with the next. Raises InputError like `iterate_texts`.
+    """
+    source = open_source(name, "passages", fields)
+    if source.form == "records":
+        for place, record in source.rows():
+            titled = hasattr(record, "title") and hasattr(record, "text")
+            parts = {"title": record.title, "text": record.text} if titled else {"text": record.default_text()}
+            yield place, checked_id(record.doc_id, place), {name: text for name, text in parts.items() if text}
+    elif source.form == "lines" or source.is_inline:
+        rows = text_rows(source, fields) if source.is_inline else _tsv_rows(source, refused)
+        yield from ((place, text_id, {"text": text} if text else {}) for place, text_id, text in rows)
+    else:
+        yield from _named_rows(source, fields, refused)
 
 
 def refuse_duplicates(name: str, kind: str, fields: Fields = USUAL) -> None:
@@ -157,7 +194,7 @@ def known_queries(run: Run, run_source: str, queries: Texts, queries_source: str
     return known
 
 
-def check_passages(run: Run, run_source: str, passages: Texts, passages_source: str) -> None:
+def check_passages(run: Run, run_source: str, passages: Container[str], passages_source: str) -> None:
     """Raise InputError, with the line, for the first passage of the run that the collection lacks."""
     for query_id, ranked in run.items():
         for doc_id in ranked.doc_ids:
@@ -172,6 +209,11 @@ def drop_empty(run: Run, passages: Texts, name: str) -> Run:
     """Return the run without empty passages, and log how many there were."""
     kept = {q: ranked.keep([bool(passages[doc_id]) for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
     empty = [doc_id for ranked in run.values() for doc_id in ranked.doc_ids if not passages[doc_id]]
-    if empty:
-        log.warning("%s: %d empty passages left out of the run (first: %s)", name, len(empty), empty[0])
+    log_empty(name, len(empty), empty)
     return kept
+
+
+def log_empty(name: str, number: int, doc_ids: Iterable[str]) -> None:
+    """Log how many empty passages were left out of a run, and the first of them; log nothing if there are none."""
+    if number:
+        log.warning("%s: %d empty passages left out of the run (first: %s)", name, number, next(iter(doc_ids)))

@@ -22,10 +22,12 @@ from distill.data.lists import TrainingLists
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.lora import merge
 from distill.secrets import redacted
 from distill.storage.writing import write_whole, writing
 from distill.training.optim import set_lr
 from distill.training.state import TrainingState
+from distill.training.weights import checkpoint_weights, merged_weights, restore_weights
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,11 @@ class Checkpoints:
         Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
         """
         saved = load_checkpoint(self.last)
+        if _head_names(saved["model"]) != _head_names(self.model.state_dict()):
+            raise InputError(
+                f"model.head={cfg.model.head}: the run's checkpoint has another head: set model.head=linear, which "
+                "runs had before there was a choice"
+            )
         if self.ranks.is_first:
             mend_best(saved, self.last, self.best, self.model, self.model_directory)
         num_steps = self.num_steps
@@ -73,7 +80,7 @@ class Checkpoints:
                 f"resume={cfg.resume}: {self.lists} lists and passages to train on, but {saved['lists']} before: "
                 "give the files that the run was started with"
             )
-        self.model.load_state_dict(saved["model"])
+        restore_weights(self.model, saved, self.last)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state.restore(saved, self.ranks)
         step, ranks = self.state.step, self.ranks
@@ -98,7 +105,7 @@ class Checkpoints:
             "num_steps": self.num_steps,
             **self.state.saved(self.ranks),
             "random": self.ranks.gather(random_state()),
-            "model": self.model.state_dict(),
+            **checkpoint_weights(self.model),
             "optimizer": self.optimizer.state_dict(),
             "overrides": self.overrides,
         }
@@ -112,9 +119,10 @@ class Checkpoints:
                 link_checkpoint(self.last, self.best)
 
     def load_best(self) -> None:
-        """Load the weights of model/ on all ranks, ready to score."""
+        """Load the weights of model/ on all ranks, ready to score; adapters are merged, as they are there."""
+        merge(self.model.backbone)
         if self.ranks.is_first:
-            self.model.load_state_dict(CrossEncoder.from_pretrained(str(self.model_directory)).state_dict())
+            self.model.load_state_dict(_open(self.model_directory, self.model).state_dict())
         self.ranks.copy_from_first(self.model)
         self.model.eval()
 
@@ -123,6 +131,10 @@ class Checkpoints:
         if self.ranks.is_first:
             self.model.save_pretrained(self.model_directory)
             link_checkpoint(self.last, self.best)
+
+
+def _head_names(weights: dict[str, Any]) -> set[str]:
+    return {name for name in weights if name.startswith(("head.", "projection."))}
 
 
 def own_overrides() -> list[str]:
@@ -222,11 +234,11 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
     best_state: dict[str, Any] = load_checkpoint(best) if best.is_file() else {"step": None}
     if best_state["step"] == state["best_step"]:
-        if not _holds(directory, best_state["model"]):
-            model.load_state_dict(best_state["model"])
+        restore_weights(model, best_state, best)
+        if not _holds(directory, model, merged_weights(model)):
             model.save_pretrained(directory)
     elif not directory.exists():
-        complete = next((path for path in (new, old) if _holds(path)), None)
+        complete = next((path for path in (new, old) if _holds(path, model)), None)
         if complete is None:
             raise InputError(f"{directory}: is missing, and {best} is not of step {state['best_step']}: train again")
         os.rename(complete, directory)
@@ -236,10 +248,15 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
         path.with_suffix(".new").unlink(missing_ok=True)
 
 
-def _holds(directory: Path, weights: dict[str, torch.Tensor] | None = None) -> bool:
+def _open(directory: Path, model: CrossEncoder) -> CrossEncoder:
+    """Open a run's saved model; if it holds only adapters, with the backbone of the model in training."""
+    return CrossEncoder.from_pretrained(str(directory), base=model.base["name"] if model.saves_adapters else None)
+
+
+def _holds(directory: Path, model: CrossEncoder, weights: dict[str, torch.Tensor] | None = None) -> bool:
     """Whether a directory holds a complete model and, if weights are given, whether it has these weights."""
     try:
-        saved = CrossEncoder.from_pretrained(str(directory)).state_dict()
+        saved = _open(directory, model).state_dict()
     except InputError:
         return False
     return weights is None or all(torch.equal(saved[name], weight) for name, weight in weights.items())
