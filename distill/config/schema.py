@@ -70,6 +70,7 @@ class Lora:
     alpha: float = above(0)
     dropout: float = at_least(0, below=1)
     targets: list[str] | None = must("name at least one linear layer, or be null for all", bool, default=None)
+    save: str = choice("merged", "adapters")
 
 
 @dataclass
@@ -285,6 +286,7 @@ class DashboardsConfig:
 class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    base: str | None = None
     task: TaskConfig = MISSING
     latency_queries: int = at_least(0)
     resume: str | None = output_of("evaluation", needs="config.yaml")
@@ -393,6 +395,7 @@ class FuseConfig:
 @dataclass
 class ExportConfig:
     model: str = MISSING
+    base: str | None = None
     format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
     dtype: str = beside(
         choice("float32", "float16", "bfloat16"),

@@ -53,8 +53,8 @@ class PairTemplate:
 
         Raises InputError for a tokeniser that cannot write the numbers of first_stage_score.
         """
-        query, passage = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("query", "passage"))
-        encoded = tokenizer("query", "passage", return_token_type_ids=True)
+        words, (query, passage) = _two_words(tokenizer)
+        encoded = tokenizer(*words, return_token_type_ids=True)
         pair, types = encoded["input_ids"], encoded["token_type_ids"]
         start = _find(pair, query, 0)
         end = start + len(query)
@@ -148,6 +148,24 @@ def _numbers(tokenizer) -> list[np.ndarray]:
             "or set it to null"
         )
     return [np.asarray(ids, dtype=np.int32) for ids in tokens]
+
+
+def _two_words(tokenizer) -> tuple[list[str], list[list[int]]]:
+    """Return two words, and their tokens: words of the vocabulary, if the tokeniser leaves out unknown ones.
+
+    Raises InputError for a tokeniser that reads no word.
+    """
+    known = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab())
+    words: list[str] = []
+    tokens: list[list[int]] = []
+    for word in itertools.chain(("query", "passage"), known):
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        if ids and word not in words:
+            words.append(word)
+            tokens.append(ids)
+        if len(words) == 2:
+            return words, tokens
+    raise InputError("its tokenizer reads no word: use another backbone")
 
 
 def _find(sequence: list[int], wanted: list[int], start: int) -> int:

@@ -16,7 +16,8 @@ from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.tasks import Task
-from distill.models.cross_encoder import CrossEncoder, evaluating
+from distill.models.cross_encoder import CrossEncoder
+from distill.models.parts import evaluating
 from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
 

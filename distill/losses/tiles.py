@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 ALL = slice(None)
-TILE = 2**18  # elements of a tile, 1 MiB in float32
+MOST_AT_ONCE = 2**20  # pairs of a batch: below, tiles cost more time than they save
+TILE = 2**18  # pairs of a tile, 1 MiB in float32
 Rows = Callable[[Tensor, slice], Tensor]  # ([B, K], R rows) to [B, R, K]
 
 
@@ -34,9 +35,9 @@ def is_deep(scores: Tensor) -> bool:
 
 
 def has_many_pairs(scores: Tensor) -> bool:
-    """Whether the pairs of scores [B, K] are more than one tile."""
+    """Whether the pairs of scores [B, K] are too many to be held at once."""
     num_lists, size = scores.shape
-    return num_lists * size * size > TILE
+    return num_lists * size * size > MOST_AT_ONCE
 
 
 def _tiles(scores: Tensor) -> Iterator[slice]:

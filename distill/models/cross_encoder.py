@@ -27,8 +27,10 @@ from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision
 from distill.errors import InputError
+from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.causal import CausalHead
 from distill.models.first_states import score_only_first_states
+from distill.models.freezing import frozen_checksum
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
@@ -36,8 +38,8 @@ from distill.models.locate import locate_model
 from distill.models.lora import merged
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
-from distill.models.padded import PaddedChunk, pad_chunks
-from distill.models.parts import Parts, explained, first_position, longest_input
+from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
+from distill.models.parts import Parts, evaluating, explained, first_position, longest_input
 from distill.models.saved import download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, load_for_training
@@ -95,6 +97,8 @@ class CrossEncoder(nn.Module):
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self.is_partly_frozen = False  # by choice: distill/models/freezing.py, distill/models/lora.py
+        self.base: dict[str, Any] = {}  # what it was started with, and the checksum of what is frozen
+        self.saves_adapters = False  # without the backbone: distill/models/adapters.py
         self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
@@ -128,6 +132,8 @@ class CrossEncoder(nn.Module):
             settings["max_length"] = self.max_length
         if self.first_stage_score is not None:
             settings["first_stage_score"] = self.first_stage_score
+        if self.saves_adapters:
+            settings["base"] = self.base
         return settings | ({"interpolation": self.interpolation.as_json()} if self.interpolation else {})
 
     @property
@@ -206,7 +212,7 @@ class CrossEncoder(nn.Module):
             max_tokens = min(max_tokens, MAX_CPU_TOKENS)
         if self.layout == "packed":
             return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
-        return pad_chunks(batch, max_tokens, pad_id)
+        return pad_chunks(batch, max_tokens, pad_id, equal=self.backbone.config.model_type in READS_PADDING)
 
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
         """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits."""
@@ -487,11 +493,15 @@ class CrossEncoder(nn.Module):
             template = parts.template or PairTemplate.of(parts.tokenizer, first_stage_score)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.take_head(parts)
+        model.base = {"name": name, "revision": revision, "head": head, "pooling": pooling, "prompt": prompt}
+        model.base |= {"num_layers": num_layers, "first_stage_score": first_stage_score}
         model._score_two_pairs(name)
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str, layout: str = "auto", prompt: str | None = None) -> "CrossEncoder":
+    def from_pretrained(
+        cls, name: str, layout: str = "auto", prompt: str | None = None, base: str | None = None
+    ) -> "CrossEncoder":
         """Load a cross-encoder in float32, ready to score: one trained here, or any other that opening.py reads.
 
         Args:
@@ -499,12 +509,20 @@ class CrossEncoder(nn.Module):
             layout: as in `from_backbone`.
             prompt: for a language model (distill/models/generative.py) whose directory does not name its prompt:
                 "monot5", "rankt5" or "qwen3-reranker".
+            base: of a directory of adapters (distill/models/adapters.py), the backbone that they belong to.
 
         Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
         source = locate_model(name)
         with explained(name):
-            parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
+            folder = Path(source) if os.path.isdir(source) else download(source)
+            if holds_adapters(folder):
+                model = cls.from_backbone(str(base), layout=layout, **read_base(folder, base))
+                load_adapters(model, folder, str(base))
+                return model.eval()
+            if base is not None:
+                raise InputError(f"base={base}: {name} holds no adapters, but a whole model: leave it out")
+            parts = open_directory(folder, prompt)
             if isinstance(parts.backbone, PreTrainedModel):
                 match_vocabulary(name, parts.tokenizer, num_embeddings(parts.backbone))
             # Without separate lengths, either the query or the passage may fill the whole pair
@@ -524,19 +542,12 @@ class CrossEncoder(nn.Module):
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
         Raises InputError for a model with layers that this format cannot hold.
         """
+        if self.saves_adapters:
+            self.base["checksum"] = frozen_checksum(self)
+            write_adapters(self, Path(directory))
+            return
         with merged(self.backbone):
             write_model(self, Path(directory))
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and restore its previous mode on exit, even after an error."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def _in_order(scores: Tensor) -> tuple[list[int], list[float]]:

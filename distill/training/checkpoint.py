@@ -67,6 +67,11 @@ class Checkpoints:
         Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
         """
         saved = load_checkpoint(self.last)
+        if _head_names(saved["model"]) != _head_names(self.model.state_dict()):
+            raise InputError(
+                f"model.head={cfg.model.head}: the run's checkpoint has another head: set model.head=linear, which "
+                "runs had before there was a choice"
+            )
         if self.ranks.is_first:
             mend_best(saved, self.last, self.best, self.model, self.model_directory)
         num_steps = self.num_steps
@@ -117,7 +122,7 @@ class Checkpoints:
         """Load the weights of model/ on all ranks, ready to score; adapters are merged, as they are there."""
         merge(self.model.backbone)
         if self.ranks.is_first:
-            self.model.load_state_dict(CrossEncoder.from_pretrained(str(self.model_directory)).state_dict())
+            self.model.load_state_dict(_open(self.model_directory, self.model).state_dict())
         self.ranks.copy_from_first(self.model)
         self.model.eval()
 
@@ -126,6 +131,10 @@ class Checkpoints:
         if self.ranks.is_first:
             self.model.save_pretrained(self.model_directory)
             link_checkpoint(self.last, self.best)
+
+
+def _head_names(weights: dict[str, Any]) -> set[str]:
+    return {name for name in weights if name.startswith(("head.", "projection."))}
 
 
 def own_overrides() -> list[str]:
@@ -226,10 +235,10 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     best_state: dict[str, Any] = load_checkpoint(best) if best.is_file() else {"step": None}
     if best_state["step"] == state["best_step"]:
         restore_weights(model, best_state, best)
-        if not _holds(directory, merged_weights(model)):
+        if not _holds(directory, model, merged_weights(model)):
             model.save_pretrained(directory)
     elif not directory.exists():
-        complete = next((path for path in (new, old) if _holds(path)), None)
+        complete = next((path for path in (new, old) if _holds(path, model)), None)
         if complete is None:
             raise InputError(f"{directory}: is missing, and {best} is not of step {state['best_step']}: train again")
         os.rename(complete, directory)
@@ -239,10 +248,15 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
         path.with_suffix(".new").unlink(missing_ok=True)
 
 
-def _holds(directory: Path, weights: dict[str, torch.Tensor] | None = None) -> bool:
+def _open(directory: Path, model: CrossEncoder) -> CrossEncoder:
+    """Open a run's saved model; if it holds only adapters, with the backbone of the model in training."""
+    return CrossEncoder.from_pretrained(str(directory), base=model.base["name"] if model.saves_adapters else None)
+
+
+def _holds(directory: Path, model: CrossEncoder, weights: dict[str, torch.Tensor] | None = None) -> bool:
     """Whether a directory holds a complete model and, if weights are given, whether it has these weights."""
     try:
-        saved = CrossEncoder.from_pretrained(str(directory)).state_dict()
+        saved = _open(directory, model).state_dict()
     except InputError:
         return False
     return weights is None or all(torch.equal(saved[name], weight) for name, weight in weights.items())
