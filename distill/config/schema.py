@@ -396,7 +396,7 @@ class FuseConfig:
 class ExportConfig:
     model: str = MISSING
     base: str | None = None
-    format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
+    format: str = choice("sentence-transformers", "lightning-ir", "transformers", "bert", "onnx", "onnx-int8")
     dtype: str = beside(
         choice("float32", "float16", "bfloat16"),
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
