@@ -166,13 +166,9 @@ def one_label(config):
 
 
 def write_native(model, directory: Path) -> None:
-    """Write weights and config.json of a CrossEncoder with a native head, as transformers does, with one label.
-
-    config.json names the activation of the score for sentence-transformers, which would otherwise take a sigmoid.
-    """
+    """Write weights and config.json of a CrossEncoder with a native head, as transformers does, with one label."""
     config = one_label(model.backbone.config)
-    config.sentence_transformers = {"activation_fn": class_name(model.activation)}
-    vars(config).pop("sbert_ce_default_activation_function", None)
+    name_activation(config, model.activation)
     with torch.device("meta"):
         whole = model.native.architecture(config)
     state = {f"{whole.base_model_prefix}.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
@@ -181,6 +177,12 @@ def write_native(model, directory: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     whole.load_state_dict(state, assign=True)
     whole.save_pretrained(directory)
+
+
+def name_activation(config, activation: nn.Module) -> None:
+    """Name the activation of the score in config.json; without it, other libraries would apply a sigmoid."""
+    config.sentence_transformers = {"activation_fn": class_name(activation)}
+    config.sbert_ce_default_activation_function = class_name(activation)  # the key before version 4
 
 
 def module_files(model) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Tensor]]]:
