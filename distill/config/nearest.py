@@ -23,8 +23,8 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
 def nearest(key: str, keys: Iterable[str]) -> str | None:
     """Return the key whose last part, and then whose group, is most similar; None if none is.
 
-    The last part may be misspelt only in a similar group, or where no group is given; a key of another group has as many
-    groups around it.
+    The last part may be misspelt only in a similar group, or where no group is given. A group that is not similar must
+    be as deep.
     """
     return max((one for one in keys if _is_near(key, one)), key=lambda one: _similarity(key, one), default=None)
 
