@@ -29,6 +29,12 @@ def own_targets(loss: Any) -> list[str]:
     return [target for target in targets_of(loss) if "." not in target]
 
 
+def kept_targets(cfg: Any) -> list[str]:
+    """Return the names of what training lists hold: what the loss learns from, and scores that choose passages."""
+    is_by_score = cfg["data"]["list_choice"] == "quantiles" and cfg["data"]["list_size"] is not None
+    return list(dict.fromkeys([*targets_of(cfg["loss"]), *(["score"] if is_by_score else [])]))
+
+
 def teacher_keys(cfg: Any) -> list[str]:
     """Return the keys of a configuration's teachers: teacher, and teachers.NAME of each other one."""
     return ["teacher", *(f"teachers.{name}" for name in cfg["teachers"])]

@@ -20,7 +20,7 @@ from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
-from distill.targets import own_targets, part_targets, parts_of, split_target, targets_of, teacher_keys
+from distill.targets import kept_targets, own_targets, part_targets, parts_of, split_target, targets_of, teacher_keys
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -54,6 +54,7 @@ def check_train(cfg: DictConfig) -> None:
             f"teacher {learned}: set data.num_negatives=null and cut lists by data.depth"
         )
     _check_negatives(cfg)
+    _check_list_choice(cfg)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
@@ -240,6 +241,17 @@ def _check_negatives(cfg: DictConfig) -> None:
     if by_score and (teacher.path is None or not teacher.scores):
         raise InputError(
             f"{shown} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
+        )
+
+
+def _check_list_choice(cfg: DictConfig) -> None:
+    """Check that there are scores to choose passages by; raises InputError."""
+    if "score" not in kept_targets(cfg) or "score" in own_targets(cfg.loss):
+        return
+    if cfg.teacher.path is None or not cfg.teacher.scores:
+        raise InputError(
+            f"data.list_choice={cfg.data.list_choice} needs the teacher's scores: give teacher.path with "
+            "teacher.scores=true, or use stratified, which goes by rank"
         )
 
 

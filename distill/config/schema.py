@@ -90,7 +90,7 @@ class Data:
     list_size: int | None = beside(
         at_least(2, why=TWO_PASSAGES, default=None), not_with("num_negatives", "both say how long a list is")
     )
-    list_choice: str = choice("random", "stratified", "top")
+    list_choice: str = choice("random", "stratified", "quantiles", "top")
     id_field: str | None = None
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None

@@ -33,7 +33,7 @@ from distill.sources.opening import find_line
 from distill.sources.texts import log_left_out, read_passages, read_queries
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
-from distill.targets import split_target, targets_of
+from distill.targets import kept_targets, split_target
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,8 @@ def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists) -> Training
 
 
 def target_columns(cfg: DictConfig) -> dict[str, str]:
-    """Return the name of the column that holds each target of the loss: `targets` if there is only one."""
-    names = targets_of(cfg.loss)
+    """Return the name of the column that holds each target of the lists: `targets` if there is only one."""
+    names = kept_targets(cfg)
     return {name: "targets" if len(names) == 1 else f"targets.{name}" for name in names}
 
 

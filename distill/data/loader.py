@@ -101,7 +101,7 @@ class BatchLoader:
         (rows, targets), numbers = self.lists[index], self.lists.numbers_of(index)
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
         if self.num_negatives is None:
-            chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng)
+            chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng, targets.get("score"))
         else:
             relevant, others = np.flatnonzero(targets["label"] > 0), np.flatnonzero(targets["label"] <= 0)
             negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
@@ -123,10 +123,13 @@ class BatchLoader:
         return [chosen[place] for place in np.flatnonzero(owners == self.rank)]
 
 
-def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator) -> np.ndarray:
+def choose_passages(
+    num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator, scores: np.ndarray | None = None
+) -> np.ndarray:
     """Return the places, ascending, of `list_size` passages of a list in the teacher's order; all if it has no more.
 
-    choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list.
+    choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list,
+    "quantiles" one from each equal part of the range of the teacher's scores [K], as `_spread` does.
     """
     if list_size is None or num_passages <= list_size:
         return np.arange(num_passages)
@@ -134,8 +137,31 @@ def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: 
         return np.arange(list_size)
     if choice == "random":
         return np.sort(rng.choice(num_passages, list_size, replace=False))
+    if choice == "quantiles":
+        assert scores is not None, "the lists hold the scores"
+        return np.sort(_spread(scores.astype(np.float64), list_size, rng))
     bounds = np.arange(list_size + 1) * num_passages // list_size
     return rng.integers(bounds[:-1], bounds[1:])
+
+
+def _spread(scores: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the places of passages that cover the range of the scores [K] evenly, from the highest down.
+
+    A level is drawn from each of `number` equal parts of the range. The passage whose score is nearest to it is taken,
+    or where it has been taken, the next nearest; a part without a score then gets a neighbour's. Equal scores are drawn
+    from. NaN counts as the lowest score.
+    """
+    scores = np.nan_to_num(scores, nan=0.0 if np.isnan(scores).all() else np.nanmin(scores))
+    share = (number - np.arange(number) - rng.random(number)) / number  # within (0, 1], descending
+    levels = scores.min() + share * (scores.max() - scores.min())
+    shuffled = rng.permutation(len(scores))  # the first of equally near passages is then any of them
+    taken = np.zeros(len(scores), dtype=bool)
+    places = []
+    for level in levels:
+        gaps = np.where(taken, np.inf, np.abs(scores - level))[shuffled]
+        places.append(int(shuffled[gaps.argmin()]))
+        taken[places[-1]] = True
+    return np.array(places)
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

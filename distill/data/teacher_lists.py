@@ -22,7 +22,7 @@ from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
 from distill.sources.texts import log_left_out
 from distill.storage.files import as_text
-from distill.targets import own_targets, targets_of
+from distill.targets import kept_targets, own_targets, targets_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RankedLists:
     def __init__(self, cfg: DictConfig):
         """Open the runs; raises InputError for bad ones, and too great a depth."""
         teacher, data = cfg.teacher, cfg.data
-        self.cfg, self.depth, self.targets = cfg, data.depth, own_targets(cfg.loss)
+        self.cfg, self.depth, self.targets = cfg, data.depth, _own_targets(cfg)
         self.reads_scores = cfg.model.first_stage_score is not None
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
         if teacher.path is None or (_learns_labels_only(cfg) and first_stage is not None):
@@ -296,7 +296,12 @@ def needs_first_stage(cfg: DictConfig) -> bool:
 
 def _learns_labels_only(cfg: DictConfig) -> bool:
     """Whether the first stage's lists will do, since nothing depends on what the teacher says of their passages."""
-    return own_targets(cfg.loss) == ["label"] and not by_score(cfg.data.negatives)
+    return _own_targets(cfg) == ["label"] and not by_score(cfg.data.negatives)
+
+
+def _own_targets(cfg: DictConfig) -> list[str]:
+    """Return what the lists hold of `teacher` itself."""
+    return [target for target in kept_targets(cfg) if "." not in target]
 
 
 def unused_sources(cfg: DictConfig) -> tuple[str, ...]:
