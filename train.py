@@ -63,6 +63,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
+    from distill.training.averaging import MovingAverage, Soup
     from distill.training.backward import backward
     from distill.training.checkpoint import Checkpoints, seed_of_rank
     from distill.training.optim import make_optimizer, set_lr, warn_of_warmup
@@ -93,6 +94,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
         loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
         validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
+
+        def validate() -> list:
+            return [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+
         testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
@@ -100,8 +105,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         objective = Objective(cfg.loss)
         num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
         state = TrainingState(device, objective.names)
-        keep = cfg.train.keep_previous
-        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps, keep)
+        average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
+        also, keep = {"average": average, "soup": soup}, cfg.train.keep_previous
+        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep)
         if cfg.resume:
             checkpoints.resume(cfg)
         elif cfg.task.untrained:
@@ -144,6 +150,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 optimizer.zero_grad()
                 loss = objective.weigh(losses, weights)
                 state.note(loss, losses, grad_norm)  # no .item() here: it would wait for the GPU
+                average.update(state.step)
                 throughput.count(batch)
                 bar.update()
                 is_last = state.step == num_steps
@@ -155,15 +162,16 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                     tracker.log(state.step, metrics)
                     bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
 
-                improved = False
+                improved = joined = False
                 if validators and (state.step % cfg.train.validate_every == 0 or is_last):
                     state.check_finite(loader)
-                    with throughput.paused():
-                        runs = [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+                    with throughput.paused(), average.in_place():
+                        runs = validate()
                         values = measure_together(validation, runs)
                         tracker.log(state.step, {f"val/{name}": value for name, value in values.items()})
                         name, value = next(iter(values.items()))
                         improved = state.improves(value)
+                        joined = soup.offer(state.step, value, model if ranks.is_first else None)
                         best_runs = runs if improved else best_runs
                         if ranks.is_first:
                             if improved:
@@ -172,7 +180,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                             bar.write(f"step {state.step}: val/{name} {value:.4f}{note}", file=sys.stderr)
 
                 stopped_by = int(max(ranks.gather(stop.signal or 0)))
-                if stopped_by or improved or state.step % save_every == 0 or is_last:
+                if stopped_by or improved or joined or state.step % save_every == 0 or is_last:
                     state.check_finite(loader)
                     checkpoints.save(improved)
                 if stopped_by:
@@ -184,13 +192,25 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if validators:
             checkpoints.load_best()
             if not best_runs:  # it was before this run was resumed
-                best_runs = [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+                best_runs = validate()
+            value = state.best_value
+            if soup.members:
+                soup.stir(model, ranks)
+                runs = validate()
+                mean = next(iter(measure_together(validation, runs).values()))
+                if soup.keeps(mean, value):
+                    best_runs, value = runs, mean
+                    if ranks.is_first:
+                        model.save_pretrained(checkpoints.model_directory)
+                else:
+                    checkpoints.load_best()
             model.interpolation = choose_weight(validation, best_runs)
             if ranks.is_first:
                 write_settings(model, checkpoints.model_directory)
-            results[f"val/{validation[0].measures[0]}"] = state.best_value
+            results[f"val/{validation[0].measures[0]}"] = value
             log.info("training ended after step %d, best model at step %d", state.step, state.best_step)
         else:
+            average.copy_to_model()
             checkpoints.keep_last()
         results |= {"train/steps": state.step, "train/seconds": time.perf_counter() - started}
         numbers = SuiteNumbers(cfg.task, missing)

@@ -209,6 +209,8 @@ class Train:
     patience: int | None = beside(
         at_least(1, default=None), no_less_than("validate_every", "training would stop at the first validation")
     )
+    ema: float | None = above(0, below=1, default=None)
+    soup: int | None = at_least(2, default=None)
     save_every: int | None = at_least(1, default=None)
     keep_previous: bool = True
     log_every: int = at_least(1)
