@@ -83,7 +83,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
-        lists = read_lists(local, load_tokenizer(cfg.backbone.name, cfg.backbone.revision))
+        tokenizer = load_tokenizer(cfg.backbone.name, cfg.backbone.revision)
+        lists = read_lists(local, tokenizer, directory if ranks.is_first else None)
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)

@@ -13,6 +13,7 @@ as are the stores that they point into: a later run reads no source again.
 import itertools
 import logging
 import operator
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from distill.data.joined_lists import TeacherLists
+from distill.data.negatives import REPORT, by_score
 from distill.data.pairs import score_numbers
 from distill.data.teacher_lists import TeacherList, needs_relevant, ranks_among
 from distill.data.token_store import open_token_store, store_key
@@ -33,6 +35,7 @@ from distill.sources.opening import find_line
 from distill.sources.texts import log_left_out, read_passages, read_queries
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
+from distill.storage.writing import write_whole
 from distill.targets import kept_targets, split_target
 
 log = logging.getLogger(__name__)
@@ -72,14 +75,16 @@ class TrainingLists:
         return self.queries.text_id(self.query_rows[index])
 
 
-def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
+def read_lists(cfg: DictConfig, tokenizer, directory: Path | None = None) -> TrainingLists:
     """Read the configured sources, cut the lists, tokenise their texts, and log what was left out.
 
-    Raises InputError for unknown passages and too great a depth. Incomplete input is left out and
-    counted: lists of fewer than two passages, empty passages, queries without a text.
+    directory: for the list of false negatives, if data.negatives looks for any. Raises InputError for unknown passages
+    and too great a depth. Incomplete input is left out and counted: lists of fewer than two passages, empty passages,
+    queries without a text.
     """
     taught = TeacherLists(cfg)
-    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught)
+    report = None if directory is None or not by_score(cfg.data.negatives) else directory / REPORT
+    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, report)
     query_rows = np.unique(lists.query_rows)
     warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")
     num_lists, num_passages = len(lists.query_rows), len(lists.rows)
@@ -87,8 +92,9 @@ def read_lists(cfg: DictConfig, tokenizer) -> TrainingLists:
     return lists
 
 
-def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists) -> TrainingLists:
+def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists, report: Path | None) -> TrainingLists:
     """Read the lists and tokenise the texts that they name."""
+    taught.list_false_negatives(report)
     data, lists = cfg.data, list(taught)
     wanted = {doc_id for each in lists for doc_id in each.doc_ids}
     passages = read_passages(data.passages, wanted, Fields.of(data))
@@ -103,7 +109,7 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists) -> Traini
     return TrainingLists(query_store, passage_store, starts=starts, targets=targets, **columns)
 
 
-def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists) -> TrainingLists:
+def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists, report: Path | None) -> TrainingLists:
     """Open the lists in the cache, with the stores of both collections; build what is missing."""
     data, model = cfg.data, cfg.model
     texts = [
@@ -122,7 +128,14 @@ def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists) -> Training
     targets = target_columns(cfg)
     arrays = ARRAYS | dict.fromkeys(targets.values(), np.float32)
     arrays |= {} if model.first_stage_score is None else NUMBERS
-    make_once(directory, lambda aside: _write(aside, blocks, arrays))
+
+    def write(aside: Path) -> None:
+        taught.list_false_negatives(aside / REPORT)
+        _write(aside, blocks, arrays)
+
+    make_once(directory, write)
+    if report is not None:
+        write_whole(report, lambda aside: shutil.copyfile(directory / REPORT, aside))
     columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in arrays.items()}
     columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
     by_name = {name: columns.pop(column) for name, column in targets.items()}
