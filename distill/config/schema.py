@@ -188,6 +188,7 @@ class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
     head_lr: float | None = above(0, default=None)
+    layer_decay: float | None = above(0, below=1, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)

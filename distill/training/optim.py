@@ -12,19 +12,26 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from distill.errors import InputError
+
 log = logging.getLogger(__name__)
 
 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
 
-    With cfg.head_lr, the parameters of `model.head` form two further groups with that peak learning rate.
+    With cfg.head_lr, the parameters of `model.head` form two further groups with that peak learning rate. With
+    cfg.layer_decay, those of each layer of the backbone do, too. Raises InputError for a backbone without layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     head = set(model.get_submodule("head").parameters()) if cfg.head_lr is not None else set()
-    parts = [([parameter for parameter in trained if parameter not in head], 1.0)]
+    depths, num_layers = ({}, 0) if cfg.layer_decay is None else layer_depths(model.get_submodule("backbone"))
+    parts = [([parameter for parameter in trained if parameter not in head and parameter not in depths], 1.0)]
     if head:
         parts.append(([parameter for parameter in trained if parameter in head], cfg.head_lr / cfg.lr))
+    for depth in sorted(set(depths.values())):
+        layer = [parameter for parameter in trained if depths.get(parameter) == depth]
+        parts.append((layer, cfg.layer_decay ** (num_layers + 1 - depth)))
     groups = []
     for parameters, lr_scale in parts:
         matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
@@ -32,6 +39,28 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
         groups.append({"params": matrices, "weight_decay": cfg.weight_decay, "lr_scale": lr_scale})
         groups.append({"params": others, "weight_decay": 0.0, "lr_scale": lr_scale})
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
+
+
+def layer_depths(backbone: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
+    """Return the depth of every parameter of a backbone, and its number of layers.
+
+    The embeddings have depth 0, the layers 1 and up, and what else there is, such as a last norm, that of the last one.
+    Raises InputError for a backbone that has not one list of layers, as those that share one layer do not.
+    """
+    num_layers = getattr(getattr(backbone, "config", None), "num_hidden_layers", None)
+    lists = [part for part in backbone.modules() if isinstance(part, nn.ModuleList) and len(part) == num_layers]
+    if not lists:
+        raise InputError(
+            f"optimizer.layer_decay: {type(backbone).__name__} has no list of {num_layers} layers: set it to null"
+        )
+    layers: nn.ModuleList = lists[0]  # the outermost, since modules() begins with a whole before its parts
+    depths = dict.fromkeys(backbone.parameters(), num_layers)
+    for name, part in backbone.named_modules():
+        if "embed" in name.rpartition(".")[2]:
+            depths |= dict.fromkeys(part.parameters(), 0)
+    for depth, layer in enumerate(layers, start=1):
+        depths |= dict.fromkeys(layer.parameters(), depth)
+    return depths, num_layers
 
 
 def warmup_steps(warmup: float, num_steps: int) -> int:
@@ -54,7 +83,7 @@ def warn_of_warmup(cfg: DictConfig, num_steps: int) -> None:
 def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_steps: int) -> float:
     """Set and return the learning rate of a step, counted from 0: linear warm-up, then the schedule down to 0.
 
-    The groups of the head follow the same schedule, up to their own peak.
+    The groups of the head and of the layers follow the same schedule, up to their own peak.
 
     It depends only on the step, so that a checkpoint need not store it.
     """
