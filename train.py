@@ -66,7 +66,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.training.averaging import MovingAverage, Soup
     from distill.training.backward import backward
     from distill.training.checkpoint import Checkpoints, seed_of_rank
-    from distill.training.optim import make_optimizer, set_lr, warn_of_warmup
+    from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
     from distill.training.tracking import Tracker
@@ -105,9 +105,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss)
         num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
-        state = TrainingState(device, objective.names)
+        state = TrainingState(device, objective.names, may_skip=precision == torch.float16)
         average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
-        also, keep = {"average": average, "soup": soup}, cfg.train.keep_previous
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        also, keep = {"average": average, "soup": soup, "scaler": scaler}, cfg.train.keep_previous
         checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep)
         if cfg.resume:
             checkpoints.resume(cfg)
@@ -142,12 +143,14 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 losses = torch.zeros(len(weights), device=device)
                 for micro_batch in split_lists(batch, cfg.train.max_tokens):
                     losses += backward(
-                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision
+                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision, scaler
                     )
                 ranks.sum_gradients(model)
+                scaler.unscale_(optimizer)  # of float16 only, as is its decision to skip a step
                 max_norm = cfg.optimizer.max_grad_norm or float("inf")
                 grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-                optimizer.step()
+                scaler.step(optimizer)
+                scaler.update()
                 optimizer.zero_grad()
                 loss = objective.weigh(losses, weights)
                 state.note(loss, losses, grad_norm)  # no .item() here: it would wait for the GPU
@@ -159,7 +162,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 if state.step % cfg.train.log_every == 0 or is_last:
                     state.check_finite(loader)
                     metrics = {**state.take_mean_loss(ranks), "train/lr": lr}
-                    metrics |= {"train/grad_norm": grad_norm.item(), **throughput.take(ranks)}
+                    metrics |= {**gradient_metrics(grad_norm, scaler), **throughput.take(ranks)}
                     tracker.log(state.step, metrics)
                     bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
 

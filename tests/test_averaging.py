@@ -80,7 +80,7 @@ AVERAGED = ["train.ema=0.8", "train.soup=2", "train.validate_every=1", "train.sa
 
 
 def test_a_stopped_and_resumed_run_ends_with_the_same_averages(file_overrides, tmp_path, monkeypatch):
-    overrides = [*file_overrides, *AVERAGED]
+    overrides = [*file_overrides, *AVERAGED, "train.precision=float16"]
     results = run_train(tmp_path / "whole", *overrides)
     note = TrainingState.note
     monkeypatch.setattr(TrainingState, "note", lambda self, *args: note(self, *args) if self.step < 4 else 1 / 0)
@@ -93,6 +93,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_averages(file_overrides, t
     for part in ("model", "average"):
         assert all(torch.equal(weight, same[part][name]) for name, weight in last[part].items())
     assert last["soup"] == same["soup"] and len(last["soup"]) == 2
+    assert last["scaler"] == same["scaler"] and last["scaler"]["_growth_tracker"] == 6
     saved, again = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "stopped"))
     assert all(torch.equal(saved[name], again[name]) for name in saved)
     measured = {name: value for name, value in results.items() if name != "train/seconds"}

@@ -1,5 +1,6 @@
 """The learning rate over the steps: a warm-up in steps or as a share of them, and what takes up the whole run."""
 
+import math
 import re
 
 import pytest
@@ -10,7 +11,15 @@ from transformers import AutoConfig, AutoModel
 from distill.config.checks import check_train
 from distill.config.command import refuse_renamed
 from distill.errors import InputError
-from distill.training.optim import layer_depths, lr_factor, make_optimizer, set_lr, warmup_steps, warn_of_warmup
+from distill.training.optim import (
+    gradient_metrics,
+    layer_depths,
+    lr_factor,
+    make_optimizer,
+    set_lr,
+    warmup_steps,
+    warn_of_warmup,
+)
 from tests.helpers.configuration import compose_config
 
 
@@ -95,6 +104,29 @@ def test_a_backbone_whose_layers_are_one_is_refused():
         InputError, match=r"optimizer.layer_decay: AlbertModel has no list of 12 layers: set it to null"
     ):
         layer_depths(AutoModel.from_config(config))
+
+
+def test_a_step_whose_gradients_float16_cannot_hold_is_skipped_and_the_scale_halved():
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=64.0), model.weight.item()
+    for gradient, scale in [(float("inf"), 32.0), (float("nan"), 16.0), (16.0, 16.0)]:
+        scaler.scale(torch.zeros(()))  # as the loss
+        model.weight.grad = torch.full((1, 1), gradient)
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        metrics = gradient_metrics(norm, scaler)
+        skipped = not math.isfinite(gradient)
+        assert (model.weight.item() == before) == skipped and ("train/grad_norm" not in metrics) == skipped
+        assert metrics["train/loss_scale"] == scale
+    assert metrics["train/grad_norm"] == 1.0  # 16 unscaled
+    with pytest.raises(
+        InputError, match=r"train.precision=float16: even at a loss scale of 0.000488 the gradients are"
+    ):
+        gradient_metrics(norm, torch.amp.GradScaler("cpu", init_scale=2.0**-11))
+    assert gradient_metrics(norm, torch.amp.GradScaler("cpu", enabled=False)) == {"train/grad_norm": 1.0}
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "nan", "inf", "-0.1"])

@@ -37,7 +37,7 @@ from distill.config.rules import (
 )
 
 LAYOUTS = ("auto", "packed", "padded")
-PRECISIONS = ("float32", "bfloat16", "auto")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
 ENCODER = "an encoder's directory or Hub id"
 

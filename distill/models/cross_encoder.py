@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.control_tokens import read_as_text
 from distill.data.pairs import PairTemplate
-from distill.device import choose_precision
+from distill.device import choose_precision, half_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
@@ -377,8 +377,8 @@ class CrossEncoder(nn.Module):
             return [torch.zeros(0) for _ in lists]
         batch = make_batch([""] * len(lists), lists)
         precision = precision or choose_precision("auto", self.device)
-        half = torch.autocast(self.device.type, dtype=torch.bfloat16)
-        with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
+        half = half_precision(self.device, precision)
+        with contextlib.nullcontext() if precision == torch.float32 else half:  # the caller's autocast still applies
             scores = self.score(batch, max_tokens).cpu()
         for row, index in torch.nonzero(~torch.isfinite(scores)).tolist():
             where = f"list {row}, " if len(lists) > 1 else ""

@@ -86,8 +86,10 @@ def load_scorer(cfg: ServeConfig) -> Scorer:
     """Load the model; raises InputError if it cannot be loaded or served."""
     device = choose_device(cfg.device)
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device).eval()
-    if isinstance(model.backbone, OnnxScorer) and cfg.precision == "bfloat16":
-        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out")
+    if isinstance(model.backbone, OnnxScorer) and cfg.precision in ("bfloat16", "float16"):
+        raise InputError(
+            f"precision={cfg.precision}: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out"
+        )
     scorer = Scorer(model, cfg.max_tokens, choose_precision(cfg.precision, device))
     scorer.score([model.encode(["a query"], ["a passage"])])  # the first pass allocates memory and chooses kernels
     return scorer

@@ -16,6 +16,8 @@ from distill.errors import InputError
 
 log = logging.getLogger(__name__)
 
+SMALLEST_SCALE = 2**-10  # of float16's loss: it starts at 2**16, and is halved where gradients are not finite
+
 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
@@ -91,6 +93,24 @@ def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_ste
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)  # checkpoints from before head_lr lack the key
     return lr
+
+
+def gradient_metrics(grad_norm: torch.Tensor, scaler: torch.amp.GradScaler) -> dict[str, float]:
+    """Return the gradient's norm, unless the step was skipped, and the scale of the loss, if it has one.
+
+    Raises InputError if the scale has fallen so low that float16 cannot hold the gradients at all.
+    """
+    metrics = {"train/grad_norm": grad_norm.item()}
+    if scaler.is_enabled():
+        metrics["train/loss_scale"] = scaler.get_scale()
+        if not math.isfinite(metrics["train/grad_norm"]):
+            del metrics["train/grad_norm"]
+        if metrics["train/loss_scale"] < SMALLEST_SCALE:
+            raise InputError(
+                f"train.precision=float16: even at a loss scale of {metrics['train/loss_scale']:.3g} the gradients are "
+                "not finite, and every step is skipped: use bfloat16 or float32, or a lower optimizer.lr"
+            )
+    return metrics
 
 
 def lr_factor(schedule: str, step: int, num_warmup: int, num_steps: int) -> float:
