@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before the slow imports
 
 import json
 import logging
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -152,7 +151,7 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
 
     One extra query first is not counted. The memory is the GPU's or, without one, this process's.
     """
-    import torch
+    from distill.device import peak_memory
 
     query_ids = [query_id for query_id, ranked in task.run.items() if len(ranked)]
     if not cfg.latency_queries or not query_ids:
@@ -165,9 +164,7 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
         start = time.perf_counter()
         model.rank(task.queries[query_id], passages, cfg.max_tokens, precision, **given)
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if model.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
+    peak = peak_memory(model.device)
     names = f"latency/{task.name}/seconds_per_query", f"memory/{task.name}/peak_bytes"
     return dict(zip(names, (statistics.median(seconds[1:] or seconds), peak), strict=True))
 

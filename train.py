@@ -46,7 +46,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
     from distill.data.teacher_lists import unused_sources
-    from distill.device import check_implementation, choose_device, choose_precision, describe_device
+    from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
     from distill.distributed import start_ranks
     from distill.evaluation.averages import measure_together
     from distill.evaluation.interpolation import choose_weight, interpolated_row
@@ -58,8 +58,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.interrupt import StopRequest
     from distill.losses.objective import Objective
     from distill.models.cross_encoder import CrossEncoder
-    from distill.models.parts import load_tokenizer
     from distill.models.saved import write_settings
+    from distill.models.starting import tokenizer_of
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
@@ -83,7 +83,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
-        tokenizer = load_tokenizer(cfg.backbone.name, cfg.backbone.revision)
+        tokenizer = tokenizer_of(cfg.backbone.name, cfg.backbone.revision)
         lists = read_lists(local, tokenizer, directory if ranks.is_first else None)
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
@@ -217,6 +217,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             average.copy_to_model()
             checkpoints.keep_last()
         results |= {"train/steps": state.step, "train/seconds": time.perf_counter() - started}
+        results["memory/train/peak_bytes"] = peak_memory(device)
         numbers = SuiteNumbers(cfg.task, missing)
         for task, tester in zip(tasks, testers, strict=True):
             reranked = tester.rerank(model, cfg.train.max_tokens, precision)

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import logging
+import resource
 from pathlib import Path
 
 import torch
@@ -67,6 +68,13 @@ def describe_device(device: torch.device, precision: torch.dtype, num_ranks: int
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {num_ranks} ranks" if num_ranks > 1 else ""
     return f"device: {device} ({kind}), {str(precision).removeprefix('torch.')}, torch {torch.__version__}{ranks}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory used so far, in bytes: of the GPU, or of this process where it runs on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def cpu_flags(cpu_info: Path) -> frozenset[str]:

@@ -60,7 +60,8 @@ def test_a_run_leaves_its_files_and_lowers_the_loss(file_overrides, tmp_path, lo
 def test_without_validation_and_task_the_last_model_is_kept(file_overrides, tmp_path):
     results = run_train(tmp_path / "run", *file_overrides, "validation.run=null", "task.run=null")
     agreement = {f"agreement/{row}/tau" for row in ("student", "first_stage")}
-    assert set(results) == {"train/steps", "train/seconds"} | agreement
+    assert set(results) == {"train/steps", "train/seconds", "memory/train/peak_bytes"} | agreement
+    assert 10**8 < results["memory/train/peak_bytes"] < 10**11
     weights = CrossEncoder.from_pretrained(str(tmp_path / "run" / "model")).state_dict()
     assert all(torch.equal(weights_of(tmp_path / "run")[name], value) for name, value in weights.items())
 
@@ -216,9 +217,8 @@ def test_resuming_with_a_changed_configuration_is_refused(file_overrides, tmp_pa
 def test_resuming_a_finished_run_only_measures_again(file_overrides, tmp_path):
     first = run_train(tmp_path / "run", *file_overrides)
     again = run_train(tmp_path / "run", *file_overrides, f"resume={tmp_path / 'run'}")
-    assert {k: v for k, v in first.items() if k != "train/seconds"} == {
-        k: v for k, v in again.items() if k != "train/seconds"
-    }
+    differ = {"train/seconds", "memory/train/peak_bytes"}
+    assert {k: v for k, v in first.items() if k not in differ} == {k: v for k, v in again.items() if k not in differ}
 
 
 def test_bad_input_is_one_line_and_exit_status_2(tmp_path):

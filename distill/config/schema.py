@@ -59,6 +59,7 @@ class Backbone:
 
 @dataclass
 class Model:
+    head: str = choice("auto", "linear", "native", "mlp")
     pooling: str = choice("cls", "mean")
     query_length: int = at_least(1)
     passage_length: int = at_least(1)

@@ -24,20 +24,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
-from distill.data.control_tokens import read_as_text
 from distill.data.pairs import PairTemplate
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
+from distill.models.heads import NativeHead
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
 from distill.models.locate import locate_model
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import PaddedChunk, pad_chunks
-from distill.models.parts import explained, fill, load_tokenizer, longest_input, read_weights
-from distill.models.saved import check_same_score, download, find_head, write_model
-from distill.models.sizes import check_size, match_vocabulary, num_embeddings
+from distill.models.parts import Parts, explained, first_position, longest_input
+from distill.models.saved import download, write_model
+from distill.models.sizes import match_vocabulary, num_embeddings
+from distill.models.starting import Start, load_for_training
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ MAX_CPU_TOKENS = 2048  # per forward pass: the states of more tokens do not fit 
 class CrossEncoder(nn.Module):
     """Scores query-passage pairs: s = W·e + b, where e is the [CLS] state or the mean over the tokens.
 
-    Models from other libraries may have more layers: s = activation(W·projection(e) + b).
+    Heads of other libraries may have more layers: s = activation(W·projection(e) + b), as in distill/models/heads.py.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class CrossEncoder(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.projection: nn.Module = nn.Identity()
         self.activation: nn.Module = nn.Identity()
+        self.native: NativeHead | None = None
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # the score does not use BERT's pooler
         self.tokenizer = tokenizer
         self.takes_token_types = (
             "token_type_ids" in tokenizer.model_input_names
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
+            and getattr(backbone.config, "type_vocab_size", None) != 1  # which has one type, and no second
         )
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
@@ -91,7 +94,7 @@ class CrossEncoder(nn.Module):
                 f"pairs of {self.max_length} tokens have no room for text beside {self.template.num_special} special "
                 "tokens: raise max_length in the model's distill.json, or model_max_length in its tokenizer_config.json"
             )
-        longest = longest_input(backbone.config)
+        longest = longest_input(backbone)
         if self.max_length > longest:
             fits = longest - query_length - self.template.num_special
             remedy = f"model.passage_length to {fits}" if fits > 0 else "model.query_length"
@@ -131,7 +134,7 @@ class CrossEncoder(nn.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the kind of model trained here: an encoder with one linear layer on its pooled state."""
+        """Whether it is an encoder with one linear layer on its pooled state, and no other layer."""
         plain = isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
         return plain and self.is_encoder
 
@@ -152,6 +155,14 @@ class CrossEncoder(nn.Module):
         without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
         return f"{num_parameters / 1e6:.2f} million parameters, {self.layout} layout{without}"
 
+    def take_head(self, parts: Parts) -> None:
+        """Use the layers of the parts in place of the new linear layer."""
+        self.native, self.projection, self.activation = parts.native, parts.projection, parts.activation
+        if parts.weight is not None:
+            if parts.weight.shape[1] != self.head.in_features:
+                self.head = nn.Linear(parts.weight.shape[1], 1)
+            self.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+
     def choose_layout(self, layout: str) -> None:
         """Use the "packed" or "padded" layout; "auto" packs if the backbone supports it.
 
@@ -168,9 +179,7 @@ class CrossEncoder(nn.Module):
             self.backbone.set_attn_implementation(NAME if self.layout == "packed" else "sdpa")
         if self.pooling == "cls":
             score_only_first_states(self.backbone)
-        config = self.backbone.config
-        counts_from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
-        self.first_position = config.pad_token_id + 1 if counts_from_padding else 0
+        self.first_position = first_position(self.backbone)
 
     def chunks(self, batch: Batch, max_tokens: int) -> Iterator[PackedChunk | PaddedChunk]:
         """Yield all pairs of a batch in the model's layout, in chunks of at most max_tokens tokens."""
@@ -182,14 +191,14 @@ class CrossEncoder(nn.Module):
         return pad_chunks(batch, max_tokens, pad_id)
 
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
-        """Return the float32 scores [p] of a chunk's pairs."""
+        """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits."""
         states = self.backbone(
             **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position)
         ).last_hidden_state
         pooled = chunk.pool(states, self.pooling)  # [p, D]
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
-            pooled = self.projection(pooled.to(self.head.weight.dtype))
-            return self.activation(self.head(pooled)).squeeze(-1)  # [P]
+            scores = self.head(self.projection(pooled.to(self.head.weight.dtype))).squeeze(-1)  # [P]
+            return scores if self.training else self.activation(scores)
 
     def score(self, batch: Batch, max_tokens: int) -> Tensor:
         """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens."""
@@ -426,15 +435,13 @@ class CrossEncoder(nn.Module):
         layout: str = "auto",
         num_layers: int | None = None,
         first_stage_score: str | None = None,
+        head: str = "auto",
     ) -> "CrossEncoder":
-        """Load a Hugging Face transformers encoder in float32 and put a linear layer on it.
-
-        A saved cross-encoder keeps its own linear layer (for the second stage of two-stage training); any other
-        encoder gets a new one.
+        """Load a Hugging Face transformers encoder in float32, to train it with the head that it has or with a new one.
 
         Args:
             name: directory, packaged model (distill/models/locate.py) or Hub id.
-            pooling: "cls" or "mean".
+            pooling: "cls" or "mean", of a new head.
             query_length, passage_length: how many tokens of each are read.
             weights: "pretrained", or "random" to keep only the architecture.
             dropout: probability that replaces all of the backbone's dropouts; None keeps them.
@@ -442,42 +449,17 @@ class CrossEncoder(nn.Module):
             layout: "packed", "padded", or "auto", which packs if the backbone supports it.
             num_layers: keep only this many of the first layers; None keeps all.
             first_stage_score: put the first stage's score into the pairs, scaled by "min-max" or "global".
+            head: "auto", "linear", "native" or "mlp" (distill/models/starting.py).
 
-        Raises InputError if the backbone or its tokenizer cannot be loaded.
+        Raises InputError if the backbone, its head or its tokenizer cannot be loaded, or cannot be trained.
         """
-        from transformers import AutoConfig, AutoModel
-
-        source = locate_model(name)
+        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score)
+        parts = load_for_training(name, start, revision)
         with explained(name):
-            tokenizer = read_as_text(load_tokenizer(source, revision))
-            config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-            if dropout is not None:
-                _set_dropout(config, dropout)
-            if num_layers is not None:
-                _keep_layers(config, num_layers, name)
-            if weights == "random":
-                check_size(AutoModel, config, None)
-                backbone = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
-            else:
-                if os.path.isdir(source):
-                    check_size(AutoModel, config, Path(source))
-                backbone = AutoModel.from_pretrained(
-                    source,
-                    config=config,
-                    revision=revision,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                )
-            match_vocabulary(name, tokenizer, num_embeddings(backbone))
-            template = PairTemplate.of(tokenizer, first_stage_score)
-        model = cls(backbone, tokenizer, pooling, query_length, passage_length, layout, template)
-        head = find_head(source, revision) if weights == "pretrained" else None
-        if head is not None:
-            check_same_score(source, revision, first_stage_score)
-            fill(model.head, read_weights(head), head, "linear.")
+            template = PairTemplate.of(parts.tokenizer, first_stage_score)
+        model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
+        model.take_head(parts)
         model._score_two_pairs(name)
-        log.info("%s: %s weights, %s linear layer", name, weights, "its own" if head else "a new")
         return model
 
     @classmethod
@@ -503,15 +485,13 @@ class CrossEncoder(nn.Module):
             template = parts.template or PairTemplate.of(parts.tokenizer, parts.first_stage_score)
             template = replace(template, max_length=parts.max_length)
             model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
-            model.head = nn.Linear(parts.weight.shape[1], 1)
-            model.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
-            model.projection, model.activation = parts.projection, parts.activation
+            model.take_head(parts)
             model.interpolation = parts.interpolation
             model._score_two_pairs(name)
             return model.eval()
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write the model as a sentence-transformers v6 CrossEncoder directory.
+        """Write the model as a directory of sentence-transformers v6, or with a native head as one of transformers.
 
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
         Raises InputError for a model with layers that this format cannot hold.
@@ -534,17 +514,3 @@ def _in_order(scores: Tensor) -> tuple[list[int], list[float]]:
     """Return the places of scores from the highest down, equal ones in their order, and the scores."""
     order = torch.argsort(scores, descending=True, stable=True)
     return order.tolist(), scores[order].tolist()
-
-
-def _set_dropout(config, probability: float) -> None:
-    for name in config.to_dict():
-        if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
-            setattr(config, name, probability)
-
-
-def _keep_layers(config, number: int, name: str) -> None:
-    if number > config.num_hidden_layers:
-        raise InputError(f"backbone.num_layers={number}: {name} has {config.num_hidden_layers} layers: lower it")
-    config.num_hidden_layers = number
-    if getattr(config, "layer_types", None):  # ModernBERT: which layers attend only within a window
-        config.layer_types = config.layer_types[:number]

@@ -165,7 +165,7 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     parts.template.passage_text = f"{passage_start}{{}}{passage_end}"
     _check_seams(path, parts, given.text, [])
     _check_linear(path, model, parts, true, false)
-    parts.max_length = min(tokenizer.model_max_length, longest_input(model.config))
+    parts.max_length = min(tokenizer.model_max_length, longest_input(model))
     return parts
 
 

@@ -65,10 +65,15 @@ def check_source(name: str, revision: str | None = None) -> None:
     """
     if os.path.isdir(name):
         check_directory(Path(name))
-        return
+    else:
+        check_directory(small_files(name, revision), whole=False)
+
+
+def small_files(name: str, revision: str | None = None) -> Path:
+    """Fetch the small files of a model on the Hub into its cache, and return the folder there."""
     from huggingface_hub import snapshot_download
 
-    check_directory(Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES)), whole=False)
+    return Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
 
 
 def check_directory(directory: Path, *, whole: bool = True) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.interpolation import Interpolation
-from distill.models.json_files import COPY_AGAIN
+from distill.models.json_files import COPY_AGAIN, read_count, read_object
 from distill.models.locate import known_instead, locate_model
 from distill.models.model_files import check_source
 from distill.models.sizes import check_size
@@ -23,27 +24,48 @@ from distill.models.tokenizer_files import FILES, check_class
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from distill.models.heads import NativeHead
+
+Change = Callable[[Any], None]  # of a configuration, before the model is built
+
 
 @dataclass
 class Parts:
-    """The parts of a cross-encoder: s = activation(head(projection(pooled state)))."""
+    """The parts of a cross-encoder: s = activation(head(projection(pooled state))), as in distill/models/heads.py."""
 
     backbone: "PreTrainedModel"
     tokenizer: Any
-    weight: Tensor  # [1, D] of the linear layer
-    bias: Tensor  # [1]
+    weight: Tensor | None  # [1, D] of the linear layer; None: to be drawn
+    bias: Tensor | None  # [1]
     pooling: str = "cls"  # or "mean", or "last"
     projection: nn.Module = field(default_factory=nn.Identity)  # of the pooled state, before the linear layer
     activation: nn.Module = field(default_factory=nn.Identity)  # of the score
+    native: "NativeHead | None" = None  # if transformers' own head; None: modules of sentence-transformers
     lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
     interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
     first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the head is only the linear layer."""
+        return isinstance(self.projection, nn.Identity) and isinstance(self.activation, nn.Identity)
 
-def load_whole(auto_class, path: Path) -> "PreTrainedModel":
-    """Load a model with transformers; raises InputError for missing weights, which transformers would make random."""
+    def describe_head(self) -> str:
+        """Return a description of the head: `that of BertForSequenceClassification`, or its layers."""
+        if self.native is not None:
+            return f"that of {self.native.architecture.__name__}"
+        layers = [*self.projection] if isinstance(self.projection, nn.Sequential) else []
+        names = [type(layer).__name__ for layer in layers if not isinstance(layer, nn.Identity)]
+        return ", ".join([*names, "Linear"])
+
+
+def load_whole(auto_class, path: Path, change: Change | None = None) -> "PreTrainedModel":
+    """Load a model with transformers; raises InputError for missing weights, which transformers would make random.
+
+    change: of its configuration, before it is loaded.
+    """
     import torch
     from transformers import AutoConfig
 
@@ -52,9 +74,13 @@ def load_whole(auto_class, path: Path) -> "PreTrainedModel":
             ", and pickles are never opened: save the model again with transformers" if any(path.glob("*.bin")) else ""
         )
         raise InputError(f"{path}: has no safetensors weights{pickled}")
-    check_size(auto_class, AutoConfig.from_pretrained(path, trust_remote_code=False), path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if change is not None:
+        change(config)
+    check_size(auto_class, config, path)
+    options = {"config": config} if change is not None else {}
     model, info = auto_class.from_pretrained(
-        path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
     check_whole(path, info["missing_keys"])
     return model
@@ -88,14 +114,29 @@ def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, pref
             )
 
 
-def longest_input(config) -> int:
+def longest_input(backbone) -> int:
     """Return how many tokens the backbone's positions cover; sys.maxsize if it has only relative positions."""
+    config = backbone.config
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or not getattr(config, "position_biased_input", True):
         return sys.maxsize
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        return positions - config.pad_token_id - 1  # in these models, positions start after the padding id
-    return positions
+    return positions - first_position(backbone)
+
+
+def first_position(backbone) -> int:
+    """Return the position of the first token: in RoBERTa, MPNet and similar models, positions start after padding's."""
+    modules = backbone.named_modules() if isinstance(backbone, nn.Module) else ()
+    tables = (module for name, module in modules if name.endswith("embeddings.position_embeddings"))
+    padding = getattr(next(tables, None), "padding_idx", None)
+    return 0 if padding is None else padding + 1
+
+
+def pair_length(path: Path, parts: Parts) -> int:
+    """Return the length in tokens to which the source library truncates a pair."""
+    given, file = None, path / "sentence_bert_config.json"
+    if file.is_file():
+        given = read_count(read_object(file), "max_seq_length", file, optional=True)
+    return min(given or parts.tokenizer.model_max_length, longest_input(parts.backbone))
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None, model_type: str | None = None):

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.models.heads import class_name, module_files, write_native
 from distill.models.json_files import COPY_AGAIN, SETTINGS, is_inside, read_object
 from distill.models.locate import known_instead
 from distill.storage.checksums import checksum, checksum_once
@@ -18,21 +19,14 @@ CHECKSUMS = "crc32"  # its key in distill.json: {file: CRC-32}, or null for a fi
 KEYS = ("query_length", "passage_length", "max_length", "first_stage_score", "interpolation", CHECKSUMS)
 CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
 _REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
-HEAD_FILE = "2_Dense/model.safetensors"
 ONNX_FILE = "onnx/model.onnx"
-MODULES = [  # sentence-transformers reads these names and classes
+MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
-    ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
 ]
 # In place of the first if the pairs hold the first stage's score: sentence-transformers does not know this class, and
 # refuses the directory. It would leave the score out.
 WITH_SCORE = "distill.TransformerWithFirstStageScore"
-
-
-def find_head(name: str, revision: str | None) -> Path | None:
-    """Return the file of a saved cross-encoder's linear layer, None for an encoder without one."""
-    return _find(name, HEAD_FILE, revision)
 
 
 def check_same_score(name: str, revision: str | None, first_stage_score: str | None) -> None:
@@ -60,7 +54,7 @@ def _find(name: str, part: str, revision: str | None) -> Path | None:
         return None
 
 
-def download(name: str) -> Path:
+def download(name: str, revision: str | None = None) -> Path:
     """Download a saved model from the Hub into its cache, only its safetensors and text files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -68,7 +62,8 @@ def download(name: str) -> Path:
     if name.startswith((".", "/", "~")):
         raise InputError(f"{name}: no such directory")
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]))
+        patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
         raise InputError(
@@ -79,20 +74,24 @@ def download(name: str) -> Path:
 def write_model(model, directory: Path) -> None:
     """Write a CrossEncoder as a sentence-transformers v6 CrossEncoder directory, completely or not at all.
 
-    A model whose pairs hold the first stage's score gets a directory that only this library opens.
-    Raises InputError for a model with layers that this format cannot hold.
+    One with a native head becomes a directory of transformers, which sentence-transformers opens, too. A model whose
+    pairs hold the first stage's score gets a directory that only this library opens.
+    Raises InputError for a model that is no encoder with a head.
     """
-    if not model.is_plain:
-        raise InputError(f"{directory}: only an encoder with one linear layer and no activation can be saved")
+    if not model.is_encoder:
+        raise InputError(f"{directory}: only an encoder can be saved")
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     write_whole_directory(directory, lambda new: _write_files(model, new), size)
 
 
 def _write_files(model, directory: Path) -> None:
-    model.backbone.save_pretrained(directory)
+    if model.native is not None:
+        write_native(model, directory)
+    else:
+        model.backbone.save_pretrained(directory)
+        _write_sentence_transformers_files(model, directory)
     model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
     model.tokenizer.save_pretrained(directory)
-    _write_sentence_transformers_files(model, directory)
     write_settings(model, directory)
 
 
@@ -142,17 +141,24 @@ def _checksum_of(settings: dict) -> int:
 
 
 def _write_sentence_transformers_files(model, directory: Path) -> None:
-    hidden_size = model.head.in_features
-    identity = "torch.nn.modules.linear.Identity"
+    layers = list(module_files(model))
+    places = MODULES + [
+        (f"{place}_{name}", kind) for place, (name, kind, _, _) in enumerate(layers, start=len(MODULES))
+    ]
     modules = [
-        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(MODULES)
+        {"idx": index, "name": str(index), "path": path, "type": kind} for index, (path, kind) in enumerate(places)
     ]
     if model.first_stage_score is not None:
         modules[0]["type"] = WITH_SCORE
     _write_json(directory / "modules.json", modules)
     _write_json(
         directory / "config_sentence_transformers.json",
-        {"activation_fn": identity, "model_type": "CrossEncoder", "prompts": {}, "default_prompt_name": None},
+        {
+            "activation_fn": class_name(model.activation),
+            "model_type": "CrossEncoder",
+            "prompts": {},
+            "default_prompt_name": None,
+        },
     )
     _write_json(
         directory / "sentence_bert_config.json",
@@ -164,21 +170,15 @@ def _write_sentence_transformers_files(model, directory: Path) -> None:
     )
     _write_json(
         directory / "1_Pooling" / "config.json",
-        {"embedding_dimension": hidden_size, "pooling_mode": model.pooling, "include_prompt": True},
-    )
-    _write_json(
-        directory / "2_Dense" / "config.json",
         {
-            "in_features": hidden_size,
-            "out_features": 1,
-            "bias": True,
-            "activation_function": identity,
-            "module_input_name": "sentence_embedding",
-            "module_output_name": "scores",
+            "embedding_dimension": model.backbone.config.hidden_size,
+            "pooling_mode": model.pooling,
+            "include_prompt": True,
         },
     )
-    head = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    save_file(head, directory / HEAD_FILE)
+    for (path, _), (_, _, config, weights) in zip(places[len(MODULES) :], layers, strict=True):
+        _write_json(directory / path / "config.json", config)
+        save_file(weights, directory / path / "model.safetensors")
 
 
 def _write_json(path: Path, content) -> None:

@@ -22,11 +22,12 @@ SMALLEST_SCALE = 2**-10  # of float16's loss: it starts at 2**16, and is halved 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
 
-    With cfg.head_lr, the parameters of `model.head` form two further groups with that peak learning rate. With
-    cfg.layer_decay, those of each layer of the backbone do, too. Raises InputError for a backbone without layers.
+    With cfg.head_lr, the parameters of all of the head's layers form two further groups with that peak learning rate.
+    With cfg.layer_decay, so do those of each layer of the backbone. Raises InputError for a backbone without layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    head = set(model.get_submodule("head").parameters()) if cfg.head_lr is not None else set()
+    layers = [getattr(model, name, nn.Identity()) for name in ("head", "projection")] if cfg.head_lr is not None else []
+    head = {parameter for layer in layers for parameter in layer.parameters()}
     depths, num_layers = ({}, 0) if cfg.layer_decay is None else layer_depths(model.get_submodule("backbone"))
     parts = [([parameter for parameter in trained if parameter not in head and parameter not in depths], 1.0)]
     if head:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 FAMILIES = ["bert", "electra", "roberta", "modernbert", "deberta-v2"]
 PACKED_FAMILIES = ["bert", "electra", "roberta", "modernbert"]
 WORDS = "a bee finds its home by the sun and so does an ant but trains follow rails of iron through rain snow".split()
-SPECIALS = {"roberta": ("<s>", "</s>", "<pad>", "<unk>", "<mask>")}
+SPECIALS = {name: ("<s>", "</s>", "<pad>", "<unk>", "<mask>") for name in ("roberta", "xlm-roberta", "mpnet")}
 BERT_SPECIALS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 
 
@@ -21,7 +21,7 @@ def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: l
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    pair = f"{cls} $A {sep} {sep} $B {sep}" if family == "roberta" else f"{cls} $A {sep} $B:1 {sep}:1"
+    pair = f"{cls} $A {sep} {sep} $B {sep}" if family in SPECIALS else f"{cls} $A {sep} $B:1 {sep}:1"
     specials = [(cls, vocabulary[cls]), (sep, vocabulary[sep])]
     tokenizer.post_processor = processors.TemplateProcessing(f"{cls} $A {sep}", pair, specials)
     wrapped = PreTrainedTokenizerFast(
@@ -33,7 +33,7 @@ def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: l
         sizes |= {"local_attention": 8, "global_attn_every_n_layers": 2}
         sizes |= {name: vocabulary[token] for name, token in (("cls_token_id", cls), ("sep_token_id", sep))}
         sizes |= {"bos_token_id": vocabulary[cls], "eos_token_id": vocabulary[sep]}
-    if family == "electra":
+    if family in ("electra", "albert"):
         sizes |= {"embedding_size": 8}
     if family == "distilbert":
         sizes |= {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
