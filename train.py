@@ -65,6 +65,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.sources.locate import with_local_files
     from distill.training.averaging import MovingAverage, Soup
     from distill.training.backward import backward
+    from distill.training.calibration import calibration_errors, fit_calibration
     from distill.training.checkpoint import Checkpoints, seed_of_rank
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.state import TrainingState
@@ -209,6 +210,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 else:
                     checkpoints.load_best()
             model.interpolation = choose_weight(validation, best_runs)
+            model.calibration = fit_calibration(cfg.calibration, validation, best_runs)
+            results |= calibration_errors("validation", validation, best_runs, model.calibration)
             if ranks.is_first:
                 write_settings(model, checkpoints.model_directory)
             results[f"val/{validation[0].measures[0]}"] = value
@@ -223,6 +226,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             reranked = tester.rerank(model, cfg.train.max_tokens, precision)
             rows = {**task.rows, "test": reranked, **interpolated_row(task, reranked, model.interpolation)}
             numbers.add(task, rows)
+            results |= calibration_errors(task.name, [task], [reranked], model.calibration)
             if ranks.is_first:
                 place = task_directory(directory, cfg.task, task.name)
                 write_rows(place, rows, numbers.per_query[task.name], "test", tag="student")

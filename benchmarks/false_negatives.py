@@ -56,11 +56,12 @@ def main() -> None:
     parser.add_argument("--positive", default="median", help="data.negatives.positive")
     parser.add_argument("--loss", default="lce")
     parser.add_argument("--backbone", type=Path, required=True, help="a student to train further")
+    parser.add_argument("--ranks", default="null", help="data.negatives.ranks, as in [1,40]: harder negatives")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    result = environment(torch.device("cpu")) | {"share": options.share, "rows": []}
+    result = environment(torch.device("cpu")) | {"share": options.share, "ranks": options.ranks, "rows": []}
     with TemporaryDirectory() as name:
         for seed in seeds:
             hidden, qrels = hide_labels(options.share, seed, Path(name) / f"{seed}.qrels")
@@ -98,6 +99,7 @@ def run(variant: str, seed: int, qrels: Path, hidden: set, options: argparse.Nam
         "optimizer.lr=5e-4",
         f"train.max_steps={options.steps}",
     ]
+    overrides += [f"data.negatives.ranks={options.ranks}"]
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*overrides, "validation.run=null", "train.patience=null"])

@@ -63,6 +63,11 @@ def check_train(cfg: DictConfig) -> None:
             f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
             "validation.qrels, or set train.patience=null"
         )
+    if not has_tasks(cfg.validation) and cfg.calibration.method is not None:
+        raise InputError(
+            f"calibration.method={cfg.calibration.method} needs a validation, whose judgments it is fitted on: give "
+            "validation.run, validation.queries and validation.qrels, or set calibration.method=null"
+        )
     if not has_tasks(cfg.validation) and cfg.train.soup is not None:
         raise InputError(
             f"train.soup={cfg.train.soup} needs a validation, which chooses the checkpoints: give validation.run, "

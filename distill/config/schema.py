@@ -223,6 +223,12 @@ class Train:
 
 
 @dataclass
+class CalibrationConfig:
+    method: str | None = choice("platt", "isotonic", default=None)
+    min_grade: int = at_least(1, why="lower grades are not relevant")
+
+
+@dataclass
 class Logger:
     name: str = MISSING
     mode: str = choice("online", "offline", "disabled")
@@ -245,6 +251,7 @@ class TrainConfig:
     teachers: dict[str, Teacher] = field(default_factory=dict)
     optimizer: Optimizer = MISSING
     train: Train = MISSING
+    calibration: CalibrationConfig = MISSING
     validation: TaskConfig = MISSING
     task: TaskConfig = MISSING
     logger: Logger = MISSING

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from distill.config.composition import ROOT
 from distill.config.saved import parse_data
 from distill.errors import InputError, printable
+from distill.models.calibration import Platt
 from distill.models.locate import locate_model
 from distill.secrets import for_others
 from distill.sources.locate import is_path, is_remote
@@ -128,6 +129,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         "Depth": cfg.data.depth or "whole lists",
         "Negatives": cfg.data.num_negatives,
         "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.optimizer.lr:g}",
+        "Probability": _probability(results),
         "Seed": cfg.seed,
         "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
         f"{importlib.metadata.version('transformers')}",
@@ -150,6 +152,15 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         cited=Markup(CITED + "".join(f"\n- The teacher's rankings: {one}" for one in cited)),
     )
     return for_others(card)
+
+
+def _probability(results: dict[str, float]) -> str | None:
+    """Return how a score becomes the probability of relevance; None for a model that was not calibrated."""
+    if "calibration/temperature" in results:
+        calibration = Platt(results["calibration/temperature"], results["calibration/offset"], 1, 0)
+        return f"{calibration.describe()}, fitted on the validation queries; see calibration in distill.json"
+    fitted = any(name.startswith("calibration/") for name in results)
+    return "the isotonic curve in distill.json, fitted on the validation queries" if fitted else None
 
 
 def _teachers(cfg: DictConfig) -> list[DictConfig]:

@@ -13,7 +13,7 @@ import inspect
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -27,6 +27,7 @@ from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
+from distill.models.calibration import Calibration
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
@@ -88,6 +89,7 @@ class CrossEncoder(nn.Module):
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
+        self.calibration: Calibration | None = None  # fitted there, if asked for
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
             raise InputError(
@@ -111,7 +113,7 @@ class CrossEncoder(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Contents of distill.json: tokens of a query, a passage and, if cut as one, a pair; and the interpolation.
+        """Contents of distill.json: tokens of a query, a passage and, if cut as one, a pair; and what was fitted.
 
         If pairs hold the first stage's score, also how it is scaled.
         """
@@ -120,7 +122,8 @@ class CrossEncoder(nn.Module):
             settings["max_length"] = self.max_length
         if self.first_stage_score is not None:
             settings["first_stage_score"] = self.first_stage_score
-        return settings | ({"interpolation": self.interpolation.as_json()} if self.interpolation else {})
+        settings |= {"interpolation": self.interpolation.as_json()} if self.interpolation else {}
+        return settings | ({"calibration": self.calibration.as_json()} if self.calibration else {})
 
     @property
     def first_stage_score(self) -> str | None:
@@ -304,6 +307,18 @@ class CrossEncoder(nn.Module):
                 found += [scores.numpy() for scores in self.score_lists([encoded], max_tokens, precision)]
         return np.concatenate(found)
 
+    def probabilities(self, scores: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Return how likely passages with these scores are relevant, by the calibration in the model's files.
+
+        scores: of `predict`, or of `rank` without first-stage scores. Raises InputError for a model without one.
+        """
+        if self.calibration is None:
+            raise InputError(
+                "this model's files hold no calibration: train it with calibration.method=platt or isotonic, and "
+                "a validation"
+            )
+        return self.calibration.probabilities(scores)
+
     def _scale(
         self, passages: list[str], scores: Iterable[float] | None, weight: float | None
     ) -> tuple[Iterable[int | None] | None, Callable[[Tensor], tuple[list[int], list[float]]] | None]:
@@ -486,7 +501,7 @@ class CrossEncoder(nn.Module):
             template = replace(template, max_length=parts.max_length)
             model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
             model.take_head(parts)
-            model.interpolation = parts.interpolation
+            model.interpolation, model.calibration = parts.interpolation, parts.calibration
             model._score_two_pairs(name)
             return model.eval()
 

@@ -58,13 +58,15 @@ class Scorer:
             return [scores.numpy() for scores in self.model.score_lists(lists, self.max_tokens, self.precision)]
 
     def returned(self, scores: np.ndarray, *, raw: bool) -> np.ndarray:
-        """Return scores as they are, or as probabilities: σ of a logit.
+        """Return scores as they are, or as probabilities: by the model's calibration, or else σ of a logit.
 
         A model may have an activation already: log σ, as monoT5 has it, becomes σ, and σ stays.
         """
         activation = self.model.activation
-        if raw or isinstance(activation, nn.Sigmoid):
+        if raw or (isinstance(activation, nn.Sigmoid) and self.model.calibration is None):
             return scores
+        if self.model.calibration is not None:
+            return self.model.calibration.probabilities(scores)
         if isinstance(activation, nn.LogSigmoid):
             return np.exp(scores)
         return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))  # exp(710) is infinite
@@ -79,6 +81,7 @@ class Scorer:
             "passage_length": self.model.passage_length,
             "max_batch_tokens": self.max_tokens,
             "device": str(self.model.device),
+            "calibration": None if self.model.calibration is None else self.model.calibration.describe(),
         }
 
 
