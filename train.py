@@ -27,9 +27,11 @@ from omegaconf import DictConfig
 
 from distill.config.checks import check_train
 from distill.config.command import start
+from distill.config.datasets import data_sets
 from distill.config.losses import implementation_of
 from distill.config.overrides import as_override
 from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job, shown_path
+from distill.targets import MAIN
 
 log = logging.getLogger("train")
 
@@ -44,7 +46,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
     from distill.data.batch import split_lists
     from distill.data.lists import read_lists
-    from distill.data.loader import BatchLoader
+    from distill.data.mixing import make_loader
+    from distill.data.negatives import report_path
     from distill.data.teacher_lists import unused_sources
     from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
     from distill.distributed import start_ranks
@@ -83,9 +86,12 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
-        local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
         tokenizer = tokenizer_of(cfg.backbone.name, cfg.backbone.revision)
-        lists = read_lists(local, tokenizer, directory if ranks.is_first else None)
+        sets, lists = data_sets(cfg), {}
+        for name, own in sets.items():
+            local = with_fused_teacher(with_local_files(own, unused_sources(own)))
+            lists[name] = read_lists(local, tokenizer, report_path(directory, name) if ranks.is_first else None)
+        num_lists = sum(map(len, lists.values()))
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
@@ -94,7 +100,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         ranks.copy_from_first(model)
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
-        loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
+        loader = make_loader(lists, sets, model.template, ranks)
         validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
 
         def validate() -> list:
@@ -105,7 +111,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss)
-        num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
+        num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * num_lists / cfg.train.batch_size)
         state = TrainingState(device, objective.names, may_skip=precision == torch.float16)
         average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -231,7 +237,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 place = task_directory(directory, cfg.task, task.name)
                 write_rows(place, rows, numbers.per_query[task.name], "test", tag="student")
         results |= numbers.results()
-        taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
+        taus = (
+            measure_agreement(sets[MAIN], lists[MAIN], model, precision)
+            if ranks.is_first and not (tasks or validation)
+            else {}
+        )
         results |= agreement_results(taus)
         if ranks.is_first:
             if tasks:

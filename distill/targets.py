@@ -6,6 +6,8 @@ split_target("llm.score")       # ("llm", "score"): of teachers.llm; ("", "score
 
 from typing import Any
 
+MAIN = "main"  # name of the data set that `data` and `teacher` make up, beside those of `datasets`
+
 
 def parts_of(loss: Any) -> dict[str, Any]:
     """Return the configurations of a mixture's losses by name; of any other loss itself, under the name ""."""

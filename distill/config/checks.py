@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import options_of
+from distill.config.datasets import check_datasets, data_sets
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
 from distill.config.rules import check_rules, missing_file, options_of_key
@@ -20,11 +21,32 @@ from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
-from distill.targets import kept_targets, own_targets, part_targets, parts_of, split_target, targets_of, teacher_keys
+from distill.targets import (
+    MAIN,
+    kept_targets,
+    own_targets,
+    part_targets,
+    parts_of,
+    split_target,
+    targets_of,
+    teacher_keys,
+)
 
 
 def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
+    _check_training(cfg)
+    check_datasets(cfg)
+    for name, own in data_sets(cfg).items():
+        if name != MAIN:
+            try:
+                _check_training(own)
+            except InputError as error:
+                raise InputError(f"datasets.{name}: {error}") from None
+
+
+def _check_training(cfg: DictConfig) -> None:
+    """Check the configuration of a training on one data set."""
     _check_one_source_of_texts(cfg.teacher)
     check_values(cfg)
     data, teacher, loss = cfg.data, cfg.teacher, cfg.loss

@@ -185,6 +185,18 @@ PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 
 
 @dataclass
+class DataSet:
+    data: Data = MISSING
+    teacher: Teacher = MISSING
+
+
+@dataclass
+class Sampling:
+    temperature: float = above(0)
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
@@ -249,6 +261,8 @@ class TrainConfig:
     data: Data = MISSING
     teacher: Teacher = MISSING
     teachers: dict[str, Teacher] = field(default_factory=dict)
+    datasets: dict[str, DataSet] = field(default_factory=dict)
+    sampling: Sampling = MISSING
     optimizer: Optimizer = MISSING
     train: Train = MISSING
     calibration: CalibrationConfig = MISSING

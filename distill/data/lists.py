@@ -75,15 +75,15 @@ class TrainingLists:
         return self.queries.text_id(self.query_rows[index])
 
 
-def read_lists(cfg: DictConfig, tokenizer, directory: Path | None = None) -> TrainingLists:
+def read_lists(cfg: DictConfig, tokenizer, report: Path | None = None) -> TrainingLists:
     """Read the configured sources, cut the lists, tokenise their texts, and log what was left out.
 
-    directory: for the list of false negatives, if data.negatives looks for any. Raises InputError for unknown passages
+    report: the file to list false negatives in, if data.negatives looks for any. Raises InputError for unknown passages
     and too great a depth. Incomplete input is left out and counted: lists of fewer than two passages, empty passages,
     queries without a text.
     """
     taught = TeacherLists(cfg)
-    report = None if directory is None or not by_score(cfg.data.negatives) else directory / REPORT
+    report = report if by_score(cfg.data.negatives) else None
     lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, report)
     query_rows = np.unique(lists.query_rows)
     warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")

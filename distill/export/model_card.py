@@ -122,8 +122,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
         "Encoder": f"{encoder}{trained}, {cfg.model.pooling} pooling, one linear layer",
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage"
         + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else ""),
-        "Data": _named(cfg.data.name, cfg.data.passages)
-        + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
+        "Data": "; ".join(map(_data, [cfg.data, *(part.data for part in cfg.datasets.values())])),
         "Teacher": ", ".join(_named(teacher.name, teacher.path) for teacher in _teachers(cfg)),
         "Loss": _loss(cfg.loss),
         "Depth": cfg.data.depth or "whole lists",
@@ -164,7 +163,11 @@ def _probability(results: dict[str, float]) -> str | None:
 
 
 def _teachers(cfg: DictConfig) -> list[DictConfig]:
-    return [cfg.teacher, *cfg.teachers.values()]
+    return [cfg.teacher, *cfg.teachers.values(), *(part.teacher for part in cfg.datasets.values())]
+
+
+def _data(data: DictConfig) -> str:
+    return _named(data.name, data.passages) + (f", {data.num_queries} queries" if data.num_queries else "")
 
 
 def _loss(loss: DictConfig) -> str:

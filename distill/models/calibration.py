@@ -79,13 +79,13 @@ def read_calibration(settings: dict, file: Path) -> Calibration | None:
     if found is None:
         return None
     values: dict[str, Any] = found if isinstance(found, dict) else {}
-    counts = values.get("min_grade"), values.get("num_passages")
-    if all(type(count) is int for count in counts):
+    min_grade, num_passages = values.get("min_grade"), values.get("num_passages")
+    if type(min_grade) is int and type(num_passages) is int:
         if values.get("method") == "platt" and _are_numbers([values.get("temperature"), values.get("offset")]):
             if values["temperature"] > 0:
-                return Platt(values["temperature"], values["offset"], *counts)
+                return Platt(values["temperature"], values["offset"], min_grade, num_passages)
         elif values.get("method") == "isotonic" and _is_curve(values.get("scores"), values.get("values")):
-            return Isotonic(tuple(values["scores"]), tuple(values["values"]), *counts)
+            return Isotonic(tuple(values["scores"]), tuple(values["values"]), min_grade, num_passages)
     raise InputError(
         f"{file}: calibration={json.dumps(found)[:80]}: must hold the method platt with a temperature above 0 and an "
         "offset, or isotonic with scores and values that rise: copy the file again from where the model was saved"

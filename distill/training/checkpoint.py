@@ -48,7 +48,7 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         state: TrainingState,
         also: dict[str, Any],
-        lists: TrainingLists,
+        lists: dict[str, TrainingLists],
         num_steps: int,
         keep_previous: bool,
     ):
@@ -62,7 +62,8 @@ class Checkpoints:
         self.model_directory = directory / "model"
         self.ranks, self.model, self.optimizer, self.state = ranks, model, optimizer, state
         self.overrides = own_overrides()  # of this command and, once resumed, of the run's earlier commands
-        self.lists, self.num_steps = [len(lists), len(lists.rows)], num_steps
+        self.lists = [number for of_set in lists.values() for number in (len(of_set), len(of_set.rows))]
+        self.num_steps = num_steps
 
     def resume(self, cfg: DictConfig) -> None:
         """Restore weights, optimiser, state and random generators from last.pt, and log any change of schedule.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.data.loader import BatchLoader
+from distill.data.mixing import MixedLoader
 from distill.distributed import Ranks
 from distill.errors import InputError
 
@@ -40,7 +41,7 @@ class TrainingState:
         self.sums += torch.cat([loss[None], losses[: len(self.parts)], torch.ones_like(loss)[None]])
         self.step += 1
 
-    def check_finite(self, loader: BatchLoader) -> None:
+    def check_finite(self, loader: BatchLoader | MixedLoader) -> None:
         """Raise InputError, naming the step's queries, if the loss or gradient of any step was not finite."""
         bad = int(self.first_bad)
         if bad >= 0:
