@@ -9,6 +9,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "dashboards": ("wandb-workspaces",),
     "pyterrier": ("python-terrier",),
+    "lora": ("peft",),
     "serve": ("starlette", "uvicorn", "prometheus-client"),
     "sentence-transformers": ("sentence-transformers",),
 }

@@ -61,8 +61,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.interrupt import StopRequest
     from distill.losses.objective import Objective
     from distill.models.cross_encoder import CrossEncoder
+    from distill.models.freezing import freeze
+    from distill.models.lora import add_adapters
     from distill.models.saved import write_settings
-    from distill.models.starting import tokenizer_of
+    from distill.models.starting import reader_of
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
@@ -71,6 +73,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.training.calibration import calibration_errors, fit_calibration
     from distill.training.checkpoint import Checkpoints, seed_of_rank
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
+    from distill.training.recompute import recompute_activations
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
     from distill.training.tracking import Tracker
@@ -86,17 +89,25 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
-        tokenizer = tokenizer_of(cfg.backbone.name, cfg.backbone.revision)
+        reader = reader_of(cfg.backbone.name, cfg.backbone.revision, cfg.model.prompt)
         sets, lists = data_sets(cfg), {}
         for name, own in sets.items():
             local = with_fused_teacher(with_local_files(own, unused_sources(own)))
-            lists[name] = read_lists(local, tokenizer, report_path(directory, name) if ranks.is_first else None)
+            report = report_path(directory, name) if ranks.is_first else None
+            lists[name] = read_lists(local, reader.tokenizer, reader.forms, report)
         num_lists = sum(map(len, lists.values()))
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
         backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
-        model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **cfg.model).to(device)
+        reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora")}
+        model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading)
+        freeze(model, **cfg.model.freeze)
+        if cfg.model.lora.rank is not None:
+            add_adapters(model, **cfg.model.lora)
+        if cfg.train.checkpointing:
+            recompute_activations(model.backbone)
+        model.to(device)
         ranks.copy_from_first(model)
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout

@@ -3,10 +3,10 @@
     python -m benchmarks.loss_memory                                # 8 lists of 1000 passages, 4 of 4096
     python -m benchmarks.loss_memory --shapes 2x200 --losses ranknet,kl
 
-Each loss runs in a process of its own, twice: in tiles, as it is, and with all pairs of a list at once.
+Each loss runs in a process of its own, twice: as it is, with deep lists in tiles, and with all their pairs at once.
 
     extra   peak resident memory on top of what the process had after the same loss of a small list
-    time    fastest of three passes forward and backward
+    time    processor time of the fastest of three passes forward and backward
 """
 
 import argparse
@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.losses import WHOLE, make_target
 from benchmarks.report import RESULTS, environment, save
 from distill.losses import LOSSES, tiles
 
 SHAPES = "8x1000,4x4096"
-WHOLE = 2**62  # elements of a tile that holds everything
 
 
 def measure(loss: str, shape: str, whole: bool) -> dict:
@@ -35,9 +35,9 @@ def measure(loss: str, shape: str, whole: bool) -> dict:
 def child(loss: str, shape: str, whole: bool) -> None:
     """Run one loss and print its row as JSON."""
     num_lists, size = (int(part) for part in shape.split("x"))
-    chosen, tiles.TILE = tiles.TILE, 1  # the first use of tiles imports a part of torch
+    chosen, tiles.MOST_AT_ONCE = tiles.MOST_AT_ONCE, 1  # the first use of tiles imports a part of torch
     _run(loss, 2, 8)
-    tiles.TILE = WHOLE if whole else chosen
+    tiles.MOST_AT_ONCE = WHOLE if whole else chosen
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = min(_run(loss, num_lists, size) for _ in range(3))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -47,12 +47,10 @@ def child(loss: str, shape: str, whole: bool) -> None:
 def _run(loss: str, num_lists: int, size: int) -> float:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(num_lists, size, generator=generator).requires_grad_()
-    # Ranks, labels and teacher scores alike: different numbers above 0, and not too large for 2 to their power
-    order = torch.stack([torch.randperm(size, generator=generator) for _ in range(num_lists)])
-    target = order + 1.0 if loss in ("ranknet", "adrmse") else order * (4.0 / size)
-    start = time.perf_counter()
+    target = make_target(loss, num_lists, size, generator)
+    start = time.process_time()
     LOSSES[loss](scores, target, target >= 0).backward()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:

@@ -1,24 +1,27 @@
-"""Measure forward and backward of RankNet and ADR-MSE: time, memory, launches, and distance from the hardware limit.
+"""Measure forward and backward of the losses over pairs: time, memory, launches, and distance from the hardware limit.
 
     python -m benchmarks.losses                            # on a GPU if there is one; needs only torch and triton
-    python -m benchmarks.losses --device cpu --shapes 32x100,64x1000
+    python -m benchmarks.losses --device cpu --shapes 32x100,64x1000 --losses lambda --skip compile
 
-Our kernels are compared with the plain definition, eager and compiled by torch.compile, and with lightning-ir and
-sentence-transformers if they are installed. On the CPU, ours is the plain definition, and is marked as such.
+Ours is compared with the plain definition, which holds all pairs, eager and compiled by torch.compile, and with
+lightning-ir and sentence-transformers if they are installed and have the loss. On CUDA, ours is the fused kernel; on
+the CPU, it is the definition as training uses it, with deep lists in tiles, and is marked as such.
 
     wall      time of forward and backward as a training loop calls them, host included
     gpu       the same replayed from a CUDA graph: the time if the host is fast enough ("-": cannot be captured)
     extra     peak memory allocated on top of what was allocated before
     launches  kernels and memory operations sent to the GPU
 
-The limit is the larger of two times. (1) Memory: scores and ranks are read once, the gradient is written in the forward
-pass and read and written in the backward pass, at the bandwidth of a copy measured in the same run. (2) Special
-functions, at 16 per cycle and multiprocessor at the highest clock: per unordered pair, an exponential, a reciprocal and
-a logarithm (RankNet), or an exponential and a reciprocal in each of two passes (ADR-MSE).
+The limit is the larger of two times. (1) Memory: scores and targets are read once, the gradient is written in the
+forward pass and read and written in the backward pass, at the bandwidth of a copy measured in the same run. (2) Special
+functions, at 16 per cycle and multiprocessor at the highest clock, for each unordered pair: an exponential, a
+reciprocal and a logarithm (RankNet, LambdaLoss), an exponential and a reciprocal more (Bradley-Terry), or an
+exponential and a reciprocal in each of two passes (ADR-MSE, ApproxNDCG).
 """
 
 import argparse
 import gc
+import inspect
 import statistics
 import time
 from collections.abc import Callable
@@ -30,12 +33,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import RESULTS, environment, save
-from distill.losses import LOSSES
+from distill.losses import LOSSES, ON_RANKS, tiles
 
 SHAPES = "32x10,32x50,32x100,64x256,64x1000,16x4096"
-SPECIAL_PER_PAIR = {"ranknet": 3, "adrmse": 4}
+SPECIAL_PER_PAIR = {
+    "ranknet": 3,
+    "adrmse": 4,
+    "marginmse": 0,
+    "hinge": 0,
+    "bradleyterry": 5,
+    "lambda": 3,
+    "approxndcg": 4,
+}
+WHOLE = 2**62  # pairs: no batch has more, so that none is summed in tiles
+LIGHTNING_IR = {"ranknet": "RankNet", "adrmse": "ApproxRankMSE", "approxndcg": "ApproxNDCG"}
+SENTENCE_TRANSFORMERS = {"ranknet": "RankNetLoss", "adrmse": "ADRMSELoss", "lambda": "LambdaLoss"}
 SPECIAL_PER_CYCLE = 16  # of one multiprocessor, compute capability 7.5 to 10.0
-BYTES_PER_PASSAGE = 20  # float32: scores and ranks in, gradient out; gradient in and out
+BYTES_PER_PASSAGE = 20  # float32: scores and targets in, gradient out; gradient in and out
 ROUNDS = 15
 MIN_ROUNDS = 5
 MIN_SECONDS = 0.01  # per contender and round: short calls are repeated
@@ -50,50 +64,63 @@ class Contender:
     step: Callable[[], None]
 
 
+def make_target(loss: str, num_lists: int, num_passages: int, generator: torch.Generator) -> Tensor:
+    """Return ranks, or numbers that grow with relevance: all different, and below 4, so that 2^4 bounds the gains."""
+    order = torch.stack([torch.randperm(num_passages, generator=generator) for _ in range(num_lists)])
+    return order + 1.0 if loss in ON_RANKS else order * (4.0 / num_passages)
+
+
 def contenders(loss: str, num_lists: int, num_passages: int, device: torch.device) -> list[Contender]:
-    """Return all implementations that are installed, on the same scores and ranks."""
+    """Return all implementations that are installed, on the same scores and targets."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(num_lists, num_passages, generator=generator).to(device).requires_grad_()
-    ranks = torch.stack([torch.randperm(num_passages, generator=generator) for _ in range(num_lists)]) + 1.0
-    ranks = ranks.to(device)
-    mask = ranks > 0
+    target = make_target(loss, num_lists, num_passages, generator).to(device)
+    mask = torch.ones_like(target, dtype=torch.bool)
     definition = LOSSES[loss]
     compiled = torch.compile(definition, fullgraph=True, dynamic=False)
+    plain = {"implementation": "torch"} if "implementation" in inspect.signature(definition).parameters else {}
 
-    def differentiate(function: Callable[[], Tensor]) -> Callable[[], None]:
+    def differentiate(function: Callable[[], Tensor], most_at_once: int = tiles.MOST_AT_ONCE) -> Callable[[], None]:
         def step() -> None:
+            tiles.MOST_AT_ONCE = most_at_once
             scores.grad = None
             function().backward()
 
         return step
 
     installed = [
-        Contender("eager", differentiate(lambda: definition(scores, ranks, mask, implementation="torch"))),
-        Contender("compile", differentiate(lambda: compiled(scores, ranks, mask, implementation="torch"))),
+        Contender("eager", differentiate(lambda: definition(scores, target, mask, **plain), WHOLE)),
+        Contender("compile", differentiate(lambda: compiled(scores, target, mask, **plain), WHOLE)),
         Contender(
-            "ours" if device.type == "cuda" else "ours (plain)",
-            differentiate(lambda: definition(scores, ranks, mask, implementation="auto")),
+            "ours" if device.type == "cuda" else "ours (plain, in tiles)",
+            differentiate(lambda: definition(scores, target, mask)),
         ),
     ]
     for name, make in (("lightning-ir", _lightning_ir), ("sentence-transformers", _sentence_transformers)):
         try:
-            function = make(loss, scores, ranks)
-        except ImportError:
+            function = make(loss, scores, target)
+        except (ImportError, KeyError):  # not installed, or without this loss
             continue
         installed.append(Contender(name, differentiate(function)))
     return installed
 
 
-def _lightning_ir(loss: str, scores: Tensor, ranks: Tensor) -> Callable[[], Tensor]:
-    from lightning_ir import ApproxRankMSE, RankNet
+def _relevance(loss: str, target: Tensor) -> Tensor:
+    return target.max() + 1 - target if loss in ON_RANKS else target
 
-    function = RankNet() if loss == "ranknet" else ApproxRankMSE()
-    output, batch = SimpleNamespace(scores=scores), SimpleNamespace(targets=ranks.max() + 1 - ranks)
+
+def _lightning_ir(loss: str, scores: Tensor, target: Tensor) -> Callable[[], Tensor]:
+    name = LIGHTNING_IR[loss]
+    import lightning_ir
+
+    function = getattr(lightning_ir, name)()
+    output, batch = SimpleNamespace(scores=scores), SimpleNamespace(targets=_relevance(loss, target))
     return lambda: function.compute_loss(output, batch)
 
 
-def _sentence_transformers(loss: str, scores: Tensor, ranks: Tensor) -> Callable[[], Tensor]:
-    from sentence_transformers.cross_encoder.losses import ADRMSELoss, RankNetLoss
+def _sentence_transformers(loss: str, scores: Tensor, target: Tensor) -> Callable[[], Tensor]:
+    name = SENTENCE_TRANSFORMERS[loss]
+    from sentence_transformers.cross_encoder import losses
 
     class Model(torch.nn.Module):
         """Takes the place of the encoder: returns the scores of all pairs at once."""
@@ -107,13 +134,15 @@ def _sentence_transformers(loss: str, scores: Tensor, ranks: Tensor) -> Callable
         def forward(self, _) -> dict:
             return {"scores": scores.view(-1, 1)}
 
-    function = (RankNetLoss if loss == "ranknet" else ADRMSELoss)(Model(), mini_batch_size=-1)
+    function = getattr(losses, name)(Model(), mini_batch_size=-1)
     queries, passages = [""] * len(scores), [[""] * scores.shape[1]] * len(scores)
-    labels = list(ranks.max() + 1 - ranks)
+    labels = list(_relevance(loss, target))
     return lambda: function((queries, passages), labels)
 
 
-def measure(installed: list[Contender], device: torch.device) -> list[dict]:
+def measure(
+    installed: list[Contender], device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> list[dict]:
     """Return a row per contender, timed in turn so that a busy machine slows all of them equally."""
     rows = []
     for contender in installed:
@@ -129,11 +158,11 @@ def measure(installed: list[Contender], device: torch.device) -> list[dict]:
         rows.append(row)
     running = [(contender, row) for contender, row in zip(installed, rows, strict=True) if not row["error"]]
     times = {contender.name: [] for contender, _ in running}
-    once = {contender.name: _time(contender.step, 1, device) for contender, _ in running}
+    once = {contender.name: _time(contender.step, 1, device, clock) for contender, _ in running}
     repeats = {name: max(1, round(MIN_SECONDS / seconds)) for name, seconds in once.items()}
     for _ in range(max(MIN_ROUNDS, min(ROUNDS, int(MAX_SECONDS / sum(once.values()))))):
         for contender, _ in running:
-            times[contender.name].append(_time(contender.step, repeats[contender.name], device))
+            times[contender.name].append(_time(contender.step, repeats[contender.name], device, clock))
     for contender, row in running:
         row["wall_ms"] = spread(times[contender.name])
     return rows
@@ -150,13 +179,15 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _time(step: Callable[[], None], repeats: int, device: torch.device) -> float:
+def _time(
+    step: Callable[[], None], repeats: int, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
     _synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         step()
     _synchronize(device)
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def graph_times(step: Callable[[], None]) -> dict[str, float] | None:
@@ -250,7 +281,7 @@ def print_rows(rows: list[dict]) -> None:
     """Print the rows of one loss and shape."""
     eager = rows[0]
     for row in rows:
-        head = f"{row['loss']:9}{row['lists']:>5} x {row['passages']:<6}{row['implementation']:22}"
+        head = f"{row['loss']:13}{row['lists']:>5} x {row['passages']:<6}{row['implementation']:22}"
         if row["error"]:
             print(f"{head}{row['error']}")
             continue
@@ -261,7 +292,7 @@ def print_rows(rows: list[dict]) -> None:
         limit = f"{row['limit_ms']:.4f}" if row["limit_ms"] else "-"
         launches = "-" if row["launches"] is None else row["launches"]
         print(
-            f"{head}{wall['median']:10.3f} ({low:.3f}-{high:.3f})".ljust(68)
+            f"{head}{wall['median']:10.3f} ({low:.3f}-{high:.3f})".ljust(72)
             + f"{ratio:>7}{gpu:>10}{limit:>10}{row['extra_bytes'] / 2**20:11.2f}{launches:>10}",
             flush=True,
         )
@@ -272,7 +303,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shapes", default=SHAPES, help="lists x passages, comma-separated")
-    parser.add_argument("--losses", default="ranknet,adrmse")
+    parser.add_argument("--processor-time", action="store_true", help="not wall time: for a CPU that others use, too")
+    parser.add_argument("--losses", default=",".join(SPECIAL_PER_PAIR))
+    parser.add_argument("--skip", default="", help="contenders that are not measured, comma-separated, as in compile")
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory for the JSON file")
     parser.add_argument("--name", default="losses", help="prefix of the JSON file's name")
     arguments = parser.parse_args()
@@ -281,14 +314,16 @@ def main() -> None:
     result = environment(device) | {"limits": rates, "rows": []}
     print(f"{result['device']}, {result['date']}, torch {torch.__version__}, commit {result['commit']}")
     print(
-        f"{'loss':9}{'lists x passages':>14} {'':21}{'wall ms (quartiles)':>22}{'eager/x':>9}{'gpu ms':>10}"
+        f"{'loss':13}{'lists x passages':>14} {'':21}{'wall ms (quartiles)':>22}{'eager/x':>9}{'gpu ms':>10}"
         f"{'limit ms':>10}{'extra MiB':>11}{'launches':>10}"
     )
     for loss in arguments.losses.split(","):
         for shape in arguments.shapes.split(","):
             num_lists, num_passages = (int(size) for size in shape.split("x"))
             torch.compiler.reset()
-            rows = measure(contenders(loss, num_lists, num_passages, device), device)
+            all_of_them = contenders(loss, num_lists, num_passages, device)
+            kept = [one for one in all_of_them if one.name not in arguments.skip.split(",")]
+            rows = measure(kept, device, time.process_time if arguments.processor_time else time.perf_counter)
             limit = limit_ms(loss, num_lists, num_passages, rates) if rates else None
             sizes = {"loss": loss, "lists": num_lists, "passages": num_passages}
             rows = [{**sizes, **row, "limit_ms": limit} for row in rows]

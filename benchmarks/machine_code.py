@@ -21,14 +21,41 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels import launch
-from kernels.adr_mse import adr_mse_kernel
-from kernels.ranknet import MAX_FACTORS, ranknet_kernel
+from kernels.adr_mse import discounted_error
+from kernels.approx_ndcg import lost_gain
+from kernels.bradley_terry import bradley_terry_pairs
+from kernels.hinge import hinge_pairs
+from kernels.lambda_loss import lambda_pairs
+from kernels.pairs import MAX_FACTORS, pairs_kernel
+from kernels.ranknet import ranknet_pairs
+from kernels.smooth_ranks import smooth_ranks_kernel
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-COMMON = {"MEAN": True, "ROWS": launch.ROWS, "COLUMNS": launch.MAX_COLUMNS, "TOTAL_BLOCK": launch.TOTAL_BLOCK}
-KERNELS = {
-    "ranknet": (ranknet_kernel, {**COMMON, "MAX_FACTORS": MAX_FACTORS}),
-    "adr_mse": (adr_mse_kernel, {**COMMON, "LOG2_DISCOUNT": True, "RANGE_BLOCK": 1024}),
+COMMON = {
+    "MEAN": False,
+    "ROWS": launch.ROWS,
+    "COLUMNS": launch.MAX_COLUMNS,
+    "TOTAL_BLOCK": launch.TOTAL_BLOCK,
+}  # as in training
+ONE_PASS = COMMON | {"MAX_FACTORS": MAX_FACTORS}  # kernels/pairs.py
+TWO_PASSES = COMMON | {"SURVEY_BLOCK": 1024}  # kernels/smooth_ranks.py
+
+
+def _pairs(pair: triton.JITFunction, zero_is_padding: bool, idle_bits: int) -> tuple:
+    return pairs_kernel, {**ONE_PASS, "PAIR": pair, "ZERO_IS_PADDING": zero_is_padding, "IDLE_BITS": idle_bits}
+
+
+def _smooth_ranks(term: triton.JITFunction, zero_is_padding: bool) -> tuple:
+    return smooth_ranks_kernel, {**TWO_PASSES, "TERM": term, "ZERO_IS_PADDING": zero_is_padding}
+
+
+KERNELS = {  # as their launchers call them
+    "ranknet": _pairs(ranknet_pairs, True, 1),
+    "bradley_terry": _pairs(bradley_terry_pairs, False, 1),
+    "hinge": _pairs(hinge_pairs, False, 0),
+    "lambda_loss": _pairs(lambda_pairs, False, 0),
+    "adr_mse": _smooth_ranks(discounted_error, True),
+    "approx_ndcg": _smooth_ranks(lost_gain, False),
 }
 PAIRS_PER_THREAD = launch.ROWS * launch.MAX_COLUMNS // (32 * launch.OPTIONS["num_warps"])
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*);")
@@ -38,7 +65,7 @@ LABEL = re.compile(r"^\s*(\.L_x_\d+):")
 def compile_for(name: str, arch: int):
     """Compile one kernel for lists of more than 128 passages with float32 scores; return Triton's result."""
     kernel, constants = KERNELS[name]
-    types = {"counters": "*i32", "alpha": "fp32"}
+    types = {"counters": "*i32", "alpha": "fp32", "option": "fp32"}
     signature, attributes = {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
@@ -55,20 +82,27 @@ def compile_for(name: str, arch: int):
 
 
 def loops_over_pairs(machine_code: str) -> list[list[str]]:
-    """Return the instructions of every innermost loop over pairs: only these have a reciprocal square root."""
+    """Return the instructions of every innermost loop over pairs.
+
+    Of all loops, only these have a reciprocal square root; where no loop has one, it is the longest of the innermost.
+    """
     labels, instructions = {}, []
     for line in machine_code.splitlines():
         if label := LABEL.match(line):
             labels[label.group(1)] = len(instructions)
         elif instruction := INSTRUCTION.search(line):
             instructions.append(instruction.groups())
-    spans = []
-    for end, (name, operands) in enumerate(instructions):
+    loops = []
+    for end, (name, operands) in enumerate(instructions, start=1):
         target = re.search(r"\.L_x_\d+", operands) if name.startswith("BRA") else None
-        start = labels.get(target.group(0), end + 1) if target else end + 1
-        if any(other.startswith("MUFU.RSQ") for other, _ in instructions[start : end + 1]):
-            spans.append((start, end + 1))
+        start = labels.get(target.group(0), end) if target else end
+        if start < end:
+            loops.append((start, end))
+    with_root = [(a, b) for a, b in loops if any(name.startswith("MUFU.RSQ") for name, _ in instructions[a:b])]
+    spans = with_root or loops
     innermost = [a for a in spans if not any(a[0] <= b[0] and b[1] <= a[1] and a != b for b in spans)]
+    if not with_root:
+        innermost = [max(innermost, key=lambda span: span[1] - span[0])]
     return [[name for name, _ in instructions[start:end]] for start, end in innermost]
 
 
@@ -99,12 +133,12 @@ def main() -> None:
     if os.environ.get("TRITON_INTERPRET"):
         sys.exit("TRITON_INTERPRET is set, so nothing would be compiled: unset it")
     print(f"Triton {triton.__version__}, sm_{arguments.arch}, {launch.OPTIONS['num_warps']} warps")
-    print(f"{'kernel':10}{'registers':>10}{'spilled':>10}{'loop':>6}{'instructions/pair':>20}{'special/pair':>15}")
+    print(f"{'kernel':14}{'registers':>10}{'spilled':>10}{'loop':>6}{'instructions/pair':>20}{'special/pair':>15}")
     for name in KERNELS:
         kernel = describe(name, arguments.arch)
         for number, loop in enumerate(kernel["loops"], start=1):
             print(
-                f"{name:10}{kernel['registers']:10}{kernel['spilled bytes']:8} B{number:6}"
+                f"{name:14}{kernel['registers']:10}{kernel['spilled bytes']:8} B{number:6}"
                 f"{loop['instructions']:20.1f}{loop['special']:15.2f}"
             )
 

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 from distill.secrets import redacted
 
@@ -40,6 +41,11 @@ def printable(text: str) -> str:
 
 def _cut(word: str) -> str:
     return f"{word[:60]}…{word[-20:]} ({len(word)} characters)"
+
+
+def refuse(error: InputError) -> NoReturn:
+    """Raise an error: what readers do with a row that cannot be used, unless their caller counts such rows."""
+    raise error
 
 
 class Unavailable(InputError):

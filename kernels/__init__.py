@@ -1,4 +1,4 @@
-"""Triton kernels of the two ranking losses: `kernels.ranknet.ranknet` and `kernels.adr_mse.adr_mse`.
+"""Triton kernels of the losses over pairs, one module a loss: `kernels.ranknet.ranknet`, `kernels.adr_mse.adr_mse`, ….
 
 Hugging Face has an optional package of the same name, which `transformers` imports if it is installed. From the
 repository root, this package comes first on the path, so it forwards every other name to the installed package.
@@ -10,12 +10,15 @@ import sys
 from types import ModuleType
 from typing import Any
 
+LOSSES = ("ranknet", "bradley_terry", "hinge", "lambda_loss", "adr_mse", "approx_ndcg")
+SHARED = ("launch", "pairs", "smooth_ranks")
+
 __path__ = pkgutil.extend_path(__path__, __name__)  # submodules of every installed package `kernels`
 
 
 def __getattr__(name: str) -> Any:
     """Return a name of the installed package `kernels`; raises AttributeError if there is none."""
-    if name in ("ranknet", "adr_mse", "launch") or len(__path__) == 1:
+    if name in (*LOSSES, *SHARED) or len(__path__) == 1:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_installed_package(), name)
 

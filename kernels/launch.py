@@ -1,4 +1,4 @@
-"""Code shared by both kernels: checks, launch sizes, loading a list, the total over all programs, the backward product.
+"""Code shared by all kernels: checks, launch sizes, loading a list, the total over all programs, the backward product.
 
 Shapes: B lists, K passages per list, N programs that each own some rows of one list's pairs.
 
@@ -33,18 +33,18 @@ operators = getattr(torch.ops, OPERATORS)
 _counters: dict[tuple[int | None, int], Tensor] = {}
 
 
-def check_inputs(scores: Tensor, ranks: Tensor, reduction: str) -> None:
+def check_inputs(scores: Tensor, targets: Tensor, reduction: str, name: str = "ranks") -> None:
     """Raise ValueError, with key, value, rule and remedy, for inputs that the kernels do not support."""
-    if scores.dim() != 2 or scores.shape != ranks.shape:
+    if scores.dim() != 2 or scores.shape != targets.shape:
         raise ValueError(
-            f"scores and ranks must share one shape [B, K], got {list(scores.shape)} and {list(ranks.shape)}"
+            f"scores and {name} must share one shape [B, K], got {list(scores.shape)} and {list(targets.shape)}"
         )
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction={reduction!r} is unknown: use 'mean' or 'sum'")
     if scores.dtype not in PRECISIONS:
         raise ValueError(f"scores are {scores.dtype}, but Triton computes in float32: use the plain PyTorch loss")
-    if scores.device != ranks.device:
-        raise ValueError(f"scores are on {scores.device} and ranks on {ranks.device}: move one to the other")
+    if scores.device != targets.device:
+        raise ValueError(f"scores are on {scores.device} and {name} on {targets.device}: move one to the other")
 
 
 def check_device(scores: Tensor) -> None:
@@ -79,6 +79,27 @@ def zero_counters(scores: Tensor) -> Tensor:
 def load_places(row, stride, places, num_passages):
     """Load a list's values at some places as float32, with 0 beyond its end."""
     return tl.load(row + places.to(tl.int64) * stride, mask=places < num_passages, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_passages(
+    score_row,
+    target_row,
+    score_stride,
+    target_stride,
+    places,
+    num_passages,
+    padded_score,
+    ZERO_IS_PADDING: tl.constexpr,
+):
+    """Load a list's targets, NaN for padding, and its scores, `padded_score` for padding, as float32."""
+    targets = load_places(target_row, target_stride, places, num_passages)
+    if ZERO_IS_PADDING:
+        real = targets > 0
+    else:
+        real = (targets == targets) & (places < num_passages)
+    scores = tl.where(real, load_places(score_row, score_stride, places, num_passages), padded_score)
+    return tl.where(real, targets, float("nan")), scores
 
 
 @triton.jit
@@ -140,7 +161,7 @@ def keep_gradient(ctx, inputs, output) -> None:
 
 
 def scaled_gradient(ctx, grad_loss, *_):
-    """Run the backward pass of both losses, one multiplication; only the scores have a gradient."""
+    """Run the backward pass of any loss, one multiplication; only the scores have a gradient."""
     others = (None,) * (ctx.num_inputs - 1)
     if grad_loss is None:
         return None, *others
@@ -149,12 +170,12 @@ def scaled_gradient(ctx, grad_loss, *_):
 
 
 def register_loss(name: str, options: str, launch: Callable) -> None:
-    """Register operators.NAME(scores, ranks, counters, options) for eager, compiled and differentiated use.
+    """Register operators.NAME(scores, targets, counters, options) for eager, compiled and differentiated use.
 
     It is registered by schema, since an operator made by `torch.library.custom_op` takes 70 µs more per call (one core,
     torch 2.13, 2026-11-23).
     """
-    arguments = f"Tensor scores, Tensor ranks, Tensor counters, {options}"
+    arguments = f"Tensor scores, Tensor targets, Tensor counters, {options}"
     torch.library.define(f"{OPERATORS}::{name}", f"({arguments}) -> (Tensor, Tensor, Tensor)")
     torch.library.impl(f"{OPERATORS}::{name}", DEVICES, launch)
     torch.library.register_fake(f"{OPERATORS}::{name}", lambda scores, *_: empty_outputs(scores))

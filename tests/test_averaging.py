@@ -23,6 +23,7 @@ ONE = Ranks(0, 1, torch.device("cpu"))
 def scalar(value: float) -> nn.Module:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, value)
+    model.backbone = nn.Identity()
     return model
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from benchmarks.losses import extra_memory, limit_ms
 from distill.serving.server import open_socket
+from kernels import LOSSES
 from tests.helpers.models import make_model
 from tests.helpers.paths import ROOT
 
@@ -65,10 +66,11 @@ def test_limit_of_the_losses_by_hand():
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
 def test_kernels_compile_for_gpus_without_spills(arch):
     rows = [line.split() for line in run_module("machine_code", "--arch", arch).splitlines()[2:]]
-    assert {row[0] for row in rows} == {"ranknet", "adr_mse"} and len(rows) == 3
-    for _, registers, spilled, _, _, instructions, special in rows:
+    assert {row[0] for row in rows} == set(LOSSES) and len(rows) == len(LOSSES) + 2  # two have two loops
+    for name, registers, spilled, _, _, instructions, special in rows:
         assert int(registers) <= 128 and spilled == "0"  # two programs of 8 warps fit in a multiprocessor's registers
-        assert float(instructions) <= 24 and float(special) <= 2.25
+        most = {"lambda_loss": (40, 2.25), "bradley_terry": (32, 4.25)}.get(name, (24, 2.25))
+        assert float(instructions) <= most[0] and float(special) <= most[1]
 
 
 @pytest.mark.long

@@ -24,7 +24,7 @@ from distill.config.mistakes import mistake
 from distill.config.overrides import quoted, unquoted
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
-from distill.models.generative import PROMPTS
+from distill.models.prompts import PROMPTS
 from tests.helpers.commands import run
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
@@ -41,6 +41,7 @@ COMMANDS = (
     "evaluate",
     "annotate",
     "journals",
+    "cut",
     "retrieve",
     "fuse",
     "export",

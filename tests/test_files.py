@@ -293,3 +293,21 @@ def test_parquet_text_that_is_no_utf8_is_refused(tmp_path):
         path = tmp_path / ("p.parquet" if reader is read_queries else "a.parquet")
         with pytest.raises(InputError, match="parquet: cannot be read from row 1 .*UTF8"):
             reader(str(path))
+
+
+def test_csv_as_spreadsheets_export_it(tmp_path):
+    rows = '"id";"title";"text"\r\n7;"Bienen; Bären";"fliegen\r\nheim"\r\n'
+    for number, content in enumerate((b"\xef\xbb\xbf" + rows.encode(), b"sep=;\r\n" + rows.encode())):
+        path = write(tmp_path / f"{number}.csv", content)
+        assert read_passages(path, {"7"}) == {"7": "Bienen; Bären fliegen heim"}
+    assert read_queries(write(tmp_path / "tabs.csv", "id\ttext\n1\ta, b; c\n")) == {"1": "a, b; c"}
+    for encoding, name in (("cp1252", "WINDOWS-1252"), ("utf-16", "UTF-16")):
+        with pytest.raises(InputError, match=f"old.csv:.*: cannot be read .*: `iconv -f {name} -t UTF-8` converts"):
+            read_passages(write(tmp_path / "old.csv", rows.encode(encoding)), {"7"})
+
+
+@pytest.mark.parametrize(("start", "what"), [(b"%PDF-1.7\n", "a PDF: extract"), (b"PK\3\4", "a zip archive or an Of")])
+def test_files_that_hold_no_text_are_refused_with_the_remedy(tmp_path, start, what):
+    for name in ("a.txt", "a.docx", "a.csv", "a"):
+        with pytest.raises(InputError, match=f"{name}: is {what}"):
+            read_queries(write(tmp_path / name, start + b"\0\1\2"))

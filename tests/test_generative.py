@@ -6,85 +6,22 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedTokenizerFast,
 )
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.generative import PROMPTS, T5_PROMPTS
+from distill.models.prompts import PROMPTS, T5_PROMPTS
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from evaluate import evaluate
-from tests.helpers.backbones import WORDS
 from tests.helpers.configuration import compose_config
-from tests.helpers.paths import ROOT
-
-TEXT = [*(ROOT / "sample" / "passages.tsv").read_text(encoding="utf-8").splitlines()[:200], "yes no true false"] * 2
-PAIRS = [("who is it?", "It is 5."), (" ".join(WORDS[:3]), " ".join(WORDS[2:9])), ("10 mm", '"a" (b).\nc')]
-# How Qwen's and GPT-4's tokenizers divide a text before its bytes are merged
-DIVISION = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CHAT = (
-    "{% for message in messages %}{% if message.role == 'system' %}<|im_start|>Judge. {{ message.content }}<|im_end|>\n"
-    "{% elif message.role == 'query' %}<|im_start|>{Query}: {{ message.content | trim }}\n"
-    "{% elif message.role == 'document' %}<Document>: {{ message.content }}<|im_end|>\n<|im_start|>\n\n"
-    "{% else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
-)
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-
-
-def byte_level() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    divide = pre_tokenizers.Split(Regex(DIVISION), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([divide, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<|im_start|>", "<|im_end|>", "<pad>"]
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator([*TEXT, *["yes no"] * 500, *["?\n.\n"] * 200], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
-
-
-def sentence_piece(words: str = "true false Query Document Relevan who it bees") -> PreTrainedTokenizerFast:
-    special = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{number}>" for number in range(12))]
-    pieces = [(token, 0.0) for token in special] + [(f"▁{word}", -3.0) for word in words.split()]
-    letters = sorted({letter for line in [*TEXT, "▁"] for letter in line})
-    tokenizer = Tokenizer(models.Unigram(pieces + [(letter, -6.0) for letter in letters], unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        additional_special_tokens=special[3:],
-        model_max_length=512,
-    )
-
-
-def write(directory, auto_class, tokenizer, family: str, **changes):
-    """Write a small language model with drawn weights, and return it."""
-    sizes = SIZES | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    if family == "t5":
-        sizes = {"vocab_size": len(tokenizer), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
-        sizes |= {"decoder_start_token_id": 0}
-    torch.manual_seed(0)
-    shape = {} if family == "t5" else {"intermediate_size": 32, "head_dim": 8, "max_position_embeddings": 512}
-    model = auto_class.from_config(AutoConfig.for_model(family, **(sizes | shape | changes))).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return model
+from tests.helpers.language_models import CHAT, PAIRS, TEXT, byte_level, sentence_piece, write
 
 
 def scores_of(directory, prompt: str | None = None) -> torch.Tensor:
@@ -283,7 +220,7 @@ def test_a_language_model_evaluates_and_is_neither_saved_nor_given_a_prompt_it_h
     tmp_path, collection, backbone, prompt
 ):
     write(tmp_path / "lm", AutoModelForSeq2SeqLM, sentence_piece(), "t5")
-    with pytest.raises(InputError, match="only an encoder with one linear layer"):
+    with pytest.raises(InputError, match="only an encoder or a decoder can be saved"):
         CrossEncoder.from_pretrained(str(tmp_path / "lm"), prompt=prompt).save_pretrained(tmp_path / "saved")
     task = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
     task.append(f"task.run={collection['first_stage']}")

@@ -4,6 +4,7 @@ The table in docs/models.md names these forms, and a test compares the two.
 """
 
 import json
+import re
 
 import pytest
 import torch
@@ -13,11 +14,16 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.errors import InputError
+from distill.export.formats import export
 from distill.models.cross_encoder import CrossEncoder
+from distill.training.checkpoint import load_checkpoint
 from distill.training.optim import make_optimizer, set_lr
 from tests.helpers.backbones import WORDS, make_backbone, make_language_model
+from tests.helpers.configuration import compose_config, resumed
 from tests.helpers.models import make_classifier
+from tests.helpers.paths import ROOT
 from tests.test_opening_models import make_lightning_ir
+from train import train
 
 NATIVE = ["bert", "roberta", "xlm-roberta", "deberta-v2", "electra", "modernbert", "albert", "mpnet", "distilbert"]
 FORMS = [*NATIVE, "classic", "modular", "ettin", "lightning-ir"]
@@ -306,6 +312,60 @@ def test_a_first_stage_score_needs_modules(tmp_path):
         start(tmp_path, first_stage_score="min-max")
 
 
-def test_decoders_are_no_encoders(tmp_path):
-    with pytest.raises(InputError, match="is a llama whose first token does not attend to the passage"):
-        start(make_language_model(tmp_path / "llama"))
+def test_a_decoder_is_read_by_its_last_token_so_that_its_scores_differ(tmp_path):
+    model = start(make_language_model(tmp_path / "llama"))
+    assert model.pooling == "last" and len(set(ours(model).tolist())) == len(PAIRS)
+
+
+@pytest.mark.parametrize("form", ["roberta", "ettin"])
+def test_a_run_on_a_published_re_ranker_resumes_bit_for_bit(file_overrides, tmp_path, form):
+    make(form, tmp_path / "published")
+    options = [f"backbone.name={tmp_path / 'published'}", "optimizer.schedule=constant", "optimizer.head_lr=1e-2"]
+    options += ["train.validate_every=2", "train.patience=null"]
+    for name, steps in (("straight", 4), ("stopped", 2)):
+        train(compose_config("train", *file_overrides, *options, f"train.max_steps={steps}"), tmp_path / name)
+    train(resumed(tmp_path / "stopped", "train.max_steps=4"), tmp_path / "stopped")
+    files = (tmp_path / name / "checkpoints" / "last.pt" for name in ("straight", "stopped"))
+    straight, stopped = map(load_checkpoint, files)
+    assert straight["model"].keys() == stopped["model"].keys() and any("projection" in key for key in straight["model"])
+    assert all(torch.equal(weight, stopped["model"][name]) for name, weight in straight["model"].items())
+    assert described(tmp_path / "stopped" / "model") == described(tmp_path / "published")
+    card = (tmp_path / "stopped" / "model" / "README.md").read_text()
+    assert {"roberta": ", the head of RobertaForSequenceClassification |", "ettin": ", cls pooling, Dense, LayerNorm, "
+            "Dense |"}[form] in card  # fmt: skip
+
+
+def test_a_run_of_before_there_were_heads_resumes_with_the_layer_that_it_had(file_overrides, tmp_path):
+    make("bert", tmp_path / "published")
+    options = [f"backbone.name={tmp_path / 'published'}", "train.max_steps=2", "train.patience=null"]
+    train(compose_config("train", *file_overrides, *options, "model.head=linear"), tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("  head: linear\n", ""))
+    cfg = resumed(tmp_path / "run", "train.max_steps=3")
+    assert cfg.model.head == "linear"
+    train(cfg, tmp_path / "run")
+    file.write_text(file.read_text().replace("  head: linear\n", ""))
+    with pytest.raises(InputError, match="model.head=auto: the run's checkpoint has another head: set model.head=lin"):
+        train(resumed(tmp_path / "run", "train.max_steps=4", "model.head=auto"), tmp_path / "run")
+
+
+def test_the_page_on_models_names_these_forms():
+    page = (ROOT / "docs" / "models.md").read_text()
+    rows = re.findall(
+        r"^\| .*\(`([\w-]+)`\).* \| (?:all of the head|its linear layer) \| .* \| bit for bit \|$", page, re.M
+    )
+    assert rows == FORMS
+
+
+def test_exports_hold_the_head_or_are_refused(tmp_path):
+    make("bert", tmp_path / "bert")
+    make("ettin", tmp_path / "ettin")
+    native, modules = (CrossEncoder.from_pretrained(str(tmp_path / form)) for form in ("bert", "ettin"))
+    export(native, tmp_path / "transformers", "transformers")
+    torch.testing.assert_close(theirs("bert", tmp_path / "transformers"), ours(native), **NEAR)
+    export(modules, tmp_path / "modules", "sentence-transformers")
+    torch.testing.assert_close(theirs("ettin", tmp_path / "modules"), ours(modules), **NEAR)
+    for model, format in ((native, "lightning-ir"), (modules, "lightning-ir"), (modules, "transformers")):
+        with pytest.raises(InputError, match=f"{format}: only an encoder with one linear layer.* can be exported"):
+            export(model, tmp_path / "refused", format)
+    assert not (tmp_path / "refused").exists()

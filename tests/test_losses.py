@@ -8,6 +8,7 @@ import torch
 
 from distill.losses import (
     LOSSES,
+    ON_RANKS,
     TERMS,
     adr_mse,
     approx_ndcg,
@@ -26,7 +27,7 @@ from distill.losses import (
     ranknet,
     tiles,
 )
-from distill.losses.terms import relevance_of
+from distill.losses.terms import count_ranked_pairs, relevance_of
 
 ALL = sorted(LOSSES)
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64 against float64
@@ -416,13 +417,39 @@ def test_agrees_with_the_reference(name, seed):
 def test_tiles_change_neither_value_nor_gradient(name, tile, monkeypatch):
     scores, targets, mask = make_lists()
     found = []
-    for elements in (2**20, tile):  # of 4 x 6 x 6
-        monkeypatch.setattr(tiles, "TILE", elements)
+    monkeypatch.setattr(tiles, "TILE", tile)  # of 4 x 6 x 6
+    for most_at_once in (144, 143):
+        monkeypatch.setattr(tiles, "MOST_AT_ONCE", most_at_once)
         student = scores.clone().requires_grad_()
         loss = LOSSES[name](student, targets[name], mask)
         loss.backward()
         found.append((loss, student.grad, TERMS[name](targets[name], mask)))
     torch.testing.assert_close(found[1], found[0], **EXACT)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_deep_lists_give_what_all_pairs_at_once_give(name, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 400, generator=generator)
+    order = torch.stack([torch.randperm(400, generator=generator) for _ in range(2)])
+    target = order + 1.0 if name in ON_RANKS else order / 100
+    found = []
+    for most_at_once in (2**62, 1):
+        monkeypatch.setattr(tiles, "MOST_AT_ONCE", most_at_once)
+        student = scores.clone().requires_grad_()
+        loss = LOSSES[name](student, target, target >= 0)
+        loss.backward()
+        found.append((loss, student.grad))
+    (whole, gradient), (tiled, tiled_gradient) = found
+    torch.testing.assert_close(tiled, whole, rtol=1e-6, atol=0)
+    assert (tiled_gradient - gradient).abs().max() <= 1e-6 * gradient.abs().max()
+
+
+def test_more_pairs_than_float32_can_count_are_counted_exactly():
+    ranks = torch.arange(1, 6002)[None].float()
+    assert count_ranked_pairs(ranks, ranks > 0) == 6001 * 3000
+    ranks[0, 1] = 1
+    assert count_ranked_pairs(ranks, ranks > 0) == 6001 * 3000 - 1
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -498,8 +525,11 @@ def test_large_scores_stay_finite(name):
     loss = LOSSES[name](scores, targets[name], mask)
     loss.backward()
     assert loss.isfinite() and scores.grad.isfinite().all()
-    expected = LOSSES[name](scores.detach().double(), targets[name], mask).float()
-    torch.testing.assert_close(loss, expected, **FLOAT32)
+    exact = scores.detach().double().requires_grad_()
+    expected = LOSSES[name](exact, targets[name], mask)
+    expected.backward()
+    torch.testing.assert_close(loss, expected.float(), **FLOAT32)
+    torch.testing.assert_close(scores.grad, exact.grad.float(), rtol=1e-3, atol=1e-3)  # float32 holds 1e4 to 1e-3
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -532,13 +562,17 @@ def test_a_rank_without_lists_has_no_terms(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_micro_batches_add_up_to_the_mean_of_the_whole_batch(name):
+def test_shares_of_a_batch_add_up_to_its_mean(name):
+    """As micro-batches of one rank do, and the lists of two ranks."""
     scores, targets, mask = make_lists()
-    terms = TERMS[name](targets[name], mask)
-    parts = [
-        LOSSES[name](scores[i], targets[name][i], mask[i], reduction="sum") / terms for i in (slice(0, 1), slice(1, 4))
-    ]
-    torch.testing.assert_close(sum(parts), LOSSES[name](scores, targets[name], mask), **EXACT)
+    scores.requires_grad_()
+    whole = LOSSES[name](scores, targets[name], mask)
+    (gradient,) = torch.autograd.grad(whole, scores)
+    shares = slice(0, 1), slice(1, 4)
+    terms = sum(TERMS[name](targets[name][share], mask[share]) for share in shares)
+    parts = sum(LOSSES[name](scores[share], targets[name][share], mask[share], reduction="sum") for share in shares)
+    torch.testing.assert_close(parts / terms, whole, **EXACT)
+    torch.testing.assert_close(torch.autograd.grad(parts / terms, scores)[0], gradient, **EXACT)
 
 
 @pytest.mark.parametrize(

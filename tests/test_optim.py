@@ -101,7 +101,8 @@ def test_every_family_has_embeddings_layers_and_a_top(family):
 def test_a_backbone_whose_layers_are_one_is_refused():
     config = AutoConfig.for_model("albert", vocab_size=9, hidden_size=4, num_attention_heads=2, intermediate_size=4)
     with pytest.raises(
-        InputError, match=r"optimizer.layer_decay: AlbertModel has no list of 12 layers: set it to null"
+        InputError,
+        match=r"optimizer.layer_decay: the layers of the albert backbone share their weights: set it to null",
     ):
         layer_depths(AutoModel.from_config(config))
 

@@ -16,6 +16,7 @@ SOURCES = {
         *(f"{task}.{key}" for task in ("task", "validation") for key in TASK),
     },
     "evaluate": {f"task.{key}" for key in TASK},
+    "cut": {"passages"},
     "retrieve": {"passages", "queries", "run"},
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},

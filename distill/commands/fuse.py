@@ -25,6 +25,7 @@ def fuse_files(cfg: DictConfig) -> None:
     """Fuse as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration do not wait for them
     from distill.config.measures import parse_measures
+    from distill.evaluation.articles import article_run, is_of_passages
     from distill.evaluation.fusion_weights import fit_weights
     from distill.retrieval.fusion import fuse, warn_of_lacking
     from distill.sources.qrels import read_qrels
@@ -36,6 +37,10 @@ def fuse_files(cfg: DictConfig) -> None:
     check_output(output, *cfg.runs)
     parse_measures([cfg.measure])
     runs = [read_run(name) for name in cfg.runs]
+    if cfg.max_passage:
+        runs = [
+            article_run(run, name) if is_of_passages(run) else run for name, run in zip(cfg.runs, runs, strict=True)
+        ]
     weights = None if cfg.weights is None else list(cfg.weights)
     if cfg.qrels is not None:
         weights = fit_weights(runs, read_qrels(cfg.qrels), cfg.measure, cfg.method, cfg.k, cfg.run_depth)

@@ -16,7 +16,7 @@ from distill.config.composition import options_of
 from distill.config.datasets import check_datasets, data_sets
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
-from distill.config.rules import check_rules, missing_file, options_of_key
+from distill.config.rules import check_rules, missing_file, missing_file_or_directory, options_of_key
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
@@ -63,6 +63,7 @@ def _check_training(cfg: DictConfig) -> None:
     for key in teacher_keys(cfg):
         _check_fusion(OmegaConf.select(cfg, key), key)
     _check_first_stage_score(cfg)
+    _check_frozen(cfg.model)
     check_mixture(cfg)
     for part in parts_of(loss):
         for target in part_targets(loss, part):
@@ -165,7 +166,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
             if part[name] is None:
                 raise InputError(f"{prefix}{name} is missing: give a file or an ir_datasets id")
         for name in [*needed, *(key for key in ("teacher", "fused") if part[key] is not None)]:
-            fault = missing_file(part[name])
+            fault = (missing_file_or_directory if name == "passages" else missing_file)(part[name])
             if fault is not None:
                 raise InputError(f"{prefix}{name}={part[name]}{fault}")
 
@@ -256,6 +257,16 @@ def _check_first_stage_score(cfg: DictConfig) -> None:
         raise InputError(
             f"{given} needs teacher.first_stage, the run whose scores are read: give one, or set it to null"
         )
+
+
+def _check_frozen(model: DictConfig) -> None:
+    """Check that LoRA, which freezes the backbone, is not asked to freeze parts of it; raises InputError."""
+    for key in ("embeddings", "layers"):
+        if model.lora.rank is not None and model.freeze[key]:
+            raise InputError(
+                f"model.freeze.{key}={model.freeze[key]}: model.lora.rank freezes the whole backbone: leave one of "
+                "them out"
+            )
 
 
 def _check_negatives(cfg: DictConfig) -> None:

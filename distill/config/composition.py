@@ -24,6 +24,7 @@ from distill.config.interpolations import answer_tokens
 from distill.config.losses import LOSS_SCHEMAS
 from distill.config.schema import (
     AnnotateConfig,
+    CutConfig,
     DashboardsConfig,
     EvaluateConfig,
     ExportConfig,
@@ -43,6 +44,7 @@ ROOT = PACKAGE / "_data" if INSTALLED else PACKAGE.parent
 COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the values
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "cut": CutConfig,
     "retrieve": RetrieveConfig,
     "fuse": FuseConfig,
     "annotate": AnnotateConfig,

@@ -64,6 +64,7 @@ class Hinge:
     target: str = choice("label")
     margin: float = above(0)
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
@@ -112,6 +113,7 @@ class Lambda:
     cutoff: int | None = at_least(1, default=None)
     gain: str = beside(choice("exponential", "linear"), only("linear", "target", ("rank",), GAIN_OF_RANKS))
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
@@ -121,6 +123,7 @@ class ApproxNdcg:
     alpha: float = above(0)
     gain: str = beside(choice("exponential", "linear"), only("linear", "target", ("rank",), GAIN_OF_RANKS))
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass
@@ -129,6 +132,7 @@ class BradleyTerry:
     target: str = choice("score")
     temperature: float = above(0)
     reduction: str = choice("mean", "sum")
+    implementation: str = choice("auto", "torch", "triton")
 
 
 @dataclass

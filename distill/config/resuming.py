@@ -31,6 +31,7 @@ NAMED = 5  # differences that a message names
 RENAMED = {"optimizer.warmup_steps": "optimizer.warmup"}  # keys of earlier versions
 RENAMED_VALUES = {"loss.name": {"adr_mse": "adrmse", "margin_mse": "marginmse"}}
 EARLIER_BM25 = {"k1": 0.9, "b": 0.4, "stemmer": "none", "stop_words": "bm25s"}  # before it had keys
+EARLIER_HEAD = "linear"  # what every training had before there was model.head
 ABSENT = object()  # the value of a key that a configuration does not have
 CHOICE = ("name", "engine")  # keys that say which option of a group was chosen
 
@@ -91,6 +92,8 @@ def resumed_config(cfg: DictConfig, default: DictConfig | None = None, named: tu
     saved = read_saved(directory)
     check_command(saved, command, directory)
     saved = _renamed(saved, default)
+    if isinstance(saved.get("model"), dict):
+        saved["model"].setdefault("head", EARLIER_HEAD)
     plain = _fill(_following(escaped(saved), default), default, _default_value)
     given = _plain(cfg)
     said = {key: _at(given, key) for key in named if _is_value(given, key) or _is_other_choice(given, plain, key)}

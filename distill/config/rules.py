@@ -105,7 +105,7 @@ def source(default: Any = MISSING, or_directory: bool = False) -> Any:
 
     distill/sources/locate.py downloads what such fields name, and nothing else.
     """
-    rule = (lambda value: None if os.path.isdir(value) else missing_file(value)) if or_directory else missing_file
+    rule = missing_file_or_directory if or_directory else missing_file
     return field(default=default, metadata={"rule": rule, "source": True})
 
 
@@ -147,6 +147,11 @@ def missing_file(value: str) -> str | None:
     if not (is_missing_file(value) or os.path.isdir(value)):
         return None
     return f": no such file: check the path (it is read from {Path.cwd()})"
+
+
+def missing_file_or_directory(value: str) -> str | None:
+    """Rule: like `missing_file`, but a directory will do as well."""
+    return None if os.path.isdir(value) else missing_file(value)
 
 
 def _field(rule: Rule, default: Any) -> Any:
@@ -226,6 +231,15 @@ def no_more_than(other: str, why: str) -> Bond:
     return lambda group, prefix, value: (
         f" exceeds {prefix}{other}={group[other]}: {why}: lower the one or raise the other"
         if value > group[other]
+        else None
+    )
+
+
+def less_than(other: str, why: str) -> Bond:
+    """Bond: a number is below that of another key."""
+    return lambda group, prefix, value: (
+        f" is not below {prefix}{other}={group[other]}: {why}: lower the one or raise the other"
+        if value >= group[other]
         else None
     )
 

@@ -21,6 +21,7 @@ from distill.config.rules import (
     choice,
     each,
     either,
+    less_than,
     must,
     needs,
     needs_some,
@@ -58,6 +59,20 @@ class Backbone:
 
 
 @dataclass
+class Freeze:
+    embeddings: bool = MISSING
+    layers: int = at_least(0)
+
+
+@dataclass
+class Lora:
+    rank: int | None = at_least(1, default=None)
+    alpha: float = above(0)
+    dropout: float = at_least(0, below=1)
+    targets: list[str] | None = must("name at least one linear layer, or be null for all", bool, default=None)
+
+
+@dataclass
 class Model:
     head: str = choice("auto", "linear", "native", "mlp")
     pooling: str = choice("cls", "mean")
@@ -66,6 +81,9 @@ class Model:
     layout: str = choice(*LAYOUTS)
     dropout: float | None = at_least(0, below=1, default=None)
     first_stage_score: str | None = choice("min-max", "global", default=None)
+    prompt: str | None = choice("qwen3-reranker", default=None)
+    freeze: Freeze = MISSING
+    lora: Lora = MISSING
 
 
 @dataclass
@@ -81,7 +99,7 @@ class Negatives:
 @dataclass
 class Data:
     name: str = MISSING
-    passages: str | None = source()
+    passages: str | None = source(or_directory=True)
     queries: str | None = source()
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     num_queries: int | None = at_least(1, default=None)
@@ -154,6 +172,7 @@ class TaskConfig:
     )
     fused: str | None = unchecked_source(default=None)
     ideal: bool = False
+    max_passage: bool = False
     corpus: str | None = None
     licence: str | None = None
     drop_identical: bool = MISSING
@@ -232,6 +251,7 @@ class Train:
     device: str = MISSING
     precision: str = choice(*PRECISIONS)
     compile: str = choice("auto", "true", "false", any_case=True)
+    checkpointing: bool = MISSING
 
 
 @dataclass
@@ -320,7 +340,7 @@ class ReportConfig:
 class InspectConfig:
     run: str = source(or_directory=True)
     baseline: str | None = source(or_directory=True, default=None)
-    passages: str | None = source(default=None)
+    passages: str | None = source(or_directory=True, default=None)
     queries: str | None = source(default=None)
     qrels: str | None = source(default=None)
     model: str | None = None
@@ -341,8 +361,23 @@ class InspectConfig:
 
 
 @dataclass
+class CutConfig:
+    passages: str = source(or_directory=True)
+    output: str = MISSING
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    title_field: str = MISSING
+    titles: str = choice("each", "first", "none")
+    size: int = at_least(1)
+    overlap: int = beside(at_least(0), less_than("size", "passages would not advance"))
+    tokenizer: str | None = None
+    sentences: bool = MISSING
+    max_unusable: float = between(0, 1)
+
+
+@dataclass
 class RetrieveConfig:
-    passages: str = source()
+    passages: str = source(or_directory=True)
     queries: str = source()
     output: str = MISSING
     depth: int = at_least(1)
@@ -374,6 +409,7 @@ class FuseConfig:
     k: float = at_least(0, at_most=10_000, why="scores have the digits of float32")
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
+    max_passage: bool = MISSING
 
 
 @dataclass
@@ -447,7 +483,7 @@ class JournalsConfig:
 
 @dataclass
 class AnnotateConfig:
-    passages: str = source()
+    passages: str = source(or_directory=True)
     queries: str = source()
     run: str = source()
     id_field: str | None = None

@@ -75,16 +75,20 @@ class TrainingLists:
         return self.queries.text_id(self.query_rows[index])
 
 
-def read_lists(cfg: DictConfig, tokenizer, report: Path | None = None) -> TrainingLists:
+def read_lists(
+    cfg: DictConfig, tokenizer, forms: tuple[str, str] = ("{}", "{}"), report: Path | None = None
+) -> TrainingLists:
     """Read the configured sources, cut the lists, tokenise their texts, and log what was left out.
 
-    report: the file to list false negatives in, if data.negatives looks for any. Raises InputError for unknown passages
-    and too great a depth. Incomplete input is left out and counted: lists of fewer than two passages, empty passages,
-    queries without a text.
+    forms: how queries and passages are tokenised (`PairTemplate.query_text`, `passage_text`). report: the file to list
+    false negatives in, if data.negatives looks for any.
+
+    Raises InputError for unknown passages and too great a depth. Incomplete input is left out and
+    counted: lists of fewer than two passages, empty passages, queries without a text.
     """
     taught = TeacherLists(cfg)
     report = report if by_score(cfg.data.negatives) else None
-    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, report)
+    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, forms, report)
     query_rows = np.unique(lists.query_rows)
     warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")
     num_lists, num_passages = len(lists.query_rows), len(lists.rows)
@@ -92,7 +96,9 @@ def read_lists(cfg: DictConfig, tokenizer, report: Path | None = None) -> Traini
     return lists
 
 
-def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists, report: Path | None) -> TrainingLists:
+def _lists_in_memory(
+    cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tuple[str, str], report: Path | None
+) -> TrainingLists:
     """Read the lists and tokenise the texts that they name."""
     taught.list_false_negatives(report)
     data, lists = cfg.data, list(taught)
@@ -100,8 +106,8 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists, report: P
     passages = read_passages(data.passages, wanted, Fields.of(data))
     queries = read_queries(data.queries, Fields.of(data, "queries"))
     queries = {each.query_id: queries[each.query_id] for each in lists if each.query_id in queries}
-    query_store = TokenStore.of(tokenizer, queries, cfg.model.query_length, "queries")
-    passage_store = TokenStore.of(tokenizer, passages, cfg.model.passage_length, "passages")
+    query_store = TokenStore.of(tokenizer, queries, cfg.model.query_length, "queries", forms[0])
+    passage_store = TokenStore.of(tokenizer, passages, cfg.model.passage_length, "passages", forms[1])
     blocks = list(_Join(cfg, taught.path, query_store, passage_store).blocks(lists))
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     targets = {name: columns.pop(column) for name, column in target_columns(cfg).items()}
@@ -109,12 +115,14 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists, report: P
     return TrainingLists(query_store, passage_store, starts=starts, targets=targets, **columns)
 
 
-def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists, report: Path | None) -> TrainingLists:
+def _lists_on_disk(
+    cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tuple[str, str], report: Path | None
+) -> TrainingLists:
     """Open the lists in the cache, with the stores of both collections; build what is missing."""
     data, model = cfg.data, cfg.model
     texts = [
-        (data.queries, tokenizer, model.query_length, "queries", Fields.of(data, "queries")),
-        (data.passages, tokenizer, model.passage_length, "passages", Fields.of(data)),
+        (data.queries, tokenizer, model.query_length, "queries", Fields.of(data, "queries"), forms[0]),
+        (data.passages, tokenizer, model.passage_length, "passages", Fields.of(data), forms[1]),
     ]
     stores = [open_token_store(*each) for each in texts]
     made_from = {

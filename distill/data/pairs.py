@@ -15,7 +15,7 @@ Score as Text Improves BERT-Based Re-rankers, ECIR 2023, https://arxiv.org/abs/2
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from distill.errors import InputError
 SCALES = ("min-max", "global")  # of first-stage scores
 GLOBAL_BOUNDS = (0.0, 50.0)  # of BM25 scores, as in the code that Askari et al. published
 HIGHEST = 100  # number of the best first-stage score; 0 is that of a passage that the first stage did not find
+
+
+def _no_tokens() -> np.ndarray:
+    return np.zeros(0, dtype=np.int32)
 
 
 @dataclass
@@ -35,8 +39,11 @@ class PairTemplate:
     suffix: np.ndarray  # [SEP] or </s>
     second_type: int  # token type of the passage and suffix; the rest has 0
     max_length: int | None = None  # tokens of a pair, whose longer text is cut; None: no limit
+    keeps_query: bool = False  # in such a pair, only the passage is cut, unless the query fills it
     query_text: str = "{}"  # how a query is tokenised: a prompt's spaces may belong to the words beside them
     passage_text: str = "{}"
+    query_end: np.ndarray = field(default_factory=_no_tokens)  # tokens after {}, which a text that is cut keeps
+    passage_end: np.ndarray = field(default_factory=_no_tokens)
     first_stage_score: str | None = None  # one of SCALES: the pair holds the first stage's score; None: no pair does
     middles: Sequence[np.ndarray] = ()  # with that score: what takes the place of `middle`, for each number from 0
 
@@ -46,8 +53,8 @@ class PairTemplate:
 
         Raises InputError for a tokeniser that cannot write the numbers of first_stage_score.
         """
-        query, passage = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("query", "passage"))
-        encoded = tokenizer("query", "passage", return_token_type_ids=True)
+        words, (query, passage) = _two_words(tokenizer)
+        encoded = tokenizer(*words, return_token_type_ids=True)
         pair, types = encoded["input_ids"], encoded["token_type_ids"]
         start = _find(pair, query, 0)
         end = start + len(query)
@@ -89,8 +96,13 @@ class PairTemplate:
         """
         middle = self.middle if self.first_stage_score is None else self._middle_with(number)
         if self.max_length is not None:
-            query_length, passage_length = longest_first(len(query), len(passage), self.max_length - self.num_special)
-            query, passage = query[:query_length], passage[:passage_length]
+            room = self.max_length - self.num_special
+            if self.keeps_query:
+                query_length = min(len(query), room)
+                passage_length = min(len(passage), room - query_length)
+            else:
+                query_length, passage_length = longest_first(len(query), len(passage), room)
+            query, passage = cut(query, query_length, self.query_end), cut(passage, passage_length, self.passage_end)
         tokens = np.concatenate([self.prefix, query, middle, passage, self.suffix])
         types = np.zeros(len(tokens), dtype=np.int32)
         types[len(tokens) - len(passage) - len(self.suffix) :] = self.second_type
@@ -138,11 +150,37 @@ def _numbers(tokenizer) -> list[np.ndarray]:
     return [np.asarray(ids, dtype=np.int32) for ids in tokens]
 
 
+def _two_words(tokenizer) -> tuple[list[str], list[list[int]]]:
+    """Return two words, and their tokens: words of the vocabulary, if the tokeniser leaves out unknown ones.
+
+    Raises InputError for a tokeniser that reads no word.
+    """
+    known = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab())
+    words: list[str] = []
+    tokens: list[list[int]] = []
+    for word in itertools.chain(("query", "passage"), known):
+        ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+        if ids and word not in words:
+            words.append(word)
+            tokens.append(ids)
+        if len(words) == 2:
+            return words, tokens
+    raise InputError("its tokenizer reads no word: use another backbone")
+
+
 def _find(sequence: list[int], wanted: list[int], start: int) -> int:
     for index in range(start, len(sequence) - len(wanted) + 1):
         if sequence[index : index + len(wanted)] == wanted:
             return index
     raise ValueError(f"the tokenizer joins a pair in an unknown way: {wanted} is not in {sequence}")
+
+
+def cut(tokens: np.ndarray, length: int, end: np.ndarray) -> np.ndarray:
+    """Return the first `length` tokens of a text; the last of them are `end`, as they are of the whole text."""
+    if len(tokens) <= length:
+        return tokens
+    kept = end[: max(length, 0)]
+    return np.concatenate([tokens[: length - len(kept)], kept]) if len(kept) else tokens[:length]
 
 
 def longest_first(first: int, second: int, limit: int) -> tuple[int, int]:

@@ -50,7 +50,7 @@ _encoder: Encoder  # of a process that tokenises
 
 
 def open_token_store(
-    source: str, tokenizer, max_length: int, kind: str = "passages", fields: Fields = USUAL
+    source: str, tokenizer, max_length: int, kind: str = "passages", fields: Fields = USUAL, form: str = "{}"
 ) -> TokenStore:
     """Open the token store of all "passages" or "queries" of a source; build it on first use.
 
@@ -59,12 +59,12 @@ def open_token_store(
     Raises InputError for whatever is wrong with the source.
     """
     definition = portable(tokenizer)
-    key = store_key(source, tokenizer, max_length, kind, fields)
+    key = store_key(source, tokenizer, max_length, kind, fields, form)
     directory = entry("tokens", source, key)
 
     def write(path: Path) -> None:
         try:
-            _write_store(path, source, kind, fields, definition, max_length, token_type(tokenizer))
+            _write_store(path, source, kind, fields, (definition, max_length, token_type(tokenizer), form))
         except InputError:
             refuse_duplicates(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
             raise
@@ -72,21 +72,24 @@ def open_token_store(
     return TokenStore(**_map_arrays(make_once(directory, write, resumes=True)))
 
 
-def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields = USUAL) -> str:
+def store_key(source: str, tokenizer, max_length: int, kind: str, fields: Fields = USUAL, form: str = "{}") -> str:
     """Return what tells one token store from another, as 16 hexadecimal digits."""
     made_from = {"source": source_state(source), "tokenizer": _digest(portable(tokenizer)), "max_length": max_length}
+    made_from |= {} if form == "{}" else {"form": form}
     return key_of(**made_from, kind=kind, fields=[fields.id, fields.texts], format=FORMAT)
 
 
-def _write_store(
-    directory: Path, source: str, kind: str, fields: Fields, definition: str, max_length: int, dtype: np.dtype
-) -> None:
-    """Tokenise a source into the arrays of a store, resuming from what an interrupted run has left."""
+def _write_store(directory: Path, source: str, kind: str, fields: Fields, encoder: tuple) -> None:
+    """Tokenise a source into the arrays of a store, resuming from what an interrupted run has left.
+
+    encoder: the arguments of an Encoder.
+    """
+    _, max_length, dtype, _ = encoder
     journal = directory / "journal.json"
     done = _resumed(directory, journal, kind, dtype)
     texts = itertools.islice(iterate_texts(source, kind, fields), done["texts"], None)
     with Progress(desc=f"tokenising {source}", unit=f" {kind}", initial=done["texts"]) as bar:
-        for chunk in _encode_in_processes(chunks_of(texts), definition, max_length, dtype):
+        for chunk in _encode_in_processes(chunks_of(texts), *encoder):
             for name, values in chunk._asdict().items():
                 written = values.tobytes()
                 with open(directory / name, "ab") as file:
@@ -137,12 +140,12 @@ def _sizes(done: dict, dtype: np.dtype) -> dict[str, int]:
 
 
 def _encode_in_processes(
-    chunks: Iterator[list[tuple[str, str]]], definition: str, max_length: int, dtype: np.dtype
+    chunks: Iterator[list[tuple[str, str]]], definition: str, max_length: int, dtype: np.dtype, form: str
 ) -> Iterator[Chunk]:
     """Yield the chunks' tokens in order, from as many processes as there are cores; only a few chunks wait at once."""
     num_processes = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")  # a forked process would inherit locks held by threads it lacks
-    arguments = (definition, max_length, dtype)
+    arguments = (definition, max_length, dtype, form)
     first = next(chunks, None)
     if first is None:
         return

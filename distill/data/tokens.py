@@ -39,9 +39,12 @@ class TokenStore:
 
     @classmethod
     def of(cls, tokenizer, texts: Texts, max_length: int, name: str = "texts", form: str = "{}") -> "TokenStore":
-        """Tokenise texts into memory, each put in place of the form's {} and cut to its first max_length tokens."""
-        chunks = chunks_of((text_id, form.replace("{}", text)) for text_id, text in texts.items())
-        encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer))
+        """Tokenise texts into memory, each put in place of the form's {} and cut to its first max_length tokens.
+
+        What follows {} is not cut (distill/data/pairs.py).
+        """
+        chunks = chunks_of(texts.items())
+        encode = Encoder(portable(tokenizer), max_length, token_type(tokenizer), form)
         bar = Progress(chunks, f"tokenising {name}", len(texts) // CHUNK + 1, unit=" chunks", shown=len(texts) > CHUNK)
         empty = encode([])  # there may be no text
         whole = Chunk(*(np.concatenate(arrays) for arrays in zip(empty, *map(encode, bar), strict=True)))
@@ -83,19 +86,21 @@ class TokenStore:
 class Encoder:
     """Tokenises chunks of texts: the part of a tokenizer that another process needs."""
 
-    def __init__(self, definition: str, max_length: int, dtype: np.dtype):
-        """Rebuild the tokenizer from its definition, as `portable` returns it."""
+    def __init__(self, definition: str, max_length: int, dtype: np.dtype, form: str = "{}"):
+        """Rebuild the tokenizer from its definition, as `portable` returns it; form: of every text, at its {}."""
         from tokenizers import Tokenizer
 
         self.tokenizer = Tokenizer.from_str(definition.removeprefix(AS_TEXT))
         self.tokenizer.encode_special_tokens = definition.startswith(AS_TEXT)
         self.tokenizer.enable_truncation(max_length)
-        self.dtype = dtype
+        self.dtype, self.form = dtype, form
+        self.end = self.tokenizer.encode(form.partition("{}")[2], add_special_tokens=False).ids
 
     def __call__(self, chunk: list[tuple[str, str]]) -> "Chunk":
         """Tokenise one chunk of (id, text)."""
-        encoded = self.tokenizer.encode_batch_fast([text for _, text in chunk], add_special_tokens=False)
-        token_ids = [encoding.ids for encoding in encoded]
+        texts = [self.form.replace("{}", text) for _, text in chunk]
+        encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        token_ids = [self._with_end(encoding) for encoding in encoded]
         lengths = np.fromiter(map(len, token_ids), np.int64, len(chunk))
         ids = [text_id.encode() for text_id, _ in chunk]
         return Chunk(
@@ -105,6 +110,13 @@ class Encoder:
             np.fromiter(map(len, ids), np.int64, len(chunk)),
             np.fromiter((bool(encoding.overflowing) for encoding in encoded), np.uint8, len(chunk)),
         )
+
+    def _with_end(self, encoding) -> list[int]:
+        """Return a text's tokens; of a text that is cut, the last ones are those of the form's end."""
+        if not self.end or not encoding.overflowing:
+            return encoding.ids
+        kept = self.end[: len(encoding.ids)]
+        return encoding.ids[: -len(kept)] + kept
 
 
 class Chunk(NamedTuple):

@@ -24,7 +24,7 @@ def measure_rows(task: Task, rows: dict[str, Run]) -> tuple[dict[str, float], di
     results: dict[str, float] = {}
     per_query: dict[str, PerQuery] = {}
     for row, run in rows.items():
-        values, per_query[row] = measure(run, task.qrels, task.measures)
+        values, per_query[row] = measure(task.judged(run), task.qrels, task.measures)
         results |= {f"{row}/{task.name}/{name}": value for name, value in values.items()}
     return results, per_query
 
@@ -76,7 +76,7 @@ def measure_together(tasks: list[Task], runs: list[Run]) -> dict[str, float]:
     """Return the arithmetic means over the tasks' corpora, by measure; validation on a suite uses them."""
     corpora: dict[str, list[dict[str, float]]] = {}
     for task, run in zip(tasks, runs, strict=True):
-        _, per_query = measure(run, task.qrels, task.measures)
+        _, per_query = measure(task.judged(run), task.qrels, task.measures)
         corpora.setdefault(task.corpus, []).extend(per_query.values())
     means = {}
     for name in map(str, tasks[0].measures):

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from distill.data.batch import make_batch
+from distill.data.pairs import cut
 from distill.data.tokens import TokenStore, warn_of_cut_queries
 from distill.device import half_precision
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.tasks import Task
-from distill.models.cross_encoder import CrossEncoder, evaluating
+from distill.models.cross_encoder import CrossEncoder
+from distill.models.parts import evaluating
 from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
 
@@ -104,7 +106,8 @@ class TaskReranker:
         for row, number in zip(self.passages.rows(ranked.doc_ids), numbers, strict=True):
             tokens = self.passages[row]
             for start in window_starts(len(tokens), self.length, self.stride):
-                pairs.append(model.template.join(query, tokens[start : start + self.length], number))
+                window = cut(tokens[start:], self.length, model.template.passage_end)
+                pairs.append(model.template.join(query, window, number))
                 firsts.append(start == 0)
         return pairs, firsts
 

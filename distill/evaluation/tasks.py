@@ -9,7 +9,7 @@ suite_results(cfg.task, measured)
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,9 @@ from omegaconf import DictConfig
 from distill.config.measures import parse_measures
 from distill.config.schema import TaskConfig
 from distill.config.suites import BM25_DEPTH, split_suite, task_depth
+from distill.data.cutting import article_of
 from distill.errors import InputError, Unavailable
+from distill.evaluation.articles import article_run
 from distill.evaluation.measures import try_measures
 from distill.sources.fields import Fields
 from distill.sources.locate import is_missing_file, is_path, is_remote, with_local_files
@@ -49,14 +51,19 @@ class Task:
     fused: Run | None = None
     ideal: bool = False  # whether the perfect order is measured
     interpolate: Any = None  # the student's weight, auto or fit
+    max_passage: bool = False  # whether qrels judge articles, and the runs' passages were cut from them
 
     @property
     def rows(self) -> dict[str, Run]:
         """The rankings measured besides the student's: the first stage's and those that were asked for."""
         rows = {"first_stage": self.run, "teacher": self.teacher, "fused": self.fused}
         if self.ideal:
-            rows["ideal"] = perfect_order(self.run, self.qrels)
+            rows["ideal"] = perfect_order(self.run, self.qrels, article_of if self.max_passage else str)
         return {row: run for row, run in rows.items() if run}
+
+    def judged(self, run: Run) -> Run:
+        """Return a ranking as it is measured: of what the qrels judge."""
+        return article_run(run, self.name) if self.max_passage else run
 
 
 def read_tasks(cfg: DictConfig, missing: dict[str, str], *, texts: bool = True) -> Iterator[Task]:
@@ -118,12 +125,13 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
         log.warning(
             "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
         )
-    log_unranked(cfg.run, run, qrels)
-    teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg.run, run, qrels, depth)
+    log_unranked(cfg.run, article_run(run, cfg.run) if cfg.max_passage else run, qrels)
+    teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg, run, qrels, depth)
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
-    task.fused = _read_beside(cfg.fused, "fusion", cfg.run, run, qrels, depth)
+    task.fused = _read_beside(cfg.fused, "fusion", cfg, run, qrels, depth)
     task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
+    task.max_passage = cfg.max_passage
     if texts:
         doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
         task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
@@ -146,7 +154,7 @@ def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
 
 
 def _read_beside(
-    source: str | None, noun: str, run_source: str, run: Run, qrels: Qrels, depth: int | None
+    source: str | None, noun: str, cfg: DictConfig, run: Run, qrels: Qrels, depth: int | None
 ) -> Run | None:
     """Read another ranking to measure beside the run, cut to its depth; None if there is none.
 
@@ -158,8 +166,8 @@ def _read_beside(
     shared = [query_id for query_id in run if query_id in beside]
     if not any(set(run[query_id].doc_ids) & set(beside[query_id].doc_ids) for query_id in shared):
         what = "passage" if shared else "query"
-        raise InputError(f"{source}: shares no {what} with {run_source}: use the {noun} of this run")
-    log_unranked(source, beside, qrels)
+        raise InputError(f"{source}: shares no {what} with {cfg.run}: use the {noun} of this run")
+    log_unranked(source, article_run(beside, source) if cfg.max_passage else beside, qrels)
     return beside
 
 
@@ -169,11 +177,15 @@ def first_stage_name(source: str) -> str:
     return source.split("#")[0].rsplit("/", 1)[-1] if is_file else source
 
 
-def perfect_order(run: Run, qrels: Qrels) -> Run:
-    """Return the run in the order of the judgments, best grade first; within a grade, passages keep their order."""
+def perfect_order(run: Run, qrels: Qrels, judged_as: Callable[[str], str | None] = str) -> Run:
+    """Return the run in the order of the judgments, best grade first; within a grade, passages keep their order.
+
+    judged_as: returns what the qrels judge, of a passage's id.
+    """
     ordered = {}
     for query_id, ranked in run.items():
-        grades = np.array([max(qrels.get(query_id, {}).get(doc_id, 0), 0) for doc_id in ranked.doc_ids])  # [K]
+        judged = qrels.get(query_id, {})
+        grades = np.array([max(judged.get(judged_as(doc_id) or doc_id, 0), 0) for doc_id in ranked.doc_ids])  # [K]
         doc_ids = [ranked.doc_ids[place] for place in np.argsort(-grades, kind="stable")]
         ordered[query_id] = RankedList.in_order(doc_ids, -np.arange(len(doc_ids), dtype=np.float64))
     return ordered
@@ -194,5 +206,6 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
     else:
         run = read_run(cfg.run)
     if cfg.drop_identical:
-        run = {q: ranked.keep([doc_id != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
+        judged_as = article_of if cfg.max_passage else str
+        run = {q: ranked.keep([judged_as(doc_id) != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
     return {query_id: ranked.cut(depth) for query_id, ranked in run.items()}

@@ -20,6 +20,11 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
+NEEDS = {  # of the head, beside the encoder
+    "lightning-ir": " with one linear layer",
+    "transformers": " with one linear layer or the head of its architecture",
+}
+
 
 def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None, dtype: str = "float32") -> None:
     """Write a model in one of FORMATS, to a temporary directory that is then renamed.
@@ -30,9 +35,9 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
-    if not model.is_plain and not (target.startswith("onnx") and model.is_encoder):
-        what = "an encoder" if target.startswith("onnx") else "an encoder with one linear layer and no activation"
-        raise InputError(f"{target}: only {what} can be exported")
+    fits = {"lightning-ir": model.is_plain, "transformers": model.is_plain or model.native is not None}
+    if not (model.is_encoder and fits.get(target, True)):
+        raise InputError(f"{target}: only an encoder{NEEDS.get(target, '')} can be exported")
     if model.first_stage_score is not None:
         raise InputError(
             f"{target}: this model reads the first stage's scores, which other libraries would leave out: use "
@@ -106,10 +111,13 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
 
     If g is such a function, g(s) - g(-s) = s: the first layer outputs s and -s in its first two places, and the second
     layer takes their difference. A tanh between the layers (BERT, RoBERTa) or a normalisation (ModernBERT) would change
-    every score.
+    every score. A model with the head of its architecture is written as it is.
     """
     from transformers import AutoModelForSequenceClassification
 
+    if model.native is not None:
+        model.save_pretrained(directory)
+        return
     config = model.backbone.config
     whole = AutoModelForSequenceClassification.from_config(
         _with_one_label(config), dtype=torch.float32, trust_remote_code=False

@@ -23,7 +23,9 @@ from distill.config.composition import ROOT
 from distill.config.saved import parse_data
 from distill.errors import InputError, printable
 from distill.models.calibration import Platt
+from distill.models.json_files import read_object
 from distill.models.locate import locate_model
+from distill.models.model_files import read_modules
 from distill.secrets import for_others
 from distill.sources.locate import is_path, is_remote
 from distill.storage.quoting import plain_template, to_markdown
@@ -103,15 +105,18 @@ def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], comm
     first_stage. command: the command that trained the model, None if there was none.
     """
     try:
-        card = make_card(cfg, results, command)
+        card = make_card(cfg, results, command, directory)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError, TemplateError) as error:
         log.warning("%s: no model card (%s)", directory, printable(f"{type(error).__name__}: {error}"))
         return
     write_text(directory / "README.md", card)
 
 
-def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -> str:
-    """Return the card of a trained model, in Markdown with YAML at its top."""
+def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, directory: Path | None = None) -> str:
+    """Return the card of a trained model, in Markdown with YAML at its top.
+
+    directory: of the saved model, whose files name its head.
+    """
     base = _base_model(str(cfg.backbone.name))
     encoder = base or Path(cfg.backbone.name).name  # of a local directory, only its name
     name = f"{encoder} taught by {cfg.teacher.name}"
@@ -119,7 +124,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None) -
     trained = f" as trained {f'for {packaged}' if packaged else 'before'}" if base and base != cfg.backbone.name else ""
     reads_scores = cfg.model.first_stage_score is not None
     facts = {
-        "Encoder": f"{encoder}{trained}, {cfg.model.pooling} pooling, one linear layer",
+        "Encoder": f"{encoder}{trained}, {_head(cfg, directory)}",
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage"
         + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else ""),
         "Data": "; ".join(map(_data, [cfg.data, *(part.data for part in cfg.datasets.values())])),
@@ -160,6 +165,22 @@ def _probability(results: dict[str, float]) -> str | None:
         return f"{calibration.describe()}, fitted on the validation queries; see calibration in distill.json"
     fitted = any(name.startswith("calibration/") for name in results)
     return "the isotonic curve in distill.json, fitted on the validation queries" if fitted else None
+
+
+def _head(cfg: DictConfig, directory: Path | None) -> str:
+    """Return what is on top of the encoder: its pooling and its layers."""
+    if directory is None or not (directory / "config.json").is_file():
+        return f"{cfg.model.pooling} pooling, one linear layer"
+    modules = read_modules(directory)
+    names = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    if "Pooling" in names:
+        place = names.index("Pooling")
+        pooling = read_object(directory / modules[place]["path"] / "config.json").get("pooling_mode")
+        layers = names[place + 1 :]
+        return f"{pooling} pooling, {'one linear layer' if layers == ['Dense'] else ', '.join(layers)}"
+    if names[1:]:
+        return ", ".join(names[1:])
+    return f"the head of {read_object(directory / 'config.json')['architectures'][0]}"
 
 
 def _teachers(cfg: DictConfig) -> list[DictConfig]:

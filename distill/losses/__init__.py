@@ -9,8 +9,8 @@ Shapes: B lists, K passages per list; a padded slot has mask False (and rank 0) 
 Precision: half-precision scores are converted to float32 first; float32 and float64 scores keep their precision.
 Reduction: "sum" is the formula as written; "mean" divides it by the number of terms in the whole batch
 (`TERMS[name](target, mask)`). A training step of several micro-batches adds up their sums and divides once.
-Implementation: RankNet and ADR-MSE each have a fused Triton kernel (`kernels/`), which "auto" uses on CUDA. The
-functions here are the definitions that the kernels are tested against.
+Implementation: RankNet, its soft form, hinge, LambdaLoss, ADR-MSE and ApproxNDCG have fused Triton kernels
+(`kernels/`), which "auto" uses on CUDA. The functions here are the definitions that the kernels are tested against.
 Errors: ValueError for shapes that differ and for an unknown option.
 """
 

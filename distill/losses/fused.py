@@ -20,4 +20,8 @@ if PACKAGE == "kernels":
         kernels.__path__.insert(0, FOLDER)
 
 adr_mse = importlib.import_module(f"{PACKAGE}.adr_mse")
+approx_ndcg = importlib.import_module(f"{PACKAGE}.approx_ndcg")
+bradley_terry = importlib.import_module(f"{PACKAGE}.bradley_terry")
+hinge = importlib.import_module(f"{PACKAGE}.hinge")
+lambda_loss = importlib.import_module(f"{PACKAGE}.lambda_loss")
 ranknet = importlib.import_module(f"{PACKAGE}.ranknet")

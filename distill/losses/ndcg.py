@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.losses.implementation import takes_triton
 from distill.losses.terms import (
     count_labelled_pairs,
     count_relevant_lists,
@@ -15,6 +16,7 @@ from distill.losses.terms import (
     prepare,
     reduce_terms,
     smooth_ranks_of,
+    without_padding,
 )
 from distill.losses.tiles import sum_pairs
 
@@ -31,6 +33,7 @@ def lambda_loss(
     cutoff: int | None = None,
     gain: str = "exponential",
     reduction: str = "mean",
+    implementation: str = "auto",
 ) -> Tensor:
     """LambdaLoss: Σ_{(i,j): y_i > y_j} w_ij · softplus(s_j − s_i).
 
@@ -52,16 +55,21 @@ def lambda_loss(
         cutoff: k of nDCG@k: pairs count of which one passage is in the student's top k; None: all pairs.
         gain: "exponential", 2^y − 1, or "linear", y.
         reduction: "mean" over all pairs of different labels of the batch, with a cutoff too, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the faster one.
 
     Source: Wang et al. 2018, "The LambdaLoss framework for ranking metric optimization", with natural logarithms.
     """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting={weighting!r} is unknown: use one of {', '.join(map(repr, WEIGHTINGS))}")
+    if takes_triton(scores, labels, mask, implementation):
+        from distill.losses.fused import lambda_loss as kernel
+
+        shares = without_padding(_shares(labels.float(), mask, gain, cutoff), mask)
+        total = kernel.lambda_loss(scores, shares, weighting, mu, cutoff, "sum")
+        return reduce_terms(total, count_labelled_pairs(labels, mask), reduction)
     scores = prepare(scores, labels, mask)
+    shares = _shares(labels.to(scores.dtype), mask, gain, cutoff)  # [B, K]
     places = _places(scores.detach(), mask).to(scores.dtype)  # [B, K]
-    gains = _gains(labels.to(scores.dtype), mask, gain)
-    best = _best_dcg(gains, cutoff)  # [B, 1]
-    shares = torch.where(best > 0, gains / best, 0.0)  # [B, K]
     within = mask if cutoff is None else places <= cutoff  # [B, K]
 
     def punished(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: w_ij softplus(s_j - s_i)
@@ -79,6 +87,7 @@ def approx_ndcg(
     alpha: float = 1.0,
     gain: str = "exponential",
     reduction: str = "mean",
+    implementation: str = "auto",
 ) -> Tensor:
     """ApproxNDCG: 1 − Σ_i G_i / log2(1 + π̂_i) of each list, with the smooth rank π̂_i = 1 + Σ_{j≠i} σ(α(s_j − s_i)).
 
@@ -91,9 +100,16 @@ def approx_ndcg(
         alpha: steepness, above 0; as it grows, the smooth rank approaches the exact rank.
         gain: "exponential", 2^y − 1, or "linear", y.
         reduction: "mean" over all lists of the batch with a relevant passage, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the faster one.
 
     Source: Qin et al. 2010, "A general approximation framework for direct optimization of IR measures".
     """
+    if takes_triton(scores, labels, mask, implementation):
+        from distill.losses.fused import approx_ndcg as kernel
+
+        shares = without_padding(_shares(labels.float(), mask, gain, None), mask)
+        total = kernel.approx_ndcg(scores, shares, alpha, "sum")
+        return reduce_terms(total, count_relevant_lists(labels, mask), reduction)
     scores = prepare(scores, labels, mask)
     smooth_ranks = smooth_ranks_of(scores, mask, alpha)  # [B, K]
     gains = _gains(labels.to(scores.dtype), mask, gain)
@@ -106,6 +122,13 @@ def _places(scores: Tensor, mask: Tensor) -> Tensor:
     """Return int64 [B, K]: the place of each passage by its score, from 1; padding comes last."""
     order = torch.argsort(scores.masked_fill(~mask, -torch.inf), dim=1, descending=True, stable=True)
     return torch.argsort(order, dim=1) + 1
+
+
+def _shares(labels: Tensor, mask: Tensor, gain: str, cutoff: int | None) -> Tensor:
+    """Return [B, K] the gains of labels as shares of the best DCG, 0 for padding."""
+    gains = _gains(labels, mask, gain)
+    best = _best_dcg(gains, cutoff)  # [B, 1]
+    return torch.where(best > 0, gains / best, 0.0)
 
 
 def _gains(labels: Tensor, mask: Tensor, gain: str) -> Tensor:

@@ -18,8 +18,10 @@ from distill.losses.terms import (
     prepare,
     real_pairs,
     reduce_terms,
+    squared_differences,
+    without_padding,
 )
-from distill.losses.tiles import sum_pairs
+from distill.losses.tiles import has_many_pairs, sum_pairs
 
 
 def ranknet(
@@ -50,7 +52,12 @@ def ranknet(
 
 
 def bradley_terry(
-    scores: Tensor, teacher_scores: Tensor, mask: Tensor, temperature: float = 1.0, reduction: str = "mean"
+    scores: Tensor,
+    teacher_scores: Tensor,
+    mask: Tensor,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    implementation: str = "auto",
 ) -> Tensor:
     """RankNet with soft targets: Σ_{i<j} P_ij softplus(s_j − s_i) + (1 − P_ij) softplus(s_i − s_j).
 
@@ -63,11 +70,16 @@ def bradley_terry(
         mask: [B, K] bool, True for real passages.
         temperature: τ, above 0.
         reduction: "mean" over all pairs of the batch, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the faster one.
 
     Source: Burges et al. 2005, section 3, whose target probabilities may be any; Bradley and Terry 1952.
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: must be above 0")
+    if takes_triton(scores, teacher_scores, mask, implementation):
+        from distill.losses.fused import bradley_terry as kernel
+
+        return kernel.bradley_terry(scores, without_padding(teacher_scores, mask), temperature, reduction)
     scores = prepare(scores, teacher_scores, mask)
     taught = teacher_scores.to(scores.dtype).masked_fill(~mask, 0.0) / temperature
 
@@ -84,7 +96,8 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: 
     """MarginMSE: Σ_{i<j} ((s_i − s_j) − (t_i − t_j))² over all pairs of a list.
 
     For a list of one relevant and one other passage, this is the published formula; which of the two is relevant does
-    not matter, since the square removes the sign.
+    not matter, since the square removes the sign. Deep lists take the same sum as n Σ_i (g_i − ḡ)² of their n gaps
+    g = s − t, without pairs.
 
     Args:
         scores: [B, K] student scores.
@@ -96,6 +109,8 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: 
     """
     scores = prepare(scores, teacher_scores, mask)
     gaps = scores - teacher_scores.to(scores.dtype).masked_fill(~mask, 0.0)  # [B, K]
+    if has_many_pairs(gaps):
+        return reduce_terms(squared_differences(gaps, mask), count_pairs(teacher_scores, mask), reduction)
 
     def squares(gaps: Tensor, rows: slice) -> Tensor:  # [B, R, K], each pair once
         return differences(gaps, rows) ** 2 * (later(gaps, rows) & real_pairs(mask, rows))
@@ -103,7 +118,14 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, mask: Tensor, reduction: 
     return reduce_terms(sum_pairs(squares, gaps), count_pairs(teacher_scores, mask), reduction)
 
 
-def hinge(scores: Tensor, labels: Tensor, mask: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+def hinge(
+    scores: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    margin: float = 1.0,
+    reduction: str = "mean",
+    implementation: str = "auto",
+) -> Tensor:
     """Pairwise hinge: Σ_{(i,j): y_i > y_j} max(0, margin − (s_i − s_j)).
 
     Args:
@@ -112,9 +134,14 @@ def hinge(scores: Tensor, labels: Tensor, mask: Tensor, margin: float = 1.0, red
         mask: [B, K] bool, True for real passages.
         margin: by how much the better passage should lead, in units of the score.
         reduction: "mean" over all pairs of different labels of the batch, or "sum".
+        implementation: "torch" for this definition, "triton" for the fused kernel, "auto" for the faster one.
 
     Source: Herbrich et al. 2000; Morand et al. 2026, section 3.
     """
+    if takes_triton(scores, labels, mask, implementation):
+        from distill.losses.fused import hinge as kernel
+
+        return kernel.hinge(scores, without_padding(labels, mask), margin, reduction)
     scores = prepare(scores, labels, mask)
 
     def violations(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: margin - (s_i - s_j)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.losses.terms import count_ordered_lists, prepare, reduce_terms
+from distill.losses.terms import count_ordered_lists, num_above, prepare, reduce_terms
 
 
 def listmle(scores: Tensor, relevance: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
@@ -39,7 +39,7 @@ def plistmle(scores: Tensor, relevance: Tensor, mask: Tensor, reduction: str = "
     """
     scores = prepare(scores, relevance, mask)
     terms, num_not_below = _competitions(scores, relevance, mask)
-    num_tied = (num_not_below - _num_above(relevance, mask, right=False)).to(scores.dtype)
+    num_tied = (num_not_below - num_above(relevance, mask, right=False)).to(scores.dtype)
     ranks = num_not_below.to(scores.dtype) - (num_tied - 1) / 2  # [B, K], from 1
     sizes = mask.sum(dim=1, keepdim=True).to(scores.dtype)
     weights = (torch.exp2(-ranks) - torch.exp2(-sizes)) * mask  # of the formula, times 2^-n: they never overflow
@@ -57,7 +57,7 @@ def _competitions(scores: Tensor, relevance: Tensor, mask: Tensor) -> tuple[Tens
     in_order = scores.masked_fill(~mask, lowest).gather(1, order)  # [B, K], padding last
     # [B, K + 1]: log Σ exp of all from each place to the end; nothing is below the last
     tails = F.pad(torch.logcumsumexp(in_order.flip(1), dim=1).flip(1), (0, 1), value=lowest)
-    num_not_below = _num_above(relevance, mask, right=True)
+    num_not_below = num_above(relevance, mask, right=True)
     below = tails.gather(1, num_not_below)  # [B, K]
     return F.softplus(below - scores) * mask, num_not_below
 
@@ -65,9 +65,3 @@ def _competitions(scores: Tensor, relevance: Tensor, mask: Tensor) -> tuple[Tens
 def _by_relevance(relevance: Tensor, mask: Tensor) -> Tensor:
     """Return the indices [B, K] of the passages from the most relevant to the least, padding last."""
     return torch.argsort(relevance.double().masked_fill(~mask, -torch.inf), dim=1, descending=True, stable=True)
-
-
-def _num_above(relevance: Tensor, mask: Tensor, right: bool) -> Tensor:
-    """Return int64 [B, K]: how many real passages are more relevant; right: or equally so, itself included."""
-    keys = -relevance.double().masked_fill(~mask, -torch.inf)  # ascending in order; padding at +inf
-    return torch.searchsorted(keys.sort(dim=1).values, keys, right=right)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.losses.tiles import ALL, sum_pairs, sum_partners
+from distill.losses.tiles import ALL, sum_partners
 
 
 def count_passages(target: Tensor, mask: Tensor) -> Tensor:
@@ -23,12 +23,18 @@ def count_pairs(target: Tensor, mask: Tensor) -> Tensor:
 
 def count_ranked_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
     """Return the number of pairs of real passages with different ranks, a scalar tensor."""
-    return sum_pairs(lambda ranks, rows: ordered_pairs(ranks, mask, rows), ranks).long()
+    return count_labelled_pairs(-ranks, mask)
 
 
 def count_labelled_pairs(labels: Tensor, mask: Tensor) -> Tensor:
     """Return the number of pairs of real passages with different labels, a scalar tensor."""
-    return count_ranked_pairs(-labels, mask)
+    return (num_above(labels, mask, right=False) * mask).sum()
+
+
+def num_above(relevance: Tensor, mask: Tensor, right: bool) -> Tensor:
+    """Return int64 [B, K]: how many real passages are more relevant; right: or equally so, itself included."""
+    keys = -relevance.double().masked_fill(~mask, -torch.inf)  # ascending in order; padding at +inf
+    return torch.searchsorted(keys.sort(dim=1).values, keys, right=right)
 
 
 def count_relevant(labels: Tensor, mask: Tensor) -> Tensor:
@@ -70,6 +76,19 @@ def prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
     return scores.masked_fill(~mask, 0.0)  # so that no value in a padded slot counts, even NaN
+
+
+def without_padding(target: Tensor, mask: Tensor) -> Tensor:
+    """Return a target with NaN for padding, as the fused kernels take it."""
+    target = target if target.is_floating_point() else target.float()
+    return target.masked_fill(~mask, torch.nan)
+
+
+def squared_differences(values: Tensor, mask: Tensor) -> Tensor:
+    """Return Σ_{i<j} (v_i − v_j)² over the real passages of each list, summed: n Σ_i (v_i − v̄)², without pairs."""
+    sizes = mask.sum(dim=1, keepdim=True)
+    means = (values * mask).sum(dim=1, keepdim=True) / sizes.clamp(min=1)
+    return (sizes * ((values - means) * mask) ** 2).sum()
 
 
 def differences(values: Tensor, rows: slice = ALL) -> Tensor:

@@ -5,7 +5,7 @@
 
 The function computes some rows of [B, K, K] from scores [B, K]. Short lists are computed at once. On the CPU, deep
 lists are computed in tiles of rows, each with its gradient, so that no more than a tile is kept. On CUDA the memory is
-the definition's: RankNet and ADR-MSE have fused kernels there.
+the definition's, which the fused kernels (`kernels/`) spare.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 ALL = slice(None)
-TILE = 2**18  # elements of a tile, 1 MiB in float32
+MOST_AT_ONCE = 2**20  # pairs of a batch: below, tiles cost more time than they save
+TILE = 2**18  # pairs of a tile, 1 MiB in float32
 Rows = Callable[[Tensor, slice], Tensor]  # ([B, K], R rows) to [B, R, K]
 
 
@@ -30,8 +31,13 @@ def sum_partners(function: Rows, scores: Tensor) -> Tensor:
 
 def is_deep(scores: Tensor) -> bool:
     """Whether the pairs of scores [B, K] are summed in tiles."""
+    return scores.device.type == "cpu" and has_many_pairs(scores) and not torch.compiler.is_compiling()
+
+
+def has_many_pairs(scores: Tensor) -> bool:
+    """Whether the pairs of scores [B, K] are too many to be held at once."""
     num_lists, size = scores.shape
-    return scores.device.type == "cpu" and num_lists * size * size > TILE and not torch.compiler.is_compiling()
+    return num_lists * size * size > MOST_AT_ONCE
 
 
 def _tiles(scores: Tensor) -> Iterator[slice]:
@@ -73,7 +79,10 @@ class _SumOfPartners(torch.autograd.Function):
     def forward(ctx, function: Rows, scores: Tensor) -> Tensor:
         ctx.function = function
         ctx.save_for_backward(scores)
-        return torch.cat([function(scores, rows).sum(dim=2) for rows in _tiles(scores)], dim=1)
+        sums = torch.empty_like(scores)  # at once: a small tensor between two tiles would split the memory of the next
+        for rows in _tiles(scores):
+            sums[:, rows] = function(scores, rows).sum(dim=2)
+        return sums
 
     @staticmethod
     def backward(ctx, *outer: Tensor) -> tuple[None, Tensor]:

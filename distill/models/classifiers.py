@@ -1,6 +1,6 @@
 """Models of AutoModelForSequenceClassification, with one label or two, opened with scores equal to their own.
 
-    parts = open_classifier(path, "BertForSequenceClassification")
+    parts = open_classifier(path, "BertForSequenceClassification", config)
 
 The score is the last layer's output. With two labels it is the second label's log-probability, log softmax(z)_1 =
 log sigmoid(z_1 - z_0): one linear layer, whose row is the second label's minus the first's.
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from distill.errors import InputError
-from distill.models.heads import native_head, one_score, take_pooler
+from distill.models.decoders import SCORE, decoder_template, prompt_of
+from distill.models.heads import NativeHead, native_head, one_score, take_pooler
 from distill.models.modules import activation_of_model
 from distill.models.parts import Change, Parts, explained, load_tokenizer, load_whole
 
@@ -23,9 +24,12 @@ TOKENS = 11  # that are scored twice
 TOLERANCE = 1e-4  # relative, and a tenth of it absolute: both come from the same weights in float32
 
 
-def open_classifier(path: Path, architecture: str, change: Change | None = None) -> Parts:
+def open_classifier(
+    path: Path, architecture: str, config: dict, prompt: str | None = None, change: Change | None = None
+) -> Parts:
     """Open a directory of AutoModelForSequenceClassification; raises InputError if it cannot be scored exactly.
 
+    config: its config.json. prompt: of a decoder, one of PROMPTS; None: the one that its directory names, if any.
     change: of its configuration, before it is loaded.
     """
     from transformers import AutoModelForSequenceClassification
@@ -34,14 +38,22 @@ def open_classifier(path: Path, architecture: str, change: Change | None = None)
         model = load_whole(AutoModelForSequenceClassification, path, change).eval()
         _check_attention(path, model.config)
         if isinstance(getattr(model, "score", None), nn.Linear):  # Qwen, Llama and other decoders
-            parts = Parts(model.base_model, load_tokenizer(path), *one_score(path, model.score), "last")
-            linear = model.score
+            parts, linear = _open_decoder(path, model, config, prompt), model.score
         else:
             parts, linear = _open_encoder(path, architecture, model)
     if linear.out_features == 2:
         parts.activation = nn.LogSigmoid()
     elif (activation := activation_of_model(path)) is not None:
         parts.activation = activation
+    return parts
+
+
+def _open_decoder(path: Path, model, config: dict, prompt: str | None) -> Parts:
+    tokenizer = load_tokenizer(path)
+    weight, bias = one_score(path, model.score)
+    parts = Parts(model.base_model, tokenizer, weight, bias if model.score.bias is not None else None, "last")
+    parts.native = NativeHead(type(model), {"head": SCORE})
+    parts.template = decoder_template(path, tokenizer, prompt_of(path, config, tokenizer, prompt))
     return parts
 
 

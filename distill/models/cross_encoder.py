@@ -24,19 +24,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
-from distill.data.pairs import PairTemplate
+from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
 from distill.models.calibration import Calibration
+from distill.models.causal import CausalHead
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
 from distill.models.locate import locate_model
+from distill.models.lora import merged
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
-from distill.models.padded import PaddedChunk, pad_chunks
-from distill.models.parts import Parts, explained, first_position, longest_input
+from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
+from distill.models.parts import Parts, evaluating, explained, first_position, longest_input
 from distill.models.saved import download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, load_for_training
@@ -72,12 +74,14 @@ class CrossEncoder(nn.Module):
         """
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.config.hidden_size, 1)
+        self.head = nn.Linear(backbone.config.hidden_size, 1, bias=pooling != "last")  # as in transformers
         nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
         self.projection: nn.Module = nn.Identity()
         self.activation: nn.Module = nn.Identity()
         self.native: NativeHead | None = None
+        self.causal: CausalHead | None = None
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # the score does not use BERT's pooler
         self.tokenizer = tokenizer
@@ -86,8 +90,12 @@ class CrossEncoder(nn.Module):
             and "token_type_ids" in inspect.signature(backbone.forward).parameters
             and getattr(backbone.config, "type_vocab_size", None) != 1  # which has one type, and no second
         )
+        # A decoder would keep the keys and values of all tokens, as if it had to generate the next one
+        keeps = "use_cache" in inspect.signature(backbone.forward).parameters
+        self.options = {"use_cache": False} if pooling == "last" and keeps else {}
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
+        self.is_partly_frozen = False  # by choice: distill/models/freezing.py, distill/models/lora.py
         self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
         self.calibration: Calibration | None = None  # fitted there, if asked for
         self.choose_layout(layout)
@@ -147,6 +155,11 @@ class CrossEncoder(nn.Module):
         return isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
 
     @property
+    def is_decoder(self) -> bool:
+        """Whether the backbone is a transformers decoder, whose last token's state is read."""
+        return isinstance(self.backbone, PreTrainedModel) and self.pooling == "last"
+
+    @property
     def attention_dropout(self) -> float:
         """Probability of dropping an attention weight; the packed layout never drops any."""
         config = self.backbone.config
@@ -155,16 +168,21 @@ class CrossEncoder(nn.Module):
     def describe(self) -> str:
         """Return a description of the model's size and layout."""
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        part = f", of which {trained / 1e6:.2f} million are trained" if self.is_partly_frozen else ""
         without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
-        return f"{num_parameters / 1e6:.2f} million parameters, {self.layout} layout{without}"
+        return f"{num_parameters / 1e6:.2f} million parameters{part}, {self.layout} layout{without}"
 
     def take_head(self, parts: Parts) -> None:
         """Use the layers of the parts in place of the new linear layer."""
         self.native, self.projection, self.activation = parts.native, parts.projection, parts.activation
+        self.causal = parts.causal
         if parts.weight is not None:
-            if parts.weight.shape[1] != self.head.in_features:
-                self.head = nn.Linear(parts.weight.shape[1], 1)
-            self.head.load_state_dict({"weight": parts.weight.detach(), "bias": parts.bias.detach()})
+            has_bias = parts.bias is not None
+            if parts.weight.shape[1] != self.head.in_features or has_bias != (self.head.bias is not None):
+                self.head = nn.Linear(parts.weight.shape[1], 1, bias=has_bias)
+            weights = {"weight": parts.weight, "bias": parts.bias}
+            self.head.load_state_dict({name: value.detach() for name, value in weights.items() if value is not None})
 
     def choose_layout(self, layout: str) -> None:
         """Use the "packed" or "padded" layout; "auto" packs if the backbone supports it.
@@ -191,12 +209,13 @@ class CrossEncoder(nn.Module):
             max_tokens = min(max_tokens, MAX_CPU_TOKENS)
         if self.layout == "packed":
             return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
-        return pad_chunks(batch, max_tokens, pad_id)
+        return pad_chunks(batch, max_tokens, pad_id, equal=self.backbone.config.model_type in READS_PADDING)
 
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
         """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits."""
         states = self.backbone(
-            **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position)
+            **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position),
+            **self.options,
         ).last_hidden_state
         pooled = chunk.pool(states, self.pooling)  # [p, D]
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
@@ -368,8 +387,10 @@ class CrossEncoder(nn.Module):
         length = min(passage_length or self.passage_length, self.passage_length)
         texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
         different = list(dict.fromkeys(query for query, _ in texts))
-        of_query = dict(zip(different, self._encode(different, self.query_length), strict=True))
-        encoded = self._encode([passage for _, passage in texts], length)
+        of_query = dict(
+            zip(different, self._encode(different, self.query_length, self.template.query_end), strict=True)
+        )
+        encoded = self._encode([passage for _, passage in texts], length, self.template.passage_end)
         numbers = itertools.repeat(None) if numbers is None else numbers
         together = zip(texts, encoded, numbers, strict=False)
         return [self.template.join(of_query[query], passage, number) for (query, _), passage, number in together]
@@ -427,11 +448,16 @@ class CrossEncoder(nn.Module):
             pairs = self.template.join_all(short, [short, long], numbers)
             self.score(make_batch(["a"], [pairs]), MAX_TOKENS)
 
-    def _encode(self, texts: list[str], max_length: int | None) -> list:
-        """Return the first max_length tokens of each text, None for all; without special tokens."""
+    def _encode(self, texts: list[str], max_length: int | None, end: np.ndarray | None = None) -> list:
+        """Return the first max_length tokens of each text, None for all; without special tokens.
+
+        end: what the texts' forms end with, which is not cut.
+        """
         # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
         options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         encoded = self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
+        if max_length is not None and end is not None and len(end):
+            return [cut(np.asarray(ids, np.int64), max_length, end) for ids in encoded]
         kept = slice(max_length)
         if max_length is not None and self.tokenizer.truncation_side == "left":
             kept = slice(-max_length, None)
@@ -451,8 +477,9 @@ class CrossEncoder(nn.Module):
         num_layers: int | None = None,
         first_stage_score: str | None = None,
         head: str = "auto",
+        prompt: str | None = None,
     ) -> "CrossEncoder":
-        """Load a Hugging Face transformers encoder in float32, to train it with the head that it has or with a new one.
+        """Load a transformers encoder or decoder in float32, to train it with the head that it has or with a new one.
 
         Args:
             name: directory, packaged model (distill/models/locate.py) or Hub id.
@@ -465,13 +492,14 @@ class CrossEncoder(nn.Module):
             num_layers: keep only this many of the first layers; None keeps all.
             first_stage_score: put the first stage's score into the pairs, scaled by "min-max" or "global".
             head: "auto", "linear", "native" or "mlp" (distill/models/starting.py).
+            prompt: of a decoder (distill/models/prompts.py); None: the one that its directory names, if any.
 
         Raises InputError if the backbone, its head or its tokenizer cannot be loaded, or cannot be trained.
         """
-        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score)
+        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score, prompt)
         parts = load_for_training(name, start, revision)
         with explained(name):
-            template = PairTemplate.of(parts.tokenizer, first_stage_score)
+            template = parts.template or PairTemplate.of(parts.tokenizer, first_stage_score)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.take_head(parts)
         model._score_two_pairs(name)
@@ -511,18 +539,8 @@ class CrossEncoder(nn.Module):
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
         Raises InputError for a model with layers that this format cannot hold.
         """
-        write_model(self, Path(directory))
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and restore its previous mode on exit, even after an error."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+        with merged(self.backbone):
+            write_model(self, Path(directory))
 
 
 def _in_order(scores: Tensor) -> tuple[list[int], list[float]]:

@@ -22,6 +22,7 @@ from distill.data.pairs import SCALES
 from distill.errors import InputError
 from distill.models.calibration import read_calibration
 from distill.models.classifiers import open_classifier
+from distill.models.decoders import may_have_prompt
 from distill.models.generative import is_generative, open_generative
 from distill.models.interpolation import read_interpolation
 from distill.models.json_files import CONFIG, COPY_AGAIN, SETTINGS, read_count, read_object
@@ -50,7 +51,7 @@ def open_directory(path: Path, prompt: str | None = None, change: Change | None 
     config = read_object(path / "config.json", CONFIG)
     check_directory(path)
     model_type, architecture = str(config.get("model_type", "")), _architecture(config)
-    if prompt is not None and not is_generative(architecture):
+    if prompt is not None and not is_generative(architecture) and not may_have_prompt(config):
         raise InputError(f"{path}: prompt={prompt} is for language models, but this is a {architecture}: leave it out")
     if _is_graph(path):
         return _open_onnx(path, config)
@@ -69,11 +70,11 @@ def open_directory(path: Path, prompt: str | None = None, change: Change | None 
         return open_lightning_ir(path, config, change)
     if modules[1:] == ["LogitScore"] and is_generative(architecture):
         logit_score = read_object(path / read_modules(path)[1]["path"] / "config.json")
-        parts = open_generative(path, config, prompt, logit_score)
+        parts = open_generative(path, config, prompt, logit_score, change)
         parts.activation = activation_of_model(path) or nn.Sigmoid()
-        return parts
+        return _with_settings(path, parts)
     if is_generative(architecture) and not modules:
-        return open_generative(path, config, prompt)
+        return _with_settings(path, open_generative(path, config, prompt, change=change))
     classifies = architecture.endswith("ForSequenceClassification")
     if modules[:1] in ([name] for name in TRANSFORMERS) and modules[1:2] == ["Pooling"]:
         if classifies:
@@ -88,7 +89,7 @@ def open_directory(path: Path, prompt: str | None = None, change: Change | None 
             "Transformer, Pooling, Dense and LayerNorm can be loaded"
         )
     if classifies:
-        parts = open_classifier(path, architecture, change)
+        parts = open_classifier(path, architecture, config, prompt, change)
         _read_lengths(path, parts)
         return parts
     raise InputError(
@@ -105,6 +106,11 @@ def has_head(path: Path) -> bool:
     if module_names(path)[1:]:
         return is_cross_encoder(path)
     return _architecture(config).endswith("ForSequenceClassification")
+
+
+def answers_in_words(path: Path) -> bool:
+    """Whether a directory is a language model, which scores by the tokens that it would generate."""
+    return is_generative(_architecture(read_object(path / "config.json", CONFIG)))
 
 
 def _architecture(config: dict) -> str:
@@ -140,6 +146,13 @@ def _read_lengths(path: Path, parts: Parts) -> None:
         _read_settings(path, parts)
     else:
         parts.max_length = pair_length(path, parts)
+
+
+def _with_settings(path: Path, parts: Parts) -> Parts:
+    """Return the parts of a language model; if distill.json is there, pairs are cut as it says."""
+    if (path / SETTINGS_FILE).is_file():
+        _read_settings(path, parts)
+    return parts
 
 
 def _open_onnx(path: Path, config: dict) -> Parts:

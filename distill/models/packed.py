@@ -27,7 +27,8 @@ NAME = "distill_packed"  # of the attention function, in transformers' registry
 BUCKETS = 8  # chunks are filled up to a multiple of max_tokens / BUCKETS, so that compiled code sees few shapes
 PAIR_BUCKET = 64  # the number of pairs of a chunk is filled up to a multiple of this
 BERT_LIKE = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
-PACKABLE = (*BERT_LIKE, "modernbert")  # model types that hand their keyword arguments to the attention function
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")  # tokens attend to earlier ones only
+PACKABLE = (*BERT_LIKE, "modernbert", *DECODERS)  # types that hand their keyword arguments to the attention function
 
 
 @dataclass
@@ -66,6 +67,8 @@ class PackedChunk:
             index = torch.repeat_interleave(lengths, output_size=len(states))
             sums = states.new_zeros(len(lengths), states.shape[1]).index_add(0, index, states)
             return (sums / lengths.clamp(min=1)[:, None])[:num_pairs]
+        if pooling == "last":
+            return states[self.cu_seqlens[1 : num_pairs + 1] - 1]
         if len(states) == len(self.cu_seqlens) - 1:
             return states[:num_pairs]
         return states[self.cu_seqlens[:num_pairs]]
@@ -135,22 +138,30 @@ def packed_attention(
     """Attend within each pair; transformers calls this in place of its own attention.
 
     query: [1, H, T, d], or [1, H, S, d] of only the first tokens if first_only is set.
-    key, value: [1, H, T, d].
+    key, value: [1, H, T, d]; several heads of the queries may share one of theirs.
     sliding_window: tokens at this distance or further are masked.
+    In a decoder (`module.is_causal`), tokens attend to themselves and to earlier ones.
     Returns ([1, T or S, H, d], None).
     """
+    causal, groups = bool(getattr(module, "is_causal", False)), query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, H, d]
     window = None if sliding_window is None else sliding_window - 1
     if _takes_varlen_attn(query):
         from torch.nn.attention.varlen import varlen_attn
 
         starts = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device) if first_only else cu_seqlens
-        options: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
+        sides = (-1 if window is None else window, 0 if causal else -1 if window is None else window)
+        options: dict[str, Any] = {} if sides == (-1, -1) else {"window_size": sides}
+        if scaling is not None and scaling != query.shape[-1] ** -0.5:
+            options["scale"] = scaling
         longest = 1 if first_only else max_length
         attended: Any = varlen_attn(query, key, value, starts, cu_seqlens, longest, max_length, **options)
     else:
         lengths = lengths or tuple(cu_seqlens.diff().tolist())
-        attended = _attend(query, key, value, lengths, (1,) * len(lengths) if first_only else lengths, scaling, window)
+        of_queries = (1,) * len(lengths) if first_only else lengths
+        attended = _attend(query, key, value, lengths, of_queries, scaling, window, causal=causal)
     return attended[None], None
 
 
@@ -158,7 +169,9 @@ def _takes_varlen_attn(query: Tensor) -> bool:
     return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
 
 
-def _attend(query, key, value, lengths, query_lengths, scaling: float | None, window: int | None) -> Tensor:
+def _attend(
+    query, key, value, lengths, query_lengths, scaling: float | None, window: int | None, *, causal: bool = False
+) -> Tensor:
     """Attend with scaled_dot_product_attention, over all consecutive pairs of equal length at once."""
     parts, start, query_start = [], 0, 0
     for (length, query_length), run in groupby(zip(lengths, query_lengths, strict=True)):
@@ -170,9 +183,12 @@ def _attend(query, key, value, lengths, query_lengths, scaling: float | None, wi
         mask = None
         if window is not None and window < length - 1:
             places = torch.arange(length, device=query.device)
-            mask = (places[:query_length, None] - places).abs() <= window
+            distances = places[:query_length, None] - places
+            mask = (distances >= 0) & (distances <= window) if causal else distances.abs() <= window
         if length:
-            attended = F.scaled_dot_product_attention(queries, keys, values, mask, scale=scaling)
+            attended = F.scaled_dot_product_attention(
+                queries, keys, values, mask, is_causal=causal and mask is None, scale=scaling
+            )
             parts.append(attended.transpose(1, 2).reshape(-1, *key.shape[1:]))
         elif query_length:
             parts.append(torch.zeros_like(query[query_start:query_end]))

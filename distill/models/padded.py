@@ -13,6 +13,7 @@ from torch import Tensor
 from distill.data.batch import Batch, copy_to
 
 MIN_CHUNK_TOKENS = 2048  # smaller chunks leave the machine idle, which costs more than padding
+READS_PADDING = ("convbert", "fnet", "yoso")  # model types whose states depend on the padding, which no mask hides
 MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair's length: at most 20% padding
 
 
@@ -48,11 +49,11 @@ class PaddedChunk:
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[PaddedChunk]:
+def pad_chunks(batch: Batch, max_tokens: int, pad_id: int, *, equal: bool = False) -> Iterator[PaddedChunk]:
     """Yield all pairs in padded chunks of at most max_tokens tokens, padding included, longest pairs first.
 
-    Pairs are sorted by length, so that a chunk holds pairs of similar length. A pair longer than max_tokens gets a
-    chunk to itself.
+    Pairs are sorted by length, so that a chunk holds pairs of similar length; equal: of the same length, without
+    padding. A pair longer than max_tokens gets a chunk to itself.
     """
     order = torch.argsort(batch.lengths, descending=True, stable=True)
     lengths = batch.lengths[order].tolist()
@@ -63,6 +64,7 @@ def pad_chunks(batch: Batch, max_tokens: int, pad_id: int) -> Iterator[PaddedChu
         full = (last - first + 1) * width > max_tokens
         if last < len(lengths):
             uneven = lengths[last] < MAX_SHRINK * width and (last - first) * width >= MIN_CHUNK_TOKENS
+            uneven = lengths[last] < width if equal else uneven
         if last == len(lengths) or full or uneven:
             yield _pad(batch, order[first:last], starts, width, pad_id)
             first = last

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,10 @@ from distill.models.tokenizer_files import FILES, check_class
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from distill.models.causal import CausalHead
     from distill.models.heads import NativeHead
 
+NO_LENGTH = 512  # tokens of a pair where no file limits them
 Change = Callable[[Any], None]  # of a configuration, before the model is built
 
 
@@ -37,11 +39,12 @@ class Parts:
     backbone: "PreTrainedModel"
     tokenizer: Any
     weight: Tensor | None  # [1, D] of the linear layer; None: to be drawn
-    bias: Tensor | None  # [1]
+    bias: Tensor | None  # [1]; None with a weight: the layer has none
     pooling: str = "cls"  # or "mean", or "last"
     projection: nn.Module = field(default_factory=nn.Identity)  # of the pooled state, before the linear layer
     activation: nn.Module = field(default_factory=nn.Identity)  # of the score
     native: "NativeHead | None" = None  # if transformers' own head; None: modules of sentence-transformers
+    causal: "CausalHead | None" = None  # if two rows of a causal language model's output matrix
     lengths: tuple[int, int] | None = None  # tokens of query and of passage, each cut separately
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
@@ -56,6 +59,8 @@ class Parts:
 
     def describe_head(self) -> str:
         """Return a description of the head: `that of BertForSequenceClassification`, or its layers."""
+        if self.causal is not None:
+            return "the rows of its answers in the output matrix"
         if self.native is not None:
             return f"that of {self.native.architecture.__name__}"
         layers = [*self.projection] if isinstance(self.projection, nn.Sequential) else []
@@ -134,11 +139,19 @@ def first_position(backbone) -> int:
 
 
 def pair_length(path: Path, parts: Parts) -> int:
-    """Return the length in tokens to which the source library truncates a pair."""
+    """Return the length in tokens to which the source library truncates a pair.
+
+    If neither the tokenizer nor the backbone has one, it is NO_LENGTH.
+    """
     given, file = None, path / "sentence_bert_config.json"
     if file.is_file():
         given = read_count(read_object(file), "max_seq_length", file, optional=True)
-    return min(given or parts.tokenizer.model_max_length, longest_input(parts.backbone))
+    longest = longest_input(parts.backbone)
+    if given is not None:
+        return min(given, longest)
+    positions = getattr(parts.backbone.config, "max_position_embeddings", None) or -1  # of XLNet: -1, no limit
+    length = min(parts.tokenizer.model_max_length, longest, positions if positions > 0 else longest)
+    return length if length < 10**6 else NO_LENGTH
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None, model_type: str | None = None):
@@ -146,7 +159,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
 
     model_type: of the backbone, for a directory that names a tokenizer class which transformers lacks.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     quiet_transformers()
     name = locate_model(name)
@@ -158,6 +171,11 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
             check_class(Path(name))
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=revision, tokenizer_type=model_type, trust_remote_code=False
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(
+            f"{name}: its tokenizer ({type(tokenizer).__name__}) is written in Python, and has no tokenizer.json: only "
+            "those of the tokenizers library can be loaded"
         )
     check_longest_text(name, tokenizer)
     return tokenizer
@@ -189,6 +207,16 @@ def check_tokenizer_files(directory: Path) -> None:
         raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
     if not any((directory / name).is_file() for name in FILES):
         raise InputError(f"{directory}: has no tokenizer (none of {', '.join(FILES)}): save it there with the model")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a model into evaluation mode, and restore its previous mode on exit, even after an error."""
+    was_training = model.training
+    try:
+        yield model.eval()
+    finally:
+        model.train(was_training)
 
 
 @contextlib.contextmanager

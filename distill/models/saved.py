@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.models.causal import causal_files, write_causal
 from distill.models.heads import class_name, module_files, write_native
 from distill.models.json_files import COPY_AGAIN, SETTINGS, is_inside, read_object
 from distill.models.locate import known_instead
@@ -78,14 +79,18 @@ def write_model(model, directory: Path) -> None:
     pairs hold the first stage's score gets a directory that only this library opens.
     Raises InputError for a model that is no encoder with a head.
     """
-    if not model.is_encoder:
-        raise InputError(f"{directory}: only an encoder can be saved")
+    if not (model.is_encoder or model.is_decoder):
+        raise InputError(f"{directory}: only an encoder or a decoder can be saved")
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     write_whole_directory(directory, lambda new: _write_files(model, new), size)
 
 
 def _write_files(model, directory: Path) -> None:
-    if model.native is not None:
+    if model.causal is not None:
+        write_causal(model, directory)
+        for name, content in causal_files(model).items():
+            _write_json(directory / name, content)
+    elif model.native is not None:
         write_native(model, directory)
     else:
         model.backbone.save_pretrained(directory)

@@ -14,20 +14,31 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from distill.data.control_tokens import read_as_text
+from distill.data.pairs import PairTemplate
 from distill.errors import InputError
+from distill.models.decoders import (
+    attends_backwards_only,
+    decoder_template,
+    may_have_prompt,
+    prompt_of,
+    put_score_layer,
+)
 from distill.models.heads import HEADS, draw_native, mlp, one_score
 from distill.models.json_files import CONFIG, read_object
 from distill.models.lightning_ir import is_lightning_ir, lightning_ir_tokenizer
 from distill.models.locate import locate_model
 from distill.models.model_files import small_files
 from distill.models.modules import check_widths, module_names, read_head
-from distill.models.opening import has_head, open_directory
+from distill.models.opening import answers_in_words, has_head, open_directory
 from distill.models.parts import Parts, explained, load_tokenizer
+from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 
@@ -44,6 +55,47 @@ class Start:
     dropout: float | None = None
     num_layers: int | None = None
     first_stage_score: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the texts of a training are read: the model's tokenizer, and what a decoder reads around them."""
+
+    tokenizer: Any
+    prompt: ScoringPrompt | None = None
+    template: PairTemplate | None = None  # None: the tokenizer's special tokens
+
+    @property
+    def forms(self) -> tuple[str, str]:
+        """How queries and passages are tokenised, at the {} of these texts."""
+        return (self.template.query_text, self.template.passage_text) if self.template else ("{}", "{}")
+
+
+def reader_of(name: str, revision: str | None = None, prompt: str | None = None) -> Reader:
+    """Return how a training reads its texts; raises InputError for a model that has no tokenizer, or is a T5.
+
+    prompt: model.prompt. Control tokens in texts are text (distill/data/control_tokens.py). A prompt has some around
+    the texts, and other libraries tokenise it as a whole: there they stay what they are.
+    """
+    source = locate_model(name)
+    with explained(name):
+        tokenizer = tokenizer_of(source, revision)
+        folder = Path(source) if os.path.isdir(source) else small_files(source, revision)
+        config = read_object(folder / "config.json", CONFIG)
+        if config.get("is_encoder_decoder"):
+            raise InputError(
+                f"{name}: is a {config.get('model_type')}, which has both an encoder and a decoder: it may be "
+                "evaluated here, as a monoT5 or a RankT5, but is not trained: use an encoder or a decoder"
+            )
+        given = prompt_of(folder, config, tokenizer, prompt)
+        if given is None:
+            tokenizer = read_as_text(tokenizer)
+        if not may_have_prompt(config):
+            return Reader(tokenizer)
+        if given is None or given.chat_template is not None:
+            tokenizer.chat_template = given.chat_template if given is not None else None
+        return Reader(tokenizer, given, decoder_template(folder, tokenizer, given))
 
 
 def tokenizer_of(name: str, revision: str | None = None):
@@ -65,23 +117,27 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
         raise InputError(f"model.head={start.head} is unknown: choose one of {', '.join(HEADS)}")
     source = locate_model(name)
     with explained(name):
-        tokenizer = read_as_text(tokenizer_of(source, revision))
+        reader = reader_of(source, revision, start.prompt)
         folder = Path(source) if os.path.isdir(source) else small_files(source, revision)
-        found = has_head(folder)
+        answers = reader.prompt is not None and answers_in_words(folder)
+        found = has_head(folder) or answers
         kept = found and start.head == "auto" and start.weights == "pretrained"
         if kept and not os.path.isdir(source):
             folder = download(source, revision)
-        if kept and not module_names(folder)[1:]:
+        if kept and (answers or not module_names(folder)[1:]):
             parts = _open_whole(name, folder, start)
         else:
-            parts = Parts(_load_encoder(name, source, start, revision), tokenizer, None, None, start.pooling)
-            _check_attention(name, parts)
+            parts = Parts(_load_encoder(name, source, start, revision), reader.tokenizer, None, None, start.pooling)
+            parts.template = reader.template
             if kept:
+                _check_attention(name, parts)
                 _keep_modules(parts, folder)
             else:
                 _draw(name, parts, start)
-        parts.tokenizer = tokenizer
-        match_vocabulary(name, tokenizer, num_embeddings(parts.backbone))
+        parts.tokenizer, parts.template = reader.tokenizer, reader.template
+        match_vocabulary(name, parts.tokenizer, num_embeddings(parts.backbone))
+        if parts.pooling == "last":
+            parts.backbone.config.pad_token_id = parts.tokenizer.pad_token_id  # transformers finds the last token by it
     if kept:
         check_same_score(source, revision, start.first_stage_score)
         _check_pooling(name, parts, start)
@@ -89,6 +145,10 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
             parts.activation = nn.Identity()  # of two labels, folded into one: the score is their log-odds
     elif found:
         log.warning("%s: its head is dropped, and a new one drawn; model.head=auto keeps it", name)
+    if parts.pooling == "last" and start.first_stage_score is not None:
+        raise InputError(
+            f"model.first_stage_score={start.first_stage_score}: the pairs of a decoder do not hold it: set it to null"
+        )
     if parts.native is not None and start.first_stage_score is not None:
         raise InputError(
             f"model.first_stage_score={start.first_stage_score}: other libraries would open a model with the head of "
@@ -110,9 +170,9 @@ def _say(name: str, parts: Parts, start: Start, kept: bool) -> None:
 
 def _open_whole(name: str, folder: Path, start: Start) -> Parts:
     """Open a model of another library, all of it; raises InputError for one that cannot be trained."""
-    parts = open_directory(folder, change=lambda config: _change(config, start, name))
-    if parts.pooling not in ("cls", "mean") or not isinstance(parts.backbone, nn.Module):
-        raise InputError(f"{name}: is not an encoder with a head: it can be evaluated here, but not trained")
+    parts = open_directory(folder, start.prompt, change=lambda config: _change(config, start, name))
+    if not isinstance(parts.backbone, PreTrainedModel):
+        raise InputError(f"{name}: is no encoder or decoder with a head: it can be evaluated here, but not trained")
     return parts
 
 
@@ -124,6 +184,14 @@ def _keep_modules(parts: Parts, folder: Path) -> None:
 
 
 def _draw(name: str, parts: Parts, start: Start) -> None:
+    if attends_backwards_only(parts.backbone, parts.tokenizer):
+        if start.head == "mlp":
+            raise InputError(
+                "model.head=mlp: a decoder has one linear layer, as in transformers: set model.head=linear"
+            )
+        parts.template = parts.template or decoder_template(Path(name), parts.tokenizer, None)
+        put_score_layer(name, parts)
+        return
     if start.head == "mlp":
         parts.projection = mlp(parts.backbone.config.hidden_size)
     if start.head == "native":
@@ -135,12 +203,13 @@ def _check_pooling(name: str, parts: Parts, start: Start) -> None:
     """A head keeps the pooling that it was trained with; raises InputError for another one that was asked for."""
     if start.pooling == parts.pooling:
         return
+    state = {"cls": "the first token's state", "mean": "the mean over the tokens", "last": "the last token's state"}
     if start.pooling != "cls":
         raise InputError(
-            f"model.pooling={start.pooling}: the head of {name} reads the first token's state: leave it out, or draw a "
+            f"model.pooling={start.pooling}: the head of {name} reads {state[parts.pooling]}: leave it out, or draw a "
             "new head with model.head=linear"
         )
-    log.info("%s: its head reads the mean over the tokens (model.pooling=cls is for new heads)", name)
+    log.info("%s: its head reads %s (model.pooling=cls is for new heads)", name, state[parts.pooling])
 
 
 def _load_encoder(name: str, source: str, start: Start, revision: str | None):
@@ -148,7 +217,7 @@ def _load_encoder(name: str, source: str, start: Start, revision: str | None):
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    if config.is_encoder_decoder:
+    if config.is_encoder_decoder or getattr(config, "num_decoder_layers", None):  # of T5's encoder, T5 is built
         raise InputError(f"{name}: is a {config.model_type}, whose scores come from its decoder: use an encoder")
     _change(config, start, name)
     if start.weights == "random":
@@ -168,22 +237,12 @@ def _load_encoder(name: str, source: str, start: Start, revision: str | None):
     return backbone
 
 
-@torch.no_grad()
 def _check_attention(name: str, parts: Parts) -> None:
-    """Raise InputError for a model whose first token does not attend to the passage, as in a decoder.
-
-    Pooled by that token, it would give all passages the same score.
-    """
-    was_training = parts.backbone.training
-    states = [
-        parts.backbone.eval()(input_ids=torch.tensor([parts.tokenizer("a", text)["input_ids"]])).last_hidden_state[0, 0]
-        for text in ("a", "a a a")
-    ]
-    parts.backbone.train(was_training)
-    if torch.allclose(*states, rtol=1e-6, atol=1e-7):
+    """Raise InputError for a decoder under a head that reads the first token: all passages would score the same."""
+    if attends_backwards_only(parts.backbone, parts.tokenizer):
         raise InputError(
-            f"{name}: is a {parts.backbone.config.model_type} whose first token does not attend to the passage, as "
-            "in a decoder: use an encoder"
+            f"{name}: is a {parts.backbone.config.model_type} whose first token does not attend to the passage, as in "
+            "a decoder: its head cannot be used: set model.head=linear"
         )
 
 

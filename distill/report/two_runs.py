@@ -215,7 +215,9 @@ def read_baseline(cfg: DictConfig, known: Directory) -> tuple[str, Run, Qrels]:
     """
     if cfg.baseline is None and known.task is not None:
         task = read_task(known.task, texts=False)
-        return f"first stage ({known.task.run})", task.run, task.qrels
+        if task.max_passage:
+            log.warning("%s: judges articles, and passages are shown: left out", known.task.qrels)
+        return f"first stage ({known.task.run})", task.run, {} if task.max_passage else task.qrels
     qrels = read_qrels(known.qrels) if known.qrels else {}
     if cfg.baseline is not None:
         path, _ = locate("baseline", cfg.baseline)

@@ -15,8 +15,9 @@ from torch import nn
 from distill.config.schema import ServeConfig
 from distill.device import choose_device, choose_precision
 from distill.errors import InputError
-from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder, evaluating
+from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
 from distill.models.onnx import OnnxScorer
+from distill.models.parts import evaluating
 from distill.serving.batching import Pair
 from distill.serving.dialects import Asked
 from distill.serving.refusals import Refused

@@ -174,9 +174,17 @@ class Fields:
 
         Raises InputError for an invalid id or text.
         """
-        id_field, texts = self.names([*row], place, kind)
-        values = [checked_text(row.get(name), place, name) for name in texts]
-        return checked_id(row[id_field], place, id_field), " ".join(text for text in values if text)
+        text_id, texts = self.parts(row, place, kind)
+        return text_id, " ".join(texts.values())
+
+    def parts(self, row: dict, place: str, kind: str = "passages") -> tuple[str, dict[str, str]]:
+        """Return the id of a row, and its texts that are not empty by the names of their fields, in order.
+
+        Raises InputError like `read`.
+        """
+        id_field, names = self.names([*row], place, kind)
+        texts = {name: checked_text(row.get(name), place, name) for name in names}
+        return checked_id(row[id_field], place, id_field), {name: text for name, text in texts.items() if text}
 
 
 USUAL = Fields()

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill.errors import InputError, Unavailable
 from distill.sources.download import local_file
+from distill.sources.folders import folder_state
 from distill.sources.literals import as_literal, escaped
 from distill.storage.cache import file_state
 
@@ -74,15 +75,17 @@ def is_missing_file(source: str) -> bool:
 
 
 def file_of(source: str) -> str | None:
-    """Return the path of a source, downloaded where it is an address; None for an `ir_datasets` id."""
+    """Return the path of a source, downloaded where it is an address; None for a folder or an `ir_datasets` id."""
     if source.startswith(SCHEMES):
         return local_file(source)
     return source if os.path.isfile(source) else None
 
 
 def source_state(source: str) -> dict:
-    """Return what tells one version of a source from another: a file's state, or the name of an `ir_datasets` id."""
+    """Return what tells one version of a source from another: a file's or folder's state, or an `ir_datasets` id."""
     path = file_of(source)
+    if path is None and os.path.isdir(source):
+        return folder_state(source)
     return {"ir_datasets": source} if path is None else file_state(path)
 
 

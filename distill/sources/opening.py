@@ -1,4 +1,4 @@
-"""A source, opened: one place decides whether it is a file, an address or an `ir_datasets` id, and how it is laid out.
+"""A source, opened: one place decides whether it is a file, a folder, an address or an id, and how it is laid out.
 
     source = open_source("bm25.run.gz", "run")
     source.form                                  # "lines"
@@ -8,6 +8,8 @@ What a row is follows from the form:
 
     lines                            bytes: white-space separated columns, or `id<TAB>text`
     columns, csv, jsonl, parquet     a dict: column or key to value
+    hits, bulk                       a document of a dump as a dict (dumps.py)
+    folder                           a document of a folder as a dict (folders.py)
     answers                          a text of a JSON array
     records                          a record of `ir_datasets`
 
@@ -17,12 +19,14 @@ file nor an id.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distill.errors import InputError
+from distill.errors import InputError, refuse
+from distill.sources.dumps import dump_of, dump_rows
 from distill.sources.fields import ID_NAMES, TEXT_NAMES, USUAL, Fields, usual_name
+from distill.sources.folders import folder_rows
 from distill.sources.inline import inline_shape
 from distill.sources.locate import file_of, ir_datasets_records
 from distill.storage.files import (
@@ -40,6 +44,7 @@ FILE_FORMS = {"triples": "lines", "permutations": "answers"}  # kinds that come 
 LARGE_FILE = 2**24  # bytes: about 250 000 lines, which take about a quarter of a gigabyte as Python objects
 PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 MOST_PACKED = 1032  # how much larger gzip can be at most
+DUMPS = ("hits", "bulk")
 ROW = 16  # bytes of a line, at least
 
 
@@ -53,19 +58,28 @@ class Source:
     is_inline: bool = False  # whether each row holds a query with its passages
     is_large: bool = False  # whether the rows would take too much memory as Python objects
 
-    def rows(self) -> Iterator[tuple[str, Any]]:
-        """Yield (place, row) of every row, in order; raises InputError for a bad one."""
+    def rows(self, refused: Callable[[InputError], None] = refuse) -> Iterator[tuple[str, Any]]:
+        """Yield (place, row) of every row, in order; raises InputError for a bad one.
+
+        refused: gets the error of a bad row of named fields, and may return, to continue with the next.
+        """
         if self.form == "records":
             return ((self.name, record) for record in ir_datasets_records(self.name, RECORDS[self.kind]))
         if self.form == "lines":
             return numbered_lines(self.name)
         if self.form == "answers":
             return numbered_answers(self.name)
-        return _rows(self.name, self.form)
+        if self.form == "folder":
+            return folder_rows(self.name, refused)
+        return _rows(self.name, self.form, refused)
 
 
-def _rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
-    return parquet_rows(path) if form == "parquet" else numbered_rows(path, form)
+def _rows(path: str, form: str, refused: Callable[[InputError], None] = refuse) -> Iterator[tuple[str, dict]]:
+    if form == "parquet":
+        return parquet_rows(path)
+    if form in DUMPS:  # of pairs of lines, none may be left out
+        return dump_rows(numbered_rows(path, "jsonl", refuse if form == "bulk" else refused), form, refused)
+    return numbered_rows(path, form, refused)
 
 
 def open_source(name: str, kind: str, fields: Fields = USUAL) -> Source:
@@ -74,6 +88,10 @@ def open_source(name: str, kind: str, fields: Fields = USUAL) -> Source:
     fields: which fields of queries or passages are named. Raises InputError for a file that cannot be read.
     """
     path = file_of(name)
+    if path is None and os.path.isdir(name):
+        if kind != "passages":
+            raise InputError(f"{name}: is a folder: {kind} are read from a file")
+        return Source(name, kind, "folder")
     if path is None:
         if kind not in RECORDS:
             raise InputError(f"{name}: no such file: {kind} are read from a file")
@@ -81,7 +99,9 @@ def open_source(name: str, kind: str, fields: Fields = USUAL) -> Source:
     form = FILE_FORMS.get(kind) or form_of(path)
     if form == "lines" and kind in TEXT_NAMES and (fields != USUAL or _has_header(path)):
         form = "columns"
-    has_names = form not in ("lines", "answers") and fields == USUAL
+    if form == "jsonl" and kind in TEXT_NAMES:
+        form = _dump_of(path) or form
+    has_names = form not in ("lines", "answers", *DUMPS) and fields == USUAL
     return Source(path, kind, form, has_names and _is_inline(path, kind, form), _is_large(path, form))
 
 
@@ -107,6 +127,12 @@ def _has_header(path: str) -> bool:
         return False
     words = all(re.fullmatch(r"[A-Za-z_]+", name.strip()) for name in rest)
     return (usual_name(first) in ID_NAMES and words) or all(usual_name(name) in texts for name in rest)
+
+
+def _dump_of(path: str) -> str | None:
+    """Return which dump of Elasticsearch a file of JSON lines is, None if it is none."""
+    place, row = next(_rows(path, "jsonl"), ("", {}))
+    return dump_of(row, place)
 
 
 def _is_inline(path: str, kind: str, form: str) -> bool:

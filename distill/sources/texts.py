@@ -5,15 +5,16 @@
     read_passages("articles.csv", ids, Fields("sku", ("title", "body")))
 
 A file is TSV (`id<TAB>text`, or with a header of names), JSONL, CSV or parquet with named fields (BEIR's `_id`,
-`title`, `text`, other common names, or the fields that you name), or training lines with their texts inline
-(inline.py), plain or .gz; anything else is an id. White space becomes single spaces, so that all sources of a
-collection give the same text.
+`title`, `text`, other common names, or the fields that you name), a dump of Elasticsearch (dumps.py), or training lines
+with their texts inline (inline.py), plain or .gz. Passages may also be a folder of documents (folders.py). Anything
+else is an id. White space becomes single spaces, so that all sources of a collection give the same text.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from distill.errors import InputError
+from distill.errors import InputError, refuse
+from distill.sources.dumps import flattened
 from distill.sources.fields import USUAL, Fields, checked_id
 from distill.sources.inline import inline_passages, inline_queries
 from distill.sources.locate import ir_datasets_records
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Texts = dict[str, str]  # id -> text
 TextRow = tuple[str, str, str]  # place, id, text
+PartsRow = tuple[str, str, dict[str, str]]  # place, id, field -> text
 
 
 def read_queries(name: str, fields: Fields = USUAL) -> Texts:
@@ -77,34 +79,50 @@ def _rows(source: Source, fields: Fields) -> Iterator[TextRow]:
     if source.form == "lines":
         return _tsv_rows(source)
     if source.form != "records":
-        return _named_rows(source, fields)
+        return ((place, text_id, " ".join(parts.values())) for place, text_id, parts in _named_rows(source, fields))
     if is_query:
         return ((place, checked_id(record.query_id, place), record.default_text()) for place, record in source.rows())
     return ((place, checked_id(record.doc_id, place), _passage_text(record)) for place, record in source.rows())
 
 
-def _tsv_rows(source: Source) -> Iterator[TextRow]:
+def _tsv_rows(source: Source, refused: Callable[[InputError], None] = refuse) -> Iterator[TextRow]:
     for place, line in source.rows():
-        cells = as_text(line, place).split("\t")
-        if len(cells) == 1:
-            remedy = "; of CSV, let the name end with .csv" if b"," in line else ""
-            raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`{remedy}")
-        if len(cells) > 2:
-            raise InputError(
-                f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
-                "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by spaces"
-            )
-        yield place, checked_id(cells[0], place), cells[1]
+        try:
+            row = place, *_tsv_row(line, place)
+        except InputError as error:
+            refused(error)
+            continue
+        yield row
 
 
-def _named_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
-    """Yield the rows of a file with named fields; raises InputError for a named field that occurs in no row."""
+def _tsv_row(line: bytes, place: str) -> tuple[str, str]:
+    cells = as_text(line, place).split("\t")
+    if len(cells) == 1:
+        remedy = "; of CSV, let the name end with .csv" if b"," in line else ""
+        raise InputError(f"{place}: one column instead of two: expected `id<TAB>text`{remedy}")
+    if len(cells) > 2:
+        raise InputError(
+            f"{place}: {len(cells)} columns instead of two: expected `id<TAB>text`: put a header line above and "
+            "name the columns by id_field=NAME text_fields=[NAME,NAME], or replace the tabs within texts by spaces"
+        )
+    return checked_id(cells[0], place), cells[1]
+
+
+def _named_rows(source: Source, fields: Fields, refused: Callable[[InputError], None] = refuse) -> Iterator[PartsRow]:
+    """Yield the rows of a source with named fields; raises InputError for a named field that occurs in no row."""
+    named = {*(fields.texts or ()), *([fields.id] if fields.id else [])}
     absent = set(fields.texts or ())
     row: dict = {}
-    for place, row in source.rows():
-        text_id, text = fields.read(row, place, source.kind)
+    for place, row in source.rows(refused):
+        if any("." in name and name not in row for name in named):
+            row = flattened(row)
+        try:
+            text_id, parts = fields.parts(row, place, source.kind)
+        except InputError as error:
+            refused(error)
+            continue
         absent.difference_update(row)
-        yield place, text_id, text
+        yield place, text_id, parts
     if absent:
         key = "query_text_fields" if source.kind == "queries" else "text_fields"
         raise InputError(
@@ -127,6 +145,25 @@ def iterate_texts(name: str, kind: str, fields: Fields = USUAL) -> Iterator[tupl
     """
     for _, text_id, text in _rows(open_source(name, kind, fields), fields):
         yield text_id, " ".join(text.split())
+
+
+def passage_parts(name: str, fields: Fields, refused: Callable[[InputError], None]) -> Iterator[PartsRow]:
+    """Yield (place, id, texts by the names of their fields) of all passages, as they are, white space included.
+
+    A text without a field of its own is `text`. refused: gets the error of a row that cannot be used, and may return,
+    to continue with the next. Raises InputError like `iterate_texts`.
+    """
+    source = open_source(name, "passages", fields)
+    if source.form == "records":
+        for place, record in source.rows():
+            titled = hasattr(record, "title") and hasattr(record, "text")
+            parts = {"title": record.title, "text": record.text} if titled else {"text": record.default_text()}
+            yield place, checked_id(record.doc_id, place), {name: text for name, text in parts.items() if text}
+    elif source.form == "lines" or source.is_inline:
+        rows = _rows(source, fields) if source.is_inline else _tsv_rows(source, refused)
+        yield from ((place, text_id, {"text": text} if text else {}) for place, text_id, text in rows)
+    else:
+        yield from _named_rows(source, fields, refused)
 
 
 def refuse_duplicates(name: str, kind: str, fields: Fields = USUAL) -> None:

@@ -13,28 +13,37 @@ is in memory at a time is bounded.
 import csv
 import functools
 import json
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from distill.errors import InputError
+from distill.errors import InputError, refuse
 from distill.storage.unpacking import unpacked
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DAMAGE = (OSError, EOFError, zlib.error)  # what reading a cut or damaged file raises; gzip.BadGzipFile is an OSError
 MAX_LINE = 2**25  # bytes of a line, or of a CSV row: a line with the texts of a thousand long passages has 10 MB
 BLOCK = 2**20  # bytes read at once
+NO_TEXT = {  # how files of other kinds begin -> what they are, and the remedy
+    b"%PDF": "a PDF: extract its text first, as `pdftotext FILE.pdf FILE.txt` does, and give the folder of these texts",
+    b"PK\3\4": "a zip archive or an Office document: unpack it, or save the document as text or CSV",
+    b"\xd0\xcf\x11\xe0": "an Office document: save it as text or CSV",
+}
 MAX_ANSWERS = 2**27  # bytes of a file of permutations: the hundred thousand of RankGPT have 40 MB
 
 
 def form_of(path: str) -> str:
     """Return how a file's content is laid out: "parquet", "jsonl", "csv" or "lines", by its content and its name.
 
-    Raises InputError for a JSON array: there must be one row per line.
+    Raises InputError for a PDF and the like, and for a JSON array: there must be one row per line.
     """
     with open_bytes(path, unpack=False) as file:
-        if path.endswith(".parquet") or file.read(4) == b"PAR1":
-            return "parquet"
+        start = file.read(4)
+    if path.endswith(".parquet") or start == b"PAR1":
+        return "parquet"
+    if start in NO_TEXT:
+        raise InputError(f"{path}: is {NO_TEXT[start]}")
     name = path.removesuffix(".gz")
     if name.endswith(".csv"):
         return "csv"
@@ -122,25 +131,48 @@ def as_text(line: bytes, place: str) -> str:
 
 def unreadable(place: str, error: Exception) -> InputError:
     """Return the error for a line whose bytes cannot be read."""
-    return InputError(f"{place}: cannot be read ({error}): expected UTF-8 text, plain or .gz")
+    remedy = ""
+    if isinstance(error, UnicodeDecodeError):
+        older = "UTF-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
+        remedy = f": `iconv -f {older} -t UTF-8` converts what other programs export"
+    return InputError(f"{place}: cannot be read ({error}): expected UTF-8 text, plain or .gz{remedy}")
 
 
-def numbered_rows(path: str, form: str) -> Iterator[tuple[str, dict]]:
+def numbered_rows(path: str, form: str, refused: Callable[[InputError], None] = refuse) -> Iterator[tuple[str, dict]]:
     """Yield (place, row) of every row of a "jsonl" or "csv" file, or of "columns" of TSV below a header.
 
-    Raises InputError for a row that cannot be read.
+    refused: gets the error of a row that cannot be read, and may return, to continue with the next. Raises InputError
+    otherwise, and where the rest of the file cannot be read either.
     """
     if form == "jsonl":
-        for place, line in numbered_lines(path):
-            yield place, parse_object(as_text(line, place), place)
+        rows = ((place, functools.partial(_json_row, line, place)) for place, line in numbered_lines(path))
     elif form == "csv":
-        yield from _csv_rows(path)
+        rows = _csv_rows(path)
     else:
-        lines = text_lines(path)
-        place, header = next(lines, ("", ""))
-        names = unique_names(header.split("\t"), place)
-        for place, text in lines:
-            yield place, _row(names, text.split("\t"), place)
+        rows = _tsv_rows(path)
+    for place, read in rows:
+        try:
+            row = read()
+        except InputError as error:
+            refused(error)
+            continue
+        yield place, row
+
+
+def _json_row(line: bytes, place: str) -> dict:
+    return parse_object(as_text(line, place), place)
+
+
+def _tsv_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
+    lines = numbered_lines(path)
+    place, header = next(lines, ("", b""))
+    names = unique_names(as_text(header, place).split("\t"), place)
+    for place, line in lines:
+        yield place, functools.partial(_tsv_row, names, line, place)
+
+
+def _tsv_row(names: list[str], line: bytes, place: str) -> dict[str, str]:
+    return _row(names, as_text(line, place).split("\t"), place)
 
 
 def parse_object(line: str, place: str) -> dict:
@@ -184,10 +216,15 @@ def _row(names: list[str], cells: list[str], place: str) -> dict[str, str]:
     return dict(zip(names, cells, strict=True))
 
 
-def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
-    """Yield the rows of a CSV file with a header; commas separate cells, or semicolons where the header has them."""
+def _csv_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
+    """Yield how to read each row of a CSV file with a header.
+
+    Cells are separated by commas, semicolons or tabs, whichever the header has most of, or as a line `sep=;` says,
+    which Excel writes above the header.
+    """
     first = next(text_lines(path), ("", ""))[1]
-    delimiter = max(",;", key=lambda candidate: _num_cells(first, candidate))
+    said = re.fullmatch(r"sep=(.)", first.strip("\r\n"))
+    delimiter = said[1] if said else max(",;\t", key=lambda candidate: _num_cells(first, candidate))
     row_bytes = 0
 
     def lines() -> Iterator[str]:
@@ -212,12 +249,12 @@ def _csv_rows(path: str) -> Iterator[tuple[str, dict]]:
         number = reader.line_num + 1
         if cells is None:
             return
-        if not any(cell.strip() for cell in cells):
+        if not any(cell.strip() for cell in cells) or (said and names is None and cells == ["sep=", ""]):
             continue
         if names is None:
             names = unique_names(cells, place)
         else:
-            yield place, _row(names, cells, place)
+            yield place, functools.partial(_row, names, cells, place)
 
 
 def _num_cells(header: str, delimiter: str) -> int:

@@ -3,11 +3,15 @@
     num_tokens_of("蜜蜂用太阳导航")                      # about 5; a Latin letter counts as a quarter
     cut(passage, max_words=300)                         # at most so much as 300 English words
     cut(passage, max_words=300, tokenizer=tokenizer)    # the same, counted in its tokens where words have no spaces
+    atoms_of("GPS 导航")                                # [(0, 3), (4, 5), (5, 6)]: what is never parted
+    words_in(text, atoms), tokens_in(text, atoms, tokenizer)                  # and how long each is
 
 Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between words. There, and in "words" such as encoded
 files, length is counted in tokens: by the model's tokenizer if it is known, else by an estimate for each script.
 """
 
+import bisect
+import itertools
 import math
 import re
 
@@ -36,6 +40,36 @@ def _tokens(text: str) -> float:
     )
     latin = len(text) - cjk - south_east - other
     return LATIN * latin + CJK * cjk + SOUTH_EAST * south_east + OTHER * other
+
+
+def atoms_of(text: str) -> list[tuple[int, int]]:
+    """Return where each word of a text begins and ends; in scripts without spaces, where each character does."""
+    atoms: list[tuple[int, int]] = []
+    for found in re.finditer(r"\S+", text):
+        if _is_word(found[0]):
+            atoms.append(found.span())
+        else:
+            atoms += [(place, place + 1) for place in range(*found.span())]
+    return atoms
+
+
+def words_in(text: str, atoms: list[tuple[int, int]]) -> list[float]:
+    """Return how long each atom of a text is, in words: 1, or less for a character of what is no single word."""
+    return [1.0 if _is_whole(text, *atom) else _tokens(text[slice(*atom)]) / TOKENS_A_WORD for atom in atoms]
+
+
+def _is_whole(text: str, start: int, end: int) -> bool:
+    """Whether an atom is a word: with more than one letter, or by itself."""
+    is_apart = not text[start - 1 : start].strip() and not text[end : end + 1].strip()
+    return end - start > 1 or (is_apart and not WITHOUT_SPACES.match(text, start))
+
+
+def tokens_in(text: str, atoms: list[tuple[int, int]], tokenizer) -> list[float]:
+    """Return how many tokens of the whole text end in each of its atoms; tokenizer: of transformers, a fast one."""
+    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    ends = sorted(end for _, end in places)
+    bounds = [0, *(bisect.bisect_right(ends, end) for _, end in atoms)]
+    return [float(more - fewer) for fewer, more in itertools.pairwise(bounds)]
 
 
 def cut(text: str, max_words: int, tokenizer=None) -> str:

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.distributed import Ranks
+from distill.models.cross_encoder import CrossEncoder
 from distill.training.checkpoint import read_checkpoint, save_checkpoint
+from distill.training.weights import merged_weights
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ class Soup:
         self.directory, self.size = directory / "checkpoints", size or 0
         self.members: dict[int, float] = {}  # step -> value of its validation, the best first
 
-    def offer(self, step: int, value: float, model: nn.Module | None) -> bool:
+    def offer(self, step: int, value: float, model: CrossEncoder | None) -> bool:
         """Take a validation's model if it is one of the best; return whether it is. Of equal values, the earlier stay.
 
         model: its weights are written to a file; None: another rank writes them. A member that leaves keeps its file
@@ -94,7 +96,7 @@ class Soup:
             for path in self.directory.glob("step-*.pt"):
                 if path.stem.removeprefix("step-") not in map(str, self.members):
                     path.unlink()
-            save_checkpoint(self._path(step), {"step": step, "model": model.state_dict()})
+            save_checkpoint(self._path(step), {"step": step, "model": merged_weights(model)})
         self.members = members
         return True
 

@@ -22,10 +22,12 @@ from distill.data.lists import TrainingLists
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.lora import merge
 from distill.secrets import redacted
 from distill.storage.writing import write_whole, writing
 from distill.training.optim import set_lr
 from distill.training.state import TrainingState
+from distill.training.weights import checkpoint_weights, merged_weights, restore_weights
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,11 @@ class Checkpoints:
         Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
         """
         saved = load_checkpoint(self.last)
+        if _head_names(saved["model"]) != _head_names(self.model.state_dict()):
+            raise InputError(
+                f"model.head={cfg.model.head}: the run's checkpoint has another head: set model.head=linear, which "
+                "runs had before there was a choice"
+            )
         if self.ranks.is_first:
             mend_best(saved, self.last, self.best, self.model, self.model_directory)
         num_steps = self.num_steps
@@ -79,7 +86,7 @@ class Checkpoints:
                 f"resume={cfg.resume}: {self.lists} lists and passages to train on, but {saved['lists']} before: "
                 "give the files that the run was started with"
             )
-        self.model.load_state_dict(saved["model"])
+        restore_weights(self.model, saved, self.last)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state.restore(saved, self.ranks)
         for name, part in self.also.items():
@@ -107,7 +114,7 @@ class Checkpoints:
             "num_steps": self.num_steps,
             **self.state.saved(self.ranks),
             "random": self.ranks.gather(random_state()),
-            "model": self.model.state_dict(),
+            **checkpoint_weights(self.model),
             "optimizer": self.optimizer.state_dict(),
             "overrides": self.overrides,
             **{name: part.state_dict() for name, part in self.also.items() if part.state_dict()},
@@ -122,7 +129,8 @@ class Checkpoints:
                 link_checkpoint(self.last, self.best)
 
     def load_best(self) -> None:
-        """Load the weights of model/ on all ranks, ready to score."""
+        """Load the weights of model/ on all ranks, ready to score; adapters are merged, as they are there."""
+        merge(self.model.backbone)
         if self.ranks.is_first:
             self.model.load_state_dict(CrossEncoder.from_pretrained(str(self.model_directory)).state_dict())
         self.ranks.copy_from_first(self.model)
@@ -133,6 +141,10 @@ class Checkpoints:
         if self.ranks.is_first:
             self.model.save_pretrained(self.model_directory)
             link_checkpoint(self.last, self.best)
+
+
+def _head_names(weights: dict[str, Any]) -> set[str]:
+    return {name for name in weights if name.startswith(("head.", "projection."))}
 
 
 def own_overrides() -> list[str]:
@@ -236,9 +248,9 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
     best_state: dict[str, Any] = load_checkpoint(best) if best.is_file() else {"step": None}
     if best_state["step"] == state["best_step"]:
-        weights = best_state["model"] | best_state.get("average", {})  # validated is the average, if there is one
-        if not _holds(directory, weights):
-            model.load_state_dict(weights)
+        validated = best_state["model"] | best_state.get("average", {})  # the average, if there is one
+        restore_weights(model, best_state | {"model": validated}, best)
+        if not _holds(directory, merged_weights(model)):
             model.save_pretrained(directory)
     elif not directory.exists():
         complete = next((path for path in (new, old) if _holds(path)), None)

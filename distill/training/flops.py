@@ -32,7 +32,7 @@ class FlopCounter:
     def __init__(self, model):
         """Read the shapes of a CrossEncoder."""
         config, backbone = model.backbone.config, model.backbone
-        layers = backbone.layers if hasattr(backbone, "layers") else backbone.encoder.layer  # ModernBERT; BERT-like
+        layers = _layers(backbone)
         self.weights = [_matrix_weights(layer) for layer in layers]  # of each layer
         width = config.hidden_size
         first_only = "forward" in vars(layers[-1])
@@ -62,6 +62,12 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for model, peak in PEAK.items() if model in name), None)
+
+
+def _layers(backbone: nn.Module) -> list[nn.Module]:
+    """Return the layers: those of the first list of modules, as often as an encoder that shares them runs them."""
+    layers = next([*module] for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module))
+    return layers * max(1, backbone.config.num_hidden_layers // len(layers))  # ALBERT: one, in all places
 
 
 def _matrix_weights(layer: nn.Module) -> int:

@@ -7,12 +7,14 @@ set_lr(optimizer, cfg.optimizer, step, num_steps)
 
 import logging
 import math
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from distill.errors import InputError
+from distill.models.freezing import layers_of
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +46,25 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
 
 
-def layer_depths(backbone: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
+def layer_depths(backbone: Any) -> tuple[dict[nn.Parameter, int], int]:
     """Return the depth of every parameter of a backbone, and its number of layers.
 
     The embeddings have depth 0, the layers 1 and up, and what else there is, such as a last norm, that of the last one.
     Raises InputError for a backbone that has not one list of layers, as those that share one layer do not.
     """
-    num_layers = getattr(getattr(backbone, "config", None), "num_hidden_layers", None)
-    lists = [part for part in backbone.modules() if isinstance(part, nn.ModuleList) and len(part) == num_layers]
-    if not lists:
+    layers = layers_of(backbone)
+    if layers is None:
+        kind = backbone.config.model_type
         raise InputError(
-            f"optimizer.layer_decay: {type(backbone).__name__} has no list of {num_layers} layers: set it to null"
+            f"optimizer.layer_decay: the layers of the {kind} backbone share their weights: set it to null"
         )
-    layers: nn.ModuleList = lists[0]  # the outermost, since modules() begins with a whole before its parts
-    depths = dict.fromkeys(backbone.parameters(), num_layers)
+    depths = dict.fromkeys(backbone.parameters(), len(layers))
     for name, part in backbone.named_modules():
         if "embed" in name.rpartition(".")[2]:
             depths |= dict.fromkeys(part.parameters(), 0)
     for depth, layer in enumerate(layers, start=1):
         depths |= dict.fromkeys(layer.parameters(), depth)
-    return depths, num_layers
+    return depths, len(layers)
 
 
 def warmup_steps(warmup: float, num_steps: int) -> int:

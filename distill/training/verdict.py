@@ -184,7 +184,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
 
     from distill.data.batch import make_batch
     from distill.device import half_precision
-    from distill.models.cross_encoder import evaluating
+    from distill.models.parts import evaluating
 
     target = targets_of(cfg.loss)[0]
     generator = np.random.default_rng(cfg.seed)

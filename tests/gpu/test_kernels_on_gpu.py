@@ -49,7 +49,7 @@ def test_forward_and_backward_never_wait_for_the_gpu(name, device):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["adrmse", "ranknet"])  # others prepare gains, LambdaLoss sorts
 def test_forward_and_backward_are_two_launches(name, device):
     scores, ranks = (tensor.to(device) for tensor in make_lists(32, 100))
     scores.requires_grad_()

@@ -1,12 +1,51 @@
-"""A kernel against the definition in float64, and the tolerances."""
+"""A kernel against the definition in float64, and the tolerances.
+
+The kernels of all losses are called alike, with scores and ranks [B, K]: `target_of` makes of the ranks what a loss
+learns from.
+"""
 
 import torch
 
 from distill import losses
+from distill.losses.ndcg import _shares
+from distill.losses.terms import without_padding
 from kernels.adr_mse import adr_mse
+from kernels.approx_ndcg import approx_ndcg
+from kernels.bradley_terry import bradley_terry
+from kernels.hinge import hinge
+from kernels.lambda_loss import lambda_loss
 from kernels.ranknet import ranknet
 
-KERNELS = {"ranknet": ranknet, "adrmse": adr_mse}
+
+def target_of(name: str, ranks: torch.Tensor) -> torch.Tensor:
+    """Ranks; teacher scores that fall with them; or labels 3, 2, 1, 0, 3, ... by rank, so that many tie."""
+    if name in losses.ON_RANKS:
+        return ranks
+    return (-0.3 * ranks if name == "bradleyterry" else 3 - ranks.floor() % 4) * (ranks > 0)
+
+
+def _on_target(name: str, kernel):
+    return lambda scores, ranks, **options: kernel(
+        scores, without_padding(target_of(name, ranks), ranks > 0), **options
+    )
+
+
+def _on_gains(name: str, kernel):
+    def loss(scores, ranks, gain="exponential", **options):
+        shares = _shares(target_of(name, ranks).float(), ranks > 0, gain, options.get("cutoff"))
+        return kernel(scores, without_padding(shares, ranks > 0), **options)
+
+    return loss
+
+
+KERNELS = {
+    "ranknet": ranknet,
+    "adrmse": adr_mse,
+    "hinge": _on_target("hinge", hinge),
+    "bradleyterry": _on_target("bradleyterry", bradley_terry),
+    "lambda": _on_gains("lambda", lambda_loss),
+    "approxndcg": _on_gains("approxndcg", approx_ndcg),
+}
 NAMES = sorted(KERNELS)
 # Against float64: the loss to `LOSS`, each gradient to a share of the largest of the batch. Scores in half precision
 # are exact in float64, so that only the gradient's last rounding, to the scores' own dtype, is coarser (and Triton's
@@ -36,9 +75,13 @@ def run(loss_function, scores, ranks, upstream: float = 3.0, **options):
     return loss.detach(), scores.grad
 
 
+def by_name(name: str, scores, ranks, **options):
+    return losses.LOSSES[name](scores, target_of(name, ranks), ranks > 0, **options)
+
+
 def plain(name: str):
     def definition(scores, ranks, **options):
-        return losses.LOSSES[name](scores, ranks, ranks > 0, implementation="torch", **options)
+        return by_name(name, scores, ranks, implementation="torch", **options)
 
     return definition
 

@@ -1,0 +1,151 @@
+"""Documents, a file each: Markdown, HTML and plain text, each as a row with a title and a text.
+
+    document_fields("bees.md", "# Bees\n\nThey steer by the sun.")   # {"title": "Bees", "text": "They steer by ..."}
+
+A title comes from the front matter or the <title>, else from the first heading. Other entries of the front matter are
+fields, too. Of HTML the text that a reader sees is kept, without navigation and footers; Markdown stays as it is.
+"""
+
+import codecs
+import re
+import tomllib
+from html.parser import HTMLParser
+from typing import Any
+
+import yaml
+
+from distill.errors import InputError
+from distill.sources.dumps import flattened
+from distill.storage.files import MAX_LINE, open_bytes, too_long, unreadable
+
+HTML = (".html", ".htm", ".xhtml")
+MARKDOWN = (".md", ".markdown")
+TEXT = (".txt", ".text")
+UNSEEN = {"script", "style", "template", "noscript", "svg", "nav", "footer", "select"}
+# They do not part words; all other elements do
+WITHIN_WORDS = frozenset(
+    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd mark q s samp small span strike strong sub "
+    "sup time tt u var wbr".split()
+)
+FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^\1[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def document_fields(path: str, text: str) -> dict[str, Any]:
+    """Return title, text and other fields of a document; raises InputError for front matter that cannot be read."""
+    name = path.lower()
+    if name.endswith(HTML):
+        page = _Page()
+        page.feed(text)
+        page.close()
+        return {"title": page.title, "text": page.text}
+    return _markdown_fields(path, text) if name.endswith(MARKDOWN) else {"title": "", "text": text}
+
+
+def read_document(path: str) -> str:
+    """Return a file's text: UTF-8, UTF-16 with its mark, or for HTML what its <meta> names.
+
+    Raises InputError where it is neither, or too large.
+    """
+    try:
+        with open_bytes(path) as file:
+            content = file.read(MAX_LINE + 1)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if len(content) > MAX_LINE:
+        raise too_long(path)
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        declared = CHARSET.search(content[:4096]) if path.lower().endswith(HTML) else None
+        if declared is None:
+            raise unreadable(path, error) from None
+    try:
+        return content.decode(declared[1].decode())
+    except (UnicodeDecodeError, LookupError) as error:
+        raise unreadable(path, error) from None
+
+
+def _markdown_fields(path: str, text: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    found = FRONT_MATTER.match(text)
+    if found:
+        given = _front_matter(path, found[1], found[2])
+        text = text[found.end() :]
+    title = given.pop("title", "")
+    first, _, rest = text.lstrip().partition("\n")
+    below, _, after = rest.partition("\n")
+    if not title and first.startswith("# "):
+        title, text = first[2:].strip().rstrip("#").rstrip(), rest
+    elif not title and first.strip() and below.strip() and not below.strip("= \t\r"):
+        title, text = first.strip(), after
+    return {"title": title, "text": text} | {name: value for name, value in given.items() if name != "text"}
+
+
+def _front_matter(path: str, mark: str, content: str) -> dict[str, Any]:
+    """Return the fields of front matter, YAML or TOML; a value that is no text and no number as text."""
+    try:
+        if mark == "---" and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
+            raise ValueError("it refers to values by *name, which could repeat them without end")
+        found = yaml.load(content, yaml.BaseLoader) if mark == "---" else tomllib.loads(content)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"{path}:1: its front matter cannot be read ({reason}): correct or remove it") from None
+    if not isinstance(found, dict):
+        return {}  # a line between two rules is no front matter
+    fields = flattened({str(name): value for name, value in found.items()})
+    return {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
+
+
+class _Page(HTMLParser):
+    """The title and the visible text of a page; a heading that is its title is left out of the text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []  # of the text
+        self.titles: dict[str, list[str]] = {"title": [], "h1": []}
+        self.inside: str | None = None  # title or the first h1
+        self.unseen: list[str] = []  # open elements that hide what they hold
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        """Note what is hidden, and where a title begins."""
+        if self.inside == "h1" and tag not in WITHIN_WORDS and tag not in ("br", "img"):
+            self.inside = None  # it has no end
+        if tag == "title" and "svg" not in self.unseen and not self.titles["title"]:
+            self.inside = "title"
+        elif tag in UNSEEN:
+            self.unseen.append(tag)
+        elif tag == "h1" and not self.unseen and not self.titles["h1"]:
+            self.inside = "h1"
+        if tag not in WITHIN_WORDS:
+            self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note what is seen again, and where a title ends."""
+        if tag == self.inside:
+            self.inside = None
+        if tag in self.unseen:
+            del self.unseen[self.unseen.index(tag) :]
+        if tag not in WITHIN_WORDS:
+            self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        """Keep what a reader sees."""
+        if self.inside:
+            self.titles[self.inside].append(data)
+        elif not self.unseen:
+            self.parts.append(data)
+
+    @property
+    def title(self) -> str:
+        """The <title>, else the first heading."""
+        return " ".join("".join(self.titles["title"] or self.titles["h1"]).split())
+
+    @property
+    def text(self) -> str:
+        """What a reader sees, the first heading before the rest unless it is the title."""
+        heading = " ".join("".join(self.titles["h1"]).split())
+        text = " ".join("".join(self.parts).split())
+        return text if heading == self.title else f"{heading} {text}".strip()

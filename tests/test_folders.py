@@ -1,0 +1,129 @@
+"""A folder of documents is a collection: ids, titles, and what is left out or refused."""
+
+import os
+
+import pytest
+
+from distill.errors import InputError
+from distill.retrieval.bm25 import bm25_run
+from distill.sources.documents import document_fields
+from distill.sources.fields import Fields
+from distill.sources.folders import _warn_of_others, folder_state
+from distill.sources.locate import source_state
+from distill.sources.texts import iterate_texts, passage_parts, read_passages, read_queries, refuse_duplicates
+from tests.helpers.configuration import compose_config
+
+
+@pytest.fixture
+def folder(tmp_path):
+    _warn_of_others.cache_clear()
+    files = {
+        "bees.md": "---\ntitle: Bees\ntags: [wing, sting]\n---\n\nThey *steer* by\nthe sun.\n",
+        "a b/100%.md": "# Trains #\n\nThey follow rails.\n",
+        "a b/ü.html": "<title>Ants &amp; co</title><nav>Home</nav><h1>Ants</h1><p>They<b>m</b>arch<br>home<script>x",
+        "z.txt": "plain\ttext",
+        ".git/x.md": "hidden",
+        "z/logo.png": "\x89PNG",
+    }
+    for name, content in files.items():
+        path = tmp_path / "docs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return tmp_path / "docs"
+
+
+def test_a_folder_of_documents_gives_ids_titles_and_texts(folder, caplog):
+    assert list(iterate_texts(str(folder), "passages")) == [
+        ("a%20b/100%25.md", "Trains They follow rails."),
+        ("a%20b/ü.html", "Ants & co Ants Theymarch home"),
+        ("bees.md", "Bees They *steer* by the sun."),
+        ("z.txt", "plain text"),
+    ]
+    assert list(iterate_texts(f"{folder}/", "passages", Fields(None, ("tags", "text"))))[2] == (
+        "bees.md", "wing sting They *steer* by the sun.",
+    )  # fmt: skip
+    said = [record.message for record in caplog.records if "left out" in record.message]
+    assert said == [f"{folder}: 1 of 5 files are not Markdown, HTML or plain text: left out (first: z/logo.png)"]
+    with pytest.raises(InputError, match="docs: is a folder: queries are read from a file"):
+        read_queries(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "title", "body"),
+    [
+        ("a.md", "Bees\n====\nfly", "Bees", "fly"),
+        ("a.md", "+++\ntitle = 'Bees'\ndate = 2024-01-02\n+++\nfly", "Bees", "fly"),
+        ("a.md", "---\r\ntitle: Bees\r\n---\r\n# All\r\nfly", "Bees", "# All fly"),
+        ("a.md", "---\nno end\n# Bees", "", "--- no end # Bees"),
+        ("a.md", "## Bees\nfly", "", "## Bees fly"),
+        ("a.MD", "---\ntext: no\n---\nfly", "", "fly"),
+        ("a.html", "<html><h1>Bees</h1>fly", "Bees", "fly"),
+        ("a.html", "<h1>Bees<p>fly", "Bees", "fly"),
+        ("a.html", "<head><title>T</title><style>p</style><p>a<p>b", "T", "a b"),
+        ("a.htm", "<title>T</title><ul><li>a<li>b</ul><td>c</td><td>d</td>&lt;e&gt;<!-- f -->", "T", "a b c d <e>"),
+        ("a.htm", "<p>seen<svg><title>no</title></svg><footer>no<p>no</footer><h1>x</h1><h1>y</h1>", "x", "seen y"),
+        ("a.txt", "# kept", "", "# kept"),
+    ],
+)  # fmt: skip
+def test_a_document_gives_its_title_and_text(name, text, title, body):
+    fields = document_fields(name, text)
+    assert (fields["title"], " ".join(fields["text"].split())) == (title, body)
+
+
+def test_a_file_that_cannot_be_read_is_refused_or_counted(folder):
+    (folder / "c.html").write_bytes('<meta charset="iso-8859-1"><p>Grün'.encode("latin-1"))
+    (folder / "d.txt").write_bytes("Grün".encode("utf-16"))
+    assert read_passages(str(folder), {"c.html", "d.txt"}) == {"c.html": "Grün", "d.txt": "Grün"}
+    (folder / "e.txt").write_bytes("Grün".encode("latin-1"))
+    with pytest.raises(InputError, match="docs/e.txt: cannot be read .*: `iconv -f WINDOWS-1252 -t UTF-8` converts"):
+        refuse_duplicates(str(folder), "passages")
+    (folder / "f.md").write_text("---\na: &a [x]\nb: *a\n---\n")
+    (folder / "g.md").write_text("---\na: [\n---\n")
+    refused: list[InputError] = []
+    assert len(list(passage_parts(str(folder), Fields(), refused.append))) == 6
+    assert [str(error).split("(")[0] for error in refused] == [
+        f"{folder}/e.txt: cannot be read ",
+        f"{folder}/f.md:1: its front matter cannot be read ",
+        f"{folder}/g.md:1: its front matter cannot be read ",
+    ]
+
+
+def test_a_folder_without_documents_is_refused_and_pdfs_with_the_remedy(tmp_path, folder, caplog):
+    (tmp_path / "pdfs").mkdir()
+    with pytest.raises(InputError, match="pdfs: holds no document with a name in .md, .*: name a file"):
+        read_passages(str(tmp_path / "pdfs"), {"1"})
+    (tmp_path / "pdfs" / "a.PDF").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError, match="a.PDF is a PDF: extract its text first, as `pdftotext FILE.pdf FILE.txt`"):
+        read_passages(str(tmp_path / "pdfs"), {"1"})
+    with pytest.raises(InputError, match="a.PDF: is a PDF: extract its text first"):
+        read_passages(str(tmp_path / "pdfs" / "a.PDF"), {"1"})
+    (folder / "a.pdf").write_bytes(b"%PDF-1.7")
+    assert len(read_passages(str(folder), {"z.txt"})) == 1
+    assert (
+        "2 of 6 files are not Markdown, HTML or plain text: left out (first: a.pdf: is a PDF: extract its"
+        in caplog.text
+    )
+
+
+def test_a_changed_folder_is_another_collection(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    before = folder_state(str(folder))
+    assert before == source_state(str(folder))
+    assert bm25_run(str(folder), {"q": "rails"}, 5)["q"].doc_ids == ["a%20b/100%25.md"]
+    (folder / "new.md").write_text("rails")
+    assert folder_state(str(folder)) != before
+    assert bm25_run(str(folder), {"q": "rails"}, 5)["q"].doc_ids == ["new.md", "a%20b/100%25.md"]
+    os.symlink(folder, folder / "loop")
+    assert len(read_passages(str(folder), {"new.md", "loop/new.md"})) == 1  # links to folders are not followed
+
+
+def test_a_folder_may_be_given_where_passages_are_read(folder):
+    from distill.config.checks import check_evaluate, check_train, check_values
+
+    texts = [f"passages={folder}", "queries=sample/test/queries.tsv"]
+    check_values(compose_config("retrieve", *texts, "output=x.run"))
+    check_values(compose_config("annotate", *texts, "run=sample/test/first_stage.run.gz", "teacher.llm.model=x"))
+    keys = ["task=files", f"task.passages={folder}", "task.queries=sample/test/queries.tsv", "task.run=bm25"]
+    check_evaluate(compose_config("evaluate", "model=null", *keys, "task.qrels=sample/test/qrels.txt.gz"))
+    data = ["data=files", f"data.passages={folder}", "data.queries=sample/test/queries.tsv", "teacher=run"]
+    check_train(compose_config("train", *data, "teacher.path=sample/test/first_stage.run.gz"))

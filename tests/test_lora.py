@@ -1,0 +1,222 @@
+"""LoRA, frozen weights and gradient checkpointing: what is trained, what stays as it was, and what is saved."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from distill.errors import InputError
+from distill.losses.objective import Objective
+from distill.models.cross_encoder import CrossEncoder
+from distill.models.freezing import freeze
+from distill.models.lora import add_adapters, linear_layers, merge, merged
+from distill.training.backward import backward
+from distill.training.optim import make_optimizer
+from distill.training.recompute import recompute_activations
+from tests.helpers.backbones import FAMILIES, make_backbone
+from tests.helpers.batches import ragged_batch
+from tests.helpers.configuration import compose_config
+from tests.helpers.training import run_train
+
+LENGTHS, SIZES = [9, 4, 30, 9, 17, 5], [3, 2, 1]
+
+
+def make(directory, family: str = "bert", **options) -> CrossEncoder:
+    make_backbone(directory, family)
+    torch.manual_seed(0)
+    model = CrossEncoder.from_backbone(str(directory), query_length=8, passage_length=40, **options)
+    nn.init.normal_(model.head.weight)
+    return model
+
+
+def adapted(directory, family: str = "bert", targets=None, **options) -> CrossEncoder:
+    """A model whose adapters are no longer zero."""
+    model = make(directory, family, **options)
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.0, targets=targets)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def scores(model: CrossEncoder) -> torch.Tensor:
+    batch = ragged_batch(LENGTHS, SIZES)
+    with torch.no_grad():
+        return model.eval().score(batch, 1000)[batch.mask]
+
+
+# ---- Gradient checkpointing ------------------------------------------------------------------------------------------
+
+
+def step(model: CrossEncoder, max_tokens: int) -> tuple[list[torch.Tensor], torch.Tensor, int]:
+    """Gradients of a step, the next number that dropout would draw, and the bytes kept for the backward pass."""
+    batch = ragged_batch(LENGTHS, SIZES)
+    batch.targets = {"rank": torch.tensor([[2.0, 1.0, 3.0], [1.0, 2.0, 0.0], [1.0, 0.0, 0.0]])}
+    objective = Objective({"name": "ranknet", "target": "rank", "reduction": "sum"})
+    kept = 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    torch.manual_seed(1)
+    model.train().zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        backward(model, batch, objective, torch.tensor([4]), [1.0], max_tokens)
+    return [p.grad for p in model.parameters() if p.grad is not None], torch.rand(1), kept
+
+
+@pytest.mark.parametrize("max_tokens", [1000, 30], ids=["one-pass", "two-passes"])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpointing_changes_no_gradient_and_no_dropout(tmp_path, family, layout, max_tokens):
+    if (family, layout) == ("deberta-v2", "packed"):
+        pytest.skip("cannot be packed")
+    model = make(tmp_path, family, layout=layout, dropout=0.2)
+    expected, drawn, _ = step(model, max_tokens)
+    recompute_activations(model.backbone)
+    found, drawn_now, _ = step(model, max_tokens)
+    assert len(found) == len(expected) and drawn_now == drawn
+    assert all(torch.equal(now, before) for now, before in zip(found, expected, strict=True))
+
+
+def test_checkpointing_keeps_fewer_activations(tmp_path):
+    model = make(tmp_path, "modernbert", dropout=0.2)
+    *_, before = step(model, 1000)
+    recompute_activations(model.backbone)
+    *_, now = step(model, 1000)
+    assert now < 0.25 * before
+
+
+def test_checkpointing_is_refused_where_transformers_has_none(tmp_path):
+    model = make(tmp_path)
+    model.backbone.supports_gradient_checkpointing = False
+    with pytest.raises(InputError, match="train.checkpointing=true: transformers cannot checkpoint a bert backbone"):
+        recompute_activations(model.backbone)
+
+
+# ---- Frozen weights --------------------------------------------------------------------------------------------------
+
+
+def test_frozen_layers_and_embeddings_keep_every_bit_and_the_rest_is_trained(tmp_path):
+    model = make(tmp_path, dropout=0.0)
+    freeze(model, embeddings=True, layers=1)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    step(model, 1000)
+    optimizer = make_optimizer(model, compose_config("train", "optimizer.lr=0.01").optimizer)
+    optimizer.step()
+    frozen = ("embeddings.word", "embeddings.position", "embeddings.token_type", "encoder.layer.0.", "pooler.")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == any(part in name for part in frozen), name
+
+
+@pytest.mark.parametrize("layers, message", [(3, "this backbone has 2 layers"), (1, "share their weights")])
+def test_layers_that_cannot_be_frozen_are_refused(tmp_path, layers, message):
+    model = make(tmp_path)
+    if layers == 1:
+        model.backbone.config.num_hidden_layers = 5  # as ALBERT's
+    with pytest.raises(InputError, match=f"model.freeze.layers={layers}: .*{message}"):
+        freeze(model, layers=layers)
+
+
+# ---- LoRA ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merged_adapters_give_the_scores_of_adapters_and_of_the_formula(tmp_path, family):
+    model = adapted(tmp_path, family)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    expected = scores(model)
+    plain = make(tmp_path, family)
+    with torch.no_grad():
+        for name, weight in plain.named_parameters():
+            layer = name.removesuffix(".weight")
+            if f"{layer}.lora_A.default.weight" in weights:
+                a, b = (weights[f"{layer}.lora_{part}.default.weight"].double() for part in "AB")
+                weight.copy_(weight.double() + 8.0 / 4 * b @ a)
+    assert (scores(make(tmp_path, family)) - expected).abs().max() > 0.01
+    torch.testing.assert_close(expected, scores(plain), rtol=1e-5, atol=1e-5)
+    with merged(model.backbone):
+        torch.testing.assert_close(scores(model), expected, rtol=1e-5, atol=1e-5)
+        assert model.state_dict().keys() == plain.state_dict().keys()
+    now = model.state_dict()
+    assert now.keys() == weights.keys() and all(torch.equal(now[name], weights[name]) for name in weights)
+    model.save_pretrained(tmp_path / "saved")
+    merge(model.backbone)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    saved = CrossEncoder.from_pretrained(str(tmp_path / "saved"))
+    assert torch.equal(scores(saved), scores(model))
+
+
+def test_only_adapters_and_head_are_trained(tmp_path):
+    model = adapted(tmp_path)
+    assert model.is_partly_frozen and "0.00 million are trained" in model.describe()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name in trained if "lora_" not in name} == {"head.weight", "head.bias"}
+    layers = linear_layers(make(tmp_path).backbone)
+    assert len(trained) == 2 + 2 * len(layers) and len(layers) == 2 * 6
+    step(model, 1000)
+    assert all((parameter.grad is not None) == (name in trained) for name, parameter in model.named_parameters())
+    optimizer = make_optimizer(model, compose_config("train", "optimizer.head_lr=0.5").optimizer)
+    scales = [(group["lr_scale"], len(group["params"])) for group in optimizer.param_groups]
+    assert scales == [(1.0, 24), (1.0, 0), (0.5 / optimizer.defaults["lr"], 1), (0.5 / optimizer.defaults["lr"], 1)]
+
+
+def test_targets_are_ends_of_names(tmp_path):
+    backbone = make(tmp_path).backbone
+    assert linear_layers(backbone, ["query"]) == [f"encoder.layer.{n}.attention.self.query" for n in range(2)]
+    assert len(linear_layers(backbone, ["output.dense", "value"])) == 6
+    assert not [name for name in linear_layers(backbone) if "pooler" in name]
+    with pytest.raises(InputError, match="names q_proj, but the linear layers .* are dense, key, query, value: choose"):
+        linear_layers(backbone, ["query", "q_proj"])
+
+
+def test_a_missing_peft_is_named_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    with pytest.raises(InputError, match="model.lora.rank=4 needs peft: install it with: pip install peft"):
+        add_adapters(make(tmp_path), rank=4, alpha=8.0, dropout=0.0)
+
+
+FROZEN = {
+    "lora": ["model.lora.rank=4", "optimizer.head_lr=1e-2", "model.dropout=0.1"],
+    "freeze": ["model.freeze.layers=1", "model.freeze.embeddings=true"],
+}
+
+
+@pytest.mark.parametrize("kind", FROZEN)
+def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints(tmp_path, file_overrides, kind):
+    overrides = [*file_overrides, *FROZEN[kind], "train.checkpointing=true", "train.validate_every=3"]
+    whole = run_train(tmp_path / "whole", *overrides)
+    run_train(tmp_path / "part", *overrides, "train.max_steps=3")
+    resumed = run_train(tmp_path / "part", *overrides, f"resume={tmp_path / 'part'}")
+    assert {**resumed, "train/seconds": 0} == {**whole, "train/seconds": 0}
+    last = [torch.load(tmp_path / run / "checkpoints" / "last.pt") for run in ("whole", "part")]
+    assert last[0]["model"].keys() == last[1]["model"].keys()
+    assert all(torch.equal(last[0]["model"][name], last[1]["model"][name]) for name in last[0]["model"])
+    models = [CrossEncoder.from_pretrained(str(tmp_path / run / "model")).state_dict() for run in ("whole", "part")]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    name = next(one.partition("=")[2] for one in file_overrides if one.startswith("backbone.name="))
+    before = AutoModel.from_pretrained(name).state_dict()
+    frozen = [name for name in before if "embeddings.word" in name or (kind == "lora" and "LayerNorm" in name)]
+    assert frozen and all(torch.equal(before[name], models[0][f"backbone.{name}"]) for name in frozen)
+    assert not [key for key in last[0]["model"] if "word_embeddings" in key or "base_layer" in key]
+    assert json.loads((tmp_path / "whole" / "results.json").read_text())["train/steps"] == 6
+
+
+def test_a_checkpoint_of_frozen_weights_is_refused_with_another_backbone(tmp_path, file_overrides):
+    overrides = [*file_overrides, *FROZEN["freeze"]]
+    run_train(tmp_path / "run", *overrides, "train.max_steps=2")
+    other = make_backbone(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="the frozen weights of this run's backbone differ"):
+        run_train(tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}", f"backbone.name={other}")
+
+
+def test_freezing_beside_lora_is_refused(file_overrides, tmp_path):
+    from distill.config.checks import check_train
+
+    cfg = compose_config("train", *file_overrides, "model.lora.rank=4", "model.freeze.layers=1")
+    with pytest.raises(InputError, match="model.freeze.layers=1: model.lora.rank freezes the whole backbone"):
+        check_train(cfg)
