@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +140,6 @@ class Soup:
         """Return the members, as checkpoints contain them."""
         return self.members
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: dict[int, float]) -> None:
         """Restore the members of a checkpoint."""
         self.members = dict(saved)
