@@ -88,7 +88,7 @@ def load_model(cfg: DictConfig, device):
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.onnx import OnnxScorer
 
-    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device)
+    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt, cfg.base).to(device)
     check_stride(cfg.task, "task", model.passage_length)
     check_weight(cfg.task, cfg.model, model.interpolation)
     is_graph = isinstance(model.backbone, OnnxScorer)

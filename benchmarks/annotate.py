@@ -3,6 +3,7 @@
     python -m benchmarks.annotate                                  # 50 ms an answer, concurrency 1, 8 and 64
     python -m benchmarks.annotate --method pointwise --queries 20  # fewer lists than requests in flight
     python -m benchmarks.annotate --memory 500,5000                # peak memory with so many queries x 100 passages
+    taskset -c 0 python -m benchmarks.annotate --core 1            # the client on one core, the endpoint on another
 
 The limit of requests per second is concurrency / latency. The endpoint is a process of its own; if both share one core,
 that core is a limit, too: `cpu_ms` is what a request takes of the annotation's own process.
@@ -72,9 +73,11 @@ async def serve(latency: float) -> None:
 
 
 @contextmanager
-def endpoint(latency: float) -> Iterator[str]:
-    """Run the endpoint in a process of its own; yield its address."""
+def endpoint(latency: float, core: int | None = None) -> Iterator[str]:
+    """Run the endpoint in a process of its own, on a core if one is given; yield its address."""
     command = [sys.executable, "-m", "benchmarks.annotate", "--serve", str(latency)]
+    if core is not None:
+        command += ["--core", str(core)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -108,7 +111,7 @@ def measure_rate(args: argparse.Namespace, concurrency: int) -> dict:
     num_passages = 100 if args.queries else 20  # one window each, or many
     lists = {f"q{n}": (f"question {n}", [text(n * num_passages + place, 20) for place in range(num_passages)])
              for n in range(num_queries)}  # fmt: skip
-    with tempfile.TemporaryDirectory() as directory, endpoint(args.latency) as url:
+    with tempfile.TemporaryDirectory() as directory, endpoint(args.latency, args.core) as url:
         place = Path(directory)
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("annotate", overrides=overrides(url, args, concurrency, place))
@@ -153,10 +156,13 @@ def main() -> None:
     parser.add_argument("--queries", type=int, help="with 100 passages each; default: with 20, as --seconds needs")
     parser.add_argument("--window", type=int, help="passages of a request; default: 20")
     parser.add_argument("--memory", help="numbers of queries, whose peak memory is measured instead")
+    parser.add_argument("--core", type=int, help="that the endpoint runs on; taskset gives the client another")
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
+        if args.core is not None:
+            os.sched_setaffinity(0, {args.core})
         asyncio.run(serve(args.serve))
         return
     if args.memory:

@@ -1,7 +1,9 @@
-"""Annotate with a real LLM behind an address: 20 queries x 20 passages, by three methods; how usable are its answers?
+"""Annotate with a real LLM behind an address: 20 queries x 20 passages, by several methods; how usable are its answers?
 
     sh benchmarks/small_llm.sh DIRECTORY                            # serves SmolLM2-135M-Instruct on a CPU
     python -m benchmarks.small_llm --url http://localhost:8123/v1 --collection collections/cranfield
+    python -m benchmarks.small_llm ... --methods listwise/rankzephyr,listwise/rankgpt           # with other prompts
+    python -m benchmarks.small_llm ... --methods setwise,pairwise --queries 5 --max-tokens 16   # many short requests
 
 A model of this size ranks badly. What this shows is the traffic: every answer is used or flagged, whatever it says.
 """
@@ -22,28 +24,30 @@ from omegaconf import OmegaConf
 from benchmarks.report import ROOT, environment, save
 from distill.config.composition import register_schemas
 from distill.sources.locate import with_local_files
-from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
+from distill.teachers.annotation import rank_with_teacher, write_annotation
+from distill.teachers.lists_to_rank import read_lists_to_rank
 
 METHODS = ("listwise", "pointwise", "first-token")
 
 
-def shorter(method: str, max_words: int, directory: Path) -> Path:
-    """Write the prompt of a method with passages of at most so many words; return its path."""
-    template = (ROOT / "distill" / "teachers" / "prompts" / f"{method}.yaml").read_text(encoding="utf-8")
-    path = directory / f"{method}.yaml"
+def shorter(prompt: str, max_words: int, directory: Path) -> Path:
+    """Write a bundled prompt with passages of at most so many words; return its path."""
+    template = (ROOT / "distill" / "teachers" / "prompts" / f"{prompt}.yaml").read_text(encoding="utf-8")
+    path = directory / f"{prompt}.yaml"
     path.write_text(re.sub(r"^max_words: *\d+", f"max_words: {max_words}", template, flags=re.MULTILINE))
     return path
 
 
-def annotate(args: argparse.Namespace, model: str, method: str, directory: Path) -> dict:
+def annotate(args: argparse.Namespace, model: str, method: str, prompt: str, directory: Path) -> dict:
     """Annotate once; return what came back, and what was made of it."""
     files = {"passages": "docs.tsv", "queries": "queries.test.tsv", "run": "bm25.run", "qrels": "qrels.txt"}
     overrides = [f"{key}={args.collection / name}" for key, name in files.items()]
     overrides += [f"method={method}", f"depth={args.depth}", f"num_queries={args.queries}"]
-    overrides += [f"shuffles={1 if method == 'pointwise' else args.shuffles}"]
+    overrides += [f"shuffles={args.shuffles if method in ('listwise', 'first-token') else 1}"]
+    overrides += [f"teacher.llm.max_tokens={args.max_tokens}"] if args.max_tokens else []
     overrides += [f"journal={args.journal}", "max_unusable=1", "tries=1", f"teacher.llm.base_url={args.url}"]
     overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]
-    overrides += [f"prompt={shorter(method, args.max_words, directory)}"]
+    overrides += [f"prompt={shorter(prompt, args.max_words, directory)}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("annotate", overrides=overrides)
     OmegaConf.resolve(cfg)
@@ -57,7 +61,7 @@ def annotate(args: argparse.Namespace, model: str, method: str, directory: Path)
     flagged = {query_id for query_id, is_flagged in zip(table["query_id"], table["flagged"], strict=True) if is_flagged}
     as_shown = [totals.consistency.num_as_shown, totals.consistency.num_windows]
     return {
-        "method": method, "lists": len(lists), "windows": totals.windows, "requests": totals.requests,
+        "method": method, "prompt": prompt, "lists": len(lists), "windows": totals.windows, "requests": totals.requests,
         "usable": 1 - totals.unanswered / totals.windows, "answers": dict(totals.answers), "as_shown": as_shown,
         "flagged_lists": len(flagged), "tokens": [totals.tokens_in, totals.tokens_out],
         "useless": totals.useless.most_common(3), "seconds": time.perf_counter() - start,
@@ -73,10 +77,11 @@ def main() -> None:
         "--collection", type=Path, required=True, help="docs.tsv, queries.test.tsv, bm25.run, qrels.txt"
     )
     parser.add_argument("--model", help="default: the first that the endpoint names")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(METHODS), help="each METHOD or METHOD/PROMPT")
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--max-words", type=int, default=20, help="of a passage: a CPU is slow")
+    parser.add_argument("--max-tokens", type=int, help="of an answer")
     parser.add_argument("--shuffles", type=int, default=1)
     parser.add_argument("--journal", default="none", help="file of answers, to ask nothing twice")
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
@@ -87,9 +92,9 @@ def main() -> None:
             model = json.load(reply)["data"][0]["id"]
     register_schemas()
     rows = []
-    for method in args.methods.split(","):
+    for method, _, prompt in (name.partition("/") for name in args.methods.split(",")):
         with tempfile.TemporaryDirectory() as directory:
-            rows.append(annotate(args, model, method, Path(directory)))
+            rows.append(annotate(args, model, method, prompt or method, Path(directory)))
         print(json.dumps(rows[-1]), flush=True)
     if args.results:
         result = environment(torch.device("cpu")) | {"model": Path(model).name, "rows": rows}

@@ -29,12 +29,13 @@ from distill.sources.locate import with_local_files
 from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
 from distill.sources.thinking import answer_after_thinking
-from distill.teachers.annotation import rank_with_teacher, read_lists_to_rank, write_annotation
+from distill.teachers.annotation import rank_with_teacher, write_annotation
 from distill.teachers.answer import Answer
 from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.endpoint import HttpEngine, _retry_after
 from distill.teachers.ensemble import _normalise
 from distill.teachers.journal import Journal
+from distill.teachers.lists_to_rank import read_lists_to_rank
 from distill.teachers.listwise import WindowRanker, Windows, window_places
 from distill.teachers.local import LocalEngine
 from distill.teachers.prompt import read_prompt
@@ -463,6 +464,7 @@ def test_a_request_that_waits_does_not_hold_up_the_end(collection, tmp_path, ser
         ("teacher.llm.api_key_variable=NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
         ("teacher.llm.base_url=localhost:8000", "base_url=localhost:8000: must begin with http://"),
         ("teacher.llm.base_url=me:hunter2@host/v1", "base_url=***@host/v1: must begin with http://"),
+        ("teacher.llm.base_url='http://host/v1?key=1'", "have no ? or #: give the address up to /v1"),
         ("num_queries=7", "num_queries=7 exceeds the 6 queries"),
     ],
 )

@@ -141,6 +141,14 @@ def test_a_checkpoint_without_an_average_starts_one_from_its_weights():
     assert average.averages["weight"].item() == 5.0
 
 
+def test_a_soup_of_adapters_is_refused(file_overrides):
+    lora = ["model.lora.rank=2", "model.lora.save=adapters", "train.soup=3"]
+    with pytest.raises(
+        InputError, match=r"train.soup=3 averages whole models, but model.lora.save=adapters keeps only"
+    ):
+        check_train(compose_config("train", *file_overrides, *lora))
+
+
 def test_a_soup_without_validation_is_refused(file_overrides):
     with pytest.raises(InputError, match=r"train.soup=3 needs a validation, which chooses the checkpoints"):
         check_train(compose_config("train", *file_overrides, "train.soup=3", "validation.run=null"))

@@ -144,7 +144,13 @@ def test_logprobs_are_read(endpoint, logprobs, score):
     assert engine.ask([MESSAGES])[0].score == (score if score is None else pytest.approx(score, abs=0.01))
 
 
-@pytest.mark.parametrize("logprobs", [5, [{}], [{"top_logprobs": [{"token": "Yes"}]}], [{"top_logprobs": "Yes"}]])
+HUGE = {"token": "Yes", "logprob": -(10**400)}  # which no float can hold
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [5, [{}], [{"top_logprobs": [{"token": "Yes"}]}], [{"top_logprobs": "Yes"}], [{"top_logprobs": [HUGE]}]],
+)
 def test_logprobs_that_are_none_are_no_answer(endpoint, logprobs):
     reply = completion("Yes", choice={"logprobs": {"content": logprobs}})
     _, engine = endpoint(lambda connection, *_: respond(connection, reply), method="pointwise")

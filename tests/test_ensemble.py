@@ -12,8 +12,8 @@ from distill.models.saved import write_settings
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
-from distill.teachers.annotation import lists_to_rank
 from distill.teachers.ensemble import check_scores, score_lists
+from distill.teachers.lists_to_rank import lists_to_rank
 from distill.teachers.pointwise import mostly_tie
 from tests.helpers.configuration import compose_config
 

@@ -12,7 +12,7 @@ from distill.errors import InputError
 from distill.evaluation.fusion_weights import GRID, fit_weights
 from distill.evaluation.measures import measure, trec_order
 from distill.evaluation.tasks import parse_measures
-from distill.retrieval.fusion import METHODS, fuse, z_scores
+from distill.retrieval.fusion import METHODS, Given, fuse, z_scores
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList, average_ranks, write_run
 from distill.sources.runs import cached_run, read_run
@@ -270,6 +270,19 @@ def test_no_single_change_of_fitted_weights_helps(method):
     for place in range(3):
         for candidate in GRID:
             assert value_of([*weights[:place], candidate, *weights[place + 1 :]]) <= best + 1e-6
+
+
+def test_lists_are_read_once_to_fit_weights(monkeypatch):
+    runs, qrels = random_rankings(3)
+    made, of = [], Given.of
+
+    def counted(runs, query_id, *options):
+        made.append(query_id)
+        return of(runs, query_id, *options)
+
+    monkeypatch.setattr(Given, "of", counted)
+    fit_weights(runs, qrels)
+    assert sorted(made) == sorted(2 * list(qrels))  # once for the errors and warnings of `fuse`
 
 
 def test_weights_stay_equal_where_no_change_helps():

@@ -176,8 +176,9 @@ def described(path) -> list:
     """What a directory says about its form: classes of its modules, with their sizes and activations."""
     config = json.loads((path / "config.json").read_text())
     file = path / "modules.json"
-    modules = json.loads(file.read_text()) if file.is_file() and config["architectures"][0].endswith("Model") else []
-    rows = [config["architectures"], len(config.get("id2label", "a"))]
+    modules = json.loads(file.read_text()) if file.is_file() else []
+    rows = [] if modules[1:] else [config["architectures"], len(config.get("id2label", "a"))]
+    modules = modules if modules[1:] else []
     for module in modules:
         inside = path / module["path"] / "config.json"
         settings = json.loads(inside.read_text()) if module["path"] else {}
@@ -249,7 +250,7 @@ def test_a_new_mlp_opens_in_sentence_transformers(tmp_path):
     model.save_pretrained(tmp_path / "saved")
     torch.testing.assert_close(theirs("modular", tmp_path / "saved"), ours(model), **NEAR)
     torch.testing.assert_close(ours(CrossEncoder.from_pretrained(str(tmp_path / "saved"))), ours(model), **EXACT)
-    names = [row[0].rsplit(".", 1)[-1] for row in described(tmp_path / "saved")[2:]]
+    names = [row[0].rsplit(".", 1)[-1] for row in described(tmp_path / "saved")]
     assert names == ["Transformer", "Pooling", "Dense", "LayerNorm", "Dense"]
 
 

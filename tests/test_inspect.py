@@ -93,7 +93,7 @@ def test_the_summary_is_that_worked_by_hand():
     assert lines["unchanged"] == "1 (33%)" and lines["no relevant passage"].startswith("in 1 (33%) ")
     assert lines["another first passage"] == "3 (75%)"
     assert lines["Kendall's tau"].startswith("-0.17 ")  # 1/3, -1, -1, 1
-    assert lines["paired t-test"] == f"p = {ttest_rel([1, 1 / 3, 0], [0.5, 1, 0]).pvalue:.4f}"
+    assert lines["paired t-test"] == f"p = {ttest_rel([1, 1 / 3, 0], [0.5, 1, 0]).pvalue:.2g}"
     assert "long passages" not in lines and "overlap@10" not in lines
 
 

@@ -1,6 +1,7 @@
 """The journal of an LLM's answers: whatever happened to the file, the rest of it is read and it can be continued."""
 
 import json
+import math
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -50,6 +51,12 @@ def test_any_answer_can_be_written_and_read(tmp_path):
 def test_any_line_is_an_entry_or_none(line):
     entry = read_entry(line)
     assert entry is None or {"key", "text", "tokens_in", "tokens_out", "seconds", "score"} <= set(entry)
+
+
+@pytest.mark.parametrize("fault", [{"seconds": 10**400}, {"tokens_in": -1}, {"score": True}, {"seconds": math.nan}])
+def test_an_entry_has_numbers_that_can_be_counted(fault):
+    assert read_entry(json.dumps({"key": "k"} | ENTRY).encode()) is not None
+    assert read_entry(json.dumps({"key": "k"} | ENTRY | fault).encode()) is None
 
 
 def test_entries_of_earlier_versions_are_read():

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import torch
 
+from distill.config.rules import check_rules
 from distill.errors import InputError
 from distill.jobs import check_output
 from distill.retrieval.bm25 import bm25_run
@@ -15,6 +16,7 @@ from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.commands import run
+from tests.helpers.configuration import compose_config
 
 
 def run_retrieve(*overrides, cwd) -> subprocess.CompletedProcess:
@@ -214,3 +216,9 @@ def test_bm25_does_not_reorder_a_run(sources, tmp_path):
     refused = run_retrieve(*sources, f"run={tmp_path / 'r.run'}", cwd=tmp_path)
     assert refused.returncode == 2
     assert "method=bm25: only encoders order the passages of a run: set run=null" in refused.stderr
+
+
+def test_bm25_has_no_encoder():
+    cfg = compose_config("retrieve", "passages=p.tsv", "queries=q.tsv", "model=DIR")
+    with pytest.raises(InputError, match="model=DIR and method=bm25: it uses no encoder: set method=dense or sparse"):
+        check_rules(cfg)

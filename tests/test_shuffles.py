@@ -52,7 +52,7 @@ def rank(tmp_path, shuffles: int):
     with Journal(tmp_path / f"{shuffles}.jsonl") as journal:
         ranker = WindowRanker(engine, "m", journal, PROMPT, windows, 1)
         ((_, order, flagged),) = ranker.rank(lists, lambda totals: True)
-    assert not flagged and engine.asked == estimate(lists, PROMPT, windows)[0] == shuffles
+    assert not flagged and engine.asked == estimate(lists.values(), PROMPT, windows)[0] == shuffles
     return [int(lists["q"][1][place]) for place in order]
 
 

@@ -136,7 +136,23 @@ def test_a_set_without_an_answer_stays_as_it_is():
         ("The best is passage D, which answers in full.", 3),
         ("<think>Passage A? No, passage C.</think>\nD", 3),
         ("答案：B", 1),
+        ("(B)", 1),
+        ("**B**", 1),
+        ("B.", 1),
+        ('The letter of the passage that answers better is "B".', 1),
+        ("B, since it says when bees dance.", 1),
         ("A passage about bees would be best.", None),
+        ("Passage B is not relevant.", None),
+        ("Passage B is about trains.", None),
+        ("The worst is passage B.", None),
+        ("Not: B", None),
+        ("A, B and D are all good.", None),
+        ("B, C", None),
+        ("B. C. D.", None),
+        ("B: better than (C), and (D) is best", None),
+        ("The letter of the passage that answers better is A.", 0),
+        ("The most relevant passage is B.", 1),
+        ("Passage B isn't the best.", None),
         ("A. dance\nB. rails\nC. ants\nD. iron", None),  # the list repeated
         ("Passage A and passage B are equally good.", None),
         ("E", None),  # of four
@@ -205,7 +221,7 @@ def test_lists_are_sorted_through_an_engine_and_nothing_is_asked_twice(tmp_path,
         numbers = [int(lists[query_id][1][place]) for place in order]
         assert numbers[:5] == sorted(numbers)[:5] and not flagged
     assert len(engine.asked) == len(set(engine.asked)) == totals.requests == totals.windows == totals.answers["whole"]
-    most = estimate(lists, read_prompt(method, method), sorting)[0]
+    most = estimate(lists.values(), read_prompt(method, method), sorting)[0]
     assert totals.requests == most if sort == "all" else totals.requests <= most
 
 
@@ -277,7 +293,7 @@ def test_a_dry_run_says_how_many_requests_it_will_be_at_most():
     )
     # Tokens are those of pairs, in sum; all passages are as long here
     prompt, pair = read_prompt("pairwise", "pairwise"), ["one two three four"] * 2
-    one = estimate(lists, prompt, Sorting("pairwise", None, "all", 4, False))[1] / 20
+    one = estimate(lists.values(), prompt, Sorting("pairwise", None, "all", 4, False))[1] / 20
     letters = len("".join(message["content"] for message in prompt.fill("bees", pair))) / 4
     assert one == pytest.approx(letters, abs=2)
 

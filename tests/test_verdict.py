@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from distill.evaluation.agreement import kendall_tau
 from distill.evaluation.tasks import read_tasks
 from distill.training.verdict import (
     describe_loss,
@@ -12,7 +13,6 @@ from distill.training.verdict import (
     judge_suite,
     judge_task,
     judge_validation,
-    kendall_tau,
 )
 from tests.helpers.configuration import compose_config
 from tests.helpers.training import run_train

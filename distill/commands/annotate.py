@@ -36,7 +36,8 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     """
     # Imported here, so that --help and the first line of output do not wait for them
     from distill.sources.locate import with_local_files
-    from distill.teachers.annotation import estimate_cost, rank_with_teacher, read_lists_to_rank, write_annotation
+    from distill.teachers.annotation import estimate_cost, rank_with_teacher, write_annotation
+    from distill.teachers.lists_to_rank import read_lists_to_rank
 
     with open_run(cfg, directory):
         local = with_local_files(cfg)

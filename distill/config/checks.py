@@ -63,7 +63,7 @@ def _check_training(cfg: DictConfig) -> None:
     for key in teacher_keys(cfg):
         _check_fusion(OmegaConf.select(cfg, key), key)
     _check_first_stage_score(cfg)
-    _check_frozen(cfg.model)
+    _check_frozen(cfg)
     check_mixture(cfg)
     for part in parts_of(loss):
         for target in part_targets(loss, part):
@@ -95,6 +95,11 @@ def _check_training(cfg: DictConfig) -> None:
         raise InputError(
             f"train.soup={cfg.train.soup} needs a validation, which chooses the checkpoints: give validation.run, "
             "validation.queries and validation.qrels, or set train.soup=null"
+        )
+    if cfg.train.soup is not None and cfg.model.lora.rank is not None and cfg.model.lora.save == "adapters":
+        raise InputError(
+            f"train.soup={cfg.train.soup} averages whole models, but model.lora.save=adapters keeps only what is "
+            "trained: set model.lora.save=merged, or train.soup=null"
         )
     if not has_tasks(cfg.task) and cfg.task.untrained:
         raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
@@ -259,14 +264,19 @@ def _check_first_stage_score(cfg: DictConfig) -> None:
         )
 
 
-def _check_frozen(model: DictConfig) -> None:
-    """Check that LoRA, which freezes the backbone, is not asked to freeze parts of it; raises InputError."""
+def _check_frozen(cfg: DictConfig) -> None:
+    """Check that LoRA, which freezes the backbone, is not asked to freeze parts of it, nor to save too little."""
+    model = cfg.model
     for key in ("embeddings", "layers"):
         if model.lora.rank is not None and model.freeze[key]:
             raise InputError(
                 f"model.freeze.{key}={model.freeze[key]}: model.lora.rank freezes the whole backbone: leave one of "
                 "them out"
             )
+    if model.lora.save == "adapters" and model.lora.rank is None:
+        raise InputError("model.lora.save=adapters needs model.lora.rank: give one, as in model.lora.rank=16")
+    if model.lora.save == "adapters" and cfg.backbone.weights == "random":
+        raise InputError("model.lora.save=adapters: random weights could not be had again: set it to merged")
 
 
 def _check_negatives(cfg: DictConfig) -> None:

@@ -70,6 +70,7 @@ class Lora:
     alpha: float = above(0)
     dropout: float = at_least(0, below=1)
     targets: list[str] | None = must("name at least one linear layer, or be null for all", bool, default=None)
+    save: str = choice("merged", "adapters")
 
 
 @dataclass
@@ -309,6 +310,7 @@ class DashboardsConfig:
 class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    base: str | None = None
     task: TaskConfig = MISSING
     latency_queries: int = at_least(0)
     resume: str | None = output_of("evaluation", needs="config.yaml")
@@ -388,7 +390,9 @@ class RetrieveConfig:
     run: str | None = beside(
         source(default=None), without("method", "bm25", "only encoders order the passages of a run: set run=null")
     )
-    model: str | None = None
+    model: str | None = beside(
+        field(default=None), without("method", "bm25", "it uses no encoder: set method=dense or sparse, or model=null")
+    )
     batch_size: int = at_least(1)
     device: str = MISSING
     precision: str = choice(*PRECISIONS)
@@ -415,6 +419,7 @@ class FuseConfig:
 @dataclass
 class ExportConfig:
     model: str = MISSING
+    base: str | None = None
     format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
     dtype: str = beside(
         choice("float32", "float16", "bfloat16"),
@@ -450,7 +455,10 @@ class ServeConfig:
 class Llm:
     engine: str = choice("http", "local", "cross-encoder")
     model: str = MISSING
-    base_url: str = must("begin with http:// or https://", lambda value: value.startswith(("http://", "https://")))
+    base_url: str = must(
+        "begin with http:// or https://, and have no ? or #: give the address up to /v1",
+        lambda value: value.startswith(("http://", "https://")) and not set("?#") & set(value),
+    )
     api_key_variable: str | None = None
     concurrency: int = at_least(1)
     requests_per_minute: float | None = above(0, default=None)

@@ -25,14 +25,23 @@ DRAWS = 4  # random orders of each
 Orders = Mapping[str, Sequence[str]]  # query id -> passage ids, best first
 
 
-def kendall_tau(order: Sequence, other: Sequence) -> float | None:
+def kendall_tau(scores: np.ndarray, target: np.ndarray) -> float:
+    """Return the share of pairs that scores [K] order like the target [K], minus the share ordered against it: -1 to 1.
+
+    Pairs that tie in the target do not count, as there is nothing to agree with; pairs that tie in the scores only
+    count 0. Without ties it is Kendall's tau. Two rankings that may both tie, neither of which is a target, are
+    compared by tau-b (distill/report/changes.py).
+    """
+    above, below = np.nonzero(target[:, None] > target[None, :])
+    agreeing, opposed = (scores[above] > scores[below]).mean(), (scores[above] < scores[below]).mean()
+    return float(agreeing - opposed)
+
+
+def tau_of_orders(order: Sequence, other: Sequence) -> float | None:
     """Return Kendall's tau over what both orders hold; None for fewer than two."""
     places = {one: place for place, one in enumerate(other)}
     ranks = np.array([places[one] for one in order if one in places])
-    if len(ranks) < 2:
-        return None
-    signs = np.sign(ranks[None, :] - ranks[:, None])[np.triu_indices(len(ranks), 1)]
-    return float(signs.mean())
+    return kendall_tau(-np.arange(len(ranks)), -ranks) if len(ranks) > 1 else None
 
 
 def overlap(order: Sequence, other: Sequence, top: int = TOP) -> float | None:
@@ -120,13 +129,13 @@ def agree(
     found, generator = Agreement(), np.random.default_rng(0)
     for query_id, order in ranking.items():
         compared = other.get(query_id, ())
-        tau = kendall_tau(order, compared)
+        tau = tau_of_orders(order, compared)
         if tau is None:
             continue
         drawn: list[Sequence[str]] = []
         if at_random is not None and len(found.taus.values) < MOST_LISTS:
             drawn = [at_random(query_id, generator) for _ in range(DRAWS)]
-        found.taus.add(tau, _mean([kendall_tau(one, compared) for one in drawn]))
+        found.taus.add(tau, _mean([tau_of_orders(one, compared) for one in drawn]))
         shared = overlap(order, compared)
         if shared is not None:
             found.overlaps.add(shared, _mean([overlap(one, compared) for one in drawn]))

@@ -9,11 +9,12 @@ helps. It starts from equal weights, and only a higher measure moves it away fro
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 
 from distill.config.measures import parse_measures
 from distill.errors import InputError
 from distill.evaluation.measures import measure
-from distill.retrieval.fusion import fuse
+from distill.retrieval.fusion import Given, fuse, relative
 from distill.sources.qrels import Qrels
 from distill.sources.run_files import Run
 
@@ -39,15 +40,19 @@ def fit_weights(
     if not judged:
         raise InputError("the runs have none of the judged queries: check that qrels and runs are of the same queries")
     runs = [{query_id: run[query_id] for query_id in judged if query_id in run} for run in runs]
+    fuse(runs, method, None, k, run_depth)  # raises its errors, and warns
+    given = {query_id: Given.of(runs, query_id, method, k, run_depth) for query_id in dict.fromkeys(chain(*runs))}
     measures = parse_measures([name])
     values: dict[tuple[float, ...], float] = {}  # of the weights tried so far, relative to the largest
 
     def value_of(weights: list[float]) -> float:
-        relative = tuple(weight / max(weights) for weight in weights)
-        if relative not in values:
-            means, _ = measure(fuse(runs, method, relative, k, run_depth), judged, measures)
-            values[relative] = round(means[str(measures[0])], 9)  # below is rounding of the mean
-        return values[relative]
+        tried = tuple(weight / max(weights) for weight in weights)
+        if tried not in values:
+            shares = relative(tried, len(runs))
+            fused = {query_id: one.fuse(shares) for query_id, one in given.items()}
+            means, _ = measure(fused, judged, measures)
+            values[tried] = round(means[str(measures[0])], 9)  # below is rounding of the mean
+        return values[tried]
 
     weights = [1.0] * len(runs)
     equal = best = value_of(weights)

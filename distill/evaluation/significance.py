@@ -47,6 +47,11 @@ class PairedTest:
     num_queries: int
 
 
+def p_in_words(p: float) -> str:
+    """Return a p-value in words, to two digits: p = 0.014, or p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
     """Read the values per query that evaluate.py writes, into {measure: {query_id: value}}.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from distill.evaluation.significance import compare
+from distill.evaluation.significance import compare, p_in_words
 
 SAME = 1e-9  # two values of a measure that differ by less are equal
 
@@ -45,7 +45,7 @@ class Worth:
             lines.append((name, share(len(moved), len(self.differences)) + by))
         lines.append(("unchanged", share(self.differences.count(0.0), len(self.differences))))
         if self.p is not None:
-            lines.append(("paired t-test", f"p = {self.p:.4f}" if self.p >= 0.0001 else "p < 0.0001"))
+            lines.append(("paired t-test", p_in_words(self.p)))
         return lines
 
 

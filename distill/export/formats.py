@@ -5,19 +5,22 @@
 `model` directories already have the sentence-transformers format: exporting to it only copies the model and its card.
 """
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from distill.errors import InputError
 from distill.export.onnx import quantise, write_onnx
 from distill.export.rounding import round_weights
+from distill.models.carried import can_carry, classifier_config, without_memory, write_weights
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE, write_settings
+from distill.models.decoders import score_layer
+from distill.models.heads import write_native
+from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
 NEEDS = {  # of the head, beside the encoder
@@ -35,8 +38,10 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
+    if model.is_decoder and target not in OF_DECODERS:
+        raise InputError(f"{target}: only an encoder can be exported: choose one of {', '.join(OF_DECODERS)}")
     fits = {"lightning-ir": model.is_plain, "transformers": model.is_plain or model.native is not None}
-    if not (model.is_encoder and fits.get(target, True)):
+    if not model.is_decoder and not (model.is_encoder and fits.get(target, True)):
         raise InputError(f"{target}: only an encoder{NEEDS.get(target, '')} can be exported")
     if model.first_stage_score is not None:
         raise InputError(
@@ -58,9 +63,12 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
 
 def _write_onnx(model: CrossEncoder, directory: Path) -> None:
     """Write graph, tokenizer and lengths; distill/models/onnx.py lists the names of inputs and outputs."""
-    model.backbone.config.save_pretrained(directory)
-    model.tokenizer.model_max_length = model.max_length
-    model.tokenizer.save_pretrained(directory)
+    config = classifier_config(model.backbone.config)
+    whole = without_memory(config)
+    if whole is not None:  # what the graph computes, whatever its own head is
+        config.architectures = [type(whole).__name__]
+    config.save_pretrained(directory)
+    save_tokenizer(model, directory)
     write_onnx(model, directory)
     write_settings(model, directory)
 
@@ -107,61 +115,71 @@ def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
 
 
 def _write_transformers(model: CrossEncoder, directory: Path) -> None:
-    """Write a model of AutoModelForSequenceClassification, whose head must have a GELU or ReLU between two layers.
-
-    If g is such a function, g(s) - g(-s) = s: the first layer outputs s and -s in its first two places, and the second
-    layer takes their difference. A tanh between the layers (BERT, RoBERTa) or a normalisation (ModernBERT) would change
-    every score. A model with the head of its architecture is written as it is.
-    """
-    from transformers import AutoModelForSequenceClassification
-
+    """Write a model of AutoModelForSequenceClassification, with the head of its architecture, or carrying ours."""
+    if model.is_decoder:
+        _write_decoder(model, directory)
+        return
     if model.native is not None:
         model.save_pretrained(directory)
         return
-    config = model.backbone.config
-    whole = AutoModelForSequenceClassification.from_config(
-        _with_one_label(config), dtype=torch.float32, trust_remote_code=False
-    )
-    kind = config.model_type
-    if model.pooling == "cls" and kind == "electra":
-        inner, last = whole.classifier.dense, whole.classifier.out_proj
-    elif model.pooling == "cls" and kind == "deberta-v2" and config.pooler_hidden_act in ("gelu", "relu"):
-        inner, last = whole.pooler.dense, whole.classifier
-    elif model.pooling == "cls" and kind == "distilbert":
-        inner, last = whole.pre_classifier, whole.classifier
-    else:
+    if not can_carry(model):
+        kind = model.backbone.config.model_type
         raise InputError(
             f"transformers: the head that AutoModelForSequenceClassification puts on {kind} ({model.pooling} pooling) "
-            "cannot express one linear layer: export to lightning-ir, or load the model with sentence-transformers"
+            "cannot carry one linear layer: export to onnx or lightning-ir, or use sentence-transformers"
         )
-    whole.base_model.load_state_dict(model.backbone.state_dict())
-    for tensor in (*inner.parameters(), *last.parameters()):
-        nn.init.zeros_(tensor)
-    with torch.no_grad():
-        inner.weight[:2] = torch.cat([model.head.weight, -model.head.weight])
-        inner.bias[:2] = torch.cat([model.head.bias, -model.head.bias])
-        last.weight[0, :2] = torch.tensor([1.0, -1.0])
-    # Without this, sentence-transformers would add an activation
-    whole.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
-    whole.save_pretrained(directory)
-    model.tokenizer.model_max_length = model.max_length
-    model.tokenizer.save_pretrained(directory)
+    write_weights(model, directory)
+    save_tokenizer(model, directory)
 
 
-def _with_one_label(config):
-    config = type(config).from_dict(config.to_dict())
-    config.num_labels = 1
-    return config
+def _write_decoder(model: CrossEncoder, directory: Path) -> None:
+    """Write a decoder with the layer `score`; that of a language model has the rows of its answers as its weight."""
+    same = copy.copy(model)  # with the same weights
+    same.native, same.causal = model.native or score_layer(model.backbone.config), None
+    if same.native is None:
+        raise InputError(f"transformers: puts no linear head on {model.backbone.config.model_type} models")
+    if model.causal is not None and model.causal.prompt.whole_template is not None:
+        same.tokenizer = copy.copy(model.tokenizer)
+        same.tokenizer.chat_template = model.causal.prompt.whole_template
+    write_native(same, directory)
+    save_tokenizer(same, directory)
+    write_settings(same, directory)
+
+
+def _write_bert(model: CrossEncoder, directory: Path) -> None:
+    """Write an ELECTRA as a BERT, which more servers know, and which computes the same."""
+    from transformers import BertConfig, BertModel
+
+    config = model.backbone.config
+    if config.model_type != "electra" or config.embedding_size != config.hidden_size:
+        sizes = f"embeddings of {config.embedding_size} and states of {config.hidden_size} numbers"
+        what = f"this ELECTRA has {sizes}" if config.model_type == "electra" else f"this is a {config.model_type}"
+        raise InputError(f"bert: only an ELECTRA whose embeddings are as wide as its states can be renamed, but {what}")
+    if model.pooling != "cls":
+        raise InputError("bert: no BERT classifier reads the mean over the tokens: export to onnx")
+    known = BertConfig().to_dict().keys() - {"architectures", "model_type", "transformers_version"}
+    with torch.device("meta"):
+        backbone = BertModel(BertConfig(**{key: value for key, value in config.to_dict().items() if key in known}))
+    weights = model.backbone.state_dict()
+    missing = backbone.load_state_dict(weights, strict=False, assign=True).missing_keys
+    assert all(name.startswith("pooler.") for name in missing), missing
+    backbone.pooler = None
+    lengths = model.query_length, model.passage_length
+    renamed = CrossEncoder(backbone, model.tokenizer, model.pooling, *lengths, template=model.template)
+    renamed.head, renamed.interpolation = model.head, model.interpolation
+    renamed.save_pretrained(directory)
 
 
 def _change(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes, indent=2) + "\n")
 
 
+OF_DECODERS = ("sentence-transformers", "transformers")
 FORMATS: dict[str, Callable[[CrossEncoder, Path], None]] = {
     "sentence-transformers": CrossEncoder.save_pretrained,
     "lightning-ir": _write_lightning_ir,
     "transformers": _write_transformers,
+    "bert": _write_bert,
     "onnx": _write_onnx,
     "onnx-int8": _write_int8,
 }

@@ -4,8 +4,7 @@
     quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
 
 Names follow those on the Hub: inputs input_ids, attention_mask and, if the model uses them, token_type_ids, each
-[P, L]; output logits [P, 1]. The graph needs onnxruntime 1.23 or newer: it has opset 23, in which attention is one
-operator (opset 22 for ModernBERT).
+[P, L]; output logits [P, 1]. The graph has opset 18, which onnxruntime reads since 1.14: search engines have old ones.
 Shapes: P pairs, L tokens of the longest pair.
 """
 
@@ -25,9 +24,8 @@ from distill.models.onnx import INPUTS, PACKAGES, OnnxScorer
 from distill.models.padded import PaddedChunk
 from distill.models.saved import ONNX_FILE
 
-OPSET = 23
-OPSETS = {"modernbert": 22}  # onnxruntime refuses the rotary positions that torch writes for 23
-QUANTISED = ["MatMul", "Gather"]  # not Attention, whose queries, keys and values stay float32
+OPSET = 18
+QUANTISED = ["MatMul", "Gather"]  # of the products, those with weights: queries, keys and values stay float32
 STACK_TRACE = "pkg.torch.onnx.stack_trace"
 TOLERANCE = 1e-4  # between the scores of the graph and those of the model, relative and absolute
 
@@ -57,14 +55,13 @@ def write_onnx(model, directory: Path) -> None:
     model = copy.deepcopy(model).cpu().eval()
     model.choose_layout("padded")
     names = INPUTS if model.takes_token_types else INPUTS[:2]
-    opset = OPSETS.get(model.backbone.config.model_type, OPSET)
     file = directory / ONNX_FILE
     file.parent.mkdir(parents=True)
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             _Whole(model), _examples(model, 2, 7)[: len(names)], str(file), input_names=names, output_names=["logits"],
             dynamic_shapes=({0: "pairs", 1: "tokens"},) * len(names),
-            opset_version=opset, external_data=_is_large(model), verbose=False,
+            opset_version=OPSET, external_data=_is_large(model), verbose=False,
         )  # fmt: skip
     _drop_places(file)
     scorer = OnnxScorer(file)

@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distill.errors import InputError
+from distill.models.carried import head_layers
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.json_files import read_object
 
 PAIRS = {  # what the change is measured on: a few answers, and texts near them
     "how do bees find home": [
@@ -32,15 +34,22 @@ PAIRS = {  # what the change is measured on: a few answers, and texts near them
 
 
 def round_weights(directory: Path, dtype: str) -> None:
-    """Rewrite the floating-point weights of all safetensors files below a directory in another type.
+    """Rewrite the floating-point weights of the safetensors files in a directory in another type.
 
+    The head, also that in its folders for sentence-transformers, is left in float32: a classifier's, which carries the
+    linear layer (distill/models/carried.py), is made of very small and very large numbers, and the two must stay equal.
     Raises InputError for a weight that is too large for the type.
     """
-    for file in sorted(directory.rglob("*.safetensors")):
+    layers = head_layers(read_object(directory / "config.json"))
+    for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
-            weights = {name: _rounded(name, opened.get_tensor(name), dtype) for name in opened.keys()}  # noqa: SIM118
-        save_file(weights, file, metadata)
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        rounded = {
+            name: weight if name.rpartition(".")[0] in layers else _rounded(name, weight, dtype)
+            for name, weight in weights.items()
+        }
+        save_file(rounded, file, metadata)
 
 
 def _rounded(name: str, weight: Tensor, dtype: str) -> Tensor:

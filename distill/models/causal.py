@@ -49,12 +49,11 @@ def write_causal(model, directory: Path) -> None:
     """Write weights and config.json of a CrossEncoder with such a head; the tokenizer gets the chat template."""
     head, config = model.causal, type(model.backbone.config).from_dict(model.backbone.config.to_dict())
     own = model.backbone.get_input_embeddings().weight if head.output is None else head.output
-    rows = own[head.true] - (own[head.false] if head.false is not None else 0.0)
-    matrix = own.detach().cpu()
-    if not torch.equal(rows, model.head.weight[0]):
+    matrix, weight = own.detach().cpu(), model.head.weight[0].detach().cpu()
+    if not torch.equal(matrix[head.true] - (matrix[head.false] if head.false is not None else 0.0), weight):
         config.tie_word_embeddings = False
         matrix = matrix.clone()
-        matrix[head.true] = model.head.weight[0].detach().cpu()
+        matrix[head.true] = weight
         if head.false is not None:
             matrix[head.false] = 0.0
     with torch.device("meta"):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from distill.errors import InputError
-from distill.models.decoders import SCORE, decoder_template, prompt_of
+from distill.models.decoders import SCORE, decoder_template, prompt_of, take_template
 from distill.models.heads import NativeHead, native_head, one_score, take_pooler
 from distill.models.modules import activation_of_model
 from distill.models.parts import Change, Parts, explained, load_tokenizer, load_whole
@@ -53,7 +53,9 @@ def _open_decoder(path: Path, model, config: dict, prompt: str | None) -> Parts:
     weight, bias = one_score(path, model.score)
     parts = Parts(model.base_model, tokenizer, weight, bias if model.score.bias is not None else None, "last")
     parts.native = NativeHead(type(model), {"head": SCORE})
-    parts.template = decoder_template(path, tokenizer, prompt_of(path, config, tokenizer, prompt))
+    given = prompt_of(path, config, tokenizer, prompt)
+    parts.template = decoder_template(path, tokenizer, given)
+    take_template(parts, given)
     return parts
 
 

@@ -27,9 +27,11 @@ from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
+from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
 from distill.models.first_states import score_only_first_states
+from distill.models.freezing import frozen_checksum
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
@@ -96,6 +98,8 @@ class CrossEncoder(nn.Module):
         self.template = template or PairTemplate.of(tokenizer)
         self.pooling, self.query_length, self.passage_length = pooling, query_length, passage_length
         self.is_partly_frozen = False  # by choice: distill/models/freezing.py, distill/models/lora.py
+        self.base: dict[str, Any] = {}  # what it was started with, and the checksum of what is frozen
+        self.saves_adapters = False  # without the backbone: distill/models/adapters.py
         self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
         self.calibration: Calibration | None = None  # fitted there, if asked for
         self.choose_layout(layout)
@@ -130,6 +134,8 @@ class CrossEncoder(nn.Module):
             settings["max_length"] = self.max_length
         if self.first_stage_score is not None:
             settings["first_stage_score"] = self.first_stage_score
+        if self.saves_adapters:
+            settings["base"] = self.base
         settings |= {"interpolation": self.interpolation.as_json()} if self.interpolation else {}
         return settings | ({"calibration": self.calibration.as_json()} if self.calibration else {})
 
@@ -502,11 +508,15 @@ class CrossEncoder(nn.Module):
             template = parts.template or PairTemplate.of(parts.tokenizer, first_stage_score)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.take_head(parts)
+        model.base = {"name": name, "revision": revision, "head": head, "pooling": pooling, "prompt": prompt}
+        model.base |= {"num_layers": num_layers, "first_stage_score": first_stage_score}
         model._score_two_pairs(name)
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str, layout: str = "auto", prompt: str | None = None) -> "CrossEncoder":
+    def from_pretrained(
+        cls, name: str, layout: str = "auto", prompt: str | None = None, base: str | None = None
+    ) -> "CrossEncoder":
         """Load a cross-encoder in float32, ready to score: one trained here, or any other that opening.py reads.
 
         Args:
@@ -514,12 +524,20 @@ class CrossEncoder(nn.Module):
             layout: as in `from_backbone`.
             prompt: for a language model (distill/models/generative.py) whose directory does not name its prompt:
                 "monot5", "rankt5" or "qwen3-reranker".
+            base: of a directory of adapters (distill/models/adapters.py), the backbone that they belong to.
 
         Raises InputError if it is not a cross-encoder, or cannot be loaded exactly.
         """
         source = locate_model(name)
         with explained(name):
-            parts = open_directory(Path(source) if os.path.isdir(source) else download(source), prompt)
+            folder = Path(source) if os.path.isdir(source) else download(source)
+            if holds_adapters(folder):
+                model = cls.from_backbone(str(base), layout=layout, **read_base(folder, base))
+                load_adapters(model, folder, str(base))
+                return model.eval()
+            if base is not None:
+                raise InputError(f"base={base}: {name} holds no adapters, but a whole model: leave it out")
+            parts = open_directory(folder, prompt)
             if isinstance(parts.backbone, PreTrainedModel):
                 match_vocabulary(name, parts.tokenizer, num_embeddings(parts.backbone))
             # Without separate lengths, either the query or the passage may fill the whole pair
@@ -539,6 +557,10 @@ class CrossEncoder(nn.Module):
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
         Raises InputError for a model with layers that this format cannot hold.
         """
+        if self.saves_adapters:
+            self.base["checksum"] = frozen_checksum(self)
+            write_adapters(self, Path(directory))
+            return
         with merged(self.backbone):
             write_model(self, Path(directory))
 

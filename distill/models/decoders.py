@@ -50,16 +50,26 @@ def may_have_prompt(config: dict) -> bool:
 
 
 def decoder_template(path: Path, tokenizer, prompt: ScoringPrompt | None) -> PairTemplate:
-    """Return the tokens around a pair: those of the prompt, or the tokenizer's own; it may get a token for padding."""
+    """Return the tokens around a pair: those of the prompt, or the tokenizer's own.
+
+    The tokenizer gets a token for padding, and the chat template that writes the prompt, if it lacks them.
+    """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if prompt is not None:
+        tokenizer.chat_template = prompt.chat_template or tokenizer.chat_template
         return prompt_template(path, tokenizer, prompt.text)
     template = PairTemplate.of(tokenizer)
     # transformers scores by the last token that is not the one for padding; later ones change nothing
     real = np.flatnonzero(template.suffix != tokenizer.pad_token_id)
     template.suffix = template.suffix[: real[-1] + 1 if len(real) else 0]
     return template
+
+
+def take_template(parts: Parts, prompt: ScoringPrompt | None) -> None:
+    """Let the chat template of a classifier write the whole prompt: its directory has no place for an instruction."""
+    if prompt is not None and prompt.whole_template is not None:
+        parts.tokenizer.chat_template = prompt.whole_template
 
 
 @torch.no_grad()
@@ -76,21 +86,25 @@ def put_score_layer(name: str, parts: Parts) -> None:
 
     Raises InputError for an architecture that has another head, or none.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    kind = parts.backbone.config.model_type
-    try:
-        with torch.device("meta"):
-            whole = AutoModelForSequenceClassification.from_config(
-                one_label(parts.backbone.config), trust_remote_code=False
-            )
-    except ValueError:
-        whole = None
-    if not hasattr(whole, SCORE):
+    native = score_layer(parts.backbone.config)
+    if native is None:
+        kind = parts.backbone.config.model_type
         raise InputError(f"{name}: is a {kind}, a decoder without a known head in transformers: use another backbone")
-    parts.pooling, parts.native = "last", NativeHead(type(whole), {"head": SCORE})
+    parts.pooling, parts.native = "last", native
     if not len(parts.template.middle):
         log.warning(
             "%s: its tokenizer puts nothing between query and passage: a prompt does: model.prompt=qwen3-reranker",
             name,
         )
+
+
+def score_layer(config) -> NativeHead | None:
+    """Return the head that transformers puts on a decoder, None if it is not one linear layer."""
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with torch.device("meta"):
+            whole = AutoModelForSequenceClassification.from_config(one_label(config), trust_remote_code=False)
+    except ValueError:  # it has no such class for this architecture
+        return None
+    return NativeHead(type(whole), {"head": SCORE}) if hasattr(whole, SCORE) else None

@@ -6,6 +6,9 @@
 A model with frozen parts says so in `model.is_partly_frozen`; its checkpoints then hold only what is trained.
 """
 
+import zlib
+
+import torch
 from torch import nn
 
 from distill.errors import InputError
@@ -44,3 +47,13 @@ def layers_of(backbone: nn.Module) -> nn.ModuleList | None:
 def frozen_names(model: nn.Module) -> list[str]:
     """Return the names of the parameters that are not trained, in order."""
     return sorted(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+
+
+def frozen_checksum(model: nn.Module) -> int:
+    """Return the CRC-32 of the frozen weights, in the order of their names, without the pooler that no score uses."""
+    parameters, checksum = dict(model.named_parameters()), 0
+    for name in frozen_names(model):
+        if not name.startswith("backbone.pooler."):
+            tensor = parameters[name].detach().cpu().contiguous()
+            checksum = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), checksum)
+    return checksum

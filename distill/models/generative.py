@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from distill.errors import InputError
 from distill.models.causal import causal_head
+from distill.models.decoders import decoder_template
 from distill.models.json_files import COPY_AGAIN, read_count
 from distill.models.model_files import read_modules
 from distill.models.parts import Change, Parts, explained, load_tokenizer, load_whole, longest_input
@@ -30,7 +31,6 @@ from distill.models.prompts import (
     check_seams,
     find_prompt,
     prompt_by_name,
-    prompt_template,
     split_prompt,
     template_of_texts,
 )
@@ -126,8 +126,6 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
         file = path / read_modules(path)[1]["path"] / "config.json"
         true = read_count(logit_score, "true_token_id", file, low=0)
         false = read_count(logit_score, "false_token_id", file, low=0, optional=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     with explained(path):
         model = load_whole(AutoModelForCausalLM, path, change)
     if max(true, false or 0) >= len(model.get_output_embeddings().weight):
@@ -135,7 +133,7 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     weight = _score_weight(model, true, false)
     parts = Parts(model.base_model, tokenizer, weight, None, pooling="last")
     parts.causal = causal_head(model, true, false, given)
-    parts.template = prompt_template(path, tokenizer, given.text)
+    parts.template = decoder_template(path, tokenizer, given)
     _check_linear(path, model, parts, true, false)
     parts.max_length = min(tokenizer.model_max_length, longest_input(model))
     return parts

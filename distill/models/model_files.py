@@ -31,7 +31,7 @@ from distill.models.json_files import (
     read_json,
     read_object,
 )
-from distill.models.saved import check_files
+from distill.models.saved import ADAPTER_FILE, check_files
 from distill.models.tokenizer_files import check_tokenizer
 
 MAX_FILES = 10_000  # in a model's directory: more is a directory of something else
@@ -76,10 +76,11 @@ def small_files(name: str, revision: str | None = None) -> Path:
     return Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
 
 
-def check_directory(directory: Path, *, whole: bool = True) -> None:
+def check_directory(directory: Path, *, whole: bool = True, adapters: bool = False) -> None:
     """Raise InputError for a model's directory with code, with a way out, or with a damaged file.
 
-    whole: it holds all files, not only the small ones.
+    whole: it holds all files, not only the small ones. adapters: it may hold those of a backbone elsewhere, whose name
+    in it is not followed.
     """
     _check_links(directory)
     folders = {directory / module["path"] for module in read_modules(directory)}
@@ -89,7 +90,7 @@ def check_directory(directory: Path, *, whole: bool = True) -> None:
                 content = read_object(folder / name, types if folder == directory else None)
                 _check_code(folder / name, content)
                 _check_counts(folder / name, content)
-        if (folder / "adapter_config.json").exists():
+        if (folder / ADAPTER_FILE).exists() and not adapters:
             raise InputError(
                 f"{folder}: is an adapter (adapter_config.json) of a model elsewhere: merge it with that one"
             )

@@ -20,6 +20,7 @@ from torch import nn
 
 from distill.data.pairs import SCALES
 from distill.errors import InputError
+from distill.models.carried import check_carried
 from distill.models.calibration import read_calibration
 from distill.models.classifiers import open_classifier
 from distill.models.decoders import may_have_prompt
@@ -77,12 +78,10 @@ def open_directory(path: Path, prompt: str | None = None, change: Change | None 
         return _with_settings(path, open_generative(path, config, prompt, change=change))
     classifies = architecture.endswith("ForSequenceClassification")
     if modules[:1] in ([name] for name in TRANSFORMERS) and modules[1:2] == ["Pooling"]:
+        parts = _open_modules(path, change)
         if classifies:
-            raise InputError(
-                f"{path}: config.json names one head ({architecture}), and modules.json another: remove the one that "
-                "does not belong to the model"
-            )
-        return _open_modules(path, change)
+            check_carried(path, parts)
+        return parts
     if modules not in ([], ["Transformer"]):
         raise InputError(
             f"{path}: modules.json names {', '.join(modules)}: only Transformer, Transformer and LogitScore, or "

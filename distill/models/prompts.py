@@ -36,6 +36,11 @@ class ScoringPrompt:
     chat_template: str | None = None  # that writes it, for models that are saved; None: the tokenizer's own does
     instructions: dict[str, Any] = field(default_factory=dict)  # of sentence-transformers, that the own one takes
 
+    @property
+    def whole_template(self) -> str | None:
+        """A chat template that writes the prompt with its instruction; None: the tokenizer's own does, without any."""
+        return _chat_template(self.text) if self.instructions.get("default_prompt_name") else self.chat_template
+
 
 PROMPTS = {
     "monot5": ScoringPrompt("Query: {query} Document: {passage} Relevant:", "▁true", "▁false", log_probability=True),

@@ -4,10 +4,12 @@ import json
 import os
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from safetensors.torch import save_file
 
 from distill.errors import InputError
+from distill.models.carried import write_weights
 from distill.models.causal import causal_files, write_causal
 from distill.models.heads import class_name, module_files, write_native
 from distill.models.json_files import COPY_AGAIN, SETTINGS, is_inside, read_object
@@ -17,9 +19,12 @@ from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
 CHECKSUMS = "crc32"  # its key in distill.json: {file: CRC-32}, or null for a file that its user has changed
-KEYS = ("query_length", "passage_length", "max_length", "first_stage_score", "interpolation", "calibration", CHECKSUMS)
+KEYS = ("query_length", "passage_length", "max_length", "first_stage_score")
+KEYS += ("interpolation", "calibration", "base", CHECKSUMS)
 CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
 _REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
+ADAPTER_FILE = "adapter_config.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ONNX_FILE = "onnx/model.onnx"
 MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
@@ -93,11 +98,41 @@ def _write_files(model, directory: Path) -> None:
     elif model.native is not None:
         write_native(model, directory)
     else:
-        model.backbone.save_pretrained(directory)
+        write_weights(model, directory)
         _write_sentence_transformers_files(model, directory)
-    model.tokenizer.model_max_length = model.max_length  # where sentence-transformers truncates a pair
-    model.tokenizer.save_pretrained(directory)
+    save_tokenizer(model, directory)
     write_settings(model, directory)
+
+
+def save_tokenizer(model, directory: Path) -> None:
+    """Write a model's tokenizer, which cuts a pair where the model does and is the same in transformers 4 and 5."""
+    model.tokenizer.model_max_length = model.max_length
+    model.tokenizer.save_pretrained(directory)
+    config = read_object(directory / TOKENIZER_CONFIG_FILE)
+    for key in ("is_local", "local_files_only"):  # where it was loaded from
+        config.pop(key, None)
+    if "max_length" in config:  # fastembed cuts pairs there if it is lower; some published encoders have 128
+        config["max_length"] = model.max_length
+    if config.get("tokenizer_class") == "TokenizersBackend":  # version 5's name of the same class
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):  # in version 4, this key holds an object
+        config.setdefault("additional_special_tokens", config.pop("extra_special_tokens"))
+    names = [name for name in model.tokenizer.model_input_names if name != "token_type_ids"]
+    config["model_input_names"] = [*names[:1], *(["token_type_ids"] if model.takes_token_types else []), *names[1:]]
+    _write_json(directory / TOKENIZER_CONFIG_FILE, config)
+    file = directory / "tokenizer.json"
+    if file.is_file() and not model.takes_token_types:
+        _write_json(file, _without_types(read_object(file)))
+
+
+def _without_types(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Give every token of a pair the type 0: servers that read only tokenizer.json hand its types to the model."""
+    step = tokenizer.get("post_processor") or {}
+    for part in [step, *step.get("processors", [])]:
+        for piece in part.get("pair") or []:
+            for token in piece.values():
+                token["type_id"] = 0
+    return tokenizer
 
 
 def write_settings(model, directory: Path) -> None:
@@ -171,6 +206,7 @@ def _write_sentence_transformers_files(model, directory: Path) -> None:
             "transformer_task": "feature-extraction",
             "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
             "module_output_name": "token_embeddings",
+            "max_seq_length": model.max_length,  # text-embeddings-inference reads no other length
         },
     )
     _write_json(
@@ -188,4 +224,4 @@ def _write_sentence_transformers_files(model, directory: Path) -> None:
 
 def _write_json(path: Path, content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -29,6 +29,7 @@ from distill.models.decoders import (
     may_have_prompt,
     prompt_of,
     put_score_layer,
+    take_template,
 )
 from distill.models.heads import HEADS, draw_native, mlp, one_score
 from distill.models.json_files import CONFIG, read_object
@@ -93,8 +94,8 @@ def reader_of(name: str, revision: str | None = None, prompt: str | None = None)
             tokenizer = read_as_text(tokenizer)
         if not may_have_prompt(config):
             return Reader(tokenizer)
-        if given is None or given.chat_template is not None:
-            tokenizer.chat_template = given.chat_template if given is not None else None
+        if given is None:
+            tokenizer.chat_template = None  # other libraries would put it around the pair
         return Reader(tokenizer, given, decoder_template(folder, tokenizer, given))
 
 
@@ -135,6 +136,8 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
             else:
                 _draw(name, parts, start)
         parts.tokenizer, parts.template = reader.tokenizer, reader.template
+        if parts.native is not None:
+            take_template(parts, reader.prompt)
         match_vocabulary(name, parts.tokenizer, num_embeddings(parts.backbone))
         if parts.pooling == "last":
             parts.backbone.config.pad_token_id = parts.tokenizer.pad_token_id  # transformers finds the last token by it

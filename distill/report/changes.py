@@ -98,7 +98,10 @@ def compare(before: Run, after: Run, qrels: Qrels, judged_by) -> list[Change]:
 
 
 def tau(before: RankedList, after: RankedList) -> float | None:
-    """Return Kendall's tau-b between the orders of the passages that both lists have; None where it is undefined."""
+    """Return Kendall's tau-b between the orders of the passages that both lists have; None where it is undefined.
+
+    Either list may tie, and neither is a target, unlike in kendall_tau of distill/evaluation/agreement.py.
+    """
     ranks = dict(zip(before.doc_ids, before.ranks.tolist(), strict=True))
     pairs = [(ranks[one], rank) for one, rank in zip(after.doc_ids, after.ranks.tolist(), strict=True) if one in ranks]
     if len(pairs) < 2 or any(np.ptp(column) == 0 for column in np.array(pairs).T):

@@ -17,6 +17,7 @@ from distill.report.panels import Dot, DotPanels, Panels, Points, draw_band, dra
 from distill.report.rows import Row, naming_keys
 from distill.report.runs import read_history
 from distill.report.table import Table
+from distill.storage.json_numbers import is_number
 
 MAX_CURVES = 8  # in a panel; rows are put together until no more are left
 MAX_DOTS = 60
@@ -26,16 +27,12 @@ RELATIVE = "train/loss, relative to its first value"  # losses have scales of th
 def swept_keys(rows: Sequence[Row]) -> list[str]:
     """Return the keys that tell rows apart and hold numbers."""
     keys = naming_keys([row.config for row in rows])
-    return [key for key in keys if len({row.config[key] for row in rows if _is_number(row.config.get(key))}) > 1]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return [key for key in keys if len({row.config[key] for row in rows if is_number(row.config.get(key))}) > 1]
 
 
 def draw_over(key: str, rows: Sequence[Row], columns: Sequence[str], labels: Labels) -> Panels | None:
     """Draw each metric over a key, a line for each set of the other keys; None where no line has two points."""
-    rows = [row for row in rows if _is_number(row.config.get(key))]
+    rows = [row for row in rows if is_number(row.config.get(key))]
     others = [name for name in naming_keys([row.config for row in rows]) if name != key]
     series: dict[str, list[Row]] = {}
     for row in rows:
@@ -122,7 +119,7 @@ def _curve(histories: Sequence[Sequence[dict[str, float]]], metric: str) -> Poin
     histories = [lines for lines in histories if any(metric in line for line in lines)]
     for lines in histories:
         for line in lines:
-            if _is_number(line.get(metric)) and math.isfinite(line[metric]):
+            if is_number(line.get(metric)) and math.isfinite(line[metric]):
                 by_step.setdefault(line["step"], []).append(line[metric])
     return sorted(
         (step, statistics.fmean(values), _deviation(values))

@@ -27,6 +27,7 @@ from distill.evaluation.significance import read_per_query
 from distill.secrets import redacted
 from distill.sources.literals import with_texts
 from distill.storage.files import as_text, numbered_lines, parse_object
+from distill.storage.json_numbers import is_number
 from distill.storage.small_files import read_numbers
 
 log = logging.getLogger(__name__)
@@ -229,15 +230,8 @@ def read_history(run: RunRecord) -> list[dict[str, float]]:
             raise InputError(f"{error}: remove the line") from None
         if not isinstance(metrics.get("step"), int) or abs(metrics["step"]) > sys.float_info.max:
             raise InputError(f"{place}: has no step: expected an object with step and metrics: remove the line")
-        wrong = next((name for name, value in metrics.items() if not _is_number(value)), None)
+        wrong = next((name for name, value in metrics.items() if not is_number(value)), None)
         if wrong is not None:
             raise InputError(f"{place}: {wrong} is {metrics[wrong]!r}: expected a number: remove the line")
         history.append(metrics)
     return history
-
-
-def _is_number(value: Any) -> bool:
-    """Whether JSON's value is a number that a float can hold, or NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, float) or abs(value) <= sys.float_info.max

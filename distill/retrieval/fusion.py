@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,17 +48,15 @@ def fuse(
     """
     if method not in METHODS:
         raise InputError(f"method {method} is unknown: choose one of {', '.join(METHODS)}")
-    shares = _relative(weights, len(runs))
+    shares = relative(weights, len(runs))
     query_ids = list(dict.fromkeys(itertools.chain(*runs)))
     if len(query_ids) == sum(map(len, runs)):
         raise InputError("the runs have no query in common: check that they are runs of the same queries")
     fused, num_common = {}, 0
     for query_id in Progress(query_ids, f"fusing {len(runs)} runs", unit=" queries"):
-        having = [place for place, run in enumerate(runs) if query_id in run]
-        lists = [_ranked_anew(runs[place][query_id].cut(run_depth)) for place in having]
-        whole = _fuse_lists(lists, shares[having], method, k)
-        num_common += sum(map(len, lists)) - len(whole)
-        fused[query_id] = whole.cut(depth)
+        given = Given.of(runs, query_id, method, k, run_depth)
+        num_common += given.num_common
+        fused[query_id] = given.fuse(shares).cut(depth)
     if not num_common:
         log.warning("the runs have no passage in common: check that their ids are those of one collection")
     return fused
@@ -74,7 +73,7 @@ def warn_of_lacking(names: Sequence[str], runs: Sequence[Run], fused: Run) -> No
             )
 
 
-def _relative(weights: Sequence[float] | None, num_runs: int) -> np.ndarray:
+def relative(weights: Sequence[float] | None, num_runs: int) -> np.ndarray:
     """Return the weights of the runs as shares of the largest; raises InputError for wrong ones."""
     if num_runs < 2:
         raise InputError(f"{num_runs} run: fusion needs two or more")
@@ -90,23 +89,40 @@ def _ranked_anew(ranked: RankedList) -> RankedList:
     return RankedList(ranked.doc_ids, ranked.scores, average_ranks(ranked.ranks, ranked.ranks))
 
 
-def _fuse_lists(lists: list[RankedList], weights: np.ndarray, method: str, k: float) -> RankedList:
-    """Fuse the lists of one query; weights [N]."""
-    doc_ids = sorted({doc_id for ranked in lists for doc_id in ranked.doc_ids}, reverse=True)
-    columns = {doc_id: column for column, doc_id in enumerate(doc_ids)}
-    values = np.empty((len(lists), len(doc_ids)))  # [N, P]
-    for row, ranked in zip(values, lists, strict=True):
-        own, lacking = _values_of(ranked, len(doc_ids) - len(ranked), method, k)
-        row[:] = lacking
-        row[[columns[doc_id] for doc_id in ranked.doc_ids]] = own
-    scores = np.sort(weights[:, None] * values, axis=0).sum(
-        axis=0
-    )  # sorted: equal values have equal sums, in any order
-    if method != "rrf":
-        scores /= weights.sum()
-    scores = scores.astype(np.float32).astype(np.float64)
-    order = np.argsort(-scores, kind="stable")
-    return RankedList.in_order([doc_ids[column] for column in order], scores[order])
+@dataclass
+class Given:
+    """What the lists of one query give each passage, whatever the weights."""
+
+    having: list[int]  # N places of the runs that have the query
+    doc_ids: list[str]  # P ids, descending
+    values: np.ndarray  # [N, P]
+    num_common: int  # how often a passage is in one more list
+    is_mean: bool  # whether the sum is divided by that of the weights
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], query_id: str, method: str, k: float, run_depth: int | None) -> "Given":
+        """Work it out for a query that one of the runs has."""
+        having = [place for place, run in enumerate(runs) if query_id in run]
+        lists = [_ranked_anew(runs[place][query_id].cut(run_depth)) for place in having]
+        doc_ids = sorted({doc_id for ranked in lists for doc_id in ranked.doc_ids}, reverse=True)
+        columns = {doc_id: column for column, doc_id in enumerate(doc_ids)}
+        values = np.empty((len(lists), len(doc_ids)))
+        for row, ranked in zip(values, lists, strict=True):
+            own, lacking = _values_of(ranked, len(doc_ids) - len(ranked), method, k)
+            row[:] = lacking
+            row[[columns[doc_id] for doc_id in ranked.doc_ids]] = own
+        return cls(having, doc_ids, values, sum(map(len, lists)) - len(doc_ids), method != "rrf")
+
+    def fuse(self, shares: np.ndarray) -> RankedList:
+        """Return the fused list; shares: the weight of each run, as `relative` returns them."""
+        weights = shares[self.having]
+        # Sorted: equal values have equal sums, in any order
+        scores = np.sort(weights[:, None] * self.values, axis=0).sum(axis=0)
+        if self.is_mean:
+            scores /= weights.sum()
+        scores = scores.astype(np.float32).astype(np.float64)
+        order = np.argsort(-scores, kind="stable")
+        return RankedList.in_order([self.doc_ids[column] for column in order], scores[order])
 
 
 def _values_of(ranked: RankedList, num_lacking: int, method: str, k: float) -> tuple[np.ndarray, float]:

@@ -29,8 +29,8 @@ from distill.storage.files import (
 )
 from distill.storage.parquet import open_parquet, parquet_batches
 
-BLOCK_BYTES = 2**24  # of text that is parsed at once
-CSV_BYTES = 2**22  # of a block that one thread parses
+BLOCK_BYTES = 2**19  # of text that is parsed at once: larger blocks take memory, and are no faster
+CSV_BYTES = 2**19  # of a block that one thread parses
 BLOCK_ROWS = 500_000
 COLUMNS = RUN_COLUMNS.split()
 WANTED = {"query_id": pa.large_string(), "doc_id": pa.large_string(), "score": pa.float64(), "rank": pa.float64()}

@@ -7,6 +7,7 @@ A run comes from a TREC file, a parquet file, training lines with inline texts (
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from distill.sources.fields import checked_id, read_number
 from distill.sources.inline import inline_run_rows
 from distill.sources.large_runs import FORMAT, CachedRun
 from distill.sources.locate import source_state
-from distill.sources.opening import Source, open_source
+from distill.sources.opening import PACKED, Source, open_source
 from distill.sources.run_files import (
     RUN_COLUMNS,
     RankedList,
@@ -31,6 +32,8 @@ from distill.sources.run_files import (
 from distill.storage.cache import entry, key_of, make_once
 
 log = logging.getLogger(__name__)
+
+SMALL_FILE = 2**20  # bytes: about 20 000 lines
 
 
 def read_run(name: str) -> Run:
@@ -81,6 +84,17 @@ def _sorted(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
     scores = np.array([scored[doc_id][0] for doc_id in doc_ids])
     column = np.array([scored[doc_id][1] for doc_id in doc_ids])  # ranks as the file gives them
     return RankedList(doc_ids, scores, average_ranks(scores, column)), bool(np.all(np.diff(column) >= 0))
+
+
+def stored_run(name: str) -> Run:
+    """Read a run like `read_run`, of which only a small file stays in memory; records of `ir_datasets` do, too."""
+    source = open_source(name, "run")
+    is_small = source.form == "records" or os.path.getsize(source.name) * _packed(source) <= SMALL_FILE
+    return read_run(name) if is_small else _open_cached(source)
+
+
+def _packed(source: Source) -> int:
+    return PACKED if source.form == "parquet" or source.name.endswith(".gz") else 1
 
 
 def cached_run(name: str) -> CachedRun:

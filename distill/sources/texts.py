@@ -11,7 +11,7 @@ else is an id. White space becomes single spaces, so that all sources of a colle
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from distill.errors import InputError, refuse
 from distill.sources.dumps import flattened
@@ -52,7 +52,7 @@ def read_passages(name: str, doc_ids: set[str], fields: Fields = USUAL) -> Texts
     source = open_source(name, "passages", fields)
     if source.form == "records":  # which are looked up
         records = ir_datasets_records(name, "docs", sorted(doc_ids))
-        return {record.doc_id: " ".join(_passage_text(record).split()) for record in records}
+        return {record.doc_id: " ".join(passage_text(record).split()) for record in records}
     return _read(source, fields, doc_ids)
 
 
@@ -60,7 +60,7 @@ def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Tex
     """Read the texts with these ids, or all; raises InputError for a duplicate id and an empty source."""
     texts: Texts = {}
     seen: set[str] = set()
-    for place, text_id, text in _rows(source, fields):
+    for place, text_id, text in text_rows(source, fields):
         if text_id in seen:
             raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
         seen.add(text_id)
@@ -71,8 +71,8 @@ def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Tex
     return texts
 
 
-def _rows(source: Source, fields: Fields) -> Iterator[TextRow]:
-    """Yield (place, id, text) of all queries or passages."""
+def text_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
+    """Yield (place, id, text) of all queries or passages, with the white space of the source."""
     is_query = source.kind == "queries"
     if source.is_inline:
         return (inline_queries if is_query else inline_passages)(source.rows())
@@ -82,7 +82,7 @@ def _rows(source: Source, fields: Fields) -> Iterator[TextRow]:
         return ((place, text_id, " ".join(parts.values())) for place, text_id, parts in _named_rows(source, fields))
     if is_query:
         return ((place, checked_id(record.query_id, place), record.default_text()) for place, record in source.rows())
-    return ((place, checked_id(record.doc_id, place), _passage_text(record)) for place, record in source.rows())
+    return ((place, checked_id(record.doc_id, place), passage_text(record)) for place, record in source.rows())
 
 
 def _tsv_rows(source: Source, refused: Callable[[InputError], None] = refuse) -> Iterator[TextRow]:
@@ -130,7 +130,7 @@ def _named_rows(source: Source, fields: Fields, refused: Callable[[InputError], 
         )
 
 
-def _passage_text(doc) -> str:
+def passage_text(doc) -> str:
     """Title and text like the BEIR files; other record types by `ir_datasets`' own choice of fields."""
     if hasattr(doc, "title") and hasattr(doc, "text"):
         return f"{doc.title} {doc.text}" if doc.title else doc.text
@@ -143,7 +143,7 @@ def iterate_texts(name: str, kind: str, fields: Fields = USUAL) -> Iterator[tupl
     Raises InputError for a missing source and a bad line; duplicate ids are for the caller to notice and for
     `refuse_duplicates` to report.
     """
-    for _, text_id, text in _rows(open_source(name, kind, fields), fields):
+    for _, text_id, text in text_rows(open_source(name, kind, fields), fields):
         yield text_id, " ".join(text.split())
 
 
@@ -160,7 +160,7 @@ def passage_parts(name: str, fields: Fields, refused: Callable[[InputError], Non
             parts = {"title": record.title, "text": record.text} if titled else {"text": record.default_text()}
             yield place, checked_id(record.doc_id, place), {name: text for name, text in parts.items() if text}
     elif source.form == "lines" or source.is_inline:
-        rows = _rows(source, fields) if source.is_inline else _tsv_rows(source, refused)
+        rows = text_rows(source, fields) if source.is_inline else _tsv_rows(source, refused)
         yield from ((place, text_id, {"text": text} if text else {}) for place, text_id, text in rows)
     else:
         yield from _named_rows(source, fields, refused)
@@ -194,7 +194,7 @@ def known_queries(run: Run, run_source: str, queries: Texts, queries_source: str
     return known
 
 
-def check_passages(run: Run, run_source: str, passages: Texts, passages_source: str) -> None:
+def check_passages(run: Run, run_source: str, passages: Container[str], passages_source: str) -> None:
     """Raise InputError, with the line, for the first passage of the run that the collection lacks."""
     for query_id, ranked in run.items():
         for doc_id in ranked.doc_ids:
@@ -209,6 +209,11 @@ def drop_empty(run: Run, passages: Texts, name: str) -> Run:
     """Return the run without empty passages, and log how many there were."""
     kept = {q: ranked.keep([bool(passages[doc_id]) for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
     empty = [doc_id for ranked in run.values() for doc_id in ranked.doc_ids if not passages[doc_id]]
-    if empty:
-        log.warning("%s: %d empty passages left out of the run (first: %s)", name, len(empty), empty[0])
+    log_empty(name, len(empty), empty)
     return kept
+
+
+def log_empty(name: str, number: int, doc_ids: Iterable[str]) -> None:
+    """Log how many empty passages were left out of a run, and the first of them; log nothing if there are none."""
+    if number:
+        log.warning("%s: %d empty passages left out of the run (first: %s)", name, number, next(iter(doc_ids)))

@@ -5,10 +5,10 @@ results = read_numbers(path)               # {"test/sample/nDCG@10": 0.71}, of r
 """
 
 import json
-import sys
 from pathlib import Path
 
 from distill.errors import InputError
+from distill.storage.json_numbers import is_finite
 
 MAX_BYTES = 2**24  # a results.json has a hundred bytes for each number
 
@@ -40,8 +40,7 @@ def read_numbers(path: Path) -> dict[str, float]:
     if not isinstance(results, dict):
         raise InputError(f"{path}:1: holds no object: expected metric names and numbers")
     for name, value in results.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not abs(value) <= sys.float_info.max:  # NaN and whole numbers beyond it, too
+        if not is_finite(value):
             line = text[: text.find(json.dumps(name))].count("\n") + 1
             raise InputError(f"{path}:{line}: {name} is {json.dumps(value)}: expected a finite number")
     return {name: float(value) for name, value in results.items()}

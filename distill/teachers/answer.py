@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from distill.storage.json_numbers import is_number
 from distill.teachers.lengths import num_tokens_of
 from distill.teachers.prompt import Messages
 
@@ -127,6 +128,6 @@ def read_logprobs(completion: Any) -> list[tuple[str, float]] | None:
 def _read_logprob(token: Any) -> tuple[str, float]:
     text = token.get("token") if isinstance(token, dict) else None
     value = token.get("logprob") if isinstance(token, dict) else None
-    if not isinstance(text, str) or isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if not isinstance(text, str) or not is_number(value) or math.isnan(value):
         raise ValueError("its top_logprobs are no tokens with numbers")
     return text, min(float(value), 0.0)

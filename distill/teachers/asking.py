@@ -4,7 +4,10 @@ estimate_requests(cfg, lists)                     # "50 queries, 450 requests, a
 orders, flagged, totals = ask_llm(cfg, directory, lists)        # lists: {query id: (query, passages)}
 """
 
+import hashlib
+import json
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -15,14 +18,15 @@ from distill.progress import Progress
 from distill.teachers.endpoint import HttpEngine
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
+from distill.teachers.orders import PackedOrders
 from distill.teachers.prompt import Prompt, read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
 from distill.teachers.sorting import SORTS, Sorting
-from distill.teachers.totals import ENOUGH, Totals
+from distill.teachers.totals import ENOUGH, Prices, Totals
 
 log = logging.getLogger(__name__)
 
-Lists = dict[str, tuple[str, list[str]]]  # query id -> query and passages, in the first stage's order
+Lists = Mapping[str, tuple[str, list[str]]]  # query id -> query and passages, in the first stage's order
 
 
 def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
@@ -30,7 +34,8 @@ def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     llm = cfg.teacher.llm
     prompt = read_prompt(cfg.prompt, cfg.method)
     windows = windows_of(cfg)
-    num_requests, tokens_in, tokens_out = estimate(distinct(lists)[0], prompt, windows)
+    asked = ((query, texts) for query_id, first, query, texts in with_first(lists) if query_id == first)
+    num_requests, tokens_in, tokens_out = estimate(asked, prompt, windows)
     if prompt.thinks:
         tokens_out = num_requests * llm.max_tokens
     cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
@@ -50,62 +55,67 @@ def windows_of(cfg: DictConfig) -> Windows | Sorting:
     return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes, cfg.shuffles)
 
 
-def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[dict[str, list[int]], dict[str, bool], Totals]:
+def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrders, dict[str, bool], Totals]:
     """Return the order of each list (places, best first), which lists are flagged, and the totals of all requests.
 
     No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError if
     max_cost is reached, and if too large a share of the windows gets no usable answer.
     """
     llm, windows = cfg.teacher.llm, windows_of(cfg)
-    lists, first_with = distinct(lists)
+    repeated, num_windows = dict[str, str](), 0
+    for query_id, first, _, texts in with_first(lists):
+        if query_id == first:
+            num_windows += windows.num_windows(len(texts))
+        else:
+            repeated[query_id] = first
     engine = _open_engine(cfg)
     prompt = read_prompt(cfg.prompt, cfg.method)
     shared = open_shared(cfg, prompt)
-    num_windows = sum(windows.num_windows(len(passages)) for _, passages in lists.values())
-    orders, flagged = {}, {}
+    orders, flagged = PackedOrders(), {}
     with (
         Journal(directory / "journal.jsonl") as journal,
         Progress(total=num_windows, desc="annotating", unit="window") as bar,
     ):
+        prices, max_cost, max_unusable = Prices(llm.price_in, llm.price_out), llm.max_cost, cfg.max_unusable
 
         def show(totals: Totals) -> None:
-            bar.set_postfix_str(totals.describe(llm), refresh=False)
+            bar.set_postfix_str(totals.describe(prices), refresh=False)
             bar.update(totals.windows - bar.n)
 
         def allowed(totals: Totals) -> bool:
-            has_money = llm.max_cost is None or totals.cost(llm) < llm.max_cost
-            return has_money and not totals.is_useless(cfg.max_unusable, num_windows)
+            has_money = max_cost is None or totals.cost(prices) < max_cost
+            return has_money and not totals.is_useless(max_unusable, num_windows)
 
         if shared is not None:
             shared.add_missing(journal.answers)
         ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, shared)
         try:
-            for query_id, order, is_flagged in ranker.rank(lists, allowed):
-                orders[query_id], flagged[query_id] = order, is_flagged
+            for query_id, order, is_flagged in ranker.rank(lists, allowed, without=repeated):
+                orders.add(query_id, order)
+                flagged[query_id] = is_flagged
         finally:
             engine.close()
             if shared is not None:
                 shared.close()
-    totals = ranker.totals
+    totals, num_lists = ranker.totals, len(lists) - len(repeated)
     totals.failures, totals.adapted = engine.failures, engine.adapted
-    log_totals(totals, llm, len(lists))
-    _check_whole(cfg, directory, totals, len(orders), len(lists), num_windows)
-    for query_id, first in first_with.items():
-        orders[query_id], flagged[query_id] = orders[first], flagged[first]
+    log_totals(totals, llm, num_lists)
+    _check_whole(cfg, directory, totals, len(orders), num_lists, num_windows)
+    for query_id, first in repeated.items():
+        orders.repeat(query_id, first)
+        flagged[query_id] = flagged[first]
     return orders, flagged, totals
 
 
-def distinct(lists: Lists) -> tuple[Lists, dict[str, str]]:
-    """Return the lists without those that repeat another's query and passages, and {query id: the first with these}.
+def with_first(lists: Lists) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield query id, id of the first query with the same text and passages, text and passages.
 
     Logged queries repeat themselves; requests for the same list at the same time would all be paid for.
     """
-    first_with: dict[tuple[str, tuple[str, ...]], str] = {}
-    same = {
-        query_id: first_with.setdefault((query, tuple(texts)), query_id) for query_id, (query, texts) in lists.items()
-    }
-    repeated = {query_id: first for query_id, first in same.items() if query_id != first}
-    return {query_id: one for query_id, one in lists.items() if query_id not in repeated}, repeated
+    first_with: dict[bytes, str] = {}
+    for query_id, (query, texts) in lists.items():
+        digest = hashlib.blake2b(json.dumps([query, texts]).encode(), digest_size=16).digest()
+        yield query_id, first_with.setdefault(digest, query_id), query, texts
 
 
 def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:

@@ -83,7 +83,9 @@ class Connection:
         timeout = self.timeout = deadlines.seconds
         self.streams: list[Any] = []
         # gzip is not asked for: answers are short
-        self.client = httpx.Client(headers={"Accept-Encoding": "identity", **headers}, timeout=timeout, verify=context)
+        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **headers}
+        self.client = httpx.Client(headers=headers, timeout=timeout, verify=context)
+        self.prepared: dict[str, httpx.Request] = {}  # by address, without content: merging what never changes is slow
 
     def post(self, url: str, content: dict) -> tuple[int, Mapping[str, str], bytes]:
         """Send JSON; return status, headers and body of the reply.
@@ -96,10 +98,7 @@ class Connection:
         token = self.deadlines.start(lambda: self._shut(late))
         try:
             payload = json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-            headers = {"Content-Type": "application/json"}
-            with self.client.stream(
-                "POST", url, content=payload, headers=headers, extensions={"trace": self._watch}
-            ) as response:
+            with contextlib.closing(self.client.send(self._request(url, payload), stream=True)) as response:
                 body = read_body(response.headers.get("Content-Encoding", ""), response.iter_raw(CHUNK), self.max_bytes)
                 if late.is_set():
                     raise httpx.ReadTimeout(f"no complete answer after {self.timeout:g} s")
@@ -110,6 +109,16 @@ class Connection:
             raise httpx.ReadTimeout(f"no complete answer after {self.timeout:g} s") from error
         finally:
             self.deadlines.cancel(token)
+
+    def _request(self, url: str, payload: bytes):
+        """Return a request to an address."""
+        import httpx
+
+        if url not in self.prepared:
+            self.prepared[url] = self.client.build_request("POST", url, extensions={"trace": self._watch})
+        same = self.prepared[url]
+        headers = [(name, value) for name, value in same.headers.raw if name.lower() != b"content-length"]
+        return httpx.Request("POST", same.url, headers=headers, content=payload, extensions=same.extensions)
 
     def _watch(self, event: str, info: dict) -> None:
         if event.endswith(OPENED):

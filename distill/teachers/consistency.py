@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
-from distill.evaluation.agreement import Agreement, kendall_tau
+from distill.evaluation.agreement import Agreement, tau_of_orders
 
 
 @dataclass
@@ -33,14 +33,14 @@ class Consistency:
     def add_orders(self, orders: Sequence[Sequence[int]]) -> None:
         """Count the orders of one window, as places in the same order."""
         if len(orders) > 1 and len(orders[0]) > 1:
-            taus = [kendall_tau(one, other) or 0.0 for one, other in combinations(orders, 2)]
+            taus = [tau_of_orders(one, other) or 0.0 for one, other in combinations(orders, 2)]
             self.shuffles.taus.add(sum(taus) / len(taus), 0.0)
 
     def add_pass(self, before: Sequence[int], after: Sequence[int], at_random: Sequence[int]) -> None:
         """Count a list before and after its last pass; at_random: what random answers make of the order before."""
-        tau = kendall_tau(after, before)
+        tau = tau_of_orders(after, before)
         if tau is not None:
-            self.passes.taus.add(tau, kendall_tau(at_random, before))
+            self.passes.taus.add(tau, tau_of_orders(at_random, before))
 
     def found(self) -> dict[str, Agreement]:
         """Return what was counted, by name."""

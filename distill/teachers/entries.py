@@ -11,13 +11,13 @@ way leaves. If a key has several entries, the last one counts.
 
 import hashlib
 import json
-import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from distill.storage.json_numbers import is_finite
 from distill.teachers.answer import well_formed
 
 AT_ONCE = 2**20  # bytes of a file that are read at a time
@@ -122,16 +122,12 @@ def read_entry(line: bytes) -> dict[str, Any] | None:
     score = entry.setdefault("score", None)
     if not all(isinstance(text, str) for text in texts) or not all(map(_is_count, numbers)):
         return None
-    if score is not None and not _is_number(score):
+    if score is not None and not is_finite(score):
         return None
     if not isinstance(entry.get("finish", ""), str):
         return None
     return entry
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return is_finite(value) and value >= 0

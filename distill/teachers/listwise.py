@@ -11,7 +11,7 @@ passage, which get a score and are sorted at the end. Sortings compare a few pas
 
 import threading
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,12 @@ class Windows:
         return len(self.of(num_passages))
 
 
-def estimate(lists: dict, prompt: Prompt, windows: Windows | Sorting) -> tuple[int, int, int]:
-    """Estimate how many requests, tokens in and tokens out the lists {query id: (query, passages)} will take."""
+def estimate(
+    lists: Iterable[tuple[str, list[str]]], prompt: Prompt, windows: Windows | Sorting
+) -> tuple[int, int, int]:
+    """Estimate how many requests, tokens in and tokens out the lists (query, passages) will take."""
     num_requests = tokens_in = tokens_out = 0
-    for query, passages in lists.values():
+    for query, passages in lists:
         if isinstance(windows, Sorting):
             requests, read, written = windows.estimate(query, passages, prompt)
             num_requests, tokens_in, tokens_out = num_requests + requests, tokens_in + read, tokens_out + written
@@ -108,14 +110,19 @@ class WindowRanker:
         self.totals, self.lock = Totals(prompt.digest), threading.Lock()
         self.totals.count_earlier(entry for _, entry in journal.answers.entries())
 
-    def rank(self, lists: dict[str, tuple[str, list[str]]], allowed: Callable[[Totals], bool]) -> Iterator[tuple]:
+    def rank(
+        self,
+        lists: Mapping[str, tuple[str, list[str]]],
+        allowed: Callable[[Totals], bool],
+        without: Container[str] = (),
+    ) -> Iterator[tuple]:
         """Yield (query id, order, flagged) for each list {query id: (query, passages)}, as it is finished.
 
         order: places in the incoming list, best first. flagged: whether a window kept its order for lack of a usable
         answer. allowed: called before each request; once it returns False, no more requests are sent, and only the
-        lists finished by then are yielded.
+        lists finished by then are yielded. without: queries that are left out.
         """
-        steps = ((query_id, self._steps(query, passages)) for query_id, (query, passages) in lists.items())
+        steps = ((query_id, self._steps(*lists[query_id])) for query_id in lists if query_id not in without)
         for query_id, outcome in SideBySide(self.engine, self.totals, self.lock).run(steps, allowed):
             yield query_id, *outcome
 

@@ -4,7 +4,8 @@ worth = TeacherWorth.of(run, ranking, local, random_answers(cfg), totals)
 for name, text in worth.describe(): print(name, text)       # "helped", "41 (55%), by +0.3120 on average"
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +16,14 @@ from distill.errors import InputError
 from distill.evaluation.agreement import Agreement, agree
 from distill.evaluation.measures import measure
 from distill.evaluation.worth import Worth
-from distill.sources.qrels import read_qrels
+from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import Run
-from distill.sources.runs import read_run
+from distill.sources.runs import stored_run
 from distill.teachers.asking import windows_of
 from distill.teachers.totals import Totals
 
 MEASURE = "nDCG@10"
+AT_ONCE = 500  # queries that are measured together
 NAMES = {
     "first_stage": "against first stage",
     "reference": "against reference",
@@ -62,14 +64,14 @@ class TeacherWorth:
             qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in run}
             if not qrels:
                 raise InputError(f"{local.qrels}: judges none of the {len(run)} queries: use qrels that belong to them")
-            before, after = (measure(measured, qrels, measures)[1] for measured in (run, ranking))
-            found.worth = Worth.of(*({q: one[MEASURE] for q, one in values.items()} for values in (before, after)))
-        orders, first = ({q: one.doc_ids for q, one in lists.items()} for lists in (ranking, run))
+            found.worth = Worth.of(*(_measured(one, qrels, measures) for one in (run, ranking)))
+        orders, first = DocIds(ranking), DocIds(run)
         if run is not ranking and (close := agree(orders, first)):
             found.with_others["first_stage"] = close
         if local.reference:
-            reference = {query_id: one.doc_ids for query_id, one in read_run(local.reference).items()}
-            close = agree(orders, reference, None if at_random is None else drawn_from(first, at_random))
+            close = agree(
+                orders, DocIds(stored_run(local.reference)), None if at_random is None else drawn_from(first, at_random)
+            )
             if close is None:
                 raise InputError(f"{local.reference}: shares no list of two passages with the teacher's ranking")
             found.with_others["reference"] = close
@@ -94,7 +96,36 @@ class TeacherWorth:
         return lines + [(NAMES[name], one.describe()) for name, one in self.with_others.items()]
 
 
-def drawn_from(lists: dict[str, list[str]], at_random: AtRandom) -> Callable[[str, np.random.Generator], list[str]]:
+class DocIds(Mapping[str, list[str]]):
+    """The passages of each list of a run, made when they are asked for."""
+
+    def __init__(self, run: Run):
+        """Take the run."""
+        self.run = run
+
+    def __getitem__(self, query_id: str) -> list[str]:
+        """Return the passages of a list, best first; raises KeyError if there is none."""
+        return self.run[query_id].doc_ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.run)
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+
+def _measured(run: Run, qrels: Qrels, measures: list) -> dict[str, float]:
+    """Return the values of the judged queries, measured some at a time: all in one call would take much memory."""
+    values: dict[str, float] = {}
+    judged = (query_id for query_id in run if query_id in qrels)
+    while query_ids := list(itertools.islice(judged, AT_ONCE)):
+        lists = {query_id: run[query_id] for query_id in query_ids}
+        _, per_query = measure(lists, {query_id: qrels[query_id] for query_id in query_ids}, measures)
+        values |= {query_id: one[MEASURE] for query_id, one in per_query.items()}
+    return values
+
+
+def drawn_from(lists: Mapping[str, list[str]], at_random: AtRandom) -> Callable[[str, np.random.Generator], list[str]]:
     """Return a function that draws a random order of a query's passages."""
 
     def draw(query_id: str, generator: np.random.Generator) -> list[str]:

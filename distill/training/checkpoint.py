@@ -132,7 +132,7 @@ class Checkpoints:
         """Load the weights of model/ on all ranks, ready to score; adapters are merged, as they are there."""
         merge(self.model.backbone)
         if self.ranks.is_first:
-            self.model.load_state_dict(CrossEncoder.from_pretrained(str(self.model_directory)).state_dict())
+            self.model.load_state_dict(_open(self.model_directory, self.model).state_dict())
         self.ranks.copy_from_first(self.model)
         self.model.eval()
 
@@ -250,10 +250,10 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     if best_state["step"] == state["best_step"]:
         validated = best_state["model"] | best_state.get("average", {})  # the average, if there is one
         restore_weights(model, best_state | {"model": validated}, best)
-        if not _holds(directory, merged_weights(model)):
+        if not _holds(directory, model, merged_weights(model)):
             model.save_pretrained(directory)
     elif not directory.exists():
-        complete = next((path for path in (new, old) if _holds(path)), None)
+        complete = next((path for path in (new, old) if _holds(path, model)), None)
         if complete is None:
             raise InputError(f"{directory}: is missing, and {best} is not of step {state['best_step']}: train again")
         os.rename(complete, directory)
@@ -263,10 +263,15 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
         path.with_suffix(".new").unlink(missing_ok=True)
 
 
-def _holds(directory: Path, weights: dict[str, torch.Tensor] | None = None) -> bool:
+def _open(directory: Path, model: CrossEncoder) -> CrossEncoder:
+    """Open a run's saved model; if it holds only adapters, with the backbone of the model in training."""
+    return CrossEncoder.from_pretrained(str(directory), base=model.base["name"] if model.saves_adapters else None)
+
+
+def _holds(directory: Path, model: CrossEncoder, weights: dict[str, torch.Tensor] | None = None) -> bool:
     """Whether a directory holds a complete model and, if weights are given, whether it has these weights."""
     try:
-        saved = CrossEncoder.from_pretrained(str(directory)).state_dict()
+        saved = _open(directory, model).state_dict()
     except InputError:
         return False
     return weights is None or all(torch.equal(saved[name], weight) for name, weight in weights.items())

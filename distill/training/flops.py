@@ -5,7 +5,9 @@ layers, T tokens, S pairs of lengths l, and D the width of attention,
 
     forward = 2·N·T + 4·D·Σ l²  summed over layers (with a sliding window, one factor l becomes min(l, window))
 
-minus what the last layer skips for tokens after the first (distill/models/first_states.py). Backward is twice that.
+minus what the last layer skips for tokens after the first (distill/models/first_states.py). In a decoder, whose tokens
+attend to earlier ones only, half of the products of attention count. Backward is twice that. Frozen weights count as
+if they were trained, and activations that are computed again do not count.
 Embeddings, normalisation, activations and the loss do not count. MFU = operations per second / the device's peak.
 """
 
@@ -44,6 +46,10 @@ class FlopCounter:
         windows = [getattr(getattr(layer, "attn", None), "sliding_window", None) for layer in layers]
         self.windows = [None if window is None else 2 * window - 1 for window in windows]
         self.width, self.first_only = width, first_only
+        if model.is_decoder:
+            heads = config.num_attention_heads
+            self.width = heads * (getattr(config, "head_dim", None) or width // heads)
+        self.seen = 0.5 if model.is_decoder else 1.0  # share of a pair's tokens that one attends to
 
     def __call__(self, lengths: Tensor) -> float:
         """Return the number of operations of a forward and backward pass over pairs of these lengths [S]."""
@@ -52,7 +58,7 @@ class FlopCounter:
         for number, window in enumerate(self.windows):
             seen = lengths if window is None else lengths.clamp(max=window)
             last = self.first_only and number == len(self.windows) - 1
-            forward += 4 * self.width * (lengths.sum() if last else (lengths * seen).sum())
+            forward += 4 * self.width * self.seen * (lengths.sum() if last else (lengths * seen).sum())
         return 3 * forward.item()
 
 

@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
-from distill.evaluation.significance import ALPHA, compare
+from distill.evaluation.agreement import kendall_tau
+from distill.evaluation.significance import ALPHA, compare, p_in_words
 from distill.targets import split_target, targets_of
 from distill.training.optim import warmup_steps
 
@@ -166,8 +167,8 @@ def _compare(student: Values, first: Values, unit: str) -> tuple[str, str]:
         return "no better", f"fewer than two {unit}, too few to tell"
     [result] = compare(first, {"student": student})
     word = ("better" if result.difference > 0 else "worse") if result.p < ALPHA else "no better"
-    p = "< 0.001" if result.p < 0.001 else f"= {result.p:.2g}"
-    return word, f"{len(student)} {unit}, {'significant' if result.p < ALPHA else 'not significant'}: p {p}"
+    is_significant = "significant" if result.p < ALPHA else "not significant"
+    return word, f"{len(student)} {unit}, {is_significant}: {p_in_words(result.p)}"
 
 
 def _beside(student: Values, first: Values) -> str:
@@ -221,16 +222,6 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
 def agreement_results(taus: dict[str, Values]) -> dict[str, float]:
     """Return the means under the names used in results.json."""
     return {f"agreement/{row}/tau": fmean(values.values()) for row, values in taus.items() if values}
-
-
-def kendall_tau(scores: np.ndarray, target: np.ndarray) -> float:
-    """Return the share of pairs ordered like the target minus the share ordered against it, from -1 to 1.
-
-    Pairs that tie in the target do not count.
-    """
-    above, below = np.nonzero(target[:, None] > target[None, :])
-    agreeing, opposed = (scores[above] > scores[below]).mean(), (scores[above] < scores[below]).mean()
-    return float(agreeing - opposed)
 
 
 def _read_first_stage(cfg: DictConfig):

@@ -6,7 +6,6 @@
 Of frozen weights, a checkpoint holds one checksum: a run that is resumed reads them from the backbone again.
 """
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.freezing import frozen_names
+from distill.models.freezing import frozen_checksum, frozen_names
 from distill.models.lora import merged
 
 
@@ -25,7 +24,7 @@ def checkpoint_weights(model: CrossEncoder) -> dict[str, Any]:
         return {"model": weights}
     frozen = set(frozen_names(model))
     kept = {name: tensor for name, tensor in weights.items() if name not in frozen}
-    return {"model": kept, "frozen": _checksum(model)}
+    return {"model": kept, "frozen": frozen_checksum(model)}
 
 
 def restore_weights(model: CrossEncoder, content: dict[str, Any], path: Path) -> None:
@@ -33,7 +32,7 @@ def restore_weights(model: CrossEncoder, content: dict[str, Any], path: Path) ->
     if "frozen" not in content:
         model.load_state_dict(content["model"])
         return
-    if not model.is_partly_frozen or content["frozen"] != _checksum(model):
+    if not model.is_partly_frozen or content["frozen"] != frozen_checksum(model):
         raise InputError(
             f"{path}: the frozen weights of this run's backbone differ from those that it was started with: give the "
             "same backbone, as in backbone.name=DIR"
@@ -46,12 +45,3 @@ def merged_weights(model: CrossEncoder) -> dict[str, torch.Tensor]:
     """Return the weights that a saved model has: with adapters merged, and the names that these layers had before."""
     with merged(model.backbone):
         return model.state_dict()
-
-
-def _checksum(model: CrossEncoder) -> int:
-    """Return the CRC-32 of the frozen weights, in the order of their names."""
-    parameters, checksum = dict(model.named_parameters()), 0
-    for name in frozen_names(model):
-        tensor = parameters[name].detach().cpu().contiguous()
-        checksum = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), checksum)
-    return checksum

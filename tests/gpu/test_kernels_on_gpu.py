@@ -70,7 +70,8 @@ def test_memory_grows_with_the_passages_alone(name, device):
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     run(KERNELS[name], scores, ranks)
-    assert torch.cuda.max_memory_allocated() - before <= 8 * scores.nbytes
+    most = 8 if name in ("adrmse", "ranknet") else 24  # targets and gains; LambdaLoss also sorts
+    assert torch.cuda.max_memory_allocated() - before <= most * scores.nbytes
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,149 @@
+"""The adapters and the head of a model without its backbone: a small directory, which the `peft` package opens, too.
+
+    write_adapters(model, directory)                                        # model.lora.save=adapters
+    model = CrossEncoder.from_pretrained(directory, base="BACKBONE")        # merged
+
+Such a directory names its backbone, but nothing that it names is followed: whoever opens it gives the backbone, and its
+weights must be those that were frozen in training.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distill.data.pairs import SCALES
+from distill.errors import InputError
+from distill.models.calibration import read_calibration
+from distill.models.freezing import frozen_checksum
+from distill.models.heads import HEADS
+from distill.models.interpolation import read_interpolation
+from distill.models.json_files import COPY_AGAIN, SETTINGS, read_count, read_object
+from distill.models.lora import NAME, add_adapters, merge
+from distill.models.model_files import check_directory
+from distill.models.parts import check_whole, read_weights
+from distill.models.prompts import DECODER_PROMPTS
+from distill.models.saved import ADAPTER_FILE, SETTINGS_FILE, save_tokenizer, write_settings
+from distill.storage.writing import write_text, write_whole_directory
+
+WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"
+OPTIONS = {  # of what the training was started with, as distill.json has them
+    "head": HEADS,
+    "pooling": ("cls", "mean"),
+    "prompt": (None, *DECODER_PROMPTS),
+    "first_stage_score": (None, *SCALES),
+}
+WITHIN = f".{NAME}.weight"  # the end of an adapter's names while it is trained
+
+
+def write_adapters(model, directory: Path) -> None:
+    """Write what is trained of a CrossEncoder with adapters, and distill.json; the backbone is only named."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in trained_weights(model).values())
+    write_whole_directory(directory, lambda new: _write_files(model, new), size)
+
+
+def trained_weights(model) -> dict[str, Tensor]:
+    """Return the weights of adapters and head, by their names in the model."""
+    weights = model.state_dict()
+    return {name: weights[name] for name in weights if name.endswith(WITHIN) or not name.startswith("backbone.")}
+
+
+def _places(model) -> dict[str, str]:
+    """Return the names that peft gives to the trained weights, by their names here.
+
+    A head of transformers is part of the model that peft adapts; any other head is not.
+    """
+    whole = "base_model.model."
+    backbone = whole if model.native is None else f"{whole}{model.native.architecture.base_model_prefix}."
+    places = {}
+    for name in trained_weights(model):
+        if name.endswith(WITHIN):
+            places[name] = f"{backbone}{name.removeprefix('backbone.').removesuffix(WITHIN)}.weight"
+        for module, place in (model.native.names if model.native is not None else {}).items():
+            if name.startswith(f"{module}."):
+                places[name] = f"{whole}{place}{name.removeprefix(module)}"
+    return places
+
+
+def _write_files(model, directory: Path) -> None:
+    config, places = model.backbone.peft_config[NAME], _places(model)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_weights(model).items()}
+    save_file({place: weights.pop(name) for name, place in places.items()}, directory / WEIGHTS, {"format": "pt"})
+    save_file(weights, directory / HEAD)
+    content = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": model.base["name"],
+        "revision": model.base["revision"],
+        "task_type": None if model.native is None else "SEQ_CLS",
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": sorted(config.target_modules),
+        "modules_to_save": sorted(model.native.names.values()) if model.native is not None else None,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    write_text(directory / ADAPTER_FILE, json.dumps(content, indent=2) + "\n")
+    save_tokenizer(model, directory)
+    write_settings(model, directory)
+
+
+def holds_adapters(directory: Path) -> bool:
+    """Whether a directory was written by `write_adapters`."""
+    if not ((directory / ADAPTER_FILE).is_file() and (directory / SETTINGS_FILE).is_file()):
+        return False
+    return "base" in read_object(directory / SETTINGS_FILE, SETTINGS)
+
+
+def read_base(directory: Path, base: str | None) -> dict[str, Any]:
+    """Return the arguments of CrossEncoder.from_backbone for the model that a directory's adapters belong to.
+
+    base: directory, packaged model or Hub id of the backbone. Raises InputError without one, and for damaged files.
+    """
+    check_directory(directory, adapters=True)
+    file = directory / SETTINGS_FILE
+    settings = read_object(file, SETTINGS)
+    saved = settings["base"]
+    if base is None:
+        raise InputError(
+            f"{directory}: holds adapters and a head, not the weights of their backbone: give that, as in "
+            f"base={saved.get('name')}"
+        )
+    for key, options in OPTIONS.items():
+        if saved.get(key) not in options:
+            raise InputError(f"{file}: base.{key}={str(saved.get(key))[:40]}: is none that is known: {COPY_AGAIN}")
+    lengths = {key: read_count(settings, key, file) for key in ("query_length", "passage_length")}
+    layers = read_count(saved, "num_layers", file, optional=True)
+    revision = str(saved["revision"]) if saved.get("revision") else None
+    return {**{key: saved.get(key) for key in OPTIONS}, **lengths, "num_layers": layers, "revision": revision}
+
+
+@torch.no_grad()
+def load_adapters(model, directory: Path, base: str) -> None:
+    """Put the adapters and the head of a directory into a CrossEncoder with their backbone.
+
+    Raises InputError for another backbone, and for damaged files.
+    """
+    settings, config = read_object(directory / SETTINGS_FILE, SETTINGS), read_object(directory / ADAPTER_FILE)
+    rank, alpha = read_count(config, "r", directory / ADAPTER_FILE), config.get("lora_alpha")
+    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+        raise InputError(f"{directory / ADAPTER_FILE}: lora_alpha={str(alpha)[:40]}: must be above 0: {COPY_AGAIN}")
+    add_adapters(model, rank, alpha, 0.0, [str(name) for name in config.get("target_modules") or []])
+    if frozen_checksum(model) != settings["base"].get("checksum"):
+        raise InputError(f"base={base}: its weights are not those that {directory} was trained with")
+    places, head = _places(model), read_weights(directory / HEAD)
+    stored = read_weights(directory / WEIGHTS)
+    weights = {name: stored.get(places.get(name, ""), head.get(name)) for name in trained_weights(model)}
+    check_whole(directory, [name for name, tensor in weights.items() if tensor is None])
+    for name, place in trained_weights(model).items():
+        if weights[name].shape != place.shape:
+            raise InputError(f"{directory}: {name} has the shape {tuple(weights[name].shape)}: {COPY_AGAIN}")
+        place.copy_(weights[name])
+    merge(model.backbone)
+    model.interpolation = read_interpolation(settings, directory / SETTINGS_FILE)
+    model.calibration = read_calibration(settings, directory / SETTINGS_FILE)
+    model.is_partly_frozen = False

@@ -1,0 +1,17 @@
+"""Which values that JSON holds are numbers: True is none, and no float can hold some whole numbers."""
+
+import math
+import sys
+from typing import TypeGuard
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number that a float can hold, infinite or NaN included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
+
+
+def is_finite(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number that a float can hold."""
+    return is_number(value) and math.isfinite(value)
