@@ -127,11 +127,11 @@ def test_false_negatives_are_listed_in_the_output_directory(file_overrides, coll
             expected.append("\t".join(row))
     for name in ("first", "second"):  # the second comes from the cache
         (tmp_path / name).mkdir()
-        read_lists(cfg, load_tokenizer(cfg.backbone.name), tmp_path / name / REPORT)
+        read_lists(cfg, load_tokenizer(cfg.backbone.name), report=tmp_path / name / REPORT)
         assert [path.name for path in (tmp_path / name).iterdir()] == [REPORT]
         assert (tmp_path / name / REPORT).read_text().splitlines() == expected
     plain = compose_config("train", *file_overrides, "loss=lce")
-    read_lists(plain, load_tokenizer(cfg.backbone.name), tmp_path / "cache" / REPORT)
+    read_lists(plain, load_tokenizer(cfg.backbone.name), report=tmp_path / "cache" / REPORT)
     assert not (tmp_path / "cache" / REPORT).exists()
 
 

@@ -72,9 +72,9 @@ class Negatives:
                     self.aside.unlink()
 
     def _write(self, values: tuple) -> None:
-        if self.lines is not None and self.path is not None:
-            with writing(self.path):
-                self.lines.write("\t".join(map(str, values)) + "\n")
+        assert self.lines is not None and self.path is not None, "within the `with` block"
+        with writing(self.path):
+            self.lines.write("\t".join(map(str, values)) + "\n")
 
     def judge(self, query_id: str, doc_ids: list[str], targets: dict[str, np.ndarray]) -> np.ndarray:
         """Return the labels [K] of a list's passages, NaN for those that are not to be negatives.
@@ -93,7 +93,7 @@ class Negatives:
         self.num_outside += int(outside.sum())
         if false.any() and not self.first:
             self.first = f"passage {doc_ids[int(np.argmax(false))]} of query {query_id}"
-        for place in np.flatnonzero(false):
+        for place in np.flatnonzero(false) if self.lines is not None else ():
             where = f"{targets['rank'][place]:g}", f"{targets['score'][place]:.6g}", f"{highest:.6g}"
             self._write((query_id, doc_ids[place], *where, self.what_was_done))
         label = 1.0 if self.rules.false_negatives == "relabel" else np.nan

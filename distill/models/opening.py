@@ -20,8 +20,8 @@ from torch import nn
 
 from distill.data.pairs import SCALES
 from distill.errors import InputError
-from distill.models.carried import check_carried
 from distill.models.calibration import read_calibration
+from distill.models.carried import check_carried
 from distill.models.classifiers import open_classifier
 from distill.models.decoders import may_have_prompt
 from distill.models.generative import is_generative, open_generative
