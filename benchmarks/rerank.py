@@ -110,11 +110,12 @@ def worker(name: str, model: str, texts: Path, device: torch.device) -> None:
         run = scorer(name, model, lists, device)
 
         def work() -> dict:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             scores = run()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            return {"seconds": time.perf_counter() - start, "scores": scores}
+            seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - used}
+            return seconds | {"scores": scores}
 
         return work
 
@@ -182,7 +183,8 @@ def main() -> None:
         flat = [
             torch.tensor([value for query in scores for value in query]) for scores in (rounds[0]["scores"], reference)
         ]
-        row = {"name": name, "pairs_per_second": rate, "seconds": spread([answer["seconds"] for answer in rounds])}
+        row = {"name": name, "pairs_per_second": rate}
+        row |= {key: spread([answer[key] for answer in rounds]) for key in ("seconds", "cpu_seconds")}
         rows.append(row | {"largest_difference": (flat[0] - flat[1]).abs().max().item()})
         low, high = rate["quartiles"]
         print(f"{name:24} {rate['median']:9.1f} pairs/s  ({low:.1f} to {high:.1f})")

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from distill.errors import InputError
@@ -10,6 +11,8 @@ from distill.sources.documents import document_fields
 from distill.sources.fields import Fields
 from distill.sources.folders import _warn_of_others, folder_state
 from distill.sources.locate import source_state
+from distill.sources.run_files import RankedList
+from distill.sources.stored_passages import store_passages
 from distill.sources.texts import iterate_texts, passage_parts, read_passages, read_queries, refuse_duplicates
 from tests.helpers.configuration import compose_config
 
@@ -44,6 +47,9 @@ def test_a_folder_of_documents_gives_ids_titles_and_texts(folder, caplog):
     )  # fmt: skip
     said = [record.message for record in caplog.records if "left out" in record.message]
     assert said == [f"{folder}: 1 of 5 files are not Markdown, HTML or plain text: left out (first: z/logo.png)"]
+    run = {"q": RankedList.in_order(["z.txt", "gone"], np.array([2.0, 1.0]))}
+    stored = store_passages(str(folder), run)
+    assert stored["z.txt"] == "plain text" and "gone" not in stored
     with pytest.raises(InputError, match="docs: is a folder: queries are read from a file"):
         read_queries(str(folder))
 

@@ -2,7 +2,7 @@
 
     distill export model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
     distill export model=outputs/DATE/TIME/model format=lightning-ir output=DIR
-    distill export model=outputs/DATE/TIME/model format=transformers output=DIR      ELECTRA, DeBERTa, DistilBERT
+    distill export model=outputs/DATE/TIME/model format=bert output=DIR              an ELECTRA, for more servers
     distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR dtype=float16    half the size
     distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
 

@@ -149,8 +149,8 @@ class Teacher:
 class Bm25Config:
     k1: float = at_least(0)
     b: float = between(0, 1)
-    stemmer: str = stemmer("porter", "none", "bigrams")
-    stop_words: str = choice("lucene", "bm25s", "none")
+    stemmer: str = stemmer("porter", "none", "bigrams", "auto")
+    stop_words: str = choice("lucene", "bm25s", "none", "language")
 
 
 @dataclass
@@ -420,7 +420,7 @@ class FuseConfig:
 class ExportConfig:
     model: str = MISSING
     base: str | None = None
-    format: str = choice("sentence-transformers", "lightning-ir", "transformers", "onnx", "onnx-int8")
+    format: str = choice("sentence-transformers", "lightning-ir", "transformers", "bert", "onnx", "onnx-int8")
     dtype: str = beside(
         choice("float32", "float16", "bfloat16"),
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),

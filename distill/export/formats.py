@@ -25,6 +25,7 @@ from distill.storage.writing import write_text, write_whole_directory
 
 NEEDS = {  # of the head, beside the encoder
     "lightning-ir": " with one linear layer",
+    "bert": " with one linear layer",
     "transformers": " with one linear layer or the head of its architecture",
 }
 
@@ -40,7 +41,8 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
     if model.is_decoder and target not in OF_DECODERS:
         raise InputError(f"{target}: only an encoder can be exported: choose one of {', '.join(OF_DECODERS)}")
-    fits = {"lightning-ir": model.is_plain, "transformers": model.is_plain or model.native is not None}
+    fits = dict.fromkeys(("lightning-ir", "bert"), model.is_plain)
+    fits["transformers"] = model.is_plain or model.native is not None
     if not model.is_decoder and not (model.is_encoder and fits.get(target, True)):
         raise InputError(f"{target}: only an encoder{NEEDS.get(target, '')} can be exported")
     if model.first_stage_score is not None:

@@ -74,7 +74,7 @@ with torch.inference_mode():
 """,
     "onnx": f"""\
 import numpy as np
-import onnxruntime                                  # 1.23 or newer
+import onnxruntime                                  # 1.14 or newer
 from transformers import AutoTokenizer
 
 directory = "MODEL"
@@ -85,7 +85,7 @@ inputs = {{given.name: pairs[given.name].astype(np.int64) for given in session.g
 print(session.run(None, inputs)[0][:, 0])
 """,
 }
-USES["onnx-int8"] = USES["onnx"]
+USES["onnx-int8"], USES["bert"] = USES["onnx"], USES["sentence-transformers"]
 WITH_SCORES = f"""\
 ```python
 from distill import CrossEncoder

@@ -35,7 +35,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from distill.errors import InputError
-from distill.models.heads import class_name, one_label
+from distill.models.heads import name_activation, one_label
 
 EPSILON = 2.0**-13
 CONSTANT, SHARE = 8.0, 2.0**-12  # in float32, GELU(8) = 8; a score's share of it
@@ -102,7 +102,7 @@ def without_memory(config: PretrainedConfig) -> PreTrainedModel | None:
 def classifier_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the configuration of an encoder's classifier with one label, and without an activation on its score."""
     config = one_label(config)
-    config.sentence_transformers = {"activation_fn": class_name(nn.Identity())}  # or libraries would take a sigmoid
+    name_activation(config, nn.Identity())
     return config
 
 
@@ -156,8 +156,9 @@ def carry(config: PretrainedConfig, weight: Tensor, bias: Tensor) -> dict[str, T
 
 
 def head_layers(config: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the layers in a classifier's head, from its config.json; none for a bare encoder."""
-    if not str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
+    """Return the names of the layers in a head that may carry a linear one, from its config.json; else none."""
+    classifies = str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+    if not classifies or config.get("model_type") not in HEADS:
         return ()
     inner, last, between = HEADS[config["model_type"]]
     return (inner, last, "head.norm") if between == "norm" else (inner, last)
