@@ -18,7 +18,7 @@ Span = tuple[int, int]  # from and to, in a text
 Lengths = Callable[[str, list[Span]], list[float]]  # of a text's atoms
 
 # The end of a sentence: a mark before white space, a full-width mark, or an empty line
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[\"”’」』）]*|\n[^\S\n]*(?=\n)")
+SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？]+[\"”’」』）]*|\n[^\S\n]*(?=\n)")
 PASSAGE_ID = re.compile(r"(.+)#(0|[1-9][0-9]*)", re.ASCII | re.DOTALL)
 
 
