@@ -312,6 +312,7 @@ FREE_OF_RULES = {
     "Data": f"name {FIELDS}",
     "Teacher": "name texts licence citation",
     "TaskConfig": f"name passages queries run qrels teacher measures fused corpus licence tasks {FIELDS}",
+    "Sampling": "weights",
     "Train": "device",
     "Logger": "name project entity group job_type run_name tags",
     "TrainConfig": "loss licence",
