@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.data.pairs import SCALES
 from distill.errors import InputError
+from distill.models.calibration import read_calibration
 from distill.models.freezing import frozen_checksum
 from distill.models.heads import HEADS
 from distill.models.interpolation import read_interpolation
@@ -145,4 +146,5 @@ def load_adapters(model, directory: Path, base: str) -> None:
         tensor.copy_(weights[name])
     merge(model.backbone)
     model.interpolation = read_interpolation(settings, directory / SETTINGS_FILE)
+    model.calibration = read_calibration(settings, directory / SETTINGS_FILE)
     model.is_partly_frozen = False
