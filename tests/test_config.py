@@ -285,7 +285,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("task.bm25.stop_words=german", "task.bm25.stop_words=german is unknown: choose one of lucene, bm25s, none"),
         (
             "task=sample-suite +task.tasks.sample-val.bm25.stemmer=klingon",
-            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, bigrams, arabic, ",
+            "task.tasks.sample-val.bm25.stemmer=klingon is unknown: choose one of porter, none, bigrams, auto, arabic",
         ),
         (
             "task=sample-suite +task.tasks.sample-val.bm25.stemer=none",

@@ -64,6 +64,10 @@ def test_without_sentences_windows_of_words_overlap():
     assert passages[-1][-1] == "w999" and max(map(len, passages)) == 128
 
 
+def test_a_million_marks_are_one_word():
+    assert cut_words("." * 10**6 + " a", 10**6, 0) == ["." * 10**6 + " a"]
+
+
 def test_every_word_is_in_a_passage_none_longer_than_allowed():
     rng = np.random.default_rng(0)
     for _ in range(200):

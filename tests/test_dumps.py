@@ -95,3 +95,5 @@ def test_rows_that_cannot_be_used_are_given_to_who_counts_them(tmp_path):
     assert parts_of("a.jsonl", lines) == (good, ["a.jsonl:2", "a.jsonl:3"])
     dump = "\n".join(map(json.dumps, [hit("1", good[0][1]), {"_id": "2"}, hit("3", {"text": "y"})]))
     assert parts_of("d.jsonl", dump) == (good, ["d.jsonl:2"])
+    inline = '{"query": "a", "pos": ["bees"], "neg": [""]}\n'
+    assert parts_of("i.jsonl", inline) == ([("1+1", {"text": "bees"}), ("1-1", {})], [])

@@ -1,7 +1,9 @@
 """A folder of documents is a collection: ids, titles, and what is left out or refused."""
 
 import os
+import time
 
+import numpy as np
 import pytest
 
 from distill.errors import InputError
@@ -10,6 +12,8 @@ from distill.sources.documents import document_fields
 from distill.sources.fields import Fields
 from distill.sources.folders import _warn_of_others, folder_state
 from distill.sources.locate import source_state
+from distill.sources.run_files import RankedList
+from distill.sources.stored_passages import store_passages
 from distill.sources.texts import iterate_texts, passage_parts, read_passages, read_queries, refuse_duplicates
 from tests.helpers.configuration import compose_config
 
@@ -44,6 +48,9 @@ def test_a_folder_of_documents_gives_ids_titles_and_texts(folder, caplog):
     )  # fmt: skip
     said = [record.message for record in caplog.records if "left out" in record.message]
     assert said == [f"{folder}: 1 of 5 files are not Markdown, HTML or plain text: left out (first: z/logo.png)"]
+    run = {"q": RankedList.in_order(["z.txt", "gone"], np.array([2.0, 1.0]))}
+    stored = store_passages(str(folder), run)
+    assert stored["z.txt"] == "plain text" and "gone" not in stored
     with pytest.raises(InputError, match="docs: is a folder: queries are read from a file"):
         read_queries(str(folder))
 
@@ -62,12 +69,24 @@ def test_a_folder_of_documents_gives_ids_titles_and_texts(folder, caplog):
         ("a.html", "<head><title>T</title><style>p</style><p>a<p>b", "T", "a b"),
         ("a.htm", "<title>T</title><ul><li>a<li>b</ul><td>c</td><td>d</td>&lt;e&gt;<!-- f -->", "T", "a b c d <e>"),
         ("a.htm", "<p>seen<svg><title>no</title></svg><footer>no<p>no</footer><h1>x</h1><h1>y</h1>", "x", "seen y"),
+        ("a.htm", "<nav>a<nav>b</nav>c</nav>d <!-- e", "", "d e"),
         ("a.txt", "# kept", "", "# kept"),
     ],
 )  # fmt: skip
 def test_a_document_gives_its_title_and_text(name, text, title, body):
     fields = document_fields(name, text)
     assert (fields["title"], " ".join(fields["text"].split())) == (title, body)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<a ", "<!--", "<![cdata[", "<?", "</", "<a b='", "<nav>", "<nav></footer>", "<script></scrip", "<!doctype ["],
+)
+def test_a_hostile_page_takes_no_longer_than_others(text):
+    started = time.process_time()
+    for end in ("", ">"):
+        document_fields("a.html", text * 20_000 + end)  # of some of them, the parser by itself would take a minute
+    assert time.process_time() - started < 5
 
 
 def test_a_file_that_cannot_be_read_is_refused_or_counted(folder):

@@ -2,14 +2,22 @@
 
 import json
 import re
+from importlib import metadata
 
 import pytest
 
+from benchmarks import languages as benchmark
+from benchmarks.help_desk import articles, questions
 from distill.commands.annotate import annotate
 from distill.commands.retrieve import retrieve
-from distill.retrieval.words import lack_spaces, word_reader
+from distill.errors import InputError
+from distill.retrieval.bm25 import Bm25, bm25_run, in_own_language
+from distill.retrieval.languages import choose_language, language_of, languages_of
+from distill.retrieval.stop_words import all_stop_words, stop_words_of
+from distill.retrieval.words import ENGLISH, lack_spaces, word_reader
 from distill.sources.runs import read_run
 from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 
 CHINESE = {
     "蜜蜂": "蜜蜂靠太阳的位置和记住的地标找到回家的路。", "茶叶": "绿茶应当用八十度左右的热水冲泡",
@@ -100,3 +108,116 @@ def test_pairs_of_characters_take_the_place_of_words_without_spaces(tmp_path, mo
     names = [f"passages={tmp_path}/passages.jsonl", f"queries={tmp_path}/queries.tsv", f"output={tmp_path}/r.run"]
     retrieve(compose_config("retrieve", *names, "id_field=sku", "text_fields=[title,body]"))
     assert "set bm25.stemmer=bigrams" in caplog.text
+
+
+SENTENCES = {
+    "english": "You can change the password of your account on this page, but it takes an hour.",
+    "german": "Das Passwort für Ihr Konto können Sie auf dieser Seite ändern, aber es dauert eine Stunde.",
+    "french": "Vous pouvez changer le mot de passe de votre compte sur cette page, mais cela prend une heure.",
+    "spanish": "Puede cambiar la contraseña de su cuenta en esta página, pero los cambios tardan una hora.",
+    "italian": "È possibile cambiare la password del proprio account in questa pagina, ma ci vuole un'ora.",
+    "portuguese": "Você pode mudar a senha da sua conta nesta página, mas isso leva uma hora.",
+    "dutch": "U kunt het wachtwoord van uw account op deze pagina wijzigen, maar het duurt een uur.",
+    "swedish": "Du kan ändra lösenordet för ditt konto på den här sidan, men det tar en timme.",
+    "danish": "Du kan ændre adgangskoden til din konto på denne side, men det tager en time, hvis noget går galt.",
+    "norwegian": "Du kan endre passordet til kontoen på denne siden, men det tar en time hvis noe går galt etter det.",
+    "finnish": "Voit vaihtaa tilin salasanan tällä sivulla, mutta se kestää tunnin, jos jokin menee vikaan.",
+    "polish": "Na tej stronie można zmienić hasło do konta, ale może to potrwać godzinę.",
+    "czech": "Na této stránce můžete změnit heslo k účtu, ale může to trvat hodinu.",
+    "russian": "На этой странице вы можете изменить пароль, но это занимает час, если что не так.",
+    "turkish": "Bu sayfada hesabınız için şifrenizi değiştirebilirsiniz, ama bir saat sürer.",
+    "arabic": "يمكنك تغيير كلمة المرور في هذه الصفحة ولكن هذا يستغرق ساعة بعد ذلك",
+    "hindi": "आप इस पृष्ठ पर अपने खाते का पासवर्ड बदल सकते हैं, लेकिन इस में एक घंटा लगता है",
+    "bigrams": "您可以在此页面上更改帐户的密码，但这需要一个小时。",
+}
+
+
+def test_a_sentence_gives_its_language():
+    assert {name: language_of(text) for name, text in SENTENCES.items()} == {name: name for name in SENTENCES}
+    assert [language_of(text) for text in ("", "GPS iPhone 15", "12 34", "в")] == [None, None, None, None]
+    assert languages_of(["der Bär und die Biene", "das Haus ist alt", "the bees of it", "x"]) == {
+        "german": 0.5, "english": 0.25,
+    }  # fmt: skip
+
+
+def test_a_language_is_that_of_most_passages(caplog):
+    assert choose_language("p.tsv", {"german": 0.5, "english": 0.09}) == "german" and not caplog.text
+    assert choose_language("p.tsv", {"german": 0.5, "english": 0.3}) == "german"
+    assert "p.tsv: is in several languages: german in 50%, english in 30%" in caplog.text
+    for shares in ({}, {"german": 0.19}, {"german": 0.4, "english": 0.3, "french": 0.2}):
+        assert choose_language("p.tsv", shares) is None
+
+
+def test_stop_words_and_words_of_a_language():
+    assert word_reader("german", "language")("Die Häuser und das Haus") == ["haus", "haus"]
+    assert word_reader("porter", "language")("what are the bees") == ["bee"] and stop_words_of("english") >= ENGLISH
+    assert word_reader("hindi", "none")("हिन्दी") != word_reader("hindi", "language")("हिन्दी")  # cut at signs, and not
+    assert len(word_reader("hindi", "language")("हिन्दी किताब")) == 2
+    with pytest.raises(InputError, match="there is no list for bm25.stemmer=none: set it to none"):
+        word_reader("none", "language")
+    for language, words in all_stop_words().items():
+        assert all(word == word.lower() for word in words) and 20 <= len(words) <= 120, language
+
+
+def auto(path, texts: list[str]) -> Bm25:
+    path.write_text("".join(f"d{n}\t{text}\n" for n, text in enumerate(texts)), encoding="utf-8")
+    return in_own_language(str(path), Bm25(stemmer="auto"))
+
+
+def test_auto_reads_passages_in_their_language(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    for language, text in SENTENCES.items():
+        way = auto(tmp_path / f"{language}.tsv", [text, text])
+        expected = {"english": ("porter", "lucene"), "bigrams": ("bigrams", "none")}
+        assert (way.stemmer, way.stop_words) == expected.get(language, (language, "language"))
+    assert auto(tmp_path / "ko.tsv", ["벌은 어떻게 집을 찾나 그리고 어디"]) == Bm25(stemmer="none", stop_words="none")
+    assert "ko.tsv: korean in 100% of the sampled passages: bm25.stemmer=none bm25.stop_words=none" in caplog.text
+    assert auto(tmp_path / "x.tsv", ["GPS 15"]) == Bm25(stemmer="none", stop_words="none")
+    assert "x.tsv: no known language: bm25.stemmer=none" in caplog.text
+    monkeypatch.setattr("Stemmer.algorithms", lambda: ["german"])  # an older version
+    assert auto(tmp_path / "pl.tsv", [SENTENCES["polish"]]) == Bm25(stemmer="none", stop_words="none")
+    kept = in_own_language(str(tmp_path / "german.tsv"), Bm25(stemmer="auto", stop_words="none", k1=1.2))
+    assert kept == Bm25(stemmer="german", stop_words="none", k1=1.2)
+
+
+def test_auto_gives_the_run_of_the_language_and_one_index(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    write_corpus(tmp_path, "german")
+    (tmp_path / "de.tsv").write_text("".join(f"{n}\t{text}\n" for n, text in enumerate(GERMAN.values())))
+    (tmp_path / "en.tsv").write_text("a\tthe bees are dancing\nb\tto be a bee\n")
+    queries = {f"q{n}": f"Wie finden die Bienen zur Sonne {n}" for n in range(10)}
+    ways = [Bm25(stemmer="auto"), Bm25(stemmer="german", stop_words="language")]
+    runs = [bm25_run(str(tmp_path / "de.tsv"), queries, 5, way) for way in ways]
+    assert [run["q1"].doc_ids for run in runs] == [["0"], ["0"]]  # Bienen finds Biene
+    assert runs[0]["q1"].scores.tolist() == runs[1]["q1"].scores.tolist()
+    runs = [bm25_run(str(tmp_path / "en.tsv"), {"q": "bees"}, 5, way) for way in (Bm25(), Bm25(stemmer="auto"))]
+    assert runs[0]["q"].scores.tolist() == runs[1]["q"].scores.tolist()
+    assert len([path for path in (tmp_path / "cache" / "bm25").iterdir() if path.is_dir()]) == 2
+    assert "set bm25.stemmer=auto" not in caplog.text
+    bm25_run(str(tmp_path / "de.tsv"), queries, 5)
+    assert "most queries are german, and bm25.stemmer=porter is for English: set bm25.stemmer=auto" in caplog.text
+
+
+def test_the_help_desk_has_300_articles_and_ten_questions_with_an_answer_of_each_language():
+    for language in ("english", "german", "chinese"):
+        rows = articles(language)
+        assert rows == articles(language) and len(rows) == 300
+        assert all(len({row[name] for row in rows}) == 300 for name in ("sku", "title"))
+        assert {*rows[0]} == {"sku", "title", "body", "category"}
+        asked = questions(language)
+        assert len(asked) == 10 and {doc_id for _, doc_id in asked.values()} <= {row["sku"] for row in rows}
+    assert questions("german")["de-q3"] == ("Wie kündigt man Abonnements für Fernsehern?", "de-068")
+    assert rows[150] == {"sku": "zh-150", "title": "路由器：更换电池", "body": rows[150]["body"], "category": "device"}
+
+
+def test_ten_questions_find_their_articles_as_documented(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    measured_here = f"(PyStemmer {metadata.version('PyStemmer')}, " in page  # stems depend on the version
+    for language in ("german", "chinese"):
+        found, _ = benchmark.places(language, tmp_path)
+        assert found["stemmer=auto"].count(1) >= 7 > found["default"].count(1)
+        for way, name in {"default": "default", "stemmer=auto": "`stemmer=auto`"}.items():
+            shown = " ".join(str(rank) if 0 < rank <= 10 else "–" for rank in found[way])
+            assert f"| {language.capitalize()} | {name} | {shown} |" in page or not measured_here

@@ -111,6 +111,15 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         assert found == pytest.approx(run[query_id].scores.tolist(), rel=1e-4)
 
 
+def test_texts_that_an_encoder_does_not_know_are_warned_of_once(collection, tmp_path, caplog):
+    encoder(tmp_path, "dense")
+    (tmp_path / "p.tsv").write_text("".join(f"d{n}\t蜜蜂\n" for n in range(5)), encoding="utf-8")
+    queries = {"q": read_passages(str(collection["passages"]), {"d1"})["d1"]}
+    encoder_run(str(tmp_path / "p.tsv"), queries, 5, str(tmp_path / "dense"), "dense", 4, torch.device("cpu"))
+    said = [record.message for record in caplog.records if "unknown to the model" in record.message]
+    assert [line.partition(" of their")[0] for line in said] == ["passages: 100%"]
+
+
 def test_passages_of_equal_similarity_keep_the_order_of_the_source_also_at_the_cut():
     best, rows = torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.long)
     for first, block in ((0, [1.0, 3.0, 1.0, 1.0]), (4, [1.0, 3.0, 1.0]), (7, [0.0, 1.0])):
@@ -138,7 +147,7 @@ def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):
         (["bm25.b=2"], "bm25.b=2.0: must be between 0 and 1"),
         (["k1=2"], "k1: did you mean bm25.k1?"),
         (["bm25.stop_words=en"], "bm25.stop_words=en is unknown: choose one of lucene, bm25s, none"),
-        (["bm25.stemmer=poter"], "bm25.stemmer=poter is unknown: choose one of porter, none, bigrams, arabic, "),
+        (["bm25.stemmer=poter"], "bm25.stemmer=poter is unknown: choose one of porter, none, bigrams, auto, arabic"),
         (["depth=0"], "depth=0: must be at least 1"),
     ],
 )

@@ -19,13 +19,7 @@ from distill.teachers.lists_to_rank import lists_to_rank, read_lists_to_rank, st
 from distill.teachers.orders import OrderedRun, PackedOrders
 from tests.helpers.configuration import compose_config
 
-TEXTS = {
-    "d1": "Bees  steer\tby the sun.",
-    "d2": "蜜蜂用太阳导航",
-    "d3": "",
-    "x": "never asked for",
-    "d4": "half \ud83d pair",
-}
+TEXTS = {"d1": "Bees  steer\tby the sun.", "d2": "蜜蜂用太阳导航", "d3": "", "x": "never asked for"}
 
 
 def run_of(*doc_ids: str) -> dict[str, RankedList]:

@@ -5,8 +5,10 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
+from distill.data import tokens
 from distill.data.pairs import PairTemplate
-from distill.data.tokens import TokenStore, warn_of_cut_queries
+from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
+from distill.sources.texts import warn_of_unknown
 from distill.storage.arrays import hash_strings
 from tests.helpers.backbones import FAMILIES, make_backbone
 
@@ -60,3 +62,20 @@ def test_hashes_of_ids_are_fnv_1a():
     expected = [0xCBF29CE484222325, 0xAF63DC4C8601EC8C, 0x85944171F73967E8]
     assert hash_strings(strings).tolist() == expected
     assert hash_strings(strings.slice(1)).tolist() == expected[1:]
+
+
+def test_unknown_tokens_are_counted_in_places_all_over_a_store(tmp_path, monkeypatch, caplog):
+    tokenizer = AutoTokenizer.from_pretrained(make_backbone(tmp_path, words=["bees", "fly"]))
+    texts = {"a": "bees fly bees fly 蜂蜜", "b": "bees"}  # six tokens, the fifth unknown
+    store = TokenStore.of(tokenizer, texts, 100)
+    assert unknown_share(store, tokenizer) == pytest.approx(1 / 6)
+    monkeypatch.setattr(tokens, "UNKNOWN_BLOCKS", 3)
+    monkeypatch.setattr(tokens, "UNKNOWN_BLOCK", 1)
+    assert unknown_share(store, tokenizer) == pytest.approx(1 / 3)  # the first, the third and the fifth
+    assert unknown_share(TokenStore.of(tokenizer, {}, 100), tokenizer) == 0
+    tokenizer.unk_token = None
+    assert unknown_share(store, tokenizer) == 0
+    warn_of_unknown(0.05, "passages of x")
+    assert not caplog.text
+    warn_of_unknown(0.051, "passages of x")
+    assert "passages of x: 5% of their tokens are unknown to the model, which cannot read them" in caplog.text

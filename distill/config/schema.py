@@ -149,8 +149,8 @@ class Teacher:
 class Bm25Config:
     k1: float = at_least(0)
     b: float = between(0, 1)
-    stemmer: str = stemmer("porter", "none", "bigrams")
-    stop_words: str = choice("lucene", "bm25s", "none")
+    stemmer: str = stemmer("porter", "none", "bigrams", "auto")
+    stop_words: str = choice("lucene", "bm25s", "none", "language")
 
 
 @dataclass

@@ -18,7 +18,7 @@ Span = tuple[int, int]  # from and to, in a text
 Lengths = Callable[[str, list[Span]], list[float]]  # of a text's atoms
 
 # The end of a sentence: a mark before white space, a full-width mark, or an empty line
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[\"”’」』）]*|\n[^\S\n]*(?=\n)")
+SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？]+[\"”’」』）]*|\n[^\S\n]*(?=\n)")
 PASSAGE_ID = re.compile(r"(.+)#(0|[1-9][0-9]*)", re.ASCII | re.DOTALL)
 
 
@@ -47,22 +47,23 @@ def cut_text(
     sums = [0.0, *itertools.accumulate(lengths)]
     ends = _sentence_ends(text, atoms, sums, size) if sentences else range(1, len(atoms) + 1)
     starts = [0, *ends]  # of each unit, as an atom; the last is the end
-    passages, first, last = [], 0, 0  # units
-    while last < len(starts) - 1:
-        last = max(
-            bisect.bisect_right(starts, size, key=lambda atom, at=first: sums[atom] - sums[starts[at]]) - 1, first + 1
-        )
+    before = [sums[start] for start in starts]  # how much text is before each unit
+    passages: list[str] = []
+    first, last, num_units = 0, 0, len(starts) - 1
+    while last < num_units:
+        last = max(bisect.bisect_right(before, before[first] + size) - 1, first + 1)
         passages.append(" ".join(text[atoms[starts[first]][0] : atoms[starts[last] - 1][1]].split()))
-        if last < len(starts) - 1:
-            first = _next_first(sums, starts, first, last, size, overlap)
+        if last < num_units:
+            first = _next_first(before, first, last, size, overlap)
     return passages
 
 
-def _next_first(sums: list[float], starts: list[int], first: int, last: int, size: float, overlap: float) -> int:
+def _next_first(before: list[float], first: int, last: int, size: float, overlap: float) -> int:
     """Return the unit that the next passage begins with: all up to `last` is in this one."""
-    here, more = sums[starts[last]], sums[starts[last + 1]]
     following = first + 1
-    while following < last and (here - sums[starts[following]] > overlap or more - sums[starts[following]] > size):
+    while following < last and (
+        before[last] - before[following] > overlap or before[last + 1] - before[following] > size
+    ):
         following += 1
     return following
 

@@ -24,13 +24,13 @@ from distill.data.joined_lists import TeacherLists
 from distill.data.pairs import score_numbers
 from distill.data.teacher_lists import TeacherList, needs_relevant, ranks_among
 from distill.data.token_store import open_token_store, store_key
-from distill.data.tokens import TokenStore, warn_of_cut_queries
+from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
 from distill.errors import InputError
 from distill.progress import Progress
 from distill.sources.fields import Fields
 from distill.sources.locate import source_state
 from distill.sources.opening import find_line
-from distill.sources.texts import log_left_out, read_passages, read_queries
+from distill.sources.texts import log_left_out, read_passages, read_queries, warn_of_unknown
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
 from distill.targets import split_target, targets_of
@@ -84,6 +84,8 @@ def read_lists(cfg: DictConfig, tokenizer, forms: tuple[str, str] = ("{}", "{}")
     lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, forms)
     query_rows = np.unique(lists.query_rows)
     warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")
+    for store, what in ((lists.queries, "queries"), (lists.passages, "passages")):
+        warn_of_unknown(unknown_share(store, tokenizer), f"training {what}")
     num_lists, num_passages = len(lists.query_rows), len(lists.rows)
     log.info("training: %d lists, %d passages, %.1f a list", num_lists, num_passages, num_passages / num_lists)
     return lists

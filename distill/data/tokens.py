@@ -21,6 +21,7 @@ from distill.storage.arrays import hash_strings, look_up_table, offsets_of, text
 log = logging.getLogger(__name__)
 
 AS_TEXT = "split_special_tokens "
+UNKNOWN_BLOCKS, UNKNOWN_BLOCK = 20, 50_000  # places in a store, and tokens at each, where unknown ones are counted
 CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show progress
 
 
@@ -81,6 +82,16 @@ class TokenStore:
         """Return the ids of the truncated texts: among the rows, or of all."""
         rows = np.arange(len(self)) if rows is None else rows
         return [self.text_id(row) for row in rows[self.cut[rows] > 0].tolist()]
+
+
+def unknown_share(store: TokenStore, tokenizer) -> float:
+    """Return the share of a store's tokens that stand for what the tokenizer does not know, in a sample of them."""
+    size = len(store.tokens)
+    if tokenizer.unk_token_id is None or not size:
+        return 0.0
+    step = max(size // UNKNOWN_BLOCKS, UNKNOWN_BLOCK)
+    blocks = [store.tokens[start : min(start + UNKNOWN_BLOCK, size)] for start in range(0, size, step)]
+    return float(np.mean(np.concatenate(blocks) == tokenizer.unk_token_id))
 
 
 class Encoder:

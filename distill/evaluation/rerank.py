@@ -12,7 +12,7 @@ import torch
 
 from distill.data.batch import make_batch
 from distill.data.pairs import cut
-from distill.data.tokens import TokenStore, warn_of_cut_queries
+from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.tasks import Task
@@ -20,6 +20,7 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.parts import evaluating
 from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
+from distill.sources.texts import warn_of_unknown
 
 FEW_PAIRS = 2000  # up to this number, no progress bar is shown
 PAIRS_AT_ONCE = 4096  # pairs sorted by length together: enough for even chunks, few enough to fit in memory
@@ -47,6 +48,8 @@ class TaskReranker:
         self.stride = task.window_stride or max(self.length // 2, 1)
         read = self.length + (self.windows - 1) * self.stride
         self.passages = TokenStore.of(model.tokenizer, task.passages, read, "passages", model.template.passage_text)
+        for store, what in ((self.queries, "queries"), (self.passages, "passages")):
+            warn_of_unknown(unknown_share(store, model.tokenizer), f"{what} of {task.name}")
 
     @torch.inference_mode()
     def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:

@@ -66,13 +66,14 @@ def _open_encoder(path: Path, architecture: str, model) -> tuple[Parts, nn.Linea
     with torch.no_grad():
         expected = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits.double()[0]  # [labels]
     native, projection, linear, pooling = native_head(model, path)
-    parts = Parts(model.base_model, load_tokenizer(path), *one_score(path, linear), pooling, projection)
+    weight, bias = one_score(path, linear)
+    parts = Parts(model.base_model, load_tokenizer(path), weight, bias, pooling, projection)
     parts.native = native
     take_pooler(parts.backbone)
     with torch.no_grad():
         states = parts.backbone(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state[0]
         pooled = states[0] if pooling == "cls" else states.mean(dim=0)
-        logit = (parts.weight[0] @ projection.eval()(pooled[None])[0] + parts.bias[0]).double()
+        logit = (weight[0] @ projection.eval()(pooled[None])[0] + bias[0]).double()
     score = expected[-1] - (expected[0] if len(expected) == 2 else 0.0)
     if not torch.allclose(logit, score, rtol=TOLERANCE, atol=0.1 * TOLERANCE):
         raise InputError(f"{path}: the head of {architecture} is not known here: cannot be loaded")

@@ -50,15 +50,16 @@ class NativeHead:
     ]  # of modules with weights: {"projection.1": "classifier.dense", "head": "classifier.out_proj"}
 
 
-def native_head(model, name: Path | str) -> tuple[NativeHead, nn.Module, nn.Linear, str]:
+def native_head(model, name: Path | str) -> tuple[NativeHead, nn.Sequential, nn.Linear, str]:
     """Return the head of a model of AutoModelForSequenceClassification: where it is, its layers and its pooling.
 
     The layers are what comes before the last one, with its dropout, and the last one. name: of the model, for errors.
     Raises InputError for a head that is not built as that of BERT, RoBERTa, DeBERTa, ALBERT, DistilBERT or ModernBERT.
     """
-    backbone, classifier = model.base_model, getattr(model, "classifier", None)
-    place, pooling = model.base_model_prefix, "cls"
-    last, pooler = "classifier", getattr(backbone, "pooler", None)
+    backbone: Any = model.base_model
+    classifier: Any = getattr(model, "classifier", None)
+    pooler: Any = getattr(backbone, "pooler", None)
+    place, pooling, last = model.base_model_prefix, "cls", "classifier"
     if hasattr(classifier, "out_proj") and hasattr(classifier, "dense"):
         last, drop = "classifier.out_proj", classifier.dropout
         layers = [("", drop), ("classifier.dense", classifier.dense), ("", _between(model)), ("", drop)]
@@ -125,14 +126,14 @@ def draw_native(backbone, pooling: str) -> tuple[NativeHead, nn.Module, nn.Linea
             f"model.head=native: the head of {config.model_type} models is not known here: set model.head=linear or mlp"
         )
     with torch.device("meta"):  # only the head is needed
-        whole = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+        whole: Any = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     native, projection, linear, _ = native_head(whole, config.model_type)
     own, prefix = dict(backbone.named_modules()), f"{whole.base_model_prefix}."
     for name, place in native.names.items():
-        if place.startswith(prefix):
+        if place.startswith(prefix) and place.removeprefix(prefix) in own:
             projection[int(name.rpartition(".")[2])] = own[place.removeprefix(prefix)]
-    drawn = [part for part in (*projection.modules(), linear) if any(weight.is_meta for weight in part.parameters())]
-    for part in reversed(drawn):  # a layer before the module that holds it, whose rule comes last
+    parts: list[Any] = [linear, *reversed([*projection.modules()])]  # a layer before the module that holds it
+    for part in [part for part in parts if any(weight.is_meta for weight in part.parameters())]:
         if any(True for _ in part.parameters(recurse=False)):
             part.to_empty(device="cpu", recurse=False).reset_parameters()
         whole._init_weights(part)
@@ -191,9 +192,9 @@ def module_files(model) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Te
         if isinstance(layer, nn.LayerNorm):
             yield "LayerNorm", NORM_TYPE, {"dimension": layer.normalized_shape[0]}, _weights("norm", layer)
         elif isinstance(layer, nn.Linear):
-            following = layers[place + 1] if place + 1 < len(layers) else None
-            activation = following if type(following) in ACTIVATIONS.values() else nn.Identity()
-            yield _dense(layer, activation, "sentence_embedding")
+            following = layers[place + 1] if place + 1 < len(layers) else nn.Identity()
+            known = type(following) in ACTIVATIONS.values()
+            yield _dense(layer, following if known else nn.Identity(), "sentence_embedding")
     yield _dense(model.head, nn.Identity(), "scores")
 
 

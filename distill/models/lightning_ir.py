@@ -77,8 +77,10 @@ def open_lightning_ir(path: Path, config: dict, change: Change | None = None) ->
     if linear.out_features == 2:
         parts.activation = nn.LogSigmoid()
     longest = longest_input(backbone)
-    given = (read_count(config, key, path / "config.json", optional=True) for key in ("query_length", "doc_length"))
-    parts.lengths = tuple(longest if length is None else length for length in given)
+    query, passage = (
+        read_count(config, key, path / "config.json", optional=True) for key in ("query_length", "doc_length")
+    )
+    parts.lengths = longest if query is None else query, longest if passage is None else passage
     parts.max_length = min(longest, getattr(parts.tokenizer, "model_max_length", longest))
     return parts
 

@@ -8,6 +8,7 @@ The last module is a Dense with one score. What is written is in distill/models/
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +73,11 @@ def read_head(path: Path) -> Modules:
     for key in ("embedding_dimension", "word_embedding_dimension"):  # the name in version 6, and in older versions
         width = read_count(pooled, key, pooling_file, optional=True)
         head.widths += [] if width is None else [(pooling_file, width)]
-    layers = _read_layers(path, modules[2:], names[2:])
+    layers: list[Any] = _read_layers(path, modules[2:], names[2:])
     activation, linear = layers.pop(), layers.pop()
     if linear.out_features != 1:
         raise InputError(f"{path}: its last layer returns {linear.out_features} scores: expected one")
-    first = next((layer for layer in (*layers, linear) if _width(layer) is not None), linear)
-    head.widths.append((path, _width(first)))
+    head.widths.append((path, _width(layers[0] if layers else linear)))
     of_model = activation_of_model(path)
     if not isinstance(activation, nn.Identity):
         if of_model is not None and not isinstance(of_model, nn.Identity):
@@ -105,6 +105,7 @@ def _read_layers(path: Path, modules: list[dict[str, str]], names: list[str]) ->
     """Return the layers of Dense, an activation after each, and of LayerNorm; checks that each reads the one before."""
     layers: list[nn.Module] = []
     width, carried = None, STATE
+    layer: Any
     for module, name in zip(modules, names, strict=True):
         folder = path / module["path"]
         if name == "LayerNorm":
@@ -121,10 +122,9 @@ def _read_layers(path: Path, modules: list[dict[str, str]], names: list[str]) ->
     return layers
 
 
-def _width(layer: nn.Module) -> int | None:
-    if isinstance(layer, nn.LayerNorm):
-        return layer.normalized_shape[0]
-    return layer.in_features if isinstance(layer, nn.Linear) else None
+def _width(layer) -> int:
+    """Return how many numbers a linear layer or a normalisation takes."""
+    return layer.normalized_shape[0] if isinstance(layer, nn.LayerNorm) else layer.in_features
 
 
 def _pooling(path: Path, config: dict) -> str:
@@ -142,7 +142,9 @@ def _open_dense(path: Path) -> tuple[nn.Linear, nn.Module, str, str]:
     config = read_object(path / "config.json", DENSE)
     if config.get("use_residual"):
         raise InputError(f"{path}: has a residual connection, which cannot be loaded")
-    sizes = {key: read_count(config, key, path / "config.json") for key in ("in_features", "out_features")}
+    sizes: dict[str, Any] = {
+        key: read_count(config, key, path / "config.json") for key in ("in_features", "out_features")
+    }
     linear = _filled(lambda: nn.Linear(**sizes, bias=config.get("bias", True)), path, "linear.")
     reads = str(config.get("module_input_name") or STATE)
     gives = str(config.get("module_output_name") or reads)

@@ -17,7 +17,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,9 @@ from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.progress import Progress
-from distill.retrieval.words import BIGRAMS, lack_spaces, stemmer_version, word_reader
+from distill.retrieval.languages import choose_language, languages_of, sampled_languages
+from distill.retrieval.stop_words import list_state, stop_words_of
+from distill.retrieval.words import BIGRAMS, has_stemmer, lack_spaces, stemmer_version, word_reader
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 4  # of the index's files, and how texts are cut into words: an index in another format is rebuilt
 NO_WORD = ""  # what a passage without words has, so that its length is 1
+AUTO = "auto"  # a stemmer: that of the passages' language
+MANY = 10  # queries: their language is known
 AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for at most these
 
 
@@ -61,8 +65,9 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     Passages of equal score keep the order of the source, also where the depth cuts them. A query without any such
     passage is left out and counted. Raises InputError for a bad source, and where no query finds a passage.
     """
-    if bm25.stemmer != BIGRAMS and lack_spaces(queries.values()):
-        log.warning("most queries have no spaces between words, so that few find a passage: set bm25.stemmer=bigrams")
+    if bm25.stemmer == AUTO:
+        bm25 = in_own_language(source, bm25, fields)
+    _warn_of_language(queries, bm25)
     index = _Index(_open_index(source, bm25, fields))
     run: dict[str, RankedList] = {}
     query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)
@@ -83,6 +88,39 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     if len(run) < len(queries):
         log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
     return run
+
+
+def in_own_language(source: str, bm25: Bm25, fields: Fields = USUAL) -> Bm25:
+    """Return the settings with the stemmer and the stop words of the language that most passages of a source are in.
+
+    English: those of the default. A script without spaces: pairs of characters. A language without a stemmer, or
+    unknown: words as they are. stop_words other than "lucene", which stands for the words of the language, are kept.
+    """
+    shares = sampled_languages(source, fields)
+    language = choose_language(source, shares)
+    if language == "english":
+        stemmer, stop_words = "porter", "lucene"
+    elif language == BIGRAMS:
+        stemmer, stop_words = BIGRAMS, "none"
+    elif language is not None and has_stemmer(language):
+        stemmer, stop_words = language, "language" if stop_words_of(language) else "none"
+    else:
+        stemmer, stop_words = "none", "none"
+    chosen = replace(bm25, stemmer=stemmer, stop_words=stop_words if bm25.stop_words == "lucene" else bm25.stop_words)
+    name = {BIGRAMS: "a script without spaces between words", None: "no known language"}.get(language, language)
+    share = f" in {shares[language]:.0%} of the sampled passages" if language is not None else ""
+    log.info("%s: %s%s: bm25.stemmer=%s bm25.stop_words=%s", source, name, share, chosen.stemmer, chosen.stop_words)
+    return chosen
+
+
+def _warn_of_language(queries: Texts, bm25: Bm25) -> None:
+    """Warn of queries in another script or language than words are cut and stemmed for."""
+    if bm25.stemmer != BIGRAMS and lack_spaces(queries.values()):
+        log.warning("most queries have no spaces between words, so that few find a passage: set bm25.stemmer=bigrams")
+    elif bm25.stemmer == Bm25.stemmer and len(queries) >= MANY:
+        language, share = next(iter(languages_of(queries.values()).items()), ("english", 0.0))
+        if share > 0.5 and language not in ("english", BIGRAMS):
+            log.warning("most queries are %s, and bm25.stemmer=porter is for English: set bm25.stemmer=auto", language)
 
 
 class _Index:
@@ -116,7 +154,7 @@ def _open_index(source: str, bm25: Bm25, fields: Fields) -> Path:
         fields=[fields.id, fields.texts],
         weights=[bm25.k1, bm25.b],
         stemmer=[bm25.stemmer, stemmer_version(bm25.stemmer)],
-        stop_words=bm25.stop_words,
+        stop_words=[list_state(bm25.stemmer)] if bm25.stop_words == "language" else bm25.stop_words,
         format=FORMAT,
     )
     return make_once(entry("bm25", source, key), lambda path: _write_index(path, source, bm25, fields))

@@ -18,9 +18,18 @@ from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
-from distill.sources.texts import Texts, check_passages, iterate_texts, known_queries, read_passages, refuse_duplicates
+from distill.sources.texts import (
+    Texts,
+    check_passages,
+    iterate_texts,
+    known_queries,
+    read_passages,
+    refuse_duplicates,
+    warn_of_unknown,
+)
 
 BLOCK = 4096  # passages encoded and compared at once
+LOOKED_AT = 256  # texts in which unknown tokens are counted
 
 
 @torch.inference_mode()
@@ -114,13 +123,25 @@ class _Encoder:
     def __init__(self, name: str, kind: str, batch_size: int, device: torch.device, precision: torch.dtype):
         self.model, self.batch_size = _load(name, kind, device), batch_size
         self.device, self.precision = device, precision
+        self.looked_at: set[str] = set()
 
     def encode(self, texts: list[str], kind: str) -> Tensor:
         """Return the float32 vectors of queries or documents, on the device."""
+        if kind not in self.looked_at:
+            self.looked_at.add(kind)
+            warn_of_unknown(self._unknown_share(texts[:LOOKED_AT]), "queries" if kind == "query" else "passages")
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16):
             encoded = encode(texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True)
         return encoded.float()
+
+    def _unknown_share(self, texts: list[str]) -> float:
+        """Return the share of the texts' tokens that stand for what the tokenizer does not know."""
+        tokenizer = getattr(self.model, "tokenizer", None)
+        if tokenizer is None or getattr(tokenizer, "unk_token_id", None) is None:
+            return 0.0
+        found = tokenizer(texts, add_special_tokens=False, truncation=True)["input_ids"]
+        return sum(ids.count(tokenizer.unk_token_id) for ids in found) / max(sum(map(len, found)), 1)
 
     def similarity(self, queries: Tensor, passages: Tensor) -> Tensor:
         """Return the float32 similarities of queries and passages, on the CPU."""

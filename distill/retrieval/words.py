@@ -12,6 +12,9 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 
+from distill.errors import InputError
+from distill.retrieval.stop_words import stop_words_of
+
 # EnglishAnalyzer.ENGLISH_STOP_WORDS_SET of Apache Lucene, which Anserini leaves out; also the list "en" of bm25s
 ENGLISH = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this "
@@ -21,6 +24,8 @@ WORD = {  # by `bm25.stop_words`: what is a word
     "lucene": re.compile(r"\b(?!(?<=['’])s\b)\w+"),  # without the 's that its EnglishPossessiveFilter removes
     "bm25s": re.compile(r"\b\w\w+\b"),
     "none": re.compile(r"\w+"),
+    # With the signs that Indian scripts, Arabic and Hebrew write at letters, and Persian's narrow space within words
+    "language": re.compile(r"[\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u200c\u200d]+"),
 }
 
 BIGRAMS = "bigrams"  # a stemmer: none, and pairs of characters where words have no spaces
@@ -34,10 +39,14 @@ def word_reader(stemmer: str, stop_words: str) -> Callable[[str], list[str]]:
     """Return a function from a text to its words, in order and as often as they occur.
 
     stemmer: "none", "bigrams", or an algorithm of PyStemmer. stop_words: a key of `WORD`. The function is for one
-    thread, and remembers every word that it has seen.
+    thread, and remembers every word that it has seen. Raises InputError where a language has no list of stop words.
     """
     stem = _stem_function(stemmer)
-    left_out = frozenset() if stop_words == "none" else ENGLISH
+    left_out: frozenset[str] | None = frozenset() if stop_words == "none" else ENGLISH
+    if stop_words == "language":
+        left_out = stop_words_of(stemmer)
+    if left_out is None:
+        raise InputError(f"bm25.stop_words=language: there is no list for bm25.stemmer={stemmer}: set it to none")
 
     @functools.cache
     def stem_of(word: str) -> str:
@@ -64,6 +73,13 @@ def lack_spaces(texts: Iterable[str]) -> bool:
     """Whether more than half of the texts have words without spaces, of three characters or more."""
     found = [any(len(run) > 2 for run in WITHOUT_SPACES.findall(text)) for text in texts]
     return sum(found) * 2 > len(found)
+
+
+def has_stemmer(language: str) -> bool:
+    """Whether PyStemmer, in the version here, knows a language."""
+    import Stemmer
+
+    return language in Stemmer.algorithms()
 
 
 def stemmer_version(stemmer: str) -> str | None:

@@ -27,6 +27,8 @@ WITHIN_WORDS = frozenset(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd mark q s samp small span strike strong sub "
     "sup time tt u var wbr".split()
 )
+MAX_DEPTH = 100  # of elements that are not seen, in each other
+OPEN_ENDS = (("<!--", "-->"), ("<![", "]>"), ("<?", ">"), ("<", ">"))
 FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^\1[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -37,7 +39,7 @@ def document_fields(path: str, text: str) -> dict[str, Any]:
     name = path.lower()
     if name.endswith(HTML):
         page = _Page()
-        page.feed(text)
+        page.feed(_without_open_ends(text))
         page.close()
         return {"title": page.title, "text": page.text}
     return _markdown_fields(path, text) if name.endswith(MARKDOWN) else {"title": "", "text": text}
@@ -99,6 +101,14 @@ def _front_matter(path: str, mark: str, content: str) -> dict[str, Any]:
     return {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
 
 
+def _without_open_ends(text: str) -> str:
+    """Return HTML without beginnings that have no end: the parser would search for it anew from each of them."""
+    for start, end in OPEN_ENDS:
+        place = text.rfind(end) + 1
+        text = text[:place] + text[place:].replace(start, " ")
+    return text
+
+
 class _Page(HTMLParser):
     """The title and the visible text of a page; a heading that is its title is left out of the text."""
 
@@ -115,7 +125,7 @@ class _Page(HTMLParser):
             self.inside = None  # it has no end
         if tag == "title" and "svg" not in self.unseen and not self.titles["title"]:
             self.inside = "title"
-        elif tag in UNSEEN:
+        elif tag in UNSEEN and len(self.unseen) < MAX_DEPTH:
             self.unseen.append(tag)
         elif tag == "h1" and not self.unseen and not self.titles["h1"]:
             self.inside = "h1"
@@ -127,7 +137,7 @@ class _Page(HTMLParser):
         if tag == self.inside:
             self.inside = None
         if tag in self.unseen:
-            del self.unseen[self.unseen.index(tag) :]
+            del self.unseen[len(self.unseen) - 1 - self.unseen[::-1].index(tag) :]
         if tag not in WITHIN_WORDS:
             self.parts.append(" ")
 

@@ -24,6 +24,8 @@ from distill.storage.files import as_text
 
 log = logging.getLogger(__name__)
 
+MAX_UNKNOWN = 0.05  # of the tokens of texts
+
 Texts = dict[str, str]  # id -> text
 TextRow = tuple[str, str, str]  # place, id, text
 PartsRow = tuple[str, str, dict[str, str]]  # place, id, field -> text
@@ -175,6 +177,16 @@ def log_left_out(source: str, what: str, ids: list[str], total: int) -> None:
     """Log how many items were left out, why, and the first of them; log nothing if there are none."""
     if ids:
         log.warning("%s: %d of %d %s: left out (first: %s)", source, len(ids), total, what, ids[0])
+
+
+def warn_of_unknown(share: float, what: str) -> None:
+    """Warn where more than a twentieth of the tokens of texts are unknown to a model; what: "passages of p.tsv"."""
+    if share > MAX_UNKNOWN:
+        log.warning(
+            "%s: %.0f%% of their tokens are unknown to the model, which cannot read them: use one that knows the "
+            "language, such as mmBERT",
+            *(what, 100 * share),
+        )
 
 
 def known_queries(run: Run, run_source: str, queries: Texts, queries_source: str) -> list[str]:

@@ -145,7 +145,7 @@ def numbered_rows(path: str, form: str, refused: Callable[[InputError], None] = 
     otherwise, and where the rest of the file cannot be read either.
     """
     if form == "jsonl":
-        rows = ((place, functools.partial(_json_row, line, place)) for place, line in numbered_lines(path))
+        rows = _json_rows(path)
     elif form == "csv":
         rows = _csv_rows(path)
     else:
@@ -157,6 +157,11 @@ def numbered_rows(path: str, form: str, refused: Callable[[InputError], None] = 
             refused(error)
             continue
         yield place, row
+
+
+def _json_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
+    for place, line in numbered_lines(path):
+        yield place, functools.partial(_json_row, line, place)
 
 
 def _json_row(line: bytes, place: str) -> dict:

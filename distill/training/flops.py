@@ -70,10 +70,11 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for model, peak in PEAK.items() if model in name), None)
 
 
-def _layers(backbone: nn.Module) -> list[nn.Module]:
+def _layers(backbone) -> list[nn.Module]:
     """Return the layers: those of the first list of modules, as often as an encoder that shares them runs them."""
     layers = next([*module] for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module))
-    return layers * max(1, backbone.config.num_hidden_layers // len(layers))  # ALBERT: one, in all places
+    times = backbone.config.num_hidden_layers // len(layers)  # of ALBERT, which has one in all places
+    return layers * max(times, 1)
 
 
 def _matrix_weights(layer: nn.Module) -> int:
