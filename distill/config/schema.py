@@ -425,6 +425,7 @@ class ExportConfig:
         choice("float32", "float16", "bfloat16"),
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
     )
+    opset: int = at_least(18, at_most=23)
     output: str = MISSING
     hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)
     private: bool = MISSING
