@@ -269,12 +269,16 @@ def _open(directory: Path, model: CrossEncoder) -> CrossEncoder:
 
 
 def _holds(directory: Path, model: CrossEncoder, weights: dict[str, torch.Tensor] | None = None) -> bool:
-    """Whether a directory holds a complete model and, if weights are given, whether it has these weights."""
+    """Whether a directory holds a complete model and, if weights are given, whether it has these weights.
+
+    A pooler that no score uses is left out: the saved one carries the head for other libraries.
+    """
     try:
         saved = _open(directory, model).state_dict()
     except InputError:
         return False
-    return weights is None or all(torch.equal(saved[name], weight) for name, weight in weights.items())
+    used = {name: weight for name, weight in (weights or {}).items() if not name.startswith("backbone.pooler.")}
+    return all(torch.equal(saved[name], weight) for name, weight in used.items())
 
 
 def random_state() -> dict[str, torch.Tensor]:
