@@ -30,10 +30,8 @@ FORMS = [*NATIVE, "classic", "modular", "ettin", "lightning-ir"]
 PAIRS = [(" ".join(WORDS[:3]), " ".join(WORDS[start : start + size])) for start, size in ((0, 4), (2, 9), (5, 1))]
 EXACT = {"rtol": 0, "atol": 0}
 NEAR = {"rtol": 1e-5, "atol": 1e-5}
-OPTIMIZER = OmegaConf.create(
-    {"lr": 1e-3, "head_lr": 1e-2, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": 1e-8, "warmup": 0,
-     "schedule": "constant"}
-)  # fmt: skip
+OPTIMIZER = OmegaConf.load(ROOT / "conf" / "optimizer" / "adamw.yaml")
+OPTIMIZER.update(lr=1e-3, head_lr=1e-2, warmup=0, schedule="constant")
 
 
 def make(form: str, path):

@@ -1,14 +1,16 @@
-"""Presets of backbones: each composes, and a look-alike of its classes is loaded, trained and saved with its head."""
+"""Presets of backbones: their names and rates, and look-alikes that are loaded, trained and saved with their heads."""
 
 import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.optim import make_optimizer
 from tests.helpers.backbones import make_backbone
 from tests.helpers.configuration import compose_config
+from tests.helpers.paths import ROOT
 from tests.test_heads import OPTIMIZER, make, ours, step, theirs
 
 NAMES = {
@@ -35,12 +37,12 @@ ALIKE = [  # one preset of each set of classes, and the form of its look-alike
 ]
 
 
-def test_every_preset_composes_with_its_name_and_learning_rate():
-    rates = {}
+def test_every_preset_has_its_name_and_learning_rate():  # that each composes is in tests/test_config.py
+    usual, rates = OmegaConf.load(ROOT / "conf" / "backbone" / "hf.yaml").lr, {}
     for name, place in NAMES.items():
-        cfg = compose_config("train", f"backbone={name}")
-        assert (cfg.backbone.name, cfg.model.head, cfg.optimizer.lr) == (place, "auto", cfg.backbone.lr)
-        rates[name] = cfg.backbone.lr
+        preset = OmegaConf.load(ROOT / "conf" / "backbone" / f"{name}.yaml")
+        assert preset.name == place
+        rates[name] = preset.get("lr", usual)
     assert rates["ettin-400m"] == rates["ettin-reranker-400m"] == 7e-6  # as its re-ranker was trained
     assert rates["ettin-1b"] == rates["ettin-reranker-1b"] == 3e-6
     assert rates["bge-reranker-v2-m3"] == 5e-6 and rates["ms-marco-minilm-l6"] == rates["ms-marco-minilm-l12"] == 7e-6
@@ -62,6 +64,7 @@ def test_a_look_alike_of_a_preset_is_loaded_trained_and_saved(tmp_path, name, fo
         file.write_text(json.dumps(json.loads(file.read_text()) | {"classifier_pooling": "mean"}))
     overrides = [f"backbone={name}", f"backbone.name={path}", "model.query_length=8", "model.passage_length=20"]
     cfg = compose_config("train", *overrides)
+    assert cfg.model.head == "auto" and cfg.optimizer.lr == cfg.backbone.lr
     backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
     reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora")}
     model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading).train()
