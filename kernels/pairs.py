@@ -29,9 +29,8 @@ MAX_FACTORS = 64  # each is at least ½, so their product stays far above the sm
 @triton.jit
 def sigmoid(x, steepness):
     """Return σ(x · steepness / log2(e)): one exponential and one reciprocal."""
-    root = tl.rsqrt(
-        1.0 + tl.exp2(x * -steepness)
-    )  # rsqrt(y)² takes two instructions and is 2.5e-7 off; 1 / y takes six
+    # rsqrt(y)² takes two instructions and is 2.5e-7 off; 1 / y takes six
+    root = tl.rsqrt(1.0 + tl.exp2(x * -steepness))
     return root * root
 
 

@@ -23,9 +23,8 @@ from torch import Tensor
 from .launch import OPTIONS, ROWS, TOTAL_BLOCK, begin, load_passages, num_columns, write_total
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-MAX_EXPONENT = tl.constexpr(
-    20.0
-)  # of each factor, so that their product is as exact as one exponential; see `sigmoids`
+# Of each factor, so that their product is as exact as one exponential; see `sigmoids`
+MAX_EXPONENT = tl.constexpr(20.0)
 
 
 @triton.jit
