@@ -92,8 +92,10 @@ def load_model(cfg: DictConfig, device):
     check_stride(cfg.task, "task", model.passage_length)
     check_weight(cfg.task, cfg.model, model.interpolation)
     is_graph = isinstance(model.backbone, OnnxScorer)
-    if is_graph and cfg.precision == "bfloat16":
-        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out")
+    if is_graph and cfg.precision in ("bfloat16", "float16"):
+        raise InputError(
+            f"precision={cfg.precision}: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out"
+        )
     if device.type == "cuda" and not is_graph:
         model.backbone.compile(dynamic=True)
     return model

@@ -27,9 +27,11 @@ from omegaconf import DictConfig
 
 from distill.config.checks import check_train
 from distill.config.command import start
+from distill.config.datasets import data_sets
 from distill.config.losses import implementation_of
 from distill.config.overrides import as_override
 from distill.jobs import command_line, open_run, own_command_line, resume_command, run_job, shown_path
+from distill.targets import MAIN
 
 log = logging.getLogger("train")
 
@@ -44,7 +46,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
     from distill.data.batch import split_lists
     from distill.data.lists import read_lists
-    from distill.data.loader import BatchLoader
+    from distill.data.mixing import make_loader
+    from distill.data.negatives import report_path
     from distill.data.teacher_lists import unused_sources
     from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
     from distill.distributed import start_ranks
@@ -65,9 +68,11 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
+    from distill.training.averaging import MovingAverage, Soup
     from distill.training.backward import backward
+    from distill.training.calibration import calibration_errors, fit_calibration
     from distill.training.checkpoint import Checkpoints, seed_of_rank
-    from distill.training.optim import make_optimizer, set_lr, warn_of_warmup
+    from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.recompute import recompute_activations
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
@@ -84,9 +89,13 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
-        local = with_fused_teacher(with_local_files(cfg, unused_sources(cfg)))
         reader = reader_of(cfg.backbone.name, cfg.backbone.revision, cfg.model.prompt)
-        lists = read_lists(local, reader.tokenizer, reader.forms)
+        sets, lists = data_sets(cfg), {}
+        for name, own in sets.items():
+            local = with_fused_teacher(with_local_files(own, unused_sources(own)))
+            report = report_path(directory, name) if ranks.is_first else None
+            lists[name] = read_lists(local, reader.tokenizer, reader.forms, report)
+        num_lists = sum(map(len, lists.values()))
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
@@ -102,17 +111,23 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         ranks.copy_from_first(model)
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
-        loader = BatchLoader(lists, model.template, cfg, ranks.rank, ranks.size)
+        loader = make_loader(lists, sets, model.template, ranks)
         validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
+
+        def validate() -> list:
+            return [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+
         testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss)
-        num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * len(lists) / cfg.train.batch_size)
-        state = TrainingState(device, objective.names)
-        keep = cfg.train.keep_previous
-        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps, keep)
+        num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * num_lists / cfg.train.batch_size)
+        state = TrainingState(device, objective.names, may_skip=precision == torch.float16)
+        average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        also, keep = {"average": average, "soup": soup, "scaler": scaler}, cfg.train.keep_previous
+        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep)
         if cfg.resume:
             checkpoints.resume(cfg)
         elif cfg.task.untrained:
@@ -146,15 +161,18 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 losses = torch.zeros(len(weights), device=device)
                 for micro_batch in split_lists(batch, cfg.train.max_tokens):
                     losses += backward(
-                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision
+                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision, scaler
                     )
                 ranks.sum_gradients(model)
+                scaler.unscale_(optimizer)  # of float16 only, as is its decision to skip a step
                 max_norm = cfg.optimizer.max_grad_norm or float("inf")
                 grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-                optimizer.step()
+                scaler.step(optimizer)
+                scaler.update()
                 optimizer.zero_grad()
                 loss = objective.weigh(losses, weights)
                 state.note(loss, losses, grad_norm)  # no .item() here: it would wait for the GPU
+                average.update(state.step)
                 throughput.count(batch)
                 bar.update()
                 is_last = state.step == num_steps
@@ -162,19 +180,20 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 if state.step % cfg.train.log_every == 0 or is_last:
                     state.check_finite(loader)
                     metrics = {**state.take_mean_loss(ranks), "train/lr": lr}
-                    metrics |= {"train/grad_norm": grad_norm.item(), **throughput.take(ranks)}
+                    metrics |= {**gradient_metrics(grad_norm, scaler), **throughput.take(ranks)}
                     tracker.log(state.step, metrics)
                     bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
 
-                improved = False
+                improved = joined = False
                 if validators and (state.step % cfg.train.validate_every == 0 or is_last):
                     state.check_finite(loader)
-                    with throughput.paused():
-                        runs = [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+                    with throughput.paused(), average.in_place():
+                        runs = validate()
                         values = measure_together(validation, runs)
                         tracker.log(state.step, {f"val/{name}": value for name, value in values.items()})
                         name, value = next(iter(values.items()))
                         improved = state.improves(value)
+                        joined = soup.offer(state.step, value, model if ranks.is_first else None)
                         best_runs = runs if improved else best_runs
                         if ranks.is_first:
                             if improved:
@@ -183,7 +202,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                             bar.write(f"step {state.step}: val/{name} {value:.4f}{note}", file=sys.stderr)
 
                 stopped_by = int(max(ranks.gather(stop.signal or 0)))
-                if stopped_by or improved or state.step % save_every == 0 or is_last:
+                if stopped_by or improved or joined or state.step % save_every == 0 or is_last:
                     state.check_finite(loader)
                     checkpoints.save(improved)
                 if stopped_by:
@@ -195,13 +214,27 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if validators:
             checkpoints.load_best()
             if not best_runs:  # it was before this run was resumed
-                best_runs = [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
+                best_runs = validate()
+            value = state.best_value
+            if soup.members:
+                soup.stir(model, ranks)
+                runs = validate()
+                mean = next(iter(measure_together(validation, runs).values()))
+                if soup.keeps(mean, value):
+                    best_runs, value = runs, mean
+                    if ranks.is_first:
+                        model.save_pretrained(checkpoints.model_directory)
+                else:
+                    checkpoints.load_best()
             model.interpolation = choose_weight(validation, best_runs)
+            model.calibration = fit_calibration(cfg.calibration, validation, best_runs)
+            results |= calibration_errors("validation", validation, best_runs, model.calibration)
             if ranks.is_first:
                 write_settings(model, checkpoints.model_directory)
-            results[f"val/{validation[0].measures[0]}"] = state.best_value
+            results[f"val/{validation[0].measures[0]}"] = value
             log.info("training ended after step %d, best model at step %d", state.step, state.best_step)
         else:
+            average.copy_to_model()
             checkpoints.keep_last()
         results |= {"train/steps": state.step, "train/seconds": time.perf_counter() - started}
         results["memory/train/peak_bytes"] = peak_memory(device)
@@ -210,11 +243,16 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             reranked = tester.rerank(model, cfg.train.max_tokens, precision)
             rows = {**task.rows, "test": reranked, **interpolated_row(task, reranked, model.interpolation)}
             numbers.add(task, rows)
+            results |= calibration_errors(task.name, [task], [reranked], model.calibration)
             if ranks.is_first:
                 place = task_directory(directory, cfg.task, task.name)
                 write_rows(place, rows, numbers.per_query[task.name], "test", tag="student")
         results |= numbers.results()
-        taus = measure_agreement(cfg, lists, model, precision) if ranks.is_first and not (tasks or validation) else {}
+        taus = (
+            measure_agreement(sets[MAIN], lists[MAIN], model, precision)
+            if ranks.is_first and not (tasks or validation)
+            else {}
+        )
         results |= agreement_results(taus)
         if ranks.is_first:
             if tasks:

@@ -13,7 +13,10 @@ from distill.errors import InputError
 log = logging.getLogger(__name__)
 
 CPU_INFO = Path("/proc/cpuinfo")
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of x86 and, the last one, of ARM
+FLAGS = {  # of CPUs with instructions for it: of x86 and, the last one, of ARM
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,13 +35,30 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32.
 
-    Warns about bfloat16 on a CPU that lacks instructions for it.
+    Warns about half precision on a CPU that lacks instructions for it; raises InputError where there is no float16.
     """
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
-    if name == "bfloat16" and device.type == "cpu":
-        _warn_of_slow_bfloat16(cpu_flags(CPU_INFO))
+    if name == "float16":
+        _check_float16(device)
+    if name in FLAGS and device.type == "cpu":
+        _warn_of_slow_half(name, cpu_flags(CPU_INFO))
     return getattr(torch, name)
+
+
+def half_precision(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Return the context of a forward pass in a precision; with float32, no other context around it applies."""
+    is_half = precision != torch.float32
+    return torch.autocast(device.type, dtype=precision if is_half else torch.bfloat16, enabled=is_half)
+
+
+def _check_float16(device: torch.device) -> None:
+    try:
+        one = torch.ones(1, 1, dtype=torch.float16, device=device)
+        torch.nn.functional.linear(one, one)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"precision=float16: not usable on device={device} ({reason}): use float32 or auto") from None
 
 
 def describe_device(device: torch.device, precision: torch.dtype, num_ranks: int = 1) -> str:
@@ -68,12 +88,12 @@ def cpu_flags(cpu_info: Path) -> frozenset[str]:
 
 
 @functools.cache  # a suite asks for every task
-def _warn_of_slow_bfloat16(flags: frozenset[str]) -> None:
-    if flags and not flags & BFLOAT16_FLAGS:
+def _warn_of_slow_half(name: str, flags: frozenset[str]) -> None:
+    if flags and not flags & FLAGS[name]:
+        slower = "with only AVX2 it took eight times as long as" if name == "bfloat16" else "it is slower than"
         log.warning(
-            "precision=bfloat16: this CPU has no instructions for it (none of %s): with only AVX2 it took eight times "
-            "as long as float32: use float32 or auto",
-            ", ".join(sorted(BFLOAT16_FLAGS)),
+            "precision=%s: this CPU has no instructions for it (none of %s): %s float32: use float32 or auto",
+            *(name, ", ".join(sorted(FLAGS[name])), slower),
         )
 
 

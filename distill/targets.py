@@ -6,6 +6,8 @@ split_target("llm.score")       # ("llm", "score"): of teachers.llm; ("", "score
 
 from typing import Any
 
+MAIN = "main"  # name of the data set that `data` and `teacher` make up, beside those of `datasets`
+
 
 def parts_of(loss: Any) -> dict[str, Any]:
     """Return the configurations of a mixture's losses by name; of any other loss itself, under the name ""."""
@@ -27,6 +29,12 @@ def targets_of(loss: Any) -> list[str]:
 def own_targets(loss: Any) -> list[str]:
     """Return what a loss learns from `teacher` itself: rank, score, label."""
     return [target for target in targets_of(loss) if "." not in target]
+
+
+def kept_targets(cfg: Any) -> list[str]:
+    """Return the names of what training lists hold: what the loss learns from, and scores that choose passages."""
+    is_by_score = cfg["data"]["list_choice"] == "quantiles" and cfg["data"]["list_size"] is not None
+    return list(dict.fromkeys([*targets_of(cfg["loss"]), *(["score"] if is_by_score else [])]))
 
 
 def teacher_keys(cfg: Any) -> list[str]:

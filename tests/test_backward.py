@@ -21,12 +21,14 @@ def model(tmp_path, monkeypatch, request):
     return model.double().train()
 
 
-def gradients(model, batch, loss: str, max_tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def gradients(
+    model, batch, loss: str, max_tokens: int, scaler: torch.amp.GradScaler | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     model.zero_grad()
     [target] = batch.targets
     objective = Objective({"name": loss, "target": target, "reduction": "sum"})
-    value = backward(model, batch, objective, torch.tensor([7]), [1.0], max_tokens)
+    value = backward(model, batch, objective, torch.tensor([7]), [1.0], max_tokens, scaler=scaler)
     flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return value, flat, torch.rand(1)
 
@@ -49,6 +51,16 @@ def test_two_passes_give_the_gradient_of_one_with_dropout(model, loss):
     model.eval()
     _, without, _ = gradients(model, batch, loss, 10**6)
     assert not np.allclose(without, one)  # dropout was on
+
+
+@pytest.mark.parametrize("model", ["packed"], indirect=True)
+@pytest.mark.parametrize("max_tokens", [60, 10**6], ids=["two passes", "one pass"])
+def test_a_scaled_loss_scales_the_gradients_and_nothing_else(model, max_tokens):
+    batch = random_batch(sizes=(9, 2, 13))
+    value, plain, _ = gradients(model, batch, "ranknet", max_tokens)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    same_value, scaled, _ = gradients(model, batch, "ranknet", max_tokens, scaler)
+    assert torch.equal(same_value, value) and torch.equal(scaled, plain * 2**16)  # a power of 2 is exact
 
 
 @pytest.mark.parametrize("model", ["packed"], indirect=True)

@@ -6,9 +6,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distill.config.checks import check_train
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader, choose_passages
 from distill.data.pairs import PairTemplate
+from distill.errors import InputError
 from distill.models.parts import load_tokenizer
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
@@ -51,8 +53,9 @@ def test_a_batch_is_a_function_of_seed_and_step(file_overrides):
 @settings(max_examples=100, derandomize=True)
 @given(num_passages=st.integers(0, 300), list_size=st.integers(2, 120), seed=st.integers(0, 9))
 def test_chosen_passages_are_ascending_and_as_many_as_asked_for(num_passages, list_size, seed):
-    for choice in ("top", "random", "stratified"):
-        places = choose_passages(num_passages, list_size, choice, np.random.default_rng(seed))
+    scores = np.random.default_rng(seed).normal(size=num_passages).round(1)
+    for choice in ("top", "random", "stratified", "quantiles"):
+        places = choose_passages(num_passages, list_size, choice, np.random.default_rng(seed), scores)
         assert len(places) == min(num_passages, list_size)
         assert (np.diff(places) > 0).all() and ((places >= 0) & (places < max(num_passages, 1))).all()
 
@@ -64,6 +67,42 @@ def test_top_and_stratified_choices_lie_where_they_say():
     for part, places in enumerate(drawn.T):  # each of the four quarters gives one passage, any of its 25
         assert places.min() == 25 * part and places.max() == 25 * part + 24
     assert len(np.unique([choose_passages(100, 4, "random", rng) for _ in range(300)])) == 100
+
+
+def test_quantiles_are_of_the_scores_and_not_of_the_ranks():
+    rng = np.random.default_rng(0)
+    scores = np.array([10.0, 6.2, 6.0, *np.linspace(1, 0, 97)])  # parts: 7.5 to 10, 5 to 7.5, 2.5 to 5, 0 to 2.5
+    drawn = [choose_passages(100, 4, "quantiles", rng, scores).tolist() for _ in range(300)]
+    assert {one[0] for one in drawn} == {0, 1}  # 10 is nearest to a level above 8.1, 6.2 to any below
+    assert {place for one in drawn for place in one[1:3]} <= {0, 1, 2, 3}  # nearest to 2.5 to 5 are 6, if left, or 1
+    assert len({one[3] for one in drawn}) > 50 and max(one[3] for one in drawn) > 90  # any of the lowest part
+    ranks = [choose_passages(100, 4, "stratified", rng) for _ in range(300)]
+    assert max(one[1] for one in ranks) > 40
+
+
+def test_equal_scores_are_drawn_from_and_no_score_counts_as_the_lowest():
+    rng = np.random.default_rng(0)
+    drawn = [choose_passages(8, 3, "quantiles", rng, np.zeros(8)).tolist() for _ in range(600)]
+    assert len({tuple(one) for one in drawn}) == 56  # every choice of 3 of 8
+    assert {*np.ravel([choose_passages(8, 3, "quantiles", rng, np.full(8, np.nan)) for _ in range(200)])} == {*range(8)}
+    scores = np.array([9.0, np.nan, 1.0])
+    assert {tuple(choose_passages(3, 2, "quantiles", rng, scores)) for _ in range(200)} == {(0, 1), (0, 2)}
+
+
+def test_quantiles_keep_the_scores_beside_what_the_loss_learns_from(file_overrides):
+    chosen = ["data.list_size=4", "data.list_choice=quantiles", "teacher.scores=true", "train.batch_size=6"]
+    loader, whole = loader_of(file_overrides, *chosen), loader_of(file_overrides, "train.batch_size=6")
+    assert [*loader.lists.targets] == ["rank", "score"] and [*whole.lists.targets] == ["rank"]
+    assert [*loader[0].targets] == ["rank"] and loader[0].targets["rank"].tolist() == [[1, 2, 3, 4]] * 6
+    rows, targets = loader.lists[0]
+    assert rows.tolist() == whole.lists[0][0].tolist() and (np.diff(targets["score"]) <= 0).all()
+
+
+@pytest.mark.parametrize("more", [["teacher.scores=false"], ["teacher.path=null", "loss=lce"]])
+def test_quantiles_without_scores_are_refused(file_overrides, more):
+    chosen = [*file_overrides, "data.list_size=4", "data.list_choice=quantiles"]
+    with pytest.raises(InputError, match=r"data.list_choice=quantiles needs the teacher's scores: give teacher.path"):
+        check_train(compose_config("train", *chosen, *more))
 
 
 def test_a_shorter_list_has_ranks_of_its_own_and_changes_each_epoch(file_overrides):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from distill import device
-from distill.device import choose_precision, cpu_flags
+from distill.device import choose_precision, cpu_flags, half_precision
+from distill.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -12,10 +13,10 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cpu_info(tmp_path, monkeypatch):
     """A /proc/cpuinfo of our own."""
-    device._warn_of_slow_bfloat16.cache_clear()
+    device._warn_of_slow_half.cache_clear()
     monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
     yield tmp_path / "cpuinfo"
-    device._warn_of_slow_bfloat16.cache_clear()
+    device._warn_of_slow_half.cache_clear()
 
 
 def test_auto_is_bfloat16_on_cuda_alone():
@@ -50,6 +51,25 @@ def test_nothing_is_said_where_it_is_fast_or_not_known(cpu_info, caplog, text):
         cpu_info.write_text(text)
     choose_precision("bfloat16", CPU)
     assert not caplog.messages
+
+
+def test_float16_is_refused_in_one_line_where_the_device_has_none(monkeypatch):
+    def lacking(*_):
+        raise RuntimeError("\"addmm_impl_cpu_\" not implemented for 'Half'\nand more")
+
+    assert choose_precision("float16", CPU) == torch.float16
+    monkeypatch.setattr(torch.nn.functional, "linear", lacking)
+    with pytest.raises(InputError) as error:
+        choose_precision("float16", CPU)
+    reason = "\"addmm_impl_cpu_\" not implemented for 'Half'"
+    assert str(error.value) == f"precision=float16: not usable on device=cpu ({reason}): use float32 or auto"
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_forward_pass_computes_in_its_precision_whatever_is_around_it(precision):
+    layer = torch.nn.Linear(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16), half_precision(CPU, precision):
+        assert layer(torch.ones(1, 2)).dtype == precision
 
 
 def test_float32_and_gpus_are_never_warned_of(cpu_info, caplog):

@@ -194,6 +194,10 @@ def test_two_labels_are_folded_into_their_log_odds_and_three_are_refused(tmp_pat
     torch.testing.assert_close(ours(folded), logits[:, 1] - logits[:, 0], **NEAR)
     folded.save_pretrained(tmp_path / "one")
     torch.testing.assert_close(theirs("roberta", tmp_path / "one"), ours(folded), **NEAR)
+    opened = CrossEncoder.from_pretrained(str(tmp_path / "two"))  # only scored: the log-probability, also once saved
+    opened.save_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(ours(CrossEncoder.from_pretrained(str(tmp_path / "saved"))), ours(opened), **EXACT)
+    torch.testing.assert_close(ours(opened), logits.log_softmax(1)[:, 1], **NEAR)
     make_classifier(tmp_path / "three", "bert", 3)
     with pytest.raises(InputError, match="three: its head returns 3 scores: only one or two labels can be loaded"):
         start(tmp_path / "three")

@@ -253,7 +253,7 @@ def test_a_training_chooses_the_weight_writes_it_and_measures_with_it(file_overr
 
 def test_without_being_asked_a_training_only_writes_the_weight(file_overrides, tmp_path):
     results = run_train(tmp_path / "out", *file_overrides)
-    assert {name.split("/")[0] for name in results} == {"val", "train", "first_stage", "test"}
+    assert {name.split("/")[0] for name in results} == {"val", "train", "memory", "first_stage", "test"}
     assert CrossEncoder.from_pretrained(str(tmp_path / "out" / "model")).interpolation is not None
     assert not (tmp_path / "out" / "interpolated.run.txt").exists()
 

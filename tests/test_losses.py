@@ -134,6 +134,40 @@ def test_margin_mse_by_hand():
     check(margin_mse(SCORES, TEACHER_SCORES, MASK), 8 / 3)
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_smoothed_lce_is_the_smoothed_cross_entropy_of_each_relevant_passage_and_its_negatives(guided):
+    torch.manual_seed(0)
+    scores = torch.randn(4, 9, dtype=torch.float64).mul(3).requires_grad_()
+    labels, mask = (torch.rand(4, 9) < 0.3).double(), torch.rand(4, 9) < 0.8
+    labels[2], labels[3] = 0.0, 1.0  # nothing relevant, and nothing to compete with
+    guide = torch.randn(4, 9, dtype=torch.float64).masked_fill(torch.rand(4, 9) < 0.2, math.nan) if guided else None
+    expected = torch.zeros((), dtype=torch.float64)
+    for row in range(4):
+        for place in (mask[row] & (labels[row] > 0)).nonzero().flatten().tolist():
+            negatives = mask[row] & (labels[row] == 0)
+            if guide is not None:
+                negatives &= ~(guide[row] > guide[row, place])  # NaN is above nothing
+            together = torch.cat([scores[row, place : place + 1], scores[row][negatives]])
+            target = torch.tensor(0)
+            expected = expected + torch.nn.functional.cross_entropy(together, target, label_smoothing=0.2)
+    loss = lce(scores, labels, mask, "sum", guide, 0.2)
+    torch.testing.assert_close(loss, expected, **EXACT)
+    [gradient], [reference] = torch.autograd.grad(loss, scores), torch.autograd.grad(expected, scores)
+    torch.testing.assert_close(gradient, reference, **EXACT)
+    assert torch.equal(lce(scores, labels, mask, "sum", guide, 0.0), lce(scores, labels, mask, "sum", guide))
+
+
+def test_smoothed_lce_and_bce_by_hand():
+    mean = (2 + 0 + 1) / 3
+    check(lce(SCORES, LABELS, MASK, label_smoothing=0.1), math.log(1 + math.exp(-2) + math.exp(-1)) + 0.1 * (2 - mean))
+    terms = softplus(2) - 0.95 * 2 + softplus(0) - 0.05 * 0 + softplus(1) - 0.05 * 1
+    check(bce(SCORES, LABELS, MASK, label_smoothing=0.1), terms / 3)
+    padded = torch.tensor([[2.0, 0.0, 1.0, math.nan]], dtype=torch.float64), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    for loss in (lce, bce):
+        whole = loss(*padded, torch.tensor([[True] * 3 + [False]]), label_smoothing=0.1)
+        check(whole, loss(SCORES, LABELS, MASK, label_smoothing=0.1).item())
+
+
 def test_bce_by_hand():
     check(bce(SCORES, LABELS, MASK), (softplus(-2) + softplus(0) + softplus(1)) / 3)
 

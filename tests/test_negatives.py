@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from distill.config.checks import check_train
 from distill.data.lists import read_lists
 from distill.data.loader import BatchLoader
-from distill.data.negatives import Negatives
+from distill.data.negatives import REPORT, Negatives
 from distill.data.pairs import PairTemplate
 from distill.data.teacher_lists import RankedLists
 from distill.errors import InputError
@@ -110,6 +110,29 @@ def test_negatives_above_the_relevant_passage_are_left_out_where_labels_teach(fi
             assert one.doc_ids == doc_ids and one.targets["rank"].tolist() == [*range(1, 11)]
             np.testing.assert_array_equal(one.targets["label"], [NAN, NAN, 1, NAN, *[0] * 6])
     assert "18 of 54 negatives score too high to be irrelevant: left out (first: passage" in caplog.text
+
+
+@pytest.mark.parametrize("largest", [10, 250_000], ids=["on disk", "in memory"])
+def test_false_negatives_are_listed_in_the_output_directory(file_overrides, collection, tmp_path, monkeypatch, largest):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("distill.data.teacher_lists.MAX_IN_MEMORY", largest)
+    relevant_at(collection, 2)
+    rules = ["loss=lce", "data.negatives.margin=1.5", "data.negatives.false_negatives=relabel"]
+    cfg = compose_config("train", *file_overrides, *rules)
+    whole = read_run(str(collection["teacher"]))
+    expected = ["query_id\tdoc_id\trank\tscore\thighest_allowed\twhat_was_done"]
+    for query_id, ranked in whole.items():  # the relevant passage scores 17
+        for place in (0, 1, 3):
+            row = (query_id, ranked.doc_ids[place], str(place + 1), str(19 - place), "15.5", "relabelled as relevant")
+            expected.append("\t".join(row))
+    for name in ("first", "second"):  # the second comes from the cache
+        (tmp_path / name).mkdir()
+        read_lists(cfg, load_tokenizer(cfg.backbone.name), report=tmp_path / name / REPORT)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [REPORT]
+        assert (tmp_path / name / REPORT).read_text().splitlines() == expected
+    plain = compose_config("train", *file_overrides, "loss=lce")
+    read_lists(plain, load_tokenizer(cfg.backbone.name), report=tmp_path / "cache" / REPORT)
+    assert not (tmp_path / "cache" / REPORT).exists()
 
 
 def test_labels_that_are_hidden_in_the_sample_are_found_again(tmp_path):

@@ -1,5 +1,6 @@
 """ONNX graphs: onnxruntime gives the model's scores, padded as they come; int8 ranks nearly alike."""
 
+import json
 import sys
 
 import pytest
@@ -35,6 +36,18 @@ def test_onnxruntime_gives_the_models_scores(tmp_path, family, pooling):
     torch.testing.assert_close(torch.tensor(scores), torch.tensor(expected[1]), rtol=1e-4, atol=1e-5)
     long = " ".join(WORDS * 20)
     torch.testing.assert_close(again.rank(long, [long])[1], model.rank(long, [long])[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_search_engine_finds_an_old_opset_and_a_classifier_with_one_label(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = make_model(tmp_path / "backbone", "bert", "mean")
+    for opset in (18, 23):
+        export(model, tmp_path / str(opset), "onnx", opset=opset)
+        graph = onnx.load(tmp_path / str(opset) / "onnx" / "model.onnx")
+        assert {(one.domain, one.version) for one in graph.opset_import} == {("", opset)}
+    config = json.loads((tmp_path / "18" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"] and config["id2label"] == {"0": "LABEL_0"}
+    assert json.loads((tmp_path / "18" / "tokenizer_config.json").read_text())["model_max_length"] == model.max_length
 
 
 def test_layers_and_activation_of_another_librarys_model_are_in_the_graph(tmp_path):

@@ -1,13 +1,25 @@
 """The learning rate over the steps: a warm-up in steps or as a share of them, and what takes up the whole run."""
 
+import math
+import re
+
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModel
 
 from distill.config.checks import check_train
 from distill.config.command import refuse_renamed
 from distill.errors import InputError
-from distill.training.optim import lr_factor, make_optimizer, set_lr, warmup_steps, warn_of_warmup
+from distill.training.optim import (
+    gradient_metrics,
+    layer_depths,
+    lr_factor,
+    make_optimizer,
+    set_lr,
+    warmup_steps,
+    warn_of_warmup,
+)
 from tests.helpers.configuration import compose_config
 
 
@@ -51,6 +63,71 @@ def test_without_a_rate_of_its_own_the_head_learns_like_the_rest():
     assert len(ours.param_groups) == 2  # as in checkpoints from before the key
     set_lr(ours, cfg, 20, 100)
     assert {group["lr"] for group in ours.param_groups} == {1e-4} == {group["lr"] for group in plain.param_groups}
+
+
+@pytest.mark.parametrize("head_lr, head_scale", [("null", 1.0), ("1e-2", 100.0)])
+def test_each_layer_learns_slower_than_the_one_above_it(head_lr, head_scale):
+    overrides = ["optimizer.lr=1e-4", "optimizer.layer_decay=0.5", f"optimizer.head_lr={head_lr}", "optimizer.warmup=0"]
+    cfg, sizes = compose_config("train", *overrides).optimizer, {"hidden_size": 4, "num_attention_heads": 2}
+    model = nn.Module()
+    config = AutoConfig.for_model("electra", vocab_size=9, num_hidden_layers=2, embedding_size=3, **sizes)
+    model.backbone, model.head = AutoModel.from_config(config), nn.Linear(4, 1)
+    optimizer = make_optimizer(model, cfg)
+    set_lr(optimizer, cfg, 0, 10)
+    rates = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    decay = {id(each): group["weight_decay"] for group in optimizer.param_groups for each in group["params"]}
+    expected = {"backbone.embeddings": 0.125, "backbone.encoder.layer.0.": 0.25, "backbone.encoder.layer.1.": 0.5}
+    expected |= {"head.": head_scale}
+    for name, parameter in model.named_parameters():
+        [scale] = [scale for prefix, scale in expected.items() if name.startswith(prefix)]
+        assert rates[id(parameter)] == pytest.approx(1e-4 * scale), name
+        assert decay[id(parameter)] == (0.01 if parameter.dim() > 1 else 0)
+    assert len(rates) == len([*model.parameters()])
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta-v2", "distilbert", "llama"])
+def test_every_family_has_embeddings_layers_and_a_top(family):
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0}
+    sizes |= {"intermediate_size": 4, "num_hidden_layers": 3} | dict.fromkeys(("dim", "hidden_dim"), 4)
+    sizes = {"n_layers": 3, "n_heads": 2, **sizes} if family == "distilbert" else sizes
+    backbone = AutoModel.from_config(AutoConfig.for_model(family, **sizes))
+    depths, num_layers = layer_depths(backbone)
+    assert num_layers == 3 and sorted(set(depths.values())) == [0, 1, 2, 3]
+    for name, parameter in backbone.named_parameters():
+        number = re.search(r"layers?\.(\d)\.", name)
+        assert depths[parameter] == (int(number[1]) + 1 if number else 0 if "embed" in name else 3), name
+
+
+def test_a_backbone_whose_layers_are_one_is_refused():
+    config = AutoConfig.for_model("albert", vocab_size=9, hidden_size=4, num_attention_heads=2, intermediate_size=4)
+    with pytest.raises(
+        InputError,
+        match=r"optimizer.layer_decay: the layers of the albert backbone share their weights: set it to null",
+    ):
+        layer_depths(AutoModel.from_config(config))
+
+
+def test_a_step_whose_gradients_float16_cannot_hold_is_skipped_and_the_scale_halved():
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=64.0), model.weight.item()
+    for gradient, scale in [(float("inf"), 32.0), (float("nan"), 16.0), (16.0, 16.0)]:
+        scaler.scale(torch.zeros(()))  # as the loss
+        model.weight.grad = torch.full((1, 1), gradient)
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        metrics = gradient_metrics(norm, scaler)
+        skipped = not math.isfinite(gradient)
+        assert (model.weight.item() == before) == skipped and ("train/grad_norm" not in metrics) == skipped
+        assert metrics["train/loss_scale"] == scale
+    assert metrics["train/grad_norm"] == 1.0  # 16 unscaled
+    with pytest.raises(
+        InputError, match=r"train.precision=float16: even at a loss scale of 0.000488 the gradients are"
+    ):
+        gradient_metrics(norm, torch.amp.GradScaler("cpu", init_scale=2.0**-11))
+    assert gradient_metrics(norm, torch.amp.GradScaler("cpu", enabled=False)) == {"train/grad_norm": 1.0}
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "nan", "inf", "-0.1"])

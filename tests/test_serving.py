@@ -359,7 +359,7 @@ def test_stopping_waits_for_what_is_scored():
     ],
 )
 def test_scores_become_probabilities_once(activation, scores, expected):
-    scorer = SimpleNamespace(model=SimpleNamespace(activation=activation))
+    scorer = SimpleNamespace(model=SimpleNamespace(activation=activation, calibration=None))
     assert Scorer.returned(scorer, np.array(scores), raw=False).tolist() == pytest.approx(expected)
     assert Scorer.returned(scorer, np.array(scores), raw=True).tolist() == scores
 

@@ -97,13 +97,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(file_override
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-def test_bfloat16_on_the_cpu_stays_near_float32(file_overrides, tmp_path):
-    for precision in ("float32", "bfloat16"):
+def test_half_precision_on_the_cpu_stays_near_float32(file_overrides, tmp_path):
+    losses = {}
+    for precision in ("float32", "bfloat16", "float16"):
         run_train(tmp_path / precision, *file_overrides, f"train.precision={precision}", "model.dropout=0.0")
-    exact, rounded = ([row["train/loss"] for row in read_metrics(tmp_path / precision) if "train/loss" in row]
-                      for precision in ("float32", "bfloat16"))  # fmt: skip
-    assert rounded == pytest.approx(exact, rel=0.05) and rounded != exact
-    assert {value.dtype for value in weights_of(tmp_path / "bfloat16").values()} == {torch.float32}
+        rows = [row for row in read_metrics(tmp_path / precision) if "train/loss" in row]
+        losses[precision] = [row["train/loss"] for row in rows]
+        assert [row.get("train/loss_scale") for row in rows] == [2.0**16 if precision == "float16" else None] * 6
+        assert {value.dtype for value in weights_of(tmp_path / precision).values()} == {torch.float32}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["float16"] == pytest.approx(losses["float32"], rel=0.005)
+    assert len({tuple(values) for values in losses.values()}) == 3
+    saved = {name: load_checkpoint(tmp_path / name / "checkpoints" / "last.pt") for name in losses}
+    assert saved["float16"]["scaler"]["scale"] == 2.0**16 and "scaler" not in saved["bfloat16"]
 
 
 @pytest.mark.long

@@ -34,7 +34,7 @@ def export(cfg: DictConfig) -> None:
     directory = Path(cfg.output).absolute()
     card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype)
     model = CrossEncoder.from_pretrained(cfg.model, base=cfg.base)
-    write_export(model, directory, cfg.format, card, cfg.dtype)
+    write_export(model, directory, cfg.format, card, cfg.dtype, cfg.opset)
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.dtype != "float32":
         change, spread = rounding_change(model, directory)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import options_of
+from distill.config.datasets import check_datasets, data_sets
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
 from distill.config.rules import check_rules, missing_file, missing_file_or_directory, options_of_key
@@ -20,11 +21,32 @@ from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
-from distill.targets import own_targets, part_targets, parts_of, split_target, targets_of, teacher_keys
+from distill.targets import (
+    MAIN,
+    kept_targets,
+    own_targets,
+    part_targets,
+    parts_of,
+    split_target,
+    targets_of,
+    teacher_keys,
+)
 
 
 def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
+    _check_training(cfg)
+    check_datasets(cfg)
+    for name, own in data_sets(cfg).items():
+        if name != MAIN:
+            try:
+                _check_training(own)
+            except InputError as error:
+                raise InputError(f"datasets.{name}: {error}") from None
+
+
+def _check_training(cfg: DictConfig) -> None:
+    """Check the configuration of a training on one data set."""
     _check_one_source_of_texts(cfg.teacher)
     check_values(cfg)
     data, teacher, loss = cfg.data, cfg.teacher, cfg.loss
@@ -55,6 +77,7 @@ def check_train(cfg: DictConfig) -> None:
             f"teacher {learned}: set data.num_negatives=null and cut lists by data.depth"
         )
     _check_negatives(cfg)
+    _check_list_choice(cfg)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
@@ -62,6 +85,21 @@ def check_train(cfg: DictConfig) -> None:
         raise InputError(
             f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
             "validation.qrels, or set train.patience=null"
+        )
+    if not has_tasks(cfg.validation) and cfg.calibration.method is not None:
+        raise InputError(
+            f"calibration.method={cfg.calibration.method} needs a validation, whose judgments it is fitted on: give "
+            "validation.run, validation.queries and validation.qrels, or set calibration.method=null"
+        )
+    if not has_tasks(cfg.validation) and cfg.train.soup is not None:
+        raise InputError(
+            f"train.soup={cfg.train.soup} needs a validation, which chooses the checkpoints: give validation.run, "
+            "validation.queries and validation.qrels, or set train.soup=null"
+        )
+    if cfg.train.soup is not None and cfg.model.lora.rank is not None and cfg.model.lora.save == "adapters":
+        raise InputError(
+            f"train.soup={cfg.train.soup} averages whole models, but model.lora.save=adapters keeps only what is "
+            "trained: set model.lora.save=merged, or train.soup=null"
         )
     if not has_tasks(cfg.task) and cfg.task.untrained:
         raise InputError("task.untrained=true needs task.run: give one, or set task.untrained=false")
@@ -256,6 +294,17 @@ def _check_negatives(cfg: DictConfig) -> None:
     if by_score and (teacher.path is None or not teacher.scores):
         raise InputError(
             f"{shown} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
+        )
+
+
+def _check_list_choice(cfg: DictConfig) -> None:
+    """Check that there are scores to choose passages by; raises InputError."""
+    if "score" not in kept_targets(cfg) or "score" in own_targets(cfg.loss):
+        return
+    if cfg.teacher.path is None or not cfg.teacher.scores:
+        raise InputError(
+            f"data.list_choice={cfg.data.list_choice} needs the teacher's scores: give teacher.path with "
+            "teacher.scores=true, or use stratified, which goes by rank"
         )
 
 

@@ -39,6 +39,7 @@ class Lce:
     name: str = choice("lce")
     target: str = choice("label")
     guided: bool = MISSING
+    label_smoothing: float = at_least(0, below=1)
     reduction: str = choice("mean", "sum")
 
 
@@ -53,6 +54,7 @@ class MarginMse:
 class Bce:
     name: str = choice("bce")
     target: str = choice("label")
+    label_smoothing: float = at_least(0, below=1)
     reduction: str = choice("mean", "sum")
 
 

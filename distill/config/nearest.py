@@ -23,7 +23,8 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
 def nearest(key: str, keys: Iterable[str]) -> str | None:
     """Return the key whose last part, and then whose group, is most similar; None if none is.
 
-    The last part may be misspelt only in a similar group, or where no group is given.
+    The last part may be misspelt only in a similar group, or where no group is given. A group that is not similar must
+    be as deep.
     """
     return max((one for one in keys if _is_near(key, one)), key=lambda one: _similarity(key, one), default=None)
 
@@ -32,7 +33,8 @@ def _is_near(one: str, other: str) -> bool:
     (group, _, last), (other_group, _, other_last) = one.rpartition("."), other.rpartition(".")
     if SequenceMatcher(None, last, other_last).ratio() < LEAST:
         return False
-    return not group or last == other_last or SequenceMatcher(None, group, other_group).ratio() >= LEAST_OF_GROUPS
+    same = last == other_last and group.count(".") == other_group.count(".")
+    return not group or same or SequenceMatcher(None, group, other_group).ratio() >= LEAST_OF_GROUPS
 
 
 def _similarity(one: str, other: str) -> float:

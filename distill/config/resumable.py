@@ -54,6 +54,8 @@ TRAINING = Command(
     moved=(
         *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),
         *("teachers.*.path", "teachers.*.texts", "teachers.*.first_stage", "teachers.*.qrels"),
+        *(f"datasets.*.data.{key}" for key in ("passages", "queries")),
+        *(f"datasets.*.teacher.{key}" for key in ("path", "texts", "first_stage", "qrels")),
         *("backbone.name", *TEXTS),
     ),
     steps=("train.max_steps", "train.max_epochs"),

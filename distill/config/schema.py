@@ -38,7 +38,7 @@ from distill.config.rules import (
 )
 
 LAYOUTS = ("auto", "packed", "padded")
-PRECISIONS = ("float32", "bfloat16", "auto")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
 ENCODER = "an encoder's directory or Hub id"
 
@@ -110,7 +110,7 @@ class Data:
     list_size: int | None = beside(
         at_least(2, why=TWO_PASSAGES, default=None), not_with("num_negatives", "both say how long a list is")
     )
-    list_choice: str = choice("random", "stratified", "top")
+    list_choice: str = choice("random", "stratified", "quantiles", "top")
     id_field: str | None = None
     text_fields: list[str] | None = field_names()
     query_id_field: str | None = None
@@ -205,10 +205,23 @@ PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 
 
 @dataclass
+class DataSet:
+    data: Data = MISSING
+    teacher: Teacher = MISSING
+
+
+@dataclass
+class Sampling:
+    temperature: float = above(0)
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Optimizer:
     name: str = choice("adamw")
     lr: float = above(0)
     head_lr: float | None = above(0, default=None)
+    layer_decay: float | None = above(0, below=1, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)
     eps: float = above(0)
@@ -230,6 +243,8 @@ class Train:
     patience: int | None = beside(
         at_least(1, default=None), no_less_than("validate_every", "training would stop at the first validation")
     )
+    ema: float | None = above(0, below=1, default=None)
+    soup: int | None = at_least(2, default=None)
     save_every: int | None = at_least(1, default=None)
     keep_previous: bool = True
     log_every: int = at_least(1)
@@ -238,6 +253,12 @@ class Train:
     precision: str = choice(*PRECISIONS)
     compile: str = choice("auto", "true", "false", any_case=True)
     checkpointing: bool = MISSING
+
+
+@dataclass
+class CalibrationConfig:
+    method: str | None = choice("platt", "isotonic", default=None)
+    min_grade: int = at_least(1, why="lower grades are not relevant")
 
 
 @dataclass
@@ -261,8 +282,11 @@ class TrainConfig:
     data: Data = MISSING
     teacher: Teacher = MISSING
     teachers: dict[str, Teacher] = field(default_factory=dict)
+    datasets: dict[str, DataSet] = field(default_factory=dict)
+    sampling: Sampling = MISSING
     optimizer: Optimizer = MISSING
     train: Train = MISSING
+    calibration: CalibrationConfig = MISSING
     validation: TaskConfig = MISSING
     task: TaskConfig = MISSING
     logger: Logger = MISSING
@@ -401,6 +425,7 @@ class ExportConfig:
         choice("float32", "float16", "bfloat16"),
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
     )
+    opset: int = at_least(18, at_most=23)
     output: str = MISSING
     hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)
     private: bool = MISSING

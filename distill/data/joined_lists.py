@@ -8,6 +8,7 @@ for taught in lists:
 import logging
 import operator
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
@@ -31,6 +32,11 @@ class TeacherLists:
         self.targets = targets_of(cfg.loss)
         names = dict.fromkeys(name for name, _ in map(split_target, self.targets) if name)
         self.others = [OtherTeacher(name, cfg.teachers[name], self.targets) for name in names]
+
+    def list_false_negatives(self, path: Path | None) -> None:
+        """Say where the false negatives are listed once the lists are read, if anywhere."""
+        if isinstance(self.own, RankedLists):
+            self.own.false_negatives = path
 
     @property
     def sources(self) -> list[str]:

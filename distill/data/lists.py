@@ -13,6 +13,7 @@ as are the stores that they point into: a later run reads no source again.
 import itertools
 import logging
 import operator
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from distill.data.joined_lists import TeacherLists
+from distill.data.negatives import REPORT, by_score
 from distill.data.pairs import score_numbers
 from distill.data.teacher_lists import TeacherList, needs_relevant, ranks_among
 from distill.data.token_store import open_token_store, store_key
@@ -33,7 +35,8 @@ from distill.sources.opening import find_line
 from distill.sources.texts import log_left_out, read_passages, read_queries, warn_of_unknown
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
-from distill.targets import split_target, targets_of
+from distill.storage.writing import write_whole
+from distill.targets import kept_targets, split_target
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +75,20 @@ class TrainingLists:
         return self.queries.text_id(self.query_rows[index])
 
 
-def read_lists(cfg: DictConfig, tokenizer, forms: tuple[str, str] = ("{}", "{}")) -> TrainingLists:
+def read_lists(
+    cfg: DictConfig, tokenizer, forms: tuple[str, str] = ("{}", "{}"), report: Path | None = None
+) -> TrainingLists:
     """Read the configured sources, cut the lists, tokenise their texts, and log what was left out.
 
-    forms: how queries and passages are tokenised (`PairTemplate.query_text`, `passage_text`).
+    forms: how queries and passages are tokenised (`PairTemplate.query_text`, `passage_text`). report: the file to list
+    false negatives in, if data.negatives looks for any.
 
     Raises InputError for unknown passages and too great a depth. Incomplete input is left out and
     counted: lists of fewer than two passages, empty passages, queries without a text.
     """
     taught = TeacherLists(cfg)
-    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, forms)
+    report = report if by_score(cfg.data.negatives) else None
+    lists = (_lists_on_disk if taught.is_large else _lists_in_memory)(cfg, tokenizer, taught, forms, report)
     query_rows = np.unique(lists.query_rows)
     warn_of_cut_queries(lists.queries.cut_ids(query_rows), len(query_rows), cfg.model.query_length, "training")
     for store, what in ((lists.queries, "queries"), (lists.passages, "passages")):
@@ -91,8 +98,11 @@ def read_lists(cfg: DictConfig, tokenizer, forms: tuple[str, str] = ("{}", "{}")
     return lists
 
 
-def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tuple[str, str]) -> TrainingLists:
+def _lists_in_memory(
+    cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tuple[str, str], report: Path | None
+) -> TrainingLists:
     """Read the lists and tokenise the texts that they name."""
+    taught.list_false_negatives(report)
     data, lists = cfg.data, list(taught)
     wanted = {doc_id for each in lists for doc_id in each.doc_ids}
     passages = read_passages(data.passages, wanted, Fields.of(data))
@@ -107,7 +117,9 @@ def _lists_in_memory(cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tu
     return TrainingLists(query_store, passage_store, starts=starts, targets=targets, **columns)
 
 
-def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tuple[str, str]) -> TrainingLists:
+def _lists_on_disk(
+    cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tuple[str, str], report: Path | None
+) -> TrainingLists:
     """Open the lists in the cache, with the stores of both collections; build what is missing."""
     data, model = cfg.data, cfg.model
     texts = [
@@ -126,7 +138,14 @@ def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tupl
     targets = target_columns(cfg)
     arrays = ARRAYS | dict.fromkeys(targets.values(), np.float32)
     arrays |= {} if model.first_stage_score is None else NUMBERS
-    make_once(directory, lambda aside: _write(aside, blocks, arrays))
+
+    def write(aside: Path) -> None:
+        taught.list_false_negatives(aside / REPORT)
+        _write(aside, blocks, arrays)
+
+    make_once(directory, write)
+    if report is not None:
+        write_whole(report, lambda aside: shutil.copyfile(directory / REPORT, aside))
     columns = {name: FlatFile(directory / name, np.dtype(dtype)) for name, dtype in arrays.items()}
     columns |= {name: columns[name].read() for name in ("query_rows", "starts")}
     by_name = {name: columns.pop(column) for name, column in targets.items()}
@@ -134,8 +153,8 @@ def _lists_on_disk(cfg: DictConfig, tokenizer, taught: TeacherLists, forms: tupl
 
 
 def target_columns(cfg: DictConfig) -> dict[str, str]:
-    """Return the name of the column that holds each target of the loss: `targets` if there is only one."""
-    names = targets_of(cfg.loss)
+    """Return the name of the column that holds each target of the lists: `targets` if there is only one."""
+    names = kept_targets(cfg)
     return {name: "targets" if len(names) == 1 else f"targets.{name}" for name in names}
 
 

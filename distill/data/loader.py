@@ -11,6 +11,7 @@ workers prepares the same batches, and ranks share the lists of a step out among
 import signal
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,43 +52,44 @@ class BatchLoader:
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
-        lists = self.lists
-        chosen = self._share(self.samples(step))
-        query_ids, pairs = [], []
-        for index, rows, _, numbers in chosen:
-            query = lists.queries[lists.query_rows[index]]
-            query_ids.append(lists.query_id(index))
-            pairs.append(self.template.join_all(query, [lists.passages[row] for row in rows], numbers))
-        targets = {name: [of_list[name] for _, _, of_list, _ in chosen] for name in self.targets}
-        return make_batch(query_ids, pairs, targets)
+        samples = self.samples(step)
+        kept = own_share([self.num_tokens(sample) for sample in samples], self.rank, self.num_ranks)
+        return join_samples([(self, samples[place]) for place in kept], self.targets)
 
     def batches(self, first: int, last: int, num_workers: int) -> Iterator[Batch]:
         """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
-        return iter(
-            DataLoader(
-                self,  # type: ignore[arg-type]
-                batch_size=None,  # a step's lists are a whole batch already
-                sampler=range(first, last),
-                num_workers=num_workers,
-                prefetch_factor=BATCHES_AHEAD if num_workers else None,
-                worker_init_fn=_leave_signals_to_the_trainer,
-                generator=torch.Generator(),  # or it would draw from the stream that dropout draws from
-            )
-        )
+        return prepare(self, first, last, num_workers)
 
     def samples(self, step: int) -> list[tuple[int, *Sample]]:
         """Return what a step takes of each of its lists, of all ranks: list, rows, targets, first-stage numbers."""
-        return [(index, *self._sample(epoch, index)) for epoch, index in self._places(step)]
+        return [self.draw(position) for position in self._positions(step)]
 
     def query_ids(self, step: int) -> list[str]:
         """Return the query ids of a step, of all ranks."""
-        return [self.lists.query_id(index) for _, index in self._places(step)]
+        return [self.lists.query_id(self._place(position)[1]) for position in self._positions(step)]
 
-    def _places(self, step: int) -> list[tuple[int, int]]:
-        """(epoch, list index) of each list of a step."""
-        stream = range(step * self.batch_size, (step + 1) * self.batch_size)
-        places = [divmod(position, len(self.lists)) for position in stream]
-        return [(epoch, int(self._order(epoch)[offset])) for epoch, offset in places]
+    def draw(self, position: int) -> tuple[int, *Sample]:
+        """Return what is taken of the list at a place of the stream: list, rows, targets, first-stage numbers."""
+        epoch, index = self._place(position)
+        return (index, *self._sample(epoch, index))
+
+    def num_tokens(self, sample: tuple[int, *Sample]) -> int:
+        """Return how many tokens the passages of a sample have."""
+        return int(self.lists.passages.lengths(sample[1]).sum())
+
+    def pairs_of(self, sample: tuple[int, *Sample]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the pairs of a sample, as tokens and token types."""
+        index, rows, _, numbers = sample
+        query = self.lists.queries[self.lists.query_rows[index]]
+        return self.template.join_all(query, [self.lists.passages[row] for row in rows], numbers)
+
+    def _positions(self, step: int) -> range:
+        return range(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """(epoch, list index) at a place of the stream."""
+        epoch, offset = divmod(position, len(self.lists))
+        return epoch, int(self._order(epoch)[offset])
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
@@ -101,7 +103,7 @@ class BatchLoader:
         (rows, targets), numbers = self.lists[index], self.lists.numbers_of(index)
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
         if self.num_negatives is None:
-            chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng)
+            chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng, targets.get("score"))
         else:
             relevant, others = np.flatnonzero(targets["label"] > 0), np.flatnonzero(targets["label"] <= 0)
             negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
@@ -111,22 +113,47 @@ class BatchLoader:
             targets |= {name: ranks_among(ranks) for name, ranks in targets.items() if split_target(name)[1] == "rank"}
         return rows[chosen], targets, None if numbers is None else numbers[chosen]
 
-    def _share(self, chosen: list[tuple[int, *Sample]]) -> list[tuple[int, *Sample]]:
-        """This rank's share of a step's lists: longest first, each list goes to the rank with the fewest tokens."""
-        if self.num_ranks == 1:
-            return chosen
-        num_tokens = [int(self.lists.passages.lengths(rows).sum()) for _, rows, *_ in chosen]
-        loads, owners = np.zeros(self.num_ranks, np.int64), np.zeros(len(chosen), np.int64)
-        for place in np.argsort(num_tokens, kind="stable")[::-1]:
-            owners[place] = loads.argmin()
-            loads[owners[place]] += num_tokens[place]
-        return [chosen[place] for place in np.flatnonzero(owners == self.rank)]
+
+def join_samples(samples: list[tuple[BatchLoader, tuple[int, *Sample]]], targets: list[str]) -> Batch:
+    """Return the batch of some samples, each with the loader that has drawn it."""
+    query_ids = [loader.lists.query_id(index) for loader, (index, *_) in samples]
+    pairs = [loader.pairs_of(sample) for loader, sample in samples]
+    return make_batch(
+        query_ids, pairs, {name: [of_list[name] for _, (_, _, of_list, _) in samples] for name in targets}
+    )
 
 
-def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator) -> np.ndarray:
+def own_share(num_tokens: list[int], rank: int, num_ranks: int) -> list[int]:
+    """Return the places of a rank's share of a step's lists: longest first, each goes to the rank with the fewest."""
+    loads, owners = np.zeros(num_ranks, np.int64), np.zeros(len(num_tokens), np.int64)
+    for place in np.argsort(num_tokens, kind="stable")[::-1]:
+        owners[place] = loads.argmin()
+        loads[owners[place]] += num_tokens[place]
+    return np.flatnonzero(owners == rank).tolist()
+
+
+def prepare(loader: Any, first: int, last: int, num_workers: int) -> Iterator[Batch]:
+    """Yield a loader's batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
+    return iter(
+        DataLoader(
+            loader,
+            batch_size=None,  # a step's lists are a whole batch already
+            sampler=range(first, last),
+            num_workers=num_workers,
+            prefetch_factor=BATCHES_AHEAD if num_workers else None,
+            worker_init_fn=_leave_signals_to_the_trainer,
+            generator=torch.Generator(),  # or it would draw from the stream that dropout draws from
+        )
+    )
+
+
+def choose_passages(
+    num_passages: int, list_size: int | None, choice: str, rng: np.random.Generator, scores: np.ndarray | None = None
+) -> np.ndarray:
     """Return the places, ascending, of `list_size` passages of a list in the teacher's order; all if it has no more.
 
-    choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list.
+    choice: "top" takes the first ones, "random" any, "stratified" one from each of `list_size` equal parts of the list,
+    "quantiles" one from each equal part of the range of the teacher's scores [K], as `_spread` does.
     """
     if list_size is None or num_passages <= list_size:
         return np.arange(num_passages)
@@ -134,8 +161,31 @@ def choose_passages(num_passages: int, list_size: int | None, choice: str, rng: 
         return np.arange(list_size)
     if choice == "random":
         return np.sort(rng.choice(num_passages, list_size, replace=False))
+    if choice == "quantiles":
+        assert scores is not None, "the lists hold the scores"
+        return np.sort(_spread(scores.astype(np.float64), list_size, rng))
     bounds = np.arange(list_size + 1) * num_passages // list_size
     return rng.integers(bounds[:-1], bounds[1:])
+
+
+def _spread(scores: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the places of passages that cover the range of the scores [K] evenly, from the highest down.
+
+    A level is drawn from each of `number` equal parts of the range. The passage whose score is nearest to it is taken,
+    or where it has been taken, the next nearest; a part without a score then gets a neighbour's. Equal scores are drawn
+    from. NaN counts as the lowest score.
+    """
+    scores = np.nan_to_num(scores, nan=0.0 if np.isnan(scores).all() else np.nanmin(scores))
+    share = (number - np.arange(number) - rng.random(number)) / number  # within (0, 1], descending
+    levels = scores.min() + share * (scores.max() - scores.min())
+    shuffled = rng.permutation(len(scores))  # the first of equally near passages is then any of them
+    taken = np.zeros(len(scores), dtype=bool)
+    places = []
+    for level in levels:
+        gaps = np.where(taken, np.inf, np.abs(scores - level))[shuffled]
+        places.append(int(shuffled[gaps.argmin()]))
+        taken[places[-1]] = True
+    return np.array(places)
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

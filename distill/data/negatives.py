@@ -1,23 +1,35 @@
 """Negatives by the teacher's word: passages without a label that it scores too high to be called irrelevant.
 
-negatives = Negatives(cfg.data.negatives)
-labels, kept = negatives.judge("q1", doc_ids, targets)      # without the false negatives, or with them relabelled
-negatives.report("teacher.run")               # how many there were
+with Negatives(cfg.data.negatives, directory / REPORT) as negatives:        # each false negative becomes a line
+    labels = negatives.judge("q1", doc_ids, targets)        # without the false negatives, or with them relabelled
+negatives.report("teacher.run")                             # how many there were
 """
 
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Self
 
 import numpy as np
 from omegaconf import DictConfig
 
 from distill.errors import InputError
+from distill.storage.writing import aside_of, writing
+from distill.targets import MAIN
 
 log = logging.getLogger(__name__)
 
 # The score of a list's relevant passages that a negative's is compared with
 POSITIVE: dict[str, Callable[[np.ndarray], float]] = {"best": np.nanmax, "median": np.nanmedian, "worst": np.nanmin}
+REPORT = "false_negatives.tsv"  # in the output directory
+COLUMNS = ("query_id", "doc_id", "rank", "score", "highest_allowed", "what_was_done")
 BY_SCORE = ("max_percent_of_positive", "margin", "max_score")  # keys that need the teacher's scores
+
+
+def report_path(directory: Path, data_set: str) -> Path:
+    """Return the file that lists the false negatives of a data set."""
+    return directory / (REPORT if data_set == MAIN else f"false_negatives.{data_set}.tsv")
 
 
 def by_score(rules: DictConfig) -> bool:
@@ -31,13 +43,38 @@ def are_chosen(rules: DictConfig) -> bool:
 
 
 class Negatives:
-    """The rules for negatives, and how many broke them."""
+    """The rules for negatives, and which passages broke them."""
 
-    def __init__(self, rules: DictConfig):
-        """Take the keys of data.negatives."""
-        self.rules = rules
+    def __init__(self, rules: DictConfig, path: Path | None = None):
+        """Take the keys of data.negatives; path: where the false negatives are listed, if anywhere."""
+        self.rules, self.path = rules, path if by_score(rules) else None
+        self.lines: IO[str] | None = None
         self.num_negatives, self.num_false, self.num_outside, self.num_unscored = 0, 0, 0, 0
         self.first = ""  # the first false negative
+
+    def __enter__(self) -> Self:
+        """Begin the list of false negatives."""
+        if self.path is not None:
+            self.aside = aside_of(self.path)
+            with writing(self.path):
+                self.lines = open(self.aside, "w", encoding="utf-8")
+            self._write(COLUMNS)
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """End the list; it gets its name only if it is complete."""
+        if self.lines is not None and self.path is not None:
+            with writing(self.path):
+                self.lines.close()
+                if kind is None:
+                    os.replace(self.aside, self.path)
+                else:
+                    self.aside.unlink()
+
+    def _write(self, values: tuple) -> None:
+        assert self.lines is not None and self.path is not None, "within the `with` block"
+        with writing(self.path):
+            self.lines.write("\t".join(map(str, values)) + "\n")
 
     def judge(self, query_id: str, doc_ids: list[str], targets: dict[str, np.ndarray]) -> np.ndarray:
         """Return the labels [K] of a list's passages, NaN for those that are not to be negatives.
@@ -45,7 +82,8 @@ class Negatives:
         targets: labels, scores and ranks [K]. Raises InputError for a share of a score that is not above 0.
         """
         negative = targets["label"] <= 0
-        false = negative & (targets["score"] > self._highest_score(query_id, targets))  # never where there is no score
+        highest = self._highest_score(query_id, targets)
+        false = negative & (targets["score"] > highest)  # never where there is no score
         outside = np.zeros_like(negative)
         if self.rules.ranks is not None:
             first, last = self.rules.ranks
@@ -55,6 +93,9 @@ class Negatives:
         self.num_outside += int(outside.sum())
         if false.any() and not self.first:
             self.first = f"passage {doc_ids[int(np.argmax(false))]} of query {query_id}"
+        for place in np.flatnonzero(false) if self.lines is not None else ():
+            where = f"{targets['rank'][place]:g}", f"{targets['score'][place]:.6g}", f"{highest:.6g}"
+            self._write((query_id, doc_ids[place], *where, self.what_was_done))
         label = 1.0 if self.rules.false_negatives == "relabel" else np.nan
         return np.select([false, outside], [label, np.nan], targets["label"].astype(float))
 
@@ -78,13 +119,18 @@ class Negatives:
             self.num_unscored += 1
         return min(limits)
 
+    @property
+    def what_was_done(self) -> str:
+        """What became of the false negatives."""
+        return "left out" if self.rules.false_negatives == "drop" else "relabelled as relevant"
+
     def report(self, path: str) -> None:
         """Log how many negatives broke the rules."""
         if by_score(self.rules):
             log.info(
                 "%s: %d of %d negatives score too high to be irrelevant: %s%s",
                 *(path, self.num_false, self.num_negatives),
-                "left out" if self.rules.false_negatives == "drop" else "relabelled as relevant",
+                self.what_was_done,
                 f" (first: {self.first})" if self.first else "",
             )
         if self.num_unscored:

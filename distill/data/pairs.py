@@ -14,7 +14,7 @@ Score as Text Improves BERT-Based Re-rankers, ECIR 2023, https://arxiv.org/abs/2
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -155,10 +155,9 @@ def _two_words(tokenizer) -> tuple[list[str], list[list[int]]]:
 
     Raises InputError for a tokeniser that reads no word.
     """
-    known = (tokenizer.convert_tokens_to_string([token]).strip() for token in tokenizer.get_vocab())
     words: list[str] = []
     tokens: list[list[int]] = []
-    for word in itertools.chain(("query", "passage"), known):
+    for word in itertools.chain(("query", "passage"), _known_words(tokenizer)):
         ids = tokenizer(word, add_special_tokens=False)["input_ids"]
         if ids and word not in words:
             words.append(word)
@@ -166,6 +165,13 @@ def _two_words(tokenizer) -> tuple[list[str], list[list[int]]]:
         if len(words) == 2:
             return words, tokens
     raise InputError("its tokenizer reads no word: use another backbone")
+
+
+def _known_words(tokenizer) -> Iterator[str]:
+    controls = tokenizer.all_special_tokens
+    for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        if token not in controls:
+            yield tokenizer.convert_tokens_to_string([token]).strip()
 
 
 def _find(sequence: list[int], wanted: list[int], start: int) -> int:

@@ -7,6 +7,7 @@ for taught in RankedLists(cfg):                   # or TripleLists(cfg)
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
@@ -22,7 +23,7 @@ from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
 from distill.sources.texts import log_left_out
 from distill.storage.files import as_text
-from distill.targets import own_targets, targets_of
+from distill.targets import kept_targets, own_targets, targets_of
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,9 @@ class RankedLists:
 
     def __init__(self, cfg: DictConfig):
         """Open the runs; raises InputError for bad ones, and too great a depth."""
+        self.false_negatives: Path | None = None  # the file to list them in
         teacher, data = cfg.teacher, cfg.data
-        self.cfg, self.depth, self.targets = cfg, data.depth, own_targets(cfg.loss)
+        self.cfg, self.depth, self.targets = cfg, data.depth, _own_targets(cfg)
         self.reads_scores = cfg.model.first_stage_score is not None
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
         if teacher.path is None or (_learns_labels_only(cfg) and first_stage is not None):
@@ -101,7 +103,7 @@ class RankedLists:
         if self.reads_scores:
             options["first_stage_score"] = self.cfg.model.first_stage_score
         if are_chosen(data.negatives):
-            options["negatives"] = dict(data.negatives)
+            options["negatives"] = dict(data.negatives) | {"listed": True}  # their list is kept beside the lists
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
 
     def __len__(self) -> int:
@@ -109,12 +111,19 @@ class RankedLists:
 
     def __iter__(self) -> Iterator[TeacherList]:
         """Yield the lists; afterwards log what was left out."""
+        if not are_chosen(self.cfg.data.negatives):
+            yield from self._lists(None)
+            return
+        with Negatives(self.cfg.data.negatives, self.false_negatives) as negatives:
+            yield from self._lists(negatives)
+        negatives.report(self.path)
+
+    def _lists(self, negatives: Negatives | None) -> Iterator[TeacherList]:
         qrels = read_qrels(self.cfg.teacher.qrels) if "label" in self.targets else None
         if self.depth is not None:
             first_stage = self.cfg.teacher.first_stage
             by = f"the first-stage rank in {first_stage}" if self.first_stage else f"their own order in {self.path}"
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
-        negatives = Negatives(self.cfg.data.negatives) if are_chosen(self.cfg.data.negatives) else None
         short, unlabelled, tied = [], [], []
         for query_id in self.query_ids:
             taught = None
@@ -147,8 +156,6 @@ class RankedLists:
                     taught.first_stage_scores = _scores_in(first, taught.doc_ids)
                 taught.targets = {name: taught.targets[name] for name in self.targets}
                 yield taught
-        if negatives is not None:
-            negatives.report(self.path)
         if short or unlabelled or tied:
             self._report(short, unlabelled, tied)
 
@@ -296,7 +303,12 @@ def needs_first_stage(cfg: DictConfig) -> bool:
 
 def _learns_labels_only(cfg: DictConfig) -> bool:
     """Whether the first stage's lists will do, since nothing depends on what the teacher says of their passages."""
-    return own_targets(cfg.loss) == ["label"] and not by_score(cfg.data.negatives)
+    return _own_targets(cfg) == ["label"] and not by_score(cfg.data.negatives)
+
+
+def _own_targets(cfg: DictConfig) -> list[str]:
+    """Return what the lists hold of `teacher` itself."""
+    return [target for target in kept_targets(cfg) if "." not in target]
 
 
 def unused_sources(cfg: DictConfig) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import torch
 from distill.data.batch import make_batch
 from distill.data.pairs import cut
 from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
+from distill.device import half_precision
 from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.tasks import Task
@@ -68,7 +69,7 @@ class TaskReranker:
                 pairs_of = [self._pairs(model, query_id) for query_id in query_ids]
                 lists = [pairs for pairs, _ in pairs_of]
                 batch = make_batch(query_ids, lists)
-                with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+                with half_precision(model.device, precision):
                     scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
                 for query_id, row, (_, firsts) in zip(query_ids, scores, pairs_of, strict=True):
                     self._check_finite(query_id, row[: len(firsts)], firsts)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from distill.errors import InputError
-from distill.export.onnx import quantise, write_onnx
+from distill.export.onnx import OPSET, quantise, write_onnx
 from distill.export.rounding import round_weights
 from distill.models.carried import can_carry, classifier_config, without_memory, write_weights
 from distill.models.cross_encoder import CrossEncoder
@@ -30,12 +30,19 @@ NEEDS = {  # of the head, beside the encoder
 }
 
 
-def export(model: CrossEncoder, directory: Path, target: str, card: str | None = None, dtype: str = "float32") -> None:
+def export(
+    model: CrossEncoder,
+    directory: Path,
+    target: str,
+    card: str | None = None,
+    dtype: str = "float32",
+    opset: int = OPSET,
+) -> None:
     """Write a model in one of FORMATS, to a temporary directory that is then renamed.
 
     card: the text of its README.md. dtype: of the weights in the files, float32, float16 or bfloat16; ONNX graphs have
-    their own. Raises InputError for a directory that already exists, for a model that the format cannot express
-    exactly, and for weights that are too large for the type.
+    their own, and `opset`. Raises InputError for a directory that already exists, for a model that the format cannot
+    express exactly, and for weights that are too large for the type.
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
@@ -52,7 +59,7 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
         )
 
     def write(new: Path) -> None:
-        FORMATS[target](model, new)
+        FORMATS[target](model, new, **({"opset": opset} if target.startswith("onnx") else {}))
         if dtype != "float32":
             round_weights(new, dtype)
             if (new / SETTINGS_FILE).is_file():
@@ -63,7 +70,7 @@ def export(model: CrossEncoder, directory: Path, target: str, card: str | None =
     write_whole_directory(directory, write)
 
 
-def _write_onnx(model: CrossEncoder, directory: Path) -> None:
+def _write_onnx(model: CrossEncoder, directory: Path, opset: int) -> None:
     """Write graph, tokenizer and lengths; distill/models/onnx.py lists the names of inputs and outputs."""
     config = classifier_config(model.backbone.config)
     whole = without_memory(config)
@@ -71,12 +78,12 @@ def _write_onnx(model: CrossEncoder, directory: Path) -> None:
         config.architectures = [type(whole).__name__]
     config.save_pretrained(directory)
     save_tokenizer(model, directory)
-    write_onnx(model, directory)
+    write_onnx(model, directory, opset)
     write_settings(model, directory)
 
 
-def _write_int8(model: CrossEncoder, directory: Path) -> None:
-    _write_onnx(model, directory)
+def _write_int8(model: CrossEncoder, directory: Path, opset: int) -> None:
+    _write_onnx(model, directory, opset)
     quantise(directory / ONNX_FILE)
     write_settings(model, directory)  # with the checksum of the quantised graph
 
@@ -177,7 +184,7 @@ def _change(path: Path, **changes) -> None:
 
 
 OF_DECODERS = ("sentence-transformers", "transformers")
-FORMATS: dict[str, Callable[[CrossEncoder, Path], None]] = {
+FORMATS: dict[str, Callable[..., None]] = {
     "sentence-transformers": CrossEncoder.save_pretrained,
     "lightning-ir": _write_lightning_ir,
     "transformers": _write_transformers,

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from distill.config.composition import ROOT
 from distill.config.saved import parse_data
 from distill.errors import InputError, printable
+from distill.models.calibration import Platt
 from distill.models.json_files import read_object
 from distill.models.locate import locate_model
 from distill.models.model_files import read_modules
@@ -126,13 +127,13 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, d
         "Encoder": f"{encoder}{trained}, {_head(cfg, directory)}",
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage"
         + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else ""),
-        "Data": _named(cfg.data.name, cfg.data.passages)
-        + (f", {cfg.data.num_queries} queries" if cfg.data.num_queries else ""),
+        "Data": "; ".join(map(_data, [cfg.data, *(part.data for part in cfg.datasets.values())])),
         "Teacher": ", ".join(_named(teacher.name, teacher.path) for teacher in _teachers(cfg)),
         "Loss": _loss(cfg.loss),
         "Depth": cfg.data.depth or "whole lists",
         "Negatives": cfg.data.num_negatives,
         "Steps": f"{int(results['train/steps'])} of {cfg.train.batch_size} lists, AdamW with lr {cfg.optimizer.lr:g}",
+        "Probability": _probability(results),
         "Seed": cfg.seed,
         "Made": f"{datetime.now(UTC):%Y-%m-%d} with torch {importlib.metadata.version('torch')} and transformers "
         f"{importlib.metadata.version('transformers')}",
@@ -157,6 +158,15 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, d
     return for_others(card)
 
 
+def _probability(results: dict[str, float]) -> str | None:
+    """Return how a score becomes the probability of relevance; None for a model that was not calibrated."""
+    if "calibration/temperature" in results:
+        calibration = Platt(results["calibration/temperature"], results["calibration/offset"], 1, 0)
+        return f"{calibration.describe()}, fitted on the validation queries; see calibration in distill.json"
+    fitted = any(name.startswith("calibration/") for name in results)
+    return "the isotonic curve in distill.json, fitted on the validation queries" if fitted else None
+
+
 def _head(cfg: DictConfig, directory: Path | None) -> str:
     """Return what is on top of the encoder: its pooling and its layers."""
     if directory is None or not (directory / "config.json").is_file():
@@ -174,7 +184,11 @@ def _head(cfg: DictConfig, directory: Path | None) -> str:
 
 
 def _teachers(cfg: DictConfig) -> list[DictConfig]:
-    return [cfg.teacher, *cfg.teachers.values()]
+    return [cfg.teacher, *cfg.teachers.values(), *(part.teacher for part in cfg.datasets.values())]
+
+
+def _data(data: DictConfig) -> str:
+    return _named(data.name, data.passages) + (f", {data.num_queries} queries" if data.num_queries else "")
 
 
 def _loss(loss: DictConfig) -> str:

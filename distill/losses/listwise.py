@@ -3,6 +3,8 @@
 Shapes: B lists, K passages per list; see distill/losses/__init__.py for masks, precision and reduction.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +50,14 @@ def adr_mse(
     return reduce_terms(errors * mask, count_passages(ranks, mask), reduction)
 
 
-def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean", guide: Tensor | None = None) -> Tensor:
+def lce(
+    scores: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    reduction: str = "mean",
+    guide: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Localized contrastive estimation (InfoNCE): Σ_+ −log( exp s_+ / (exp s_+ + Σ_{negatives} exp s_−) ).
 
     Args:
@@ -58,6 +67,8 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean", g
         reduction: "mean" over all relevant passages of the batch, or "sum".
         guide: [B, K] teacher scores, NaN where there is none: a negative that scores above a relevant passage may be
             relevant, too, and does not compete with that one; None: all negatives compete.
+        label_smoothing: ε from 0 to below 1, the share of the target that goes evenly to the relevant passage and all
+            that compete with it: each term grows by ε · (s_+ − their mean score).
 
     Each relevant passage competes only with the negatives of its list, never with another relevant passage.
     Source: Gao et al. 2021; Rank-DistiLLM, section 3. Guided: Solatorio 2024, "GISTEmbed".
@@ -66,21 +77,36 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean", g
     relevant = (labels > 0) & mask
     # The lowest finite number instead of -inf: a list without negatives has loss 0 and gradient 0, not NaN
     lowest = torch.finfo(scores.dtype).min
-    others = scores.masked_fill(relevant | ~mask, lowest)  # [B, K]
+    competes = mask & ~relevant
+    others = scores.masked_fill(~competes, lowest)  # [B, K]
     if guide is None:
         negatives = torch.logsumexp(others, dim=1, keepdim=True)  # [B, 1]
     else:
-        negatives = _logsumexp_not_above(others, guide)  # [B, K]
-    return reduce_terms(F.softplus(negatives - scores) * relevant, count_relevant(labels, mask), reduction)
+        negatives = _sums_not_above(others, guide, torch.Tensor.logcumsumexp, lowest)  # [B, K]
+    terms = F.softplus(negatives - scores)
+    if label_smoothing > 0:
+        terms = terms + label_smoothing * (scores - _mean_of_competitors(scores, competes, guide))
+    return reduce_terms(terms * relevant, count_relevant(labels, mask), reduction)
 
 
-def _logsumexp_not_above(values: Tensor, guide: Tensor) -> Tensor:
-    """Return [B, K]: of each passage, log Σ exp of the values of all that its guide's score does not put above it.
+def _mean_of_competitors(scores: Tensor, competes: Tensor, guide: Tensor | None) -> Tensor:
+    """Return [B, K]: the mean score of each passage and the negatives that compete with it."""
+    summed, counted = scores * competes, competes.to(scores.dtype)
+    if guide is None:
+        totals, numbers = (values.sum(dim=1, keepdim=True) for values in (summed, counted))
+    else:
+        totals, numbers = (_sums_not_above(values, guide, torch.Tensor.cumsum, 0.0) for values in (summed, counted))
+    return (scores + totals) / (1 + numbers)
 
-    Where one of the two has no score, neither is above the other.
+
+def _sums_not_above(values: Tensor, guide: Tensor, cumulate: Callable[..., Tensor], nothing: float) -> Tensor:
+    """Return [B, K]: of each passage, the sum of the values of all that its guide's score does not put above it.
+
+    cumulate: cumsum, or logcumsumexp for log Σ exp; nothing: the sum of no value. Where one of two passages has no
+    score, neither is above the other.
     """
     keys, order = guide.double().nan_to_num(nan=-torch.inf).sort(dim=1, stable=True)
-    # [B, K + 1]: log Σ exp up to each place; nothing is before the first
-    sums = F.pad(values.gather(1, order).logcumsumexp(dim=1), (1, 0), value=torch.finfo(values.dtype).min)
+    # [B, K + 1]: the sum up to each place; nothing is before the first
+    sums = F.pad(cumulate(values.gather(1, order), dim=1), (1, 0), value=nothing)
     num_not_above = torch.searchsorted(keys, guide.double().nan_to_num(nan=torch.inf), right=True)
     return sums.gather(1, num_not_above)

@@ -10,7 +10,7 @@ from torch import Tensor
 from distill.losses.terms import count_passages, prepare, reduce_terms
 
 
-def bce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -> Tensor:
+def bce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
     """Pointwise binary cross-entropy with logits: Σ_i softplus(s_i) − y_i·s_i, y_i = 1 if the label is above 0.
 
     Args:
@@ -18,11 +18,15 @@ def bce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean") -
         labels: [B, K] graded labels; a label above 0 is relevant.
         mask: [B, K] bool, True for real passages.
         reduction: "mean" over all real passages of the batch, or "sum".
+        label_smoothing: ε from 0 to below 1; y is then 1 − ε/2 of relevant passages, and ε/2 of others.
 
     Source: Nogueira and Cho 2019; Morand et al. 2026, section 3.
     """
     scores = prepare(scores, labels, mask)
-    entropies = F.binary_cross_entropy_with_logits(scores, (labels > 0).to(scores.dtype), reduction="none")
+    relevance = (labels > 0).to(scores.dtype)
+    if label_smoothing > 0:
+        relevance = relevance * (1 - label_smoothing) + label_smoothing / 2
+    entropies = F.binary_cross_entropy_with_logits(scores, relevance, reduction="none")
     return reduce_terms(entropies * mask, count_passages(labels, mask), reduction)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.data.pairs import SCALES
 from distill.errors import InputError
+from distill.models.calibration import read_calibration
 from distill.models.freezing import frozen_checksum
 from distill.models.heads import HEADS
 from distill.models.interpolation import read_interpolation
@@ -128,20 +129,22 @@ def load_adapters(model, directory: Path, base: str) -> None:
     Raises InputError for another backbone, and for damaged files.
     """
     settings, config = read_object(directory / SETTINGS_FILE, SETTINGS), read_object(directory / ADAPTER_FILE)
-    rank, alpha = read_count(config, "r", directory / ADAPTER_FILE), config.get("lora_alpha")
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+    rank, alpha = read_count(config, "r", directory / ADAPTER_FILE) or 0, config.get("lora_alpha")
+    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:  # type: ignore[operator]
         raise InputError(f"{directory / ADAPTER_FILE}: lora_alpha={str(alpha)[:40]}: must be above 0: {COPY_AGAIN}")
-    add_adapters(model, rank, alpha, 0.0, [str(name) for name in config.get("target_modules") or []])
+    add_adapters(model, rank, float(alpha or 0), 0.0, [str(name) for name in config.get("target_modules") or []])
     if frozen_checksum(model) != settings["base"].get("checksum"):
         raise InputError(f"base={base}: its weights are not those that {directory} was trained with")
     places, head = _places(model), read_weights(directory / HEAD)
     stored = read_weights(directory / WEIGHTS)
-    weights = {name: stored.get(places.get(name, ""), head.get(name)) for name in trained_weights(model)}
-    check_whole(directory, [name for name, tensor in weights.items() if tensor is None])
-    for name, place in trained_weights(model).items():
-        if weights[name].shape != place.shape:
+    weights = head | {name: stored[place] for name, place in places.items() if place in stored}
+    own = trained_weights(model)
+    check_whole(directory, own.keys() - weights.keys())
+    for name, tensor in own.items():
+        if weights[name].shape != tensor.shape:
             raise InputError(f"{directory}: {name} has the shape {tuple(weights[name].shape)}: {COPY_AGAIN}")
-        place.copy_(weights[name])
+        tensor.copy_(weights[name])
     merge(model.backbone)
     model.interpolation = read_interpolation(settings, directory / SETTINGS_FILE)
+    model.calibration = read_calibration(settings, directory / SETTINGS_FILE)
     model.is_partly_frozen = False

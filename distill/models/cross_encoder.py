@@ -13,7 +13,7 @@ import inspect
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -25,9 +25,10 @@ from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
-from distill.device import choose_precision
+from distill.device import choose_precision, half_precision
 from distill.errors import InputError
 from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
+from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
 from distill.models.first_states import score_only_first_states
 from distill.models.freezing import frozen_checksum
@@ -100,6 +101,7 @@ class CrossEncoder(nn.Module):
         self.base: dict[str, Any] = {}  # what it was started with, and the checksum of what is frozen
         self.saves_adapters = False  # without the backbone: distill/models/adapters.py
         self.interpolation: Interpolation | None = None  # chosen at the end of a training with validation
+        self.calibration: Calibration | None = None  # fitted there, if asked for
         self.choose_layout(layout)
         if self.max_length <= self.template.num_special:
             raise InputError(
@@ -123,7 +125,7 @@ class CrossEncoder(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Contents of distill.json: tokens of a query, a passage and, if cut as one, a pair; and the interpolation.
+        """Contents of distill.json: tokens of a query, a passage and, if cut as one, a pair; and what was fitted.
 
         If pairs hold the first stage's score, also how it is scaled.
         """
@@ -134,7 +136,8 @@ class CrossEncoder(nn.Module):
             settings["first_stage_score"] = self.first_stage_score
         if self.saves_adapters:
             settings["base"] = self.base
-        return settings | ({"interpolation": self.interpolation.as_json()} if self.interpolation else {})
+        settings |= {"interpolation": self.interpolation.as_json()} if self.interpolation else {}
+        return settings | ({"calibration": self.calibration.as_json()} if self.calibration else {})
 
     @property
     def first_stage_score(self) -> str | None:
@@ -329,6 +332,18 @@ class CrossEncoder(nn.Module):
                 found += [scores.numpy() for scores in self.score_lists([encoded], max_tokens, precision)]
         return np.concatenate(found)
 
+    def probabilities(self, scores: Sequence[float] | np.ndarray) -> np.ndarray:
+        """Return how likely passages with these scores are relevant, by the calibration in the model's files.
+
+        scores: of `predict`, or of `rank` without first-stage scores. Raises InputError for a model without one.
+        """
+        if self.calibration is None:
+            raise InputError(
+                "this model's files hold no calibration: train it with calibration.method=platt or isotonic, and "
+                "a validation"
+            )
+        return self.calibration.probabilities(scores)
+
     def _scale(
         self, passages: list[str], scores: Iterable[float] | None, weight: float | None
     ) -> tuple[Iterable[int | None] | None, Callable[[Tensor], tuple[list[int], list[float]]] | None]:
@@ -413,8 +428,8 @@ class CrossEncoder(nn.Module):
             return [torch.zeros(0) for _ in lists]
         batch = make_batch([""] * len(lists), lists)
         precision = precision or choose_precision("auto", self.device)
-        half = torch.autocast(self.device.type, dtype=torch.bfloat16)
-        with half if precision == torch.bfloat16 else contextlib.nullcontext():  # the caller's autocast still applies
+        half = half_precision(self.device, precision)
+        with contextlib.nullcontext() if precision == torch.float32 else half:  # the caller's autocast still applies
             scores = self.score(batch, max_tokens).cpu()
         for row, index in torch.nonzero(~torch.isfinite(scores)).tolist():
             where = f"list {row}, " if len(lists) > 1 else ""
@@ -532,7 +547,7 @@ class CrossEncoder(nn.Module):
             template = replace(template, max_length=parts.max_length)
             model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
             model.take_head(parts)
-            model.interpolation = parts.interpolation
+            model.interpolation, model.calibration = parts.interpolation, parts.calibration
             model._score_two_pairs(name)
             return model.eval()
 

@@ -91,7 +91,7 @@ def put_score_layer(name: str, parts: Parts) -> None:
         kind = parts.backbone.config.model_type
         raise InputError(f"{name}: is a {kind}, a decoder without a known head in transformers: use another backbone")
     parts.pooling, parts.native = "last", native
-    if not len(parts.template.middle):
+    if parts.template is not None and not len(parts.template.middle):
         log.warning(
             "%s: its tokenizer puts nothing between query and passage: a prompt does: model.prompt=qwen3-reranker",
             name,

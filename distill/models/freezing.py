@@ -7,6 +7,7 @@ A model with frozen parts says so in `model.is_partly_frozen`; its checkpoints t
 """
 
 import zlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,9 +40,9 @@ def freeze(model, *, embeddings: bool = False, layers: int = 0) -> None:
 
 def layers_of(backbone: nn.Module) -> nn.ModuleList | None:
     """Return the list of a backbone's layers; None if there are not as many as its configuration says."""
-    number = backbone.config.num_hidden_layers
+    config: Any = backbone.config
     lists = (module for module in backbone.modules() if isinstance(module, nn.ModuleList))
-    return next((some for some in lists if len(some) == number), None)
+    return next((some for some in lists if len(some) == config.num_hidden_layers), None)
 
 
 def frozen_names(model: nn.Module) -> list[str]:
@@ -55,5 +56,5 @@ def frozen_checksum(model: nn.Module) -> int:
     for name in frozen_names(model):
         if not name.startswith("backbone.pooler."):
             tensor = parameters[name].detach().cpu().contiguous()
-            checksum = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), checksum)
+            checksum = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, checksum)
     return checksum

@@ -49,7 +49,10 @@ POOLING: Types = {
 }
 DENSE: Types = {"bias": FLAG, "use_residual": FLAG, "activation_function": TEXT}
 SENTENCE_TRANSFORMERS: Types = {"prompts": OBJECT, "default_prompt_name": TEXT, "activation_fn": TEXT}
-SETTINGS: Types = {"first_stage_score": TEXT, "interpolation": OBJECT, "base": OBJECT, "crc32": OBJECT}
+SETTINGS: Types = {
+    "first_stage_score": TEXT,
+    **dict.fromkeys(("interpolation", "calibration", "base", "crc32"), OBJECT),
+}
 NAMES = {bool: "true or false", str: "a text", dict: "an object", list: "a list"}
 
 

@@ -10,6 +10,7 @@ at 0, the first scores are those of the backbone. Source: https://arxiv.org/abs/
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -103,13 +104,13 @@ def merge(backbone: nn.Module) -> None:
         del backbone.peft_config
 
 
-def _adapted(backbone: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+def _adapted(backbone: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Return the adapted layers, each with the module that holds it and its name there."""
     if not has_adapters(backbone):
         return []
     from peft.tuners.lora import LoraLayer
 
-    found = []
+    found: list[tuple[nn.Module, str, Any]] = []
     for path, module in backbone.named_modules():
         if isinstance(module, LoraLayer):
             parent, _, name = path.rpartition(".")
@@ -118,7 +119,7 @@ def _adapted(backbone: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
 
 
 @torch.no_grad()
-def _put_plain(adapted: list[tuple[nn.Module, str, nn.Module]]) -> None:
+def _put_plain(adapted: list[tuple[nn.Module, str, Any]]) -> None:
     for parent, name, layer in adapted:
         plain = layer.base_layer
         plain.weight = nn.Parameter(plain.weight + layer.get_delta_weight(NAME), requires_grad=False)

@@ -20,6 +20,7 @@ from torch import nn
 
 from distill.data.pairs import SCALES
 from distill.errors import InputError
+from distill.models.calibration import read_calibration
 from distill.models.carried import check_carried
 from distill.models.classifiers import open_classifier
 from distill.models.decoders import may_have_prompt
@@ -166,12 +167,12 @@ def _open_onnx(path: Path, config: dict) -> Parts:
 
 
 def _read_settings(path: Path, parts: Parts) -> None:
-    """Read the lengths of query, passage and pair, the interpolation, and how the first stage's score is scaled."""
+    """Read the lengths of query, passage and pair, the interpolation, the calibration, and the first stage's scale."""
     file = path / SETTINGS_FILE
     settings = read_object(file, SETTINGS)
     parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
     parts.max_length = read_count(settings, "max_length", file, optional=True)
-    parts.interpolation = read_interpolation(settings, file)
+    parts.interpolation, parts.calibration = read_interpolation(settings, file), read_calibration(settings, file)
     parts.first_stage_score = settings.get("first_stage_score")
     if parts.first_stage_score not in (None, *SCALES):
         raise InputError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
+from distill.models.calibration import Calibration
 from distill.models.interpolation import Interpolation
 from distill.models.json_files import COPY_AGAIN, read_count, read_object
 from distill.models.locate import known_instead, locate_model
@@ -48,6 +49,7 @@ class Parts:
     max_length: int | None = None  # or tokens of the pair, whose longer text is cut
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
     interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
+    calibration: Calibration | None = None  # of the scores; None: none was fitted
     first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
     @property

@@ -145,9 +145,10 @@ def prompt_template(path: Path, tokenizer, text: str) -> PairTemplate:
 
 def template_of_texts(tokenizer, before: str, between: str, after: str, end: list[int]) -> PairTemplate:
     """Return the tokens around query and passage from the texts there, and from the tokens at the end."""
-    prefix, separator, suffix = (_ids(tokenizer, text) for text in (before, between, after))
-    tokens = (np.asarray(ids, dtype=np.int32) for ids in (prefix, separator, suffix + end))
-    return PairTemplate(*tokens, second_type=0, keeps_query=True)
+    ids = [_ids(tokenizer, text) for text in (before, between, after)]
+    ids[-1] = ids[-1] + end
+    prefix, middle, suffix = (np.asarray(tokens, dtype=np.int32) for tokens in ids)
+    return PairTemplate(prefix, middle, suffix, second_type=0, keeps_query=True)
 
 
 def _ids(tokenizer, text: str) -> list[int]:
@@ -158,8 +159,8 @@ def check_seams(path: Path, tokenizer, template: PairTemplate, text: str, end: l
     """Raise InputError if tokenising query and passage separately does not give the tokens of the whole prompt."""
     for query, passage in PROBES:
         whole = _ids(tokenizer, text.format(query=query, passage=passage)) + end
-        tokens = [np.asarray(_ids(tokenizer, form)) for form in template.texts(query, passage)]
-        if template.join(*tokens)[0].tolist() != whole:
+        first, second = (np.asarray(_ids(tokenizer, form)) for form in template.texts(query, passage))
+        if template.join(first, second)[0].tolist() != whole:
             raise InputError(
                 f"{path}: its tokenizer merges words of the prompt with the texts: cannot be loaded exactly"
             )

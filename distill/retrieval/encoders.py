@@ -13,6 +13,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from distill.device import half_precision
 from distill.errors import InputError
 from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
@@ -131,7 +132,7 @@ class _Encoder:
             self.looked_at.add(kind)
             warn_of_unknown(self._unknown_share(texts[:LOOKED_AT]), "queries" if kind == "query" else "passages")
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16):
+        with half_precision(self.device, self.precision):
             encoded = encode(texts, batch_size=self.batch_size, show_progress_bar=False, convert_to_tensor=True)
         return encoded.float()
 

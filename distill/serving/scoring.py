@@ -59,13 +59,15 @@ class Scorer:
             return [scores.numpy() for scores in self.model.score_lists(lists, self.max_tokens, self.precision)]
 
     def returned(self, scores: np.ndarray, *, raw: bool) -> np.ndarray:
-        """Return scores as they are, or as probabilities: σ of a logit.
+        """Return scores as they are, or as probabilities: by the model's calibration, or else σ of a logit.
 
         A model may have an activation already: log σ, as monoT5 has it, becomes σ, and σ stays.
         """
         activation = self.model.activation
-        if raw or isinstance(activation, nn.Sigmoid):
+        if raw or (isinstance(activation, nn.Sigmoid) and self.model.calibration is None):
             return scores
+        if self.model.calibration is not None:
+            return self.model.calibration.probabilities(scores)
         if isinstance(activation, nn.LogSigmoid):
             return np.exp(scores)
         return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))  # exp(710) is infinite
@@ -80,6 +82,7 @@ class Scorer:
             "passage_length": self.model.passage_length,
             "max_batch_tokens": self.max_tokens,
             "device": str(self.model.device),
+            "calibration": None if self.model.calibration is None else self.model.calibration.describe(),
         }
 
 
@@ -87,8 +90,10 @@ def load_scorer(cfg: ServeConfig) -> Scorer:
     """Load the model; raises InputError if it cannot be loaded or served."""
     device = choose_device(cfg.device)
     model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device).eval()
-    if isinstance(model.backbone, OnnxScorer) and cfg.precision == "bfloat16":
-        raise InputError(f"precision=bfloat16: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out")
+    if isinstance(model.backbone, OnnxScorer) and cfg.precision in ("bfloat16", "float16"):
+        raise InputError(
+            f"precision={cfg.precision}: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out"
+        )
     scorer = Scorer(model, cfg.max_tokens, choose_precision(cfg.precision, device))
     scorer.score([model.encode(["a query"], ["a passage"])])  # the first pass allocates memory and chooses kernels
     return scorer

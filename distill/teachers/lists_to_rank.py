@@ -143,7 +143,8 @@ def lists_to_rank(run: Run, cfg: DictConfig, passages: Passages) -> Run:
     Shorter lists are left out and counted.
     """
     check_passages(run, cfg.run, passages, cfg.passages)
-    kept, short, empty, num_empty = [], [], dict[str, None](), 0
+    kept, short = list[str](), list[str]()
+    empty, num_empty = dict[str, None](), 0
     for query_id, ranked in run.items():
         without = [doc_id for doc_id in ranked.doc_ids if not passages[doc_id]]
         num_empty += len(without)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from distill.data.batch import Batch
+from distill.device import half_precision
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
 
@@ -29,17 +30,18 @@ def backward(
     weights: Sequence[float],
     max_tokens: int,
     precision: torch.dtype = torch.float32,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """Add the gradients of the weighted sum of `objective(scores, ...) / num_terms` to the model's.
 
     Returns these losses [parts], without their weights. num_terms: [parts] of the whole step, so that the update does
-    not depend on how the step is split into micro-batches.
+    not depend on how the step is split into micro-batches. scaler: scales the gradients, so that float16 can hold them.
     """
     device = model.device
 
     def score(chunk) -> Tensor:
         # A new context for each pass: autocast caches the cast weights along with their graph
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        with half_precision(device, precision):
             return model(chunk)
 
     chunks = [chunk.to(device) for chunk in model.chunks(lists, max_tokens)]
@@ -51,7 +53,8 @@ def backward(
         # The graph is built even if it is then discarded: without it, compiled code draws other random numbers
         scores.append(score(chunk) if one_pass else score(chunk).detach().requires_grad_())
     losses = objective(model.arrange(lists, chunks, scores), lists.targets, lists.mask) / num_terms
-    objective.weigh(losses, weights).backward()
+    loss = objective.weigh(losses, weights)
+    (loss if scaler is None else scaler.scale(loss)).backward()
     if not one_pass:
         for chunk, state, chunk_scores in zip(chunks, random_states, scores, strict=True):
             _set_random_state(device, state)

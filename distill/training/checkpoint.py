@@ -1,6 +1,6 @@
 """Checkpoints, never half-written, with the random state that makes a resumed run exact.
 
-checkpoints = Checkpoints(directory, ranks, model, optimizer, state, lists, num_steps, keep_previous=True)
+checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep_previous=True)
 checkpoints.resume(cfg)                           # from last.pt
 checkpoints.save(improved)                        # last.pt, previous.pt and, after a better validation, best.pt
 checkpoints.load_best()                           # the weights of model/
@@ -49,17 +49,23 @@ class Checkpoints:
         model: CrossEncoder,
         optimizer: torch.optim.Optimizer,
         state: TrainingState,
-        lists: TrainingLists,
+        also: dict[str, Any],
+        lists: dict[str, TrainingLists],
         num_steps: int,
         keep_previous: bool,
     ):
-        """Keep references to what checkpoints contain and what resuming checks; nothing is read or written yet."""
+        """Keep references to what checkpoints contain and what resuming checks; nothing is read or written yet.
+
+        also: by name, what else has a state_dict; one that is empty is left out.
+        """
+        self.also = also
         self.last, self.previous, self.best = (directory / "checkpoints" / name for name in NAMES)
         self.keep_previous = keep_previous
         self.model_directory = directory / "model"
         self.ranks, self.model, self.optimizer, self.state = ranks, model, optimizer, state
         self.overrides = own_overrides()  # of this command and, once resumed, of the run's earlier commands
-        self.lists, self.num_steps = [len(lists), len(lists.rows)], num_steps
+        self.lists = [number for of_set in lists.values() for number in (len(of_set), len(of_set.rows))]
+        self.num_steps = num_steps
 
     def resume(self, cfg: DictConfig) -> None:
         """Restore weights, optimiser, state and random generators from last.pt, and log any change of schedule.
@@ -83,6 +89,9 @@ class Checkpoints:
         restore_weights(self.model, saved, self.last)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state.restore(saved, self.ranks)
+        for name, part in self.also.items():
+            if name in saved or part.state_dict():  # what an earlier version did not save starts from here
+                part.load_state_dict(saved.get(name, {}))
         step, ranks = self.state.step, self.ranks
         restore_random_state(saved["random"], ranks.rank, ranks.size, cfg.seed + step)
         self.overrides = joined_overrides(saved.get("overrides", []), self.overrides)
@@ -108,6 +117,7 @@ class Checkpoints:
             **checkpoint_weights(self.model),
             "optimizer": self.optimizer.state_dict(),
             "overrides": self.overrides,
+            **{name: part.state_dict() for name, part in self.also.items() if part.state_dict()},
         }
         if self.ranks.is_first:
             if not self.keep_previous:
@@ -187,7 +197,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises InputError for a truncated or damaged file, with the newest checkpoint beside it that is not damaged.
     """
-    content, damage = _read(path)
+    content, damage = read_checkpoint(path)
     if damage is None:
         return content
     if path.name == "best.pt":
@@ -195,7 +205,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: is damaged ({damage}): remove it: the best weights are in model/, and the next better validation "
             "writes it anew"
         )
-    beside = {other: _read(other)[0] for other in map(path.with_name, NAMES) if other != path and other.is_file()}
+    beside = {
+        other: read_checkpoint(other)[0] for other in map(path.with_name, NAMES) if other != path and other.is_file()
+    }
     steps = {other: content["step"] for other, content in beside.items() if content}
     last_good = max(steps, key=lambda other: steps[other], default=None)
     if last_good is None:
@@ -206,8 +218,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Return the contents of a checkpoint and None, or an empty dictionary and what is wrong with it.
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Read a checkpoint to the CPU, or say what is wrong with it.
+
+    Return the contents of a checkpoint and None, or an empty dictionary and what is wrong with it.
 
     A checkpoint is a zip archive. torch.load does not compare the checksums of its parts.
     """
@@ -234,7 +248,8 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
     best_state: dict[str, Any] = load_checkpoint(best) if best.is_file() else {"step": None}
     if best_state["step"] == state["best_step"]:
-        restore_weights(model, best_state, best)
+        validated = best_state["model"] | best_state.get("average", {})  # the average, if there is one
+        restore_weights(model, best_state | {"model": validated}, best)
         if not _holds(directory, model, merged_weights(model)):
             model.save_pretrained(directory)
     elif not directory.exists():
@@ -254,12 +269,16 @@ def _open(directory: Path, model: CrossEncoder) -> CrossEncoder:
 
 
 def _holds(directory: Path, model: CrossEncoder, weights: dict[str, torch.Tensor] | None = None) -> bool:
-    """Whether a directory holds a complete model and, if weights are given, whether it has these weights."""
+    """Whether a directory holds a complete model and, if weights are given, whether it has these weights.
+
+    A pooler that no score uses is left out: the saved one carries the head for other libraries.
+    """
     try:
         saved = _open(directory, model).state_dict()
     except InputError:
         return False
-    return weights is None or all(torch.equal(saved[name], weight) for name, weight in weights.items())
+    used = {name: weight for name, weight in (weights or {}).items() if not name.startswith("backbone.pooler.")}
+    return all(torch.equal(saved[name], weight) for name, weight in used.items())
 
 
 def random_state() -> dict[str, torch.Tensor]:

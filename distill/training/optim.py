@@ -7,25 +7,36 @@ set_lr(optimizer, cfg.optimizer, step, num_steps)
 
 import logging
 import math
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from distill.errors import InputError
+from distill.models.freezing import layers_of
+
 log = logging.getLogger(__name__)
+
+SMALLEST_SCALE = 2**-10  # of float16's loss: it starts at 2**16, and is halved where gradients are not finite
 
 
 def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
 
     With cfg.head_lr, the parameters of all of the head's layers form two further groups with that peak learning rate.
+    With cfg.layer_decay, so do those of each layer of the backbone. Raises InputError for a backbone without layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     layers = [getattr(model, name, nn.Identity()) for name in ("head", "projection")] if cfg.head_lr is not None else []
     head = {parameter for layer in layers for parameter in layer.parameters()}
-    parts = [([parameter for parameter in trained if parameter not in head], 1.0)]
+    depths, num_layers = ({}, 0) if cfg.layer_decay is None else layer_depths(model.get_submodule("backbone"))
+    parts = [([parameter for parameter in trained if parameter not in head and parameter not in depths], 1.0)]
     if head:
         parts.append(([parameter for parameter in trained if parameter in head], cfg.head_lr / cfg.lr))
+    for depth in sorted(set(depths.values())):
+        layer = [parameter for parameter in trained if depths.get(parameter) == depth]
+        parts.append((layer, cfg.layer_decay ** (num_layers + 1 - depth)))
     groups = []
     for parameters, lr_scale in parts:
         matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
@@ -33,6 +44,27 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
         groups.append({"params": matrices, "weight_decay": cfg.weight_decay, "lr_scale": lr_scale})
         groups.append({"params": others, "weight_decay": 0.0, "lr_scale": lr_scale})
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
+
+
+def layer_depths(backbone: Any) -> tuple[dict[nn.Parameter, int], int]:
+    """Return the depth of every parameter of a backbone, and its number of layers.
+
+    The embeddings have depth 0, the layers 1 and up, and what else there is, such as a last norm, that of the last one.
+    Raises InputError for a backbone that has not one list of layers, as those that share one layer do not.
+    """
+    layers = layers_of(backbone)
+    if layers is None:
+        kind = backbone.config.model_type
+        raise InputError(
+            f"optimizer.layer_decay: the layers of the {kind} backbone share their weights: set it to null"
+        )
+    depths = dict.fromkeys(backbone.parameters(), len(layers))
+    for name, part in backbone.named_modules():
+        if "embed" in name.rpartition(".")[2]:
+            depths |= dict.fromkeys(part.parameters(), 0)
+    for depth, layer in enumerate(layers, start=1):
+        depths |= dict.fromkeys(layer.parameters(), depth)
+    return depths, len(layers)
 
 
 def warmup_steps(warmup: float, num_steps: int) -> int:
@@ -55,7 +87,7 @@ def warn_of_warmup(cfg: DictConfig, num_steps: int) -> None:
 def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_steps: int) -> float:
     """Set and return the learning rate of a step, counted from 0: linear warm-up, then the schedule down to 0.
 
-    The groups of the head follow the same schedule, up to their own peak.
+    The groups of the head and of the layers follow the same schedule, up to their own peak.
 
     It depends only on the step, so that a checkpoint need not store it.
     """
@@ -63,6 +95,24 @@ def set_lr(optimizer: torch.optim.Optimizer, cfg: DictConfig, step: int, num_ste
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)  # checkpoints from before head_lr lack the key
     return lr
+
+
+def gradient_metrics(grad_norm: torch.Tensor, scaler: torch.amp.GradScaler) -> dict[str, float]:
+    """Return the gradient's norm, unless the step was skipped, and the scale of the loss, if it has one.
+
+    Raises InputError if the scale has fallen so low that float16 cannot hold the gradients at all.
+    """
+    metrics = {"train/grad_norm": grad_norm.item()}
+    if scaler.is_enabled():
+        metrics["train/loss_scale"] = scaler.get_scale()
+        if not math.isfinite(metrics["train/grad_norm"]):
+            del metrics["train/grad_norm"]
+        if metrics["train/loss_scale"] < SMALLEST_SCALE:
+            raise InputError(
+                f"train.precision=float16: even at a loss scale of {metrics['train/loss_scale']:.3g} the gradients are "
+                "not finite, and every step is skipped: use bfloat16 or float32, or a lower optimizer.lr"
+            )
+    return metrics
 
 
 def lr_factor(schedule: str, step: int, num_warmup: int, num_steps: int) -> float:

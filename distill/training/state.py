@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill.data.loader import BatchLoader
+from distill.data.mixing import MixedLoader
 from distill.distributed import Ranks
 from distill.errors import InputError
 
@@ -19,8 +20,12 @@ from distill.errors import InputError
 class TrainingState:
     """The state that changes from step to step, apart from weights and optimiser; checkpoints contain it."""
 
-    def __init__(self, device: torch.device, parts: list[str]):
-        """Start at step 0, with nothing validated; parts: the names of a mixture's losses, [""] for any other loss."""
+    def __init__(self, device: torch.device, parts: list[str], *, may_skip: bool = False):
+        """Start at step 0, with nothing validated; parts: the names of a mixture's losses, [""] for any other loss.
+
+        may_skip: a step whose gradient is not finite is skipped, and no fault.
+        """
+        self.may_skip = may_skip
         self.step, self.best_step, self.best_value = 0, 0, float("-inf")
         self.results: dict[str, float] = {}  # for results.json, so far
         # On the device: reading them at every step would wait for the device
@@ -31,12 +36,12 @@ class TrainingState:
 
     def note(self, loss: Tensor, losses: Tensor, grad_norm: Tensor) -> None:
         """Record a step's loss, those of its parts and its gradient norm; check_finite tells if they were finite."""
-        bad = ~torch.isfinite(loss + grad_norm)
+        bad = ~torch.isfinite(loss if self.may_skip else loss + grad_norm)
         self.first_bad = torch.where((self.first_bad < 0) & bad, self.step, self.first_bad)
         self.sums += torch.cat([loss[None], losses[: len(self.parts)], torch.ones_like(loss)[None]])
         self.step += 1
 
-    def check_finite(self, loader: BatchLoader) -> None:
+    def check_finite(self, loader: BatchLoader | MixedLoader) -> None:
         """Raise InputError, naming the step's queries, if the loss or gradient of any step was not finite."""
         bad = int(self.first_bad)
         if bad >= 0:

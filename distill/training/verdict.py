@@ -184,6 +184,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
     import torch
 
     from distill.data.batch import make_batch
+    from distill.device import half_precision
     from distill.models.parts import evaluating
 
     target = targets_of(cfg.loss)[0]
@@ -212,8 +213,7 @@ def measure_agreement(cfg: DictConfig, lists, model, precision) -> dict[str, Val
             passages = [lists.passages[row] for row in rows]
             pairs = model.template.join_all(query, passages, None if numbers is None else numbers[kept])
             batch = make_batch([query_id], [pairs])
-            half = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16)
-            with torch.inference_mode(), half:
+            with torch.inference_mode(), half_precision(model.device, precision):
                 scores = model.score(batch, cfg.train.max_tokens)[0].cpu().numpy()
             taus["student"][str(index)] = kendall_tau(scores, values)
     return taus

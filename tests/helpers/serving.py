@@ -28,7 +28,9 @@ class SaidScores:
     def __init__(self, before: Callable[[], object] = lambda: None):
         """before: is called before a batch is scored."""
         self.before = before
-        self.model = SimpleNamespace(describe=lambda: "says its scores", max_length=9, activation=nn.Identity())
+        self.model = SimpleNamespace(
+            describe=lambda: "says its scores", max_length=9, activation=nn.Identity(), calibration=None
+        )
 
     def encode(self, asked):
         """Return a token for each word, the last one with the score."""
