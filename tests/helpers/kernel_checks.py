@@ -58,7 +58,8 @@ GRADIENT_FLOOR = 1e-6  # of a sum's gradient where all pairs are saturated and n
 def make_lists(num_lists: int, depth: int, scale: float = 2.0, dtype=torch.float32, seed: int = 0):
     """Scores and ranks [B, K] with ties; from the second list on ragged: K - 2 passages, one, none, and again."""
     generator = torch.Generator().manual_seed(seed)
-    scores = (scale * torch.randn(num_lists, depth, generator=generator)).to(dtype)
+    scores = scale * torch.randn(num_lists, depth, generator=generator)
+    scores = ((scores * 1024).round() / 1024).to(dtype)  # float32 holds their differences, and so the kink of hinge
     ranks = torch.stack([torch.randperm(depth, generator=generator) for _ in range(num_lists)]) + 1.0
     first, last = (ranks == 1).nonzero(as_tuple=True), (ranks == 2).nonzero(as_tuple=True)
     ranks[first], ranks[last] = (1.5, 1.5) if depth > 1 else (1.0, 1.0)
