@@ -19,8 +19,10 @@ from distill.storage.writing import write_text, write_whole_directory
 
 SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that no sentence-transformers file can hold
 CHECKSUMS = "crc32"  # its key in distill.json: {file: CRC-32}, or null for a file that its user has changed
-KEYS = ("query_length", "passage_length", "max_length", "first_stage_score")
-KEYS += ("interpolation", "calibration", "base", CHECKSUMS)
+KEYS = (
+    *("query_length", "passage_length", "max_length", "first_stage_score"),
+    *("interpolation", "calibration", "base", CHECKSUMS),
+)
 CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
 _REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
 ADAPTER_FILE = "adapter_config.json"
