@@ -24,8 +24,8 @@ def transformers(directory, lists):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     found = []
     for query, passages in lists:
         pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="pt")
@@ -38,7 +38,7 @@ def sentence_transformers(directory, lists):
     """CrossEncoder.predict."""
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(directory, device="cpu")
+    model = CrossEncoder(directory, device="cpu", trust_remote_code=False)
     return [model.predict([(query, passage) for passage in passages]).tolist() for query, passages in lists]
 
 

@@ -222,8 +222,8 @@ def test_what_may_differ_is_taken_and_all_else_is_refused_with_its_line(file_ove
         ("seed=0", r"\(seed: 3 -> 0\)"),  # the default, but named
         (
             "loss=ranknet",
-            r"\(loss.guided: False -> None; loss.implementation: None -> auto; loss.name: lce -> ranknet; "
-            r"loss.target: label -> rank\)",
+            r"\(loss.guided: False -> None; loss.implementation: None -> auto; loss.label_smoothing: 0.0 -> None; "
+            r"loss.name: lce -> ranknet; loss.target: label -> rank\)",
         ),
         ("loss=bce", r"\(loss.guided: False -> None; loss.name: lce -> bce\)"),
         ("train.max_steps=11", r"\(train.max_steps: 12 -> 11\)"),

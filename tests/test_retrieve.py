@@ -227,7 +227,9 @@ def test_bm25_does_not_reorder_a_run(sources, tmp_path):
     assert "method=bm25: only encoders order the passages of a run: set run=null" in refused.stderr
 
 
-def test_bm25_has_no_encoder():
-    cfg = compose_config("retrieve", "passages=p.tsv", "queries=q.tsv", "model=DIR")
+def test_bm25_has_no_encoder(tmp_path):
+    (tmp_path / "texts.tsv").write_text("1\ta text\n")
+    texts = tmp_path / "texts.tsv"
+    cfg = compose_config("retrieve", f"passages={texts}", f"queries={texts}", "model=DIR", "output=o.run")
     with pytest.raises(InputError, match="model=DIR and method=bm25: it uses no encoder: set method=dense or sparse"):
         check_rules(cfg)
