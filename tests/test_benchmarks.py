@@ -63,7 +63,7 @@ def test_limit_of_the_losses_by_hand():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux alone")
-@pytest.mark.parametrize("arch", ["80", "90", "100"])
+@pytest.mark.parametrize("arch", ["90", *(pytest.param(arch, marks=pytest.mark.long) for arch in ("80", "100"))])
 def test_kernels_compile_for_gpus_without_spills(arch):
     rows = [line.split() for line in run_module("machine_code", "--arch", arch).splitlines()[2:]]
     assert {row[0] for row in rows} == set(LOSSES) and len(rows) == len(LOSSES) + 2  # two have two loops

@@ -136,6 +136,7 @@ def write_collection(place: Path) -> dict[str, str]:
     return {name.split(".")[0]: str(place / name) for name in texts}
 
 
+@pytest.mark.long
 def test_commands_take_its_name_from_any_directory(packaged, tmp_path):
     given = write_collection(tmp_path)
     texts = [f"{key}={given[key]}" for key in ("passages", "queries")]

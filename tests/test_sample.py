@@ -92,7 +92,7 @@ def test_the_first_stage_is_well_below_the_teacher_and_there_is_no_shortcut(name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["ranknet", "adrmse"])
+@pytest.mark.parametrize("loss", ["ranknet", pytest.param("adrmse", marks=pytest.mark.long)])
 def test_the_default_training_comes_nearer_to_the_teacher_and_stays_below_it(tmp_path, loss):
     results = train(compose_config("train", f"loss={loss}"), tmp_path)
     first_stage, teacher, perfect, student = (
