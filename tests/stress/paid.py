@@ -61,14 +61,14 @@ def annotate(cfg: DictConfig, lists: Lists, directory: Path) -> int:
 
 def play(seed: int, concurrency: int, place: Path) -> Paid:
     """Annotate one month and the next, with kills at random times; every other first month is abandoned at a kill."""
-    generator, server, kills = random.Random(seed), Server(delay=0.02), 0
+    generator, server, kills = random.Random(seed), Server(delay=0.1), 0
     server.server.handle_error = lambda *arguments: None  # of connections that a kill cuts
     cfg = configure(server, place, concurrency)
     months = {"one": lists_of(range(10), seed), "two": lists_of(range(20), seed)}
     for name, lists in months.items():
         while True:
             pid = annotate(cfg, lists, place / name)
-            ends = time.monotonic() + generator.uniform(0.1, 1.5)
+            ends = time.monotonic() + generator.uniform(0.05, 0.6)
             while time.monotonic() < ends and not (done := os.waitpid(pid, os.WNOHANG))[0]:
                 time.sleep(0.005)
             if done[0]:
