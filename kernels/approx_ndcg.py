@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import check_inputs, operators, register_loss, zero_counters
-from .smooth_ranks import LOG2_E, sum_of_smooth_ranks
+from .launch import LOG2_E, check_inputs, operators, register_loss, zero_counters
+from .smooth_ranks import sum_of_smooth_ranks
 
 
 @triton.jit

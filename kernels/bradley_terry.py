@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import check_inputs, operators, register_loss, zero_counters
-from .pairs import LOG2_E, sigmoid, sum_pairs
+from .launch import LOG2_E, check_inputs, operators, register_loss, zero_counters
+from .pairs import sigmoid, sum_pairs
 
 
 @triton.jit

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import check_inputs, operators, register_loss, zero_counters
-from .pairs import LOG2_E, sum_pairs
+from .launch import LOG2_E, check_inputs, operators, register_loss, zero_counters
+from .pairs import sum_pairs
 
 WEIGHTINGS = ("ndcg-loss2++", "ndcg-loss2", "lambdarank")
 SLACK = tl.constexpr(128)  # the last tile reaches up to 127 places beyond the list

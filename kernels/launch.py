@@ -25,6 +25,7 @@ ROWS = 16
 MAX_COLUMNS = 128
 SCALE_BLOCK = 1024
 TOTAL_BLOCK = 1024
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 # Of the operators in torch.ops. Installed, this folder is distill._kernels; a process may load that and a checkout's
 OPERATORS = "listwise" if __package__ == "kernels" else "distill_listwise"

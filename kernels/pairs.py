@@ -21,7 +21,6 @@ from torch import Tensor
 
 from .launch import OPTIONS, ROWS, TOTAL_BLOCK, begin, load_passages, num_columns, write_total
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 MAX_FACTORS = 64  # each is at least ½, so their product stays far above the smallest float32
 

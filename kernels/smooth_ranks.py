@@ -20,9 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import OPTIONS, ROWS, TOTAL_BLOCK, begin, load_passages, num_columns, write_total
+from .launch import LOG2_E, OPTIONS, ROWS, TOTAL_BLOCK, begin, load_passages, num_columns, write_total
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 # Of each factor, so that their product is as exact as one exponential; see `sigmoids`
 MAX_EXPONENT = tl.constexpr(20.0)
 
