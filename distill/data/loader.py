@@ -52,9 +52,8 @@ class BatchLoader:
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
-        samples = self.samples(step)
-        kept = own_share([self.num_tokens(sample) for sample in samples], self.rank, self.num_ranks)
-        return join_samples([(self, samples[place]) for place in kept], self.targets)
+        drawn = [(self, sample) for sample in self.samples(step)]
+        return join_samples(own_share(drawn, self.rank, self.num_ranks), self.targets)
 
     def batches(self, first: int, last: int, num_workers: int) -> Iterator[Batch]:
         """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
@@ -114,7 +113,10 @@ class BatchLoader:
         return rows[chosen], targets, None if numbers is None else numbers[chosen]
 
 
-def join_samples(samples: list[tuple[BatchLoader, tuple[int, *Sample]]], targets: list[str]) -> Batch:
+Drawn = tuple[BatchLoader, tuple[int, *Sample]]  # what is taken of a list, with the loader that has drawn it
+
+
+def join_samples(samples: list[Drawn], targets: list[str]) -> Batch:
     """Return the batch of some samples, each with the loader that has drawn it."""
     query_ids = [loader.lists.query_id(index) for loader, (index, *_) in samples]
     pairs = [loader.pairs_of(sample) for loader, sample in samples]
@@ -123,13 +125,16 @@ def join_samples(samples: list[tuple[BatchLoader, tuple[int, *Sample]]], targets
     )
 
 
-def own_share(num_tokens: list[int], rank: int, num_ranks: int) -> list[int]:
-    """Return the places of a rank's share of a step's lists: longest first, each goes to the rank with the fewest."""
-    loads, owners = np.zeros(num_ranks, np.int64), np.zeros(len(num_tokens), np.int64)
+def own_share(drawn: list[Drawn], rank: int, num_ranks: int) -> list[Drawn]:
+    """Return a rank's share of a step's lists: longest first, each goes to the rank with the fewest tokens."""
+    if num_ranks == 1:
+        return drawn
+    num_tokens = [loader.num_tokens(sample) for loader, sample in drawn]
+    loads, owners = np.zeros(num_ranks, np.int64), np.zeros(len(drawn), np.int64)
     for place in np.argsort(num_tokens, kind="stable")[::-1]:
         owners[place] = loads.argmin()
         loads[owners[place]] += num_tokens[place]
-    return np.flatnonzero(owners == rank).tolist()
+    return [drawn[place] for place in np.flatnonzero(owners == rank)]
 
 
 def prepare(loader: Any, first: int, last: int, num_workers: int) -> Iterator[Batch]:

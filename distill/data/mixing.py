@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from distill.data.batch import Batch
 from distill.data.lists import TrainingLists
-from distill.data.loader import BatchLoader, Sample, join_samples, own_share, prepare
+from distill.data.loader import BatchLoader, Drawn, join_samples, own_share, prepare
 from distill.data.pairs import PairTemplate
 from distill.distributed import Ranks
 from distill.errors import InputError
@@ -46,9 +46,7 @@ class MixedLoader:
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
-        drawn = self._drawn(step)
-        kept = own_share([loader.num_tokens(sample) for loader, sample in drawn], self.main.rank, self.main.num_ranks)
-        return join_samples([drawn[place] for place in kept], self.main.targets)
+        return join_samples(own_share(self._drawn(step), self.main.rank, self.main.num_ranks), self.main.targets)
 
     def batches(self, first: int, last: int, num_workers: int) -> Iterator[Batch]:
         """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
@@ -58,7 +56,7 @@ class MixedLoader:
         """Return the query ids of a step, of all ranks."""
         return [loader.lists.query_id(sample[0]) for loader, sample in self._drawn(step)]
 
-    def _drawn(self, step: int) -> list[tuple[BatchLoader, tuple[int, *Sample]]]:
+    def _drawn(self, step: int) -> list[Drawn]:
         """Return the lists of a step, of all ranks, each with the loader of its data set."""
         loaders, size = [*self.loaders.values()], self.main.batch_size
         drawn = []
