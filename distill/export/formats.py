@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from distill.errors import InputError
 from distill.export.onnx import OPSET, quantise, write_onnx
 from distill.export.rounding import round_weights
-from distill.models.carried import can_carry, classifier_config, without_memory, write_weights
+from distill.models.carried import can_carry, classifier_config, write_weights
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.decoders import score_layer
-from distill.models.heads import write_native
+from distill.models.heads import without_memory, write_native
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 

@@ -8,7 +8,6 @@ weights must be those that were frozen in training.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from distill.models.model_files import check_directory
 from distill.models.parts import check_whole, read_weights
 from distill.models.prompts import DECODER_PROMPTS
 from distill.models.saved import ADAPTER_FILE, SETTINGS_FILE, save_tokenizer, write_settings
+from distill.storage.json_numbers import is_finite
 from distill.storage.writing import write_text, write_whole_directory
 
 WEIGHTS, HEAD = "adapter_model.safetensors", "head.safetensors"
@@ -130,9 +130,9 @@ def load_adapters(model, directory: Path, base: str) -> None:
     """
     settings, config = read_object(directory / SETTINGS_FILE, SETTINGS), read_object(directory / ADAPTER_FILE)
     rank, alpha = read_count(config, "r", directory / ADAPTER_FILE) or 0, config.get("lora_alpha")
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:  # type: ignore[operator]
+    if not is_finite(alpha) or alpha <= 0:
         raise InputError(f"{directory / ADAPTER_FILE}: lora_alpha={str(alpha)[:40]}: must be above 0: {COPY_AGAIN}")
-    add_adapters(model, rank, float(alpha or 0), 0.0, [str(name) for name in config.get("target_modules") or []])
+    add_adapters(model, rank, float(alpha), 0.0, [str(name) for name in config.get("target_modules") or []])
     if frozen_checksum(model) != settings["base"].get("checksum"):
         raise InputError(f"base={base}: its weights are not those that {directory} was trained with")
     places, head = _places(model), read_weights(directory / HEAD)

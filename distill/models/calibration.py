@@ -6,16 +6,15 @@ The order of the scores stays: no probability is higher than that of a higher sc
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distill.errors import InputError
+from distill.storage.json_numbers import is_finite
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def read_calibration(settings: dict, file: Path) -> Calibration | None:
     values: dict[str, Any] = found if isinstance(found, dict) else {}
     min_grade, num_passages = values.get("min_grade"), values.get("num_passages")
     if type(min_grade) is int and type(num_passages) is int:
-        if values.get("method") == "platt" and _are_numbers([values.get("temperature"), values.get("offset")]):
+        if values.get("method") == "platt" and all(map(is_finite, (values.get("temperature"), values.get("offset")))):
             if values["temperature"] > 0:
                 return Platt(values["temperature"], values["offset"], min_grade, num_passages)
         elif values.get("method") == "isotonic" and _is_curve(values.get("scores"), values.get("values")):
@@ -92,13 +91,9 @@ def read_calibration(settings: dict, file: Path) -> Calibration | None:
     )
 
 
-def _are_numbers(values: list) -> bool:
-    return all(isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in values)
-
-
 def _is_curve(scores: Any, values: Any) -> bool:
     if not (isinstance(scores, list) and isinstance(values, list) and len(scores) == len(values) > 0):
         return False
-    if not _are_numbers(scores + values) or min(values) < 0 or max(values) > 1:
+    if not all(map(is_finite, scores + values)) or min(values) < 0 or max(values) > 1:
         return False
     return bool((np.diff(scores) > 0).all() and (np.diff(values) >= 0).all())

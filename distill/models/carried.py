@@ -31,11 +31,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+from transformers import PretrainedConfig
 
 from distill.errors import InputError
-from distill.models.heads import name_activation, one_label
+from distill.models.heads import name_activation, one_label, without_memory
 
 EPSILON = 2.0**-13
 CONSTANT, SHARE = 8.0, 2.0**-12  # in float32, GELU(8) = 8; a score's share of it
@@ -89,14 +88,6 @@ def can_carry(model) -> bool:
         and model.first_stage_score is None
         and _between(model.backbone.config, model.pooling) is not None
     )
-
-
-def without_memory(config: PretrainedConfig) -> PreTrainedModel | None:
-    """Return the sequence classifier of an architecture on torch's device "meta"; None if transformers has none."""
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        return None
-    with torch.device("meta"), torch.random.fork_rng([]):  # saving changes no number that a training draws
-        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
 
 
 def classifier_config(config: PretrainedConfig) -> PretrainedConfig:

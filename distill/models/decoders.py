@@ -15,7 +15,7 @@ import torch
 
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
-from distill.models.heads import NativeHead, one_label
+from distill.models.heads import NativeHead, one_label, without_memory
 from distill.models.parts import Parts, evaluating
 from distill.models.prompts import ScoringPrompt, find_prompt, prompt_template
 
@@ -100,11 +100,5 @@ def put_score_layer(name: str, parts: Parts) -> None:
 
 def score_layer(config) -> NativeHead | None:
     """Return the head that transformers puts on a decoder, None if it is not one linear layer."""
-    from transformers import AutoModelForSequenceClassification
-
-    try:
-        with torch.device("meta"):
-            whole = AutoModelForSequenceClassification.from_config(one_label(config), trust_remote_code=False)
-    except ValueError:  # it has no such class for this architecture
-        return None
+    whole = without_memory(one_label(config))
     return NativeHead(type(whole), {"head": SCORE}) if hasattr(whole, SCORE) else None

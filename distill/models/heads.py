@@ -112,8 +112,6 @@ def draw_native(backbone, pooling: str) -> tuple[NativeHead, nn.Module, nn.Linea
     A pooler that the encoder has (BERT, ALBERT) becomes part of it. Raises InputError for an encoder whose head is not
     known, or pools in another way.
     """
-    from transformers import AutoModelForSequenceClassification
-
     if hasattr(backbone.config, "classifier_pooling"):  # ModernBERT
         backbone.config.classifier_pooling = pooling
     elif pooling != "cls":
@@ -125,8 +123,7 @@ def draw_native(backbone, pooling: str) -> tuple[NativeHead, nn.Module, nn.Linea
         raise InputError(
             f"model.head=native: the head of {config.model_type} models is not known here: set model.head=linear or mlp"
         )
-    with torch.device("meta"):  # only the head is needed
-        whole: Any = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    whole: Any = without_memory(config)  # only the head is needed
     native, projection, linear, _ = native_head(whole, config.model_type)
     own, prefix = dict(backbone.named_modules()), f"{whole.base_model_prefix}."
     for name, place in native.names.items():
@@ -163,6 +160,17 @@ def one_label(config):
     config = type(config).from_dict(config.to_dict())
     config.num_labels = 1
     return config
+
+
+def without_memory(config):
+    """Return the sequence classifier of a configuration on torch's device "meta"; None if transformers has none."""
+    from transformers import AutoModelForSequenceClassification
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return None
+    with torch.device("meta"), torch.random.fork_rng([]):  # this changes no number that a training draws
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
 
 
 def write_native(model, directory: Path) -> None:
