@@ -20,13 +20,13 @@ from distill.config.rules import (
     between,
     choice,
     each,
-    either,
     less_than,
     must,
     needs,
     needs_some,
     no_less_than,
     no_more_than,
+    not_beside,
     not_with,
     only,
     output_of,
@@ -235,8 +235,8 @@ class Optimizer:
 
 @dataclass
 class Train:
-    batch_size: int = at_least(1)
-    max_steps: int | None = beside(at_least(1, default=None), either("max_epochs"))
+    batch_size: int | None = at_least(1, default=None)
+    max_steps: int | None = beside(at_least(1, default=None), not_beside("max_epochs"))
     max_epochs: float | None = above(0, below=2**31, default=None)
     max_tokens: int = at_least(1)
     validate_every: int = at_least(1)
