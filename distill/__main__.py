@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": "answer re-ranking requests over HTTP, as four servers and services do",
     "report": "gather runs into tables, tests, figures and one page",
     "inspect": "show side by side what a ranking has moved, and what it ranks wrongly",
+    "verdict": "say whether a student is better than its first stage, and if not, why",
     "dashboards": "make a Weights & Biases workspace for an ablation",
 }
 SCRIPTS = ("train", "evaluate")

@@ -48,6 +48,7 @@ COMMANDS = (
     "serve",
     "report",
     "inspect",
+    "verdict",
     "dashboards",
 )
 
@@ -324,6 +325,7 @@ FREE_OF_RULES = {
     "CutConfig": "output id_field title_field tokenizer",
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output measure",
+    "VerdictConfig": "output",
     "ExportConfig": "model base output",
     "ServeConfig": "model host api_key_variable device",
     "Llm": "model api_key_variable device",

@@ -25,6 +25,7 @@ SOURCES = {
     "report": {"queries"},
     "serve": set(),
     "inspect": {"run", "baseline", "passages", "queries", "qrels"},
+    "verdict": set(),
     "dashboards": set(),
 }
 

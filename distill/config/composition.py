@@ -35,6 +35,7 @@ from distill.config.schema import (
     RetrieveConfig,
     ServeConfig,
     TrainConfig,
+    VerdictConfig,
 )
 from distill.errors import InputError, exit_on_bad_input
 
@@ -53,6 +54,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "serve": ServeConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
+    "verdict": VerdictConfig,
     "dashboards": DashboardsConfig,
 }
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory

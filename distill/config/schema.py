@@ -5,6 +5,7 @@ distill/config/checks.py. The keys of each loss are in distill/config/losses.py.
 """
 
 import math
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -414,6 +415,12 @@ class FuseConfig:
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
     max_passage: bool = MISSING
+
+
+@dataclass
+class VerdictConfig:
+    runs: str = must("be a directory", lambda value: os.path.isdir(value))
+    output: str = MISSING
 
 
 @dataclass
