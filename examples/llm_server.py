@@ -55,14 +55,13 @@ def written_query(prompt: str) -> str:
     passage, _, task = prompt.removeprefix("Passage: ").rpartition("\nWrite one ")
     if len(re.findall(CHINESE, passage)) * 3 > len(passage):
         pieces = re.findall(f"{CHINESE}+", passage)
-        rest = sorted(pieces[1:], key=len, reverse=True)[:1]
-        words, forms = [piece[:6] for piece in (*pieces[:1], *rest)], FORMS["chinese"]
+        words, forms = [piece[:6] for piece in pieces[:2]], FORMS["chinese"]
     else:
         found = list(dict.fromkeys(re.findall(r"\w+", passage)))
         first = [word for word in found[:12] if len(word) > 3 or word.isdigit()][:4]
         words = first + sorted({*found[12:]} - {*first}, key=lambda word: (-len(word), word))[:2]
-        german = {"der", "die", "das", "und", "ist", "nicht"} & {*passage.lower().split()}
-        forms = FORMS["german" if len(german) > 1 else "english"]
+        german = {*"der die das den ein eine einer und ist nicht wird werden mit auf von".split()}
+        forms = FORMS["german" if len(german & {*passage.lower().split()}) > 1 else "english"]
     kind = next((kind for kind in forms if task.startswith(kind)), "long")
     return forms[kind].format(" ".join(words))
 
