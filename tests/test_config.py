@@ -42,6 +42,7 @@ COMMANDS = (
     "annotate",
     "journals",
     "cut",
+    "generate",
     "retrieve",
     "fuse",
     "export",
