@@ -42,6 +42,7 @@ COMMANDS = (
     "annotate",
     "journals",
     "cut",
+    "split",
     "retrieve",
     "fuse",
     "export",

@@ -34,6 +34,7 @@ from distill.config.schema import (
     ReportConfig,
     RetrieveConfig,
     ServeConfig,
+    SplitConfig,
     TrainConfig,
 )
 from distill.errors import InputError, exit_on_bad_input
@@ -45,6 +46,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "cut": CutConfig,
+    "split": SplitConfig,
     "retrieve": RetrieveConfig,
     "fuse": FuseConfig,
     "annotate": AnnotateConfig,
