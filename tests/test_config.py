@@ -43,6 +43,7 @@ COMMANDS = (
     "journals",
     "cut",
     "generate",
+    "split",
     "retrieve",
     "fuse",
     "export",

@@ -18,6 +18,7 @@ SOURCES = {
     "evaluate": {f"task.{key}" for key in TASK},
     "cut": {"passages"},
     "generate": {"passages", "logged"},
+    "split": {"queries", "origins", "passages"},
     "retrieve": {"passages", "queries", "run"},
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},

@@ -35,6 +35,7 @@ from distill.config.schema import (
     ReportConfig,
     RetrieveConfig,
     ServeConfig,
+    SplitConfig,
     TrainConfig,
     VerdictConfig,
 )
@@ -48,6 +49,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "evaluate": EvaluateConfig,
     "cut": CutConfig,
     "generate": GenerateConfig,
+    "split": SplitConfig,
     "retrieve": RetrieveConfig,
     "fuse": FuseConfig,
     "annotate": AnnotateConfig,

@@ -380,6 +380,22 @@ class CutConfig:
 
 
 @dataclass
+class SplitConfig:
+    queries: str = source()
+    origins: str | None = source(default=None)
+    passages: str | None = source(default=None, or_directory=True)
+    output: str = MISSING
+    heldout: float = above(0, below=1)
+    min_heldout: int = at_least(1)
+    similarity: float = must("be above 0, and at most 1", lambda value: 0 < value <= 1)
+    seed: int = at_least(0, below=2**63)
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+
+
+@dataclass
 class RetrieveConfig:
     passages: str = source(or_directory=True)
     queries: str = source()
