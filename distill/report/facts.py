@@ -165,6 +165,11 @@ def _take_annotation(facts: Facts, stage: Stage) -> None:
 
 def _take_evaluation(facts: Facts, stage: Stage) -> None:
     task = stage.config.get("task", {})
+    if task.get("teacher") is not None:
+        first, student = (
+            _values(stage.directory / f"agreement.{row}.per_query.csv") for row in ("first_stage", "student")
+        )
+        facts.agreement = _compared(first, student) if first and student else facts.agreement
     if task.get("qrels") is None:
         return
     by_llm = (Path(task["qrels"]).parent / "card.md").is_file()
@@ -186,7 +191,7 @@ def _values(path: Path) -> dict[str, Values]:
 
 def _compared(first: dict[str, Values], other: dict[str, Values]) -> Compared | None:
     """Compare two rows by their first measure, on the queries of both."""
-    measure = next(iter(first))
+    measure = next(iter(first))  # nDCG@10, unless another was asked for
     shared = [query_id for query_id in first[measure] if query_id in other.get(measure, {})]
     if not shared:
         return None

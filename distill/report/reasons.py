@@ -88,11 +88,10 @@ def few_queries(facts: Facts) -> Reason | None:
 def weak_teacher(facts: Facts) -> Reason | None:
     """The teacher ranks no better than the first stage, so nothing can be gained from it."""
     if facts.teacher is None:
-        if facts.judged is not None or facts.best is None:
-            return None
-        text = "the teacher may be no better than the first stage: no held-out query is judged"
+        text = "the teacher may be no better than the first stage: no held-out query says so"
         judge = ("judge", _of(facts, "passages"), "queries=...", "runs=[...]", "teacher.llm.model=...")
-        return Reason("weak-teacher", text, (judge,), is_found=False)
+        measure = ("annotate", _of(facts, "passages"), "queries=...", "run=...", "qrels=...")
+        return Reason("weak-teacher", text, (measure if facts.judged else judge,), is_found=False)
     if facts.teacher.is_better:
         return None
     text = f"the teacher ranks no better than the first stage either: {facts.teacher.beside()}"
