@@ -62,8 +62,8 @@ fail() {
     exit 2
 }
 
-# Whether a teacher's two rankings of the same passages agree more than by chance; the language of passages.
-IS_SENSE='import json, sys; sys.exit(json.load(open(sys.argv[1]))["shuffles/tau"] < 0.1)'
+# Whether a teacher's two rankings of the same passages agree no more than by chance; the language of passages.
+IS_NOISE='import json, sys; print(json.load(open(sys.argv[1]))["tau/shuffles"] < 0.1)'
 LANGUAGE='import sys
 from distill.retrieval.languages import choose_language, sampled_languages
 from distill.sources.fields import Fields
@@ -174,8 +174,9 @@ annotate=("$PYTHON" -m distill annotate passages="$PASSAGES" depth="$DEPTH" "${t
 if [[ -n $LLM ]]; then
     paid "$OUT/noise/results.json" "${annotate[@]}" queries="$TRAIN_QUERIES" run="$OUT/train.run" num_queries=20 shuffles=2 \
         hydra.run.dir="$OUT/noise"
-    [[ -n ${NOISE_OK:-} ]] || "$PYTHON" -c "$IS_SENSE" "$OUT/noise/results.json" || fail "the teacher is noise: shown" \
-        "the same passages in two orders, it ranks them anew ($OUT/noise): choose another LLM; NOISE_OK=1 continues anyway"
+    is_noise=$("$PYTHON" -c "$IS_NOISE" "$OUT/noise/results.json")
+    [[ $is_noise != True || -n ${NOISE_OK:-} ]] || fail "the teacher is noise: shown the same passages in two orders," \
+        "it ranks them anew ($OUT/noise): choose another LLM and OUT; NOISE_OK=1 continues with this one"
 fi
 paid "$OUT/teacher/results.json" "${annotate[@]}" queries="$TRAIN_QUERIES" run="$OUT/train.run" hydra.run.dir="$OUT/teacher"
 [[ -z $HELDOUT_QUERIES ]] ||

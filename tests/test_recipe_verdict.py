@@ -164,7 +164,7 @@ def recipe(tmp_path):
     lines = [{"step": 10, "train/loss": 0.69}, {"step": 300, "train/loss": 0.31}]
     (out / "student" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     llm = {"window": 20, "method": "listwise", "teacher": {"llm": {"engine": "http"}}}
-    write_stage(out / "noise", llm, {"shuffles/tau": 0.52})
+    write_stage(out / "noise", llm, {"tau/shuffles": 0.52})
     task = {"max_tokens": 1, "model": str(out / "student" / "model"), "task": {"qrels": str(out / "judge/qrels.txt")}}
     same = compared(0.0)
     write_stage(

@@ -158,7 +158,7 @@ def _take_annotation(facts: Facts, stage: Stage) -> None:
     llm = stage.config.get("teacher", {}).get("llm", {})
     if llm.get("engine") == "cross-encoder" or stage.config.get("method") in WITHOUT_WINDOWS:
         facts.ranks_pairs = True
-    tau = stage.results.get("shuffles/tau")
+    tau = stage.results.get("tau/shuffles")
     if tau is not None:
         facts.shuffles, facts.is_noise, facts.noise_directory = tau, tau < LEAST, stage.directory
 
