@@ -54,7 +54,7 @@ class QueryWriter:
             kind: Requests(self.engine, self.journal, shared, self.totals, self.lock)
             for kind, shared in self.shared.items()
         }
-        self.bar = Progress(total=0, desc="writing queries", unit="query")
+        self.bar = Progress(total=0, desc="writing queries", unit="answer")
 
     def write(self, asked: list[tuple[str, str]]) -> list[Written]:
         """Return a query for each type and passage, in their order.
