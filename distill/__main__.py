@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "re-rank runs with a model and measure them, or measure runs as they are",
     "cut": "cut long articles into overlapping passages",
     "split": "hold queries out of training, apart from those that it sees",
+    "generate": "let an LLM write queries for passages, and keep those that find theirs again",
     "retrieve": "write a first-stage run: the best passages of a collection for each query",
     "fuse": "make one run of several: by reciprocal ranks, mean ranks or z-scores",
     "annotate": "let a teacher rank the passages of a first-stage run",

@@ -43,6 +43,7 @@ COMMANDS = (
     "journals",
     "cut",
     "split",
+    "generate",
     "retrieve",
     "fuse",
     "export",

@@ -24,6 +24,7 @@ from distill.config.rules import (
     less_than,
     must,
     needs,
+    needs_given,
     needs_some,
     no_less_than,
     no_more_than,
@@ -504,6 +505,36 @@ class JournalsConfig:
     journal: str | None = None
     price_in: float = at_least(0)
     price_out: float = at_least(0)
+
+
+@dataclass
+class GenerateConfig:
+    passages: str = source(or_directory=True)
+    num_queries: int = at_least(0)
+    types: list[str] = must("name at least one", bool)
+    logged: str | None = source(default=None)
+    max_passages: int | None = beside(
+        at_least(1, default=None), no_less_than("num_queries", "each query takes a passage")
+    )
+    seed: int = at_least(0, below=2**63)
+    min_words: int = at_least(1)
+    max_copied: int = at_least(1)
+    max_similarity: float = must("be above 0, and at most 1", lambda value: 0 < value <= 1)
+    round_trip: int | None = at_least(1, default=None)
+    round_trip_model: str | None = beside(
+        field(default=None), needs_given("round_trip", "it re-ranks the passages that BM25 finds")
+    )
+    round_trip_model_depth: int = at_least(1)
+    bm25: Bm25Config = MISSING
+    teacher: LlmTeacher = MISSING
+    max_unusable: float = between(0, 1)
+    journal: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    dry_run: bool = MISSING
+    resume: str | None = output_of("generation", needs="config.yaml")
 
 
 @dataclass
