@@ -62,7 +62,13 @@ class Server:
         ranking = " > ".join(f"[{number}]" for number, _ in sorted(passages, key=lambda one: one[1][::-1]))
         if "\nWrite one " in text:  # of `distill generate`
             ranking = written_query(text)
-        replies = {"good": ranking, "empty": "", "prose": f"Sure! The order of all 10: {ranking}. Anything else?"}
+        as_shown = " > ".join(f"[{number}]" for number, _ in passages)
+        replies = {
+            "good": ranking,
+            "as shown": as_shown,
+            "empty": "",
+            "prose": f"Sure! The order of all 10: {ranking}. Anything else?",
+        }
         replies |= {"repeated": f"[1] > [1] > {ranking}", "invented": f"[99] > {ranking} > [0]", "refusal": "I cannot."}
         if behaviour == "cut":
             handler.close_connection = True
