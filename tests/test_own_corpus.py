@@ -37,8 +37,8 @@ class Recipe:
 
     def find_queries(self) -> dict[str, int]:
         """Cut, generate, split, retrieve."""
-        cut(compose_config("cut", f"passages={self.corpus}", f"output={self.out}/passages.jsonl", "text_fields=[title,body]",
-                           "id_field=sku", "size=40", "overlap=10"))  # fmt: skip
+        fields = ["text_fields=[title,body]", "id_field=sku", "size=40", "overlap=10"]
+        cut(compose_config("cut", f"passages={self.corpus}", f"output={self.out}/passages.jsonl", *fields))
         few = ["num_queries=30", "types=[keyword]", "min_words=5", "max_similarity=1"]
         self.run(generate, "generate", "queries", self.passages, *few, *self.llm)
         queries, origins = f"queries={self.out}/queries/queries.tsv", f"origins={self.out}/queries/origins.txt"
