@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from transformers import AutoTokenizer
@@ -163,7 +164,7 @@ def recipe(tmp_path):
     write_stage(out / "student", training, {"train/lists": 400, "train/steps": 300})
     lines = [{"step": 10, "train/loss": 0.69}, {"step": 300, "train/loss": 0.31}]
     (out / "student" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    llm = {"window": 20, "method": "listwise", "teacher": {"llm": {"engine": "http"}}}
+    llm = {"window": 20, "method": "listwise", "teacher": {"llm": {"engine": "http", "model": "m1"}}}
     write_stage(out / "noise", llm, {"tau/shuffles": 0.52})
     task = {"max_tokens": 1, "model": str(out / "student" / "model"), "task": {"qrels": str(out / "judge/qrels.txt")}}
     same = compared(0.0)
@@ -181,9 +182,22 @@ def test_facts_are_read_from_the_stages(recipe):
     assert (facts.shuffles, facts.is_noise, facts.noise_directory) == (0.52, False, recipe / "noise")
     assert len(facts.judged.first) == 60 and facts.judged.difference == pytest.approx(0)
     assert facts.teacher.difference == 0 and facts.judged_by == "judgments" and not facts.ranks_pairs
+    for model, said in (("m2", "judgments by m2"), ("m1", "judgments by m1, which is also the teacher")):
+        (recipe / "judge").mkdir(exist_ok=True)
+        (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": model}}}))
+        assert read_facts(recipe).judged_by == said
+
+
+def test_judgments_of_people_count_before_those_of_an_llm(recipe):
     (recipe / "judge").mkdir()
-    (recipe / "judge" / "card.md").write_text("by an LLM")
-    assert read_facts(recipe).judged_by == "judgments by an LLM"
+    (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
+    people = {"max_tokens": 1, "model": str(recipe / "student" / "model"), "task": {"qrels": "people.txt"}}
+    for place in ("a-first", "z-last"):
+        better = compared(0.1, 30)
+        write_stage(recipe / place, people, {"test/files/nDCG@10": 0.3}, first_stage=better.first, test=better.values)
+        facts = read_facts(recipe)
+        assert facts.judged_by == "judgments" and len(facts.judged.first) == 30
+        shutil.rmtree(recipe / place)
 
 
 def test_the_command_writes_the_verdict_and_what_to_do(recipe, capsys, caplog):

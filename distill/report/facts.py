@@ -128,11 +128,13 @@ def read_facts(directory: Path) -> Facts:
     facts.num_lists = _whole(student.results.get("train/lists"))
     facts.num_steps = _whole(student.results.get("train/steps"))
     facts.backbone = student.config.get("backbone", {}).get("name")
+    annotations = [stage for stage in stages if "window" in stage.config]
+    for stage in annotations:
+        _take_annotation(facts, stage)
+    teachers = {_model_of(stage.config) for stage in annotations}
     for stage in stages:
-        if "window" in stage.config:
-            _take_annotation(facts, stage)
-        elif _is_of(stage, student):
-            _take_evaluation(facts, stage)
+        if _is_of(stage, student):
+            _take_evaluation(facts, stage, teachers)
     return facts
 
 
@@ -163,7 +165,12 @@ def _take_annotation(facts: Facts, stage: Stage) -> None:
         facts.shuffles, facts.is_noise, facts.noise_directory = tau, tau < LEAST, stage.directory
 
 
-def _take_evaluation(facts: Facts, stage: Stage) -> None:
+def _model_of(config: dict[str, Any]) -> str | None:
+    """Return the name of the LLM that an annotation or a judge's configuration asks."""
+    return config.get("teacher", {}).get("llm", {}).get("model")
+
+
+def _take_evaluation(facts: Facts, stage: Stage, teachers: set[str | None]) -> None:
     task = stage.config.get("task", {})
     if task.get("teacher") is not None:
         first, student = (
@@ -172,13 +179,15 @@ def _take_evaluation(facts: Facts, stage: Stage) -> None:
         facts.agreement = _compared(first, student) if first and student else facts.agreement
     if task.get("qrels") is None:
         return
-    by_llm = (Path(task["qrels"]).parent / "card.md").is_file()
-    if by_llm and facts.judged is not None:  # people have judged: that counts more
+    judge = Path(task["qrels"]).parent / "config.yaml"  # qrels of an LLM are beside its configuration
+    model = _model_of(read_plain(judge)) if judge.is_file() else None
+    if model is not None and facts.judged is not None:  # people have judged: that counts more
         return
     rows = {row: _values(stage.directory / name) for row, name in FILES.items()}
     if rows["first"] and rows["student"]:
         facts.judged = _compared(rows["first"], rows["student"])
-        facts.judged_by = "judgments by an LLM" if by_llm else "judgments"
+        same = ", which is also the teacher" if model in teachers else ""
+        facts.judged_by = "judgments" if model is None else f"judgments by {model}{same}"
         facts.teacher = _compared(rows["first"], rows["teacher"]) if rows["teacher"] else None
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.config.overrides import as_override
+from distill.data.teacher_lists import ENOUGH
 from distill.report.facts import Facts
+from distill.sources.texts import MAX_UNKNOWN
 
-MAX_UNKNOWN = 0.05  # share of unknown tokens, as in distill/sources/texts.py
 MAX_PIECES = 1.6  # tokens of a word, in another language than English: 1.0 to 1.3 where the tokenizer knows it
-ENOUGH_LISTS = 200  # to begin with, as in distill/training/plan.py
 ENOUGH_HELDOUT = 50  # queries
 SHOWN = 3
 
@@ -78,10 +78,10 @@ def noisy_teacher(facts: Facts) -> Reason | None:
 
 def few_queries(facts: Facts) -> Reason | None:
     """There is too little to learn from."""
-    if facts.num_lists is None or facts.num_lists >= ENOUGH_LISTS:
+    if facts.num_lists is None or facts.num_lists >= ENOUGH:
         return None
-    text = f"{facts.num_lists} training queries are too few: some {ENOUGH_LISTS} are enough to begin with"
-    more = ("generate", _of(facts, "passages"), f"num_queries={2 * ENOUGH_LISTS}", "teacher.llm.model=...")
+    text = f"{facts.num_lists} training queries are too few: some {ENOUGH} are enough to begin with"
+    more = ("generate", _of(facts, "passages"), f"num_queries={2 * ENOUGH}", "teacher.llm.model=...")
     return Reason("few-queries", text, (more,))
 
 

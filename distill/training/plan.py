@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from distill.data.teacher_lists import ENOUGH
+
 log = logging.getLogger(__name__)
 
 BATCH_SIZES = ((1_000, 16), (200, 8), (0, 4))  # from so many lists on, so many lists a step
 STEPS = 300  # updates that a new layer needs
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20  # passes over the lists; above, a student learns them by heart
-ENOUGH = 200  # lists to begin with
 
 
 @dataclass(frozen=True)
