@@ -21,7 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     """Answers POST /v1/chat/completions: a listwise prompt with an order, a pointwise one with Yes or No.
 
-    It answers the prompts of `distill generate` with a query made of words of the passage.
+    It answers the prompts of `distill generate` with a query made of words of the passage, and those of `distill judge`
+    with a grade.
     """
 
     def do_POST(self):
@@ -29,6 +30,9 @@ class Handler(BaseHTTPRequestHandler):
         prompt = body["messages"][-1]["content"]
         if "\nWrite one " in prompt:
             self.reply({"message": {"content": written_query(prompt)}})
+            return
+        if "grade: NUMBER" in prompt:
+            self.reply({"message": {"content": given_grade(prompt)}})
             return
         query = set(re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1].lower().split())
         passages = re.findall(r"^\[(\d+)\] (.*)$", prompt, re.MULTILINE) or [("1", prompt.partition("\nQuery:")[0])]
@@ -64,6 +68,14 @@ def written_query(prompt: str) -> str:
         forms = FORMS["german" if len(german & {*passage.lower().split()}) > 1 else "english"]
     kind = next((kind for kind in forms if task.startswith(kind)), "long")
     return forms[kind].format(" ".join(words))
+
+
+def given_grade(prompt: str) -> str:
+    """Return a grade by the share of the query's words, or Chinese characters, that the passage has."""
+    query, _, passage = prompt.partition("\nGrade the passage")[0].partition("\nPassage: ")
+    words, found = (re.findall(f"{CHINESE}|\\w+", text.lower()) for text in (query.removeprefix("Query: "), passage))
+    share = sum(word in found for word in words) / max(len(words), 1)
+    return f"grade: {sum(share >= least for least in (0.25, 0.5, 0.8))}"
 
 
 CHINESE = "[\u4e00-\u9fff]"

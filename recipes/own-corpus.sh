@@ -228,7 +228,7 @@ if [[ -n $HELDOUT_QUERIES ]]; then
     if [[ -n $JUDGE ]]; then
         paid "$OUT/judge/results.json" "$PYTHON" -m distill judge passages="$PASSAGES" queries="$HELDOUT_QUERIES" \
             runs="[$OUT/heldout.run,$OUT/heldout/run.txt,$TEACHER_HELDOUT]" depth=10 "${judge[@]}" \
-            hydra.run.dir="$OUT/judge"
+            annotation="$OUT/teacher" hydra.run.dir="$OUT/judge"
         step "$OUT/judged/results.json" "${heldout[@]}" task.qrels="$OUT/judge/qrels.txt" \
             hydra.run.dir="$OUT/judged" "${more[@]}"
         shown=$OUT/judged

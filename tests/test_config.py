@@ -40,6 +40,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "annotate",
+    "judge",
     "journals",
     "cut",
     "generate",

@@ -22,6 +22,7 @@ SOURCES = {
     "retrieve": {"passages", "queries", "run"},
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
+    "judge": {"passages", "queries", "human"},  # its runs are a list, each opened where it is
     "export": set(),
     "journals": set(),
     "report": {"queries"},

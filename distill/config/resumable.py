@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from distill.config.saved import MAX_BYTES, read_plain
-from distill.config.schema import AnnotateConfig, EvaluateConfig, GenerateConfig, TrainConfig
+from distill.config.schema import AnnotateConfig, EvaluateConfig, GenerateConfig, JudgeConfig, TrainConfig
 from distill.config.types import fault_of
 from distill.errors import InputError
 
@@ -97,7 +97,17 @@ GENERATION = Command(
     free=("dry_run", *LLM_FREE),
     moved=("passages", "logged", "journal", "round_trip_model"),
 )
-COMMANDS = (TRAINING, EVALUATION, ANNOTATION, GENERATION)
+JUDGING = Command(
+    noun="judgment",
+    name="judge",
+    schema=JudgeConfig,
+    key="human_min_grade",
+    needs="config.yaml",
+    stopped=("journal.jsonl",),
+    free=("dry_run", "human", "min_grade", "human_min_grade", "teacher_name", "annotation", *LLM_FREE),
+    moved=("passages", "queries", "journal"),
+)
+COMMANDS = (TRAINING, EVALUATION, ANNOTATION, GENERATION, JUDGING)
 
 
 def command_of(cfg: DictConfig | dict) -> Command:

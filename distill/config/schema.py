@@ -545,6 +545,33 @@ class GenerateConfig:
 
 
 @dataclass
+class JudgeConfig:
+    passages: str = source(or_directory=True)
+    queries: str = source()
+    runs: list[str] = each(source(), least=1)
+    depth: int = at_least(1)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
+    seed: int = at_least(0, below=2**63)
+    human: str | None = source(default=None)
+    min_grade: int = between(1, 3)
+    human_min_grade: int = at_least(1)
+    teacher_name: str | None = None
+    annotation: str | None = output_of("annotation", needs="config.yaml")
+    teacher: LlmTeacher = MISSING
+    tries: int = at_least(1)
+    max_unusable: float = between(0, 1)
+    prompt: str = MISSING
+    journal: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    dry_run: bool = MISSING
+    resume: str | None = output_of("judgment", needs="config.yaml")
+
+
+@dataclass
 class AnnotateConfig:
     passages: str = source(or_directory=True)
     queries: str = source()

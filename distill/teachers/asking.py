@@ -38,12 +38,16 @@ def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     num_requests, tokens_in, tokens_out = estimate(asked, prompt, windows)
     if prompt.thinks:
         tokens_out = num_requests * llm.max_tokens
-    cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    tokens = (
-        f"about {in_words(tokens_in)} tokens in and {'at most ' if prompt.thinks else ''}{in_words(tokens_out)} out"
-    )
     at_most = "at most " if isinstance(windows, Sorting) and not windows.is_exact else ""
-    return f"{len(lists)} queries, {at_most}{num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+    requests = describe_requests(llm, num_requests, tokens_in, tokens_out, thinks=prompt.thinks)
+    return f"{len(lists)} queries, {at_most}{requests}"
+
+
+def describe_requests(llm: DictConfig, number: int, tokens_in: int, tokens_out: int, *, thinks: bool) -> str:
+    """Return requests and tokens in words, and their cost if prices are set; thinks: tokens_out is the most."""
+    cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
+    tokens = f"about {in_words(tokens_in)} tokens in and {'at most ' if thinks else ''}{in_words(tokens_out)} out"
+    return f"{number} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
 
 
 def in_words(number: int) -> str:

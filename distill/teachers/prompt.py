@@ -30,6 +30,7 @@ PLACES: dict[str, tuple[str, ...]] = {  # placeholders that a passage needs, by 
     "pairwise": ("{letter}", "{text}"),
     "pointwise": ("{text}",),
     "graded": ("{text}",),
+    "judge": ("{text}",),
 }
 ONE_BY_ONE = ("pointwise", "graded")  # methods that give each passage a score, in a request of its own
 TAG = re.compile(r"[A-Za-z][\w-]*")
