@@ -6,7 +6,7 @@ import random
 import pytest
 from omegaconf import OmegaConf
 
-from distill.commands import annotate, generate
+from distill.commands import annotate, generate, judge
 from distill.commands.cut import cut
 from distill.commands.retrieve import retrieve
 from distill.commands.split import split
@@ -61,7 +61,13 @@ class Recipe:
         start = ["experiment=own-corpus", "backbone=hf", f"backbone.name={self.backbone}"]
         return run_train(self.out / "student", *start, *given, *small)
 
-    def evaluate(self) -> dict[str, float]:
+    def judge(self) -> dict[str, float]:
+        """Let an LLM grade the top of all rankings of the held-out queries."""
+        rankings = f"runs=[{self.out}/heldout.run,{self.out}/heldout/run.txt,{self.out}/teacher-heldout/teacher.run]"
+        pool = [f"queries={self.out}/split/heldout.tsv", rankings, "depth=3", f"annotation={self.out}/teacher"]
+        return self.run(judge, "judge", "judge", self.passages, *pool, *self.llm)
+
+    def evaluate(self, place: str, *more: str) -> dict[str, float]:
         """Compare with the teacher on the held-out queries."""
         given = [
             f"task.{self.passages}",
@@ -69,9 +75,9 @@ class Recipe:
             f"task.run={self.out}/heldout.run",
         ]
         teacher = f"task.teacher={self.out}/teacher-heldout/teacher.run"
-        (self.out / "heldout").mkdir()
+        (self.out / place).mkdir()
         model = f"model={self.out}/student/model"
-        return evaluate(compose_config("evaluate", model, "task=files", *given, teacher), self.out / "heldout")
+        return evaluate(compose_config("evaluate", model, "task=files", *given, teacher, *more), self.out / place)
 
 
 @pytest.fixture
@@ -99,13 +105,22 @@ def test_the_way_from_a_corpus_to_a_verdict(corpus, backbone, serve, tmp_path, i
     recipe.rank("heldout", "teacher-heldout")
     trained = recipe.train()
     assert (trained["train/lists"], trained["train/steps"]) == (counts["train"], 6)
-    agreed = recipe.evaluate()
+    agreed = recipe.evaluate("heldout")
     found = give_verdict(compose_config("verdict", f"runs={out}"))
     student, first = (agreed[f"agreement/{row}/files/nDCG@10"] for row in ("student", "first_stage"))
     assert found["difference"] == pytest.approx(student - first) and found["queries"] == counts["heldout"]
     assert found["by"] == "agreement" and not found["better"]
     assert found["reasons"][0]["name"] == "few-queries"  # a planted failure
     assert found["reasons"][0]["text"].startswith(f"{counts['train']} training queries are too few: ")
+
+    # The same by judgments, which are an LLM's
+    assert recipe.judge()["judgments"] > counts["heldout"]
+    judged = recipe.evaluate("judged", f"task.qrels={out}/judge/qrels.txt")
+    found = give_verdict(compose_config("verdict", f"runs={out}"))
+    assert found["by"] == "judgments by stand-in, which is also the teacher"
+    student, first = (judged[f"{row}/files/nDCG@10"] for row in ("test", "first_stage"))
+    assert found["difference"] == pytest.approx(student - first)
+    assert found["reasons"][0]["name"] == "few-queries"
 
     # Another: a teacher that ranks passages by the place where they are shown
     noisy = Recipe(corpus, out, backbone, serve(script=["as shown"] * 1000))

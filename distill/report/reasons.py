@@ -148,6 +148,9 @@ def _train(facts: Facts, suffix: str, *changed: str) -> Command:
     """Return the command that trains another student on the same lists."""
     given = [_of(facts, key, f"data.{key}") for key in ("passages", "queries")]
     given += [_of(facts, f"teacher.{key}", f"teacher.{key}") for key in ("path", "first_stage")]
+    if not any(one.startswith("backbone=") for one in changed):
+        given += ["backbone=hf", _of(facts, "backbone.name", "backbone.name")]
+    given += [f"data.depth={facts.student.get('data', {}).get('depth') or 'null'}"]
     place = str(facts.student_directory) if facts.student_directory else "outputs/student"
     output = as_override("hydra.run.dir", place + suffix)
     return ("train", "experiment=own-corpus", *changed, *given, output)
