@@ -17,7 +17,7 @@ NUM=${NUM:-400}                 # queries of the log
 export PYTHON ENCODER OUT
 export PASSAGES=$DATA/corpus.jsonl.gz LOGGED=$OUT/log.tsv CROSS_ENCODER=googleq-minilm-3 BACKBONE=googleq-minilm-3
 export DEPTH=15 HELDOUT=0.2 STEMMER=porter EXPORT='' EVALUATE='precision=bfloat16 task.depth=15'
-export TRAIN=${TRAIN:-train.precision=bfloat16 model.passage_length=128 data.list_size=8 train.max_steps=100 train.batch_size=8 backbone.lr=1e-4}
+export TRAIN=${TRAIN:-train.precision=bfloat16 model.passage_length=128 data.list_size=8 train.max_steps=60 train.batch_size=8 backbone.lr=1e-4}
 
 SAMPLE='import random, sys
 lines = open(sys.argv[1], encoding="utf-8").read().splitlines()

@@ -118,7 +118,7 @@ def test_what_leads_to_the_other_is_named_first():
     assert [one.name for one in likeliest(facts, 9)] == [
         *("language", "teacher-noise", "few-queries", "weak-teacher", "loss", "unlike-teacher", "few-heldout")
     ]
-    assert len(likeliest(facts)) == 3 and len(RULES) == 7
+    assert len(likeliest(facts)) == 3 and len(RULES) == 8
 
 
 def test_a_student_that_agrees_with_noise_is_not_known_to_be_better():
@@ -198,6 +198,20 @@ def test_judgments_of_people_count_before_those_of_an_llm(recipe):
         facts = read_facts(recipe)
         assert facts.judged_by == "judgments" and len(facts.judged.first) == 30
         shutil.rmtree(recipe / place)
+
+
+def test_a_judge_that_gives_one_grade_judges_nothing(recipe):
+    (recipe / "judge").mkdir()
+    (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
+    grades = {f"grade/{grade}": 225 if grade == 1 else 0 for grade in range(4)}
+    (recipe / "judge" / "results.json").write_text(json.dumps(grades))
+    facts = read_facts(recipe)
+    assert (facts.judged, facts.one_grade) == (None, "m2")
+    facts.agreement = compared(0.0)
+    assert "; m2 gave every passage the same grade, which judges nothing, so" in judge(facts).line
+    assert "judge" in [one.name for one in likeliest(facts, 9) if one.is_found]
+    (recipe / "judge" / "results.json").write_text(json.dumps(grades | {"grade/2": 1}))
+    assert read_facts(recipe).judged_by == "judgments by m2"
 
 
 def test_the_command_writes_the_verdict_and_what_to_do(recipe, capsys, caplog):

@@ -80,6 +80,8 @@ class Facts:
     directory: Path
     judged: Compared | None = None  # the student, by judgments of held-out queries
     judged_by: str = "judgments"
+    one_grade: str | None = None  # the LLM that gave every passage the same grade: its judgments tell nothing
+    judge_directory: Path | None = None
     teacher: Compared | None = None  # the teacher, by the same judgments
     agreement: Compared | None = None  # of the student with the teacher, beside the first stage's, on held-out queries
     num_lists: int | None = None  # trained on
@@ -179,16 +181,27 @@ def _take_evaluation(facts: Facts, stage: Stage, teachers: set[str | None]) -> N
         facts.agreement = _compared(first, student) if first and student else facts.agreement
     if task.get("qrels") is None:
         return
-    judge = Path(task["qrels"]).parent / "config.yaml"  # qrels of an LLM are beside its configuration
-    model = _model_of(read_plain(judge)) if judge.is_file() else None
-    if model is not None and facts.judged is not None:  # people have judged: that counts more
-        return
+    judge = Path(task["qrels"]).parent  # an LLM's are beside the judge's configuration
+    model = _model_of(read_plain(judge / "config.yaml")) if (judge / "config.yaml").is_file() else None
+    if model is not None:
+        facts.judge_directory = judge
+        if _gave_one_grade(judge):
+            facts.one_grade = model
+            return
+        if facts.judged is not None:  # people have judged: that counts more
+            return
     rows = {row: _values(stage.directory / name) for row, name in FILES.items()}
     if rows["first"] and rows["student"]:
         facts.judged = _compared(rows["first"], rows["student"])
         same = ", which is also the teacher" if model in teachers else ""
         facts.judged_by = "judgments" if model is None else f"judgments by {model}{same}"
         facts.teacher = _compared(rows["first"], rows["teacher"]) if rows["teacher"] else None
+
+
+def _gave_one_grade(judge: Path) -> bool:
+    results = read_numbers(judge / "results.json") if (judge / "results.json").is_file() else {}
+    grades = [number for name, number in results.items() if name.startswith("grade/")]
+    return bool(grades) and sum(number > 0 for number in grades) < 2
 
 
 FILES = {"first": "first_stage.per_query.csv", "student": "per_query.csv", "teacher": "teacher.per_query.csv"}

@@ -76,6 +76,14 @@ def noisy_teacher(facts: Facts) -> Reason | None:
     return None
 
 
+def useless_judge(facts: Facts) -> Reason | None:
+    """The judge cannot tell passages apart."""
+    if facts.one_grade is None:
+        return None
+    text = f"{facts.one_grade} gave every passage the same grade, so its judgments tell nothing"
+    return Reason("judge", text, (_judge(facts),))
+
+
 def few_queries(facts: Facts) -> Reason | None:
     """There is too little to learn from."""
     if facts.num_lists is None or facts.num_lists >= ENOUGH:
@@ -89,9 +97,8 @@ def weak_teacher(facts: Facts) -> Reason | None:
     """The teacher ranks no better than the first stage, so nothing can be gained from it."""
     if facts.teacher is None:
         text = "the teacher may be no better than the first stage: no held-out query says so"
-        judge = ("judge", _of(facts, "passages"), "queries=...", "runs=[...]", "teacher.llm.model=...")
         measure = ("annotate", _of(facts, "passages"), "queries=...", "run=...", "qrels=...")
-        return Reason("weak-teacher", text, (measure if facts.judged else judge,), is_found=False)
+        return Reason("weak-teacher", text, (measure if facts.judged else _judge(facts),), is_found=False)
     if facts.teacher.is_better:
         return None
     text = f"the teacher ranks no better than the first stage either: {facts.teacher.beside()}"
@@ -134,7 +141,7 @@ def few_heldout(facts: Facts) -> Reason | None:
 
 
 RULES: tuple[Callable[[Facts], Reason | None], ...] = (
-    *(wrong_language, noisy_teacher, few_queries, weak_teacher, flat_loss, unlike_teacher, few_heldout),
+    *(wrong_language, noisy_teacher, few_queries, weak_teacher, flat_loss, unlike_teacher, useless_judge, few_heldout),
 )
 
 
@@ -154,6 +161,11 @@ def _train(facts: Facts, suffix: str, *changed: str) -> Command:
     place = str(facts.student_directory) if facts.student_directory else "outputs/student"
     output = as_override("hydra.run.dir", place + suffix)
     return ("train", "experiment=own-corpus", *changed, *given, output)
+
+
+def _judge(facts: Facts) -> Command:
+    """Return the command that lets another LLM judge."""
+    return ("judge", _of(facts, "passages"), "queries=...", "runs=[...]", "teacher.llm.model=...")
 
 
 def _annotate(facts: Facts, *changed: str) -> Command:

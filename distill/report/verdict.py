@@ -73,7 +73,10 @@ def judge(facts: Facts) -> Verdict:
 def _in_words(facts: Facts, best: Compared) -> str:
     on = f"on {len(best.first)} held-out queries"
     if facts.judged is None:
-        by, condition = "by agreement with the teacher", "; no query is judged, so this holds if the teacher is right"
+        by, why = "by agreement with the teacher", "no query is judged"
+        if facts.one_grade is not None:
+            why = f"{facts.one_grade} gave every passage the same grade, which judges nothing"
+        condition = f"; {why}, so this holds if the teacher is right"
     else:
         by, condition = f"by {facts.judged_by}", ""
     means = best.beside().rpartition(",")[0]
