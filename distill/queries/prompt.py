@@ -4,21 +4,31 @@
     messages = prompt.fill("Bees steer by the sun ...")         # chat: [{"role": ..., "content": ...}]
 
 A template has `system`, `passage` (with {text}), `examples`, `max_words` and `max_query_words`. Each example, a passage
-with its query, is a turn of the conversation before the passage.
+with its query, is a turn of the conversation before the passage. Shown are those in the language of the passage: a
+small model answers in the language of the last example, whatever the prompt asks for.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill.errors import InputError
+from distill.retrieval.languages import language_of
 from distill.teachers.lengths import cut
 from distill.teachers.prompt import Messages, read_template
 
 BUNDLED = Path(__file__).parent / "prompts"
 TEXTS, NUMBERS = ("system", "passage"), ("max_words", "max_query_words")
+
+
+class Example(NamedTuple):
+    """A passage and its query."""
+
+    passage: str
+    query: str
+    language: str | None  # of the passage
 
 
 @dataclass
@@ -27,14 +37,14 @@ class QueryPrompt:
 
     system: str  # the system message; empty: none
     passage: str  # the request, with {text}
-    examples: list[tuple[str, str]]  # passages and their queries
+    examples: list[Example]
     max_words: int  # passages are cut after so many words; in scripts without spaces, after as many tokens
     max_query_words: int  # a longer query is rejected
 
     @property
     def digest(self) -> str:
         """A digest that identifies the prompt, 16 hexadecimal digits: of what is sent."""
-        sent = json.dumps([self.system, self.passage, self.examples, self.max_words])
+        sent = json.dumps([self.system, self.passage, [one[:2] for one in self.examples], self.max_words])
         return hashlib.sha256(sent.encode()).hexdigest()[:16]
 
     def fill(self, text: str, shorter: int = 1, tokenizer=None) -> Messages:
@@ -43,10 +53,16 @@ class QueryPrompt:
         shorter: by what max_words is divided. tokenizer: of the model; None: it is not known.
         """
         messages: Messages = [{"role": "system", "content": self.system}] if self.system else []
-        for passage, query in self.examples:
-            messages.append({"role": "user", "content": self._ask(passage)})
-            messages.append({"role": "assistant", "content": query})
+        for example in self._examples_for(text):
+            messages.append({"role": "user", "content": self._ask(example.passage)})
+            messages.append({"role": "assistant", "content": example.query})
         return [*messages, {"role": "user", "content": self._ask(cut(text, self.max_words // shorter or 1, tokenizer))}]
+
+    def _examples_for(self, text: str) -> list[Example]:
+        """Return the examples in the language of a passage; without any, the first of each language."""
+        language = language_of(text)
+        own = [one for one in self.examples if one.language == language is not None]
+        return own or [*{one.language: one for one in reversed(self.examples)}.values()][::-1]
 
     def _ask(self, text: str) -> str:
         return self.passage.replace("{text}", text.encode("utf-8", "replace").decode())
@@ -85,10 +101,10 @@ def _listed(examples: Any, name: str) -> list:
     return examples or []
 
 
-def _read_example(example: Any, name: str) -> tuple[str, str]:
+def _read_example(example: Any, name: str) -> Example:
     if not isinstance(example, dict) or set(example) != {"passage", "query"}:
         raise InputError(f"{name}: an example has the keys passage and query, and no others")
-    texts = str(example["passage"] or "").strip(), str(example["query"] or "").strip()
-    if not all(texts):
+    passage, query = (str(example[key] or "").strip() for key in ("passage", "query"))
+    if not passage or not query:
         raise InputError(f"{name}: an example has an empty passage or query: fill it, or remove the example")
-    return texts
+    return Example(passage, query, language_of(passage))
