@@ -77,6 +77,9 @@ def test_people_on_another_scale_are_compared_by_relevance_only():
     people = People.of(grades, {"q": {f"d{n}": n % 4 for n in range(7)}, "other": {"d1": 3}}, "h", 2, 2)
     assert people.results() == {"human/judgments": 7, "human/kappa": 1.0, "human/kappa_quadratic": 1.0}
     assert people.table_lines()[-1] == "| 3 | 0 | 0 | 0 | 1 |"
+    people = People.of(grades, {"q": {f"d{n}": 1 for n in range(8)}}, "h", 2, 1)  # only what is relevant was judged
+    assert people.results() == {"human/judgments": 8}
+    assert dict(people.describe())["Cohen's kappa"].startswith("not known, since people or the judge gave one grade")
     with pytest.raises(InputError, match="judges none of the 9 passages"):
         People.of(grades, {"q": {"y": 1}}, "h", 2, 2)
 

@@ -117,6 +117,11 @@ def test_the_command_writes_both_sides_and_counts_once_and_whole(files, monkeypa
     assert not (files / "other").exists()
 
 
+def test_only_logged_queries_have_no_origins(files):
+    (files / "o.txt").write_text("")  # as `generate num_queries=0` leaves it
+    assert split(configure(files, passages=files / "p.tsv"))["groups"] == 45
+
+
 def test_wrong_files_and_keys_are_refused_in_one_line(files):
     (files / "o.txt").write_text("x 0 d1 1\n")
     with pytest.raises(InputError, match="names the passage of none of the 45 queries"):

@@ -10,6 +10,7 @@ train.tsv, heldout.tsv and results.json to a new directory, completely or not at
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import hydra
@@ -39,7 +40,7 @@ def split(cfg: DictConfig) -> dict[str, int]:
         raise InputError(f"output={cfg.output}: already exists: choose another, or remove it")
     local = with_local_files(cfg)
     queries = read_queries(local.queries, Fields.of(cfg, "queries"))
-    origins = None if local.origins is None else read_qrels(local.origins)
+    origins = None if local.origins is None or is_empty(local.origins) else read_qrels(local.origins)
     if origins is not None:
         log_without_origin(cfg, queries, origins)
     passages = None if local.passages is None else read_origins(cfg, local, queries, origins or {})
@@ -70,6 +71,11 @@ def split(cfg: DictConfig) -> dict[str, int]:
     files = [as_override("queries", shown_path(output / "train.tsv")), "output=..."]
     log.info("next: %s; the same with heldout.tsv", command_line("retrieve", "passages=...", *files))
     return counts
+
+
+def is_empty(origins: str) -> bool:
+    """Whether a file has no line, as `generate` leaves where all queries are logged ones."""
+    return os.path.isfile(origins) and os.path.getsize(origins) == 0
 
 
 def log_without_origin(cfg: DictConfig, queries: dict, origins: dict) -> None:

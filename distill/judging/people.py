@@ -64,9 +64,12 @@ class People:
 
     @property
     def kappas(self) -> dict[str, float | None]:
-        """Cohen's κ: of relevant or not, and of the grades with quadratic weights, if people gave such grades."""
-        found = {"kappa": cohens_kappa(self.binary)}
-        return found | ({"kappa_quadratic": cohens_kappa(self.table, quadratic=True)} if self.is_graded else {})
+        """Cohen's κ: of relevant or not, and of the grades with quadratic weights, if people gave such grades.
+
+        None where one side gave a single grade: then κ is 0 or not defined, whatever the other gave.
+        """
+        found = {"kappa": _kappa(self.binary)}
+        return found | ({"kappa_quadratic": _kappa(self.table, quadratic=True)} if self.is_graded else {})
 
     def results(self) -> dict[str, float]:
         """Return the values of results.json."""
@@ -94,5 +97,10 @@ class People:
         return [f"| {' | '.join(row)} |" for row in ([head, *names], ["---"] * (len(names) + 1), *rows)]
 
 
+def _kappa(table: np.ndarray, *, quadratic: bool = False) -> float | None:
+    sides = ((table.sum(axis=axis) > 0).sum() for axis in (0, 1))
+    return cohens_kappa(table, quadratic=quadratic) if min(sides) > 1 else None
+
+
 def _shown(kappa: float | None) -> str:
-    return "not defined, since all grades are the same" if kappa is None else f"{kappa:.2f}"
+    return "not known, since people or the judge gave one grade only" if kappa is None else f"{kappa:.2f}"
