@@ -64,7 +64,7 @@ class Recipe:
     def judge(self) -> dict[str, float]:
         """Let an LLM grade the top of all rankings of the held-out queries."""
         rankings = f"runs=[{self.out}/heldout.run,{self.out}/heldout/run.txt,{self.out}/teacher-heldout/teacher.run]"
-        pool = [f"queries={self.out}/split/heldout.tsv", rankings, "depth=3", f"annotation={self.out}/teacher"]
+        pool = [f"queries={self.out}/split/heldout.tsv", rankings, "depth=8", f"annotation={self.out}/teacher"]
         return self.run(judge, "judge", "judge", self.passages, *pool, *self.llm)
 
     def evaluate(self, place: str, *more: str) -> dict[str, float]:
@@ -85,7 +85,7 @@ def corpus(tmp_path):
     """Sixty articles with a title and a body, made of words that the test's encoder knows."""
     rng, path = random.Random(0), tmp_path / "articles.jsonl"
     rows = [
-        {"sku": f"a{number}", "title": " ".join(rng.sample(WORDS, 2)), "body": " ".join(rng.choices(WORDS, k=24))}
+        {"sku": f"a{number}", "title": " ".join(rng.sample(WORDS, 2)), "body": " ".join(rng.choices(WORDS, k=12))}
         for number in range(60)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
