@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from distill.config.overrides import as_override
 from distill.errors import InputError
 from distill.progress import Progress
-from distill.queries.answers import fault_of, longest_copy, plain, query_of
+from distill.queries.answers import fault_of, query_of, repeats
 from distill.queries.prompt import QueryPrompt
 from distill.teachers.asking import open_engine, open_shared, remedy, what_came_back
 from distill.teachers.journal import Journal, key_of_request
@@ -88,12 +88,9 @@ class QueryWriter:
     def _read(self, answer: str, text: str, prompt: QueryPrompt) -> Written:
         query = query_of(answer)
         fault = fault_of(query, text, prompt.max_query_words, self.cfg.max_copied)
-        if fault is None and any(self._repeats(query, example.query) for example in prompt.examples):
+        if fault is None and any(repeats(query, one.query, self.cfg.max_copied) for one in prompt.examples):
             fault = EXAMPLE
         return Written(query, fault)
-
-    def _repeats(self, query: str, example: str) -> bool:
-        return plain(query) == plain(example) or longest_copy(query, example) >= self.cfg.max_copied
 
     def _is_allowed(self, totals: Totals) -> bool:
         has_money = self.llm.max_cost is None or totals.cost(self.prices) < self.llm.max_cost
