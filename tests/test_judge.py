@@ -181,7 +181,7 @@ def test_what_is_no_grade_is_asked_again_and_then_left_out(collection, serve, tm
     card = (tmp_path / "out" / "card.md").read_text()
     assert "- the first without a grade: query q" in card and "- requests refused: 1" in card
     server = serve(script=["refusal"] * 99)
-    message = "16 of 16 answers are no grade from 0 to 3, more than max_unusable=0.2; what came back: 16 × `I cannot.`"
+    message = "16 of 16 answers are no grades from 0 to 3, more than max_unusable=0.2; what came back: 16 × `I cannot.`"
     with pytest.raises(InputError, match=message):
         judged(collection, server, tmp_path / "useless", "teacher.llm.concurrency=1", "tries=1")
     assert sum(server.asked.values()) == 16 and not (tmp_path / "useless" / "qrels.txt").exists()
@@ -223,9 +223,7 @@ def test_the_cost_is_said_before_and_stops_it(collection, serve, tmp_path, capsy
     assert judged(collection, server, tmp_path / "dry", "dry_run=true", *prices) == {}
     said = capsys.readouterr().out
     assert said.startswith("6 queries, ") and " requests, about " in said and ", cost " in said and not server.asked
-    with pytest.raises(
-        InputError, match="max_cost=3.0: reached after 3 of .* passages, at 3.0000: raise it and resume"
-    ):
+    with pytest.raises(InputError, match="max_cost=3.0: reached after 3 answers, at 3.0000: raise it and resume"):
         judged(collection, server, tmp_path / "out", "teacher.llm.max_cost=3", *prices)
     assert sum(server.asked.values()) == 3
 

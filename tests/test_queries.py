@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import InputError
-from distill.queries.answers import fault_of, longest_copy, num_words, plain, query_of
+from distill.queries.answers import fault_of, longest_copy, num_words, plain, query_of, repeats
 from distill.queries.distinct import Distinct
 from distill.queries.generation import Plan, shares
 from distill.queries.logged import read_logged
@@ -106,6 +106,12 @@ def test_a_copy_is_as_long_as_its_words():
     # A character is 0.75 tokens, and a word of English 4/3 tokens
     assert longest_copy("太阳导航吗", "蜜蜂用太阳导航。") == pytest.approx(4 * 0.75 * 3 / 4)
     assert num_words("bees and 太阳") == pytest.approx(2 + 2 * 0.75 * 3 / 4)
+
+
+def test_a_query_that_repeats_an_example_is_found():
+    example = "Who has a key to the north building at night?"
+    assert repeats("who has a key to the north building?", example, 8) and repeats("North key", "north KEY!", 8)
+    assert not repeats("Who has a key to the garage?", example, 8)  # 6 words
 
 
 def test_queries_that_differ_in_case_width_or_marks_are_the_same():
@@ -237,14 +243,31 @@ def test_a_prompt_shows_its_examples_before_the_passage():
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * 3
         assert last["content"].startswith("Passage: Bees {text} dance. Bees") and last["content"].count("Bees") == 100
         assert prompt.fill("Bees dance. " * 200, shorter=2)[-1]["content"].count("Bees") == 75
-        for passage, query in prompt.examples:
+        for passage, query, _ in prompt.examples:
             assert fault_of(query, passage, prompt.max_query_words, 8) is None, (kind, query)
             assert query_of(query) == query
 
 
+@pytest.mark.parametrize(
+    ("passage", "languages"),
+    [
+        ("Bees find home by the sun, and they tell the others of it in a dance.", {"english"}),
+        ("Die Bienen finden mit der Sonne nach Hause und tanzen auf der Wabe.", {"german"}),
+        ("蜜蜂用太阳导航，也用舞蹈告诉同伴方向。", {"bigrams"}),
+        ("Пчёлы находят дорогу домой по солнцу, и они танцуют.", {"english", "german", "bigrams"}),
+        ("bee", {"english", "german", "bigrams"}),
+    ],
+)
+def test_examples_are_in_the_language_of_the_passage(passage, languages):
+    prompt = read_query_prompt("keyword")
+    shown = [one["content"] for one in prompt.fill(passage) if one["role"] == "assistant"]
+    expected = [one for one in prompt.examples if one.language in languages]
+    assert shown == [one.query for one in (expected if len(languages) == 1 else expected[:3])]
+
+
 def test_the_stand_in_writes_queries_that_pass_in_three_languages():
     for kind, prompt in read_query_prompts(["keyword", "question", "long"]).items():
-        for passage, _ in prompt.examples:
+        for passage, *_ in prompt.examples:
             query = query_of(written_query(prompt.fill(passage)[-1]["content"]))
             assert fault_of(query, passage, prompt.max_query_words, 8) is None, (kind, query)
 

@@ -86,7 +86,7 @@ def _card(cfg: DictConfig, judged: Judged, people: People | None, counted: Lines
     lines += [f"- judge: {llm.model} ({llm.engine})", f"- {about_teacher}"]
     lines += [f"- pool: the top {cfg.depth} of {', '.join(cfg.runs)}, for queries of {cfg.queries}"]
     lines += [f"- passages of {cfg.passages}, one in each request, shuffled with seed {cfg.seed}"]
-    lines += [f"- prompt: {Path(cfg.prompt).name}, {totals.prompt}"]
+    lines += [f"- prompt: {Path(cfg.prompt).name}, {judged.prompt}"]
     lines += [f"- {name}: {text}" for name, text in counted]
     without = [pair for pair, grade in judged.grades.items() if grade is None]
     if without:

@@ -22,7 +22,8 @@ from distill.teachers.questions import Questions, Wording
 from distill.teachers.side_by_side import Steps
 from distill.teachers.totals import Totals
 
-WORDING = Wording("judging", "passage", "grade from 0 to 3")
+NAME = "judge"  # of the prompt, among those with other methods
+WORDING = Wording("judging", "grades from 0 to 3")
 ANSWER = 5  # tokens of "grade: 2"
 
 Texts = tuple[str, str]  # of a query and a passage
@@ -34,11 +35,12 @@ class Judged:
 
     grades: dict[Pair, int | None]
     totals: Totals
+    prompt: str  # its digest
 
 
 def estimate(cfg: DictConfig, pool: Pool) -> str:
     """Return, in words, the requests and tokens that the grades will take, and their cost if prices are set."""
-    prompt, asked = read_prompt(cfg.prompt, "judge"), distinct(pool)
+    prompt, asked = read_prompt(cfg.prompt, NAME), distinct(pool)
     tokens_in = sum(num_tokens(prompt.fill(query, [text])) for query, text in asked)
     tokens_out = len(asked) * (cfg.teacher.llm.max_tokens if prompt.thinks else ANSWER)
     requests = describe_requests(cfg.teacher.llm, len(asked), tokens_in, tokens_out, thinks=prompt.thinks)
@@ -55,12 +57,13 @@ def distinct(pool: Pool) -> dict[Texts, list[Pair]]:
 
 def judge(cfg: DictConfig, directory: Path, pool: Pool) -> Judged:
     """Ask for all grades; raises InputError if max_cost is reached, and if too many answers are no grades."""
-    prompt, asked = read_prompt(cfg.prompt, "judge"), [*distinct(pool).items()]
-    with Questions(cfg, directory, prompt.digest, WORDING, len(asked)) as questions:
-        steps = ((str(place), _steps(questions, prompt, *texts)) for place, (texts, _) in enumerate(asked))
-        found = questions.ask(steps)
+    prompt, asked = read_prompt(cfg.prompt, NAME), [*distinct(pool).items()]
+    with Questions(cfg, directory, {NAME: prompt.digest}, WORDING, len(asked)) as questions:
+        found = questions.ask(
+            [(str(place), _steps(questions, prompt, *texts)) for place, (texts, _) in enumerate(asked)]
+        )
     of_pair = {pair: found[str(place)] for place, (_, pairs) in enumerate(asked) for pair in pairs}
-    return Judged({pair: of_pair[pair] for pair in pool.pairs}, questions.totals)
+    return Judged({pair: of_pair[pair] for pair in pool.pairs}, questions.totals, prompt.digest)
 
 
 def _steps(questions: Questions, prompt: Prompt, query: str, text: str) -> Steps:
@@ -68,7 +71,7 @@ def _steps(questions: Questions, prompt: Prompt, query: str, text: str) -> Steps
     engine, grade = questions.engine, None
     for attempt in range(questions.cfg.tries):
         key = key_of_request(questions.llm.model, engine.options, prompt.digest, query, [text], attempt)
-        entry, is_new = yield from questions.requests.ask(
+        entry, is_new = yield from questions.requests[NAME].ask(
             key, lambda shorter: prompt.fill(query, [text], shorter, engine.tokenizer)
         )
         if entry is None:

@@ -93,9 +93,8 @@ def _without_marks(line: str) -> str:
 
 
 def _without_quotes(text: str) -> str:
-    for first, last in QUOTES:
-        if len(text) > 1 and text[0] == first and text[-1] == last and not {first, last} & {*text[1:-1]}:
-            return text[1:-1]
+    if len(text) > 1 and text[0] + text[-1] in QUOTES and not {text[0], text[-1]} & {*text[1:-1]}:
+        return text[1:-1]
     is_open = text[:1] in '"“„' and not set('"“”„') & {*text[1:]}  # the end of a cut answer is missing
     return text[1:] if is_open else text
 
@@ -131,6 +130,11 @@ def longest_copy(query: str, passage: str) -> float:
             longest = max(longest, sum(length for _, length in words[start:end]))
             end += 1
     return longest
+
+
+def repeats(query: str, other: str, max_copied: float) -> bool:
+    """Whether a query is the same as another, or has as many words of it, one after the other, as make a copy."""
+    return plain(query) == plain(other) or longest_copy(query, other) >= max_copied
 
 
 def _plain_words(text: str) -> list[tuple[str, float]]:

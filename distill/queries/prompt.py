@@ -88,11 +88,11 @@ def read_query_prompt(name: str) -> QueryPrompt:
     for key in NUMBERS:
         if type(template[key]) is not int or template[key] < 1:
             raise InputError(f"{name}: {key}={template[key]}: must be a whole number, at least 1")
-    texts = {key: str(template[key] or "").strip("\n") for key in TEXTS}
-    if "{text}" not in texts["passage"]:
+    system, passage = (str(template[key] or "").strip("\n") for key in TEXTS)
+    if "{text}" not in passage:
         raise InputError(f"{name}: passage lacks {{text}}: without it the model would not see the passage")
     examples = [_read_example(one, name) for one in _listed(template.get("examples"), name)]
-    return QueryPrompt(**texts, examples=examples, **{key: template[key] for key in NUMBERS})
+    return QueryPrompt(system, passage, examples, *(template[key] for key in NUMBERS))
 
 
 def _listed(examples: Any, name: str) -> list:

@@ -1,19 +1,19 @@
 """Questions to an LLM that do not wait for each other: with its journals, its limits and its totals.
 
-    with Questions(cfg, directory, prompt.digest, Wording("judging", "passage", "grades"), len(texts)) as questions:
-        answers = questions.ask((name, steps_of(name)) for name in texts)   # {name: what its steps returned}
+    with Questions(cfg, directory, {"judge": prompt.digest}, Wording("judging", "grades"), len(texts)) as questions:
+        answers = questions.ask([(name, steps_of(name)) for name in texts])     # {name: what its steps returned}
 
-    entry, is_new = yield from questions.requests.ask(key, fill)            # within steps: distill/teachers/requests.py
+    entry, is_new = yield from questions.requests["judge"].ask(key, fill)       # within steps
     questions.count(entry, is_new, is_usable=True)
 
 Every answer is kept in the directory's journal before it counts, and those of an endpoint also in the cache, for other
-directories.
+directories, where each prompt has a file.
 """
 
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,41 +32,42 @@ log = logging.getLogger(__name__)
 
 
 class Wording(NamedTuple):
-    """What messages call the work, one question, and what answers should be."""
+    """What messages call the work, and what answers should be."""
 
     work: str
-    unit: str
     wanted: str
 
 
 class Questions:
     """An LLM that answers with text, as many questions at a time as it takes."""
 
-    def __init__(self, cfg: DictConfig, directory: Path, prompt: str, wording: Wording, number: int):
-        """Open the engine and the journals; prompt: its digest; number: of the questions.
+    def __init__(self, cfg: DictConfig, directory: Path, prompts: dict[str, str], wording: Wording, number: int):
+        """Open the engine and the journals; prompts: their digests, by name; number: questions that say enough.
 
         Raises InputError if one of them cannot be used.
         """
         self.cfg, self.llm, self.directory = cfg, cfg.teacher.llm, directory
         self.wording, self.number = wording, number
         self.prices = Prices(self.llm.price_in, self.llm.price_out)
-        self.totals, self.lock = Totals(prompt), threading.Lock()
+        self.totals, self.lock = Totals(), threading.Lock()
         self.engine = open_engine(self.llm, "listwise")  # which answers with text
         self.journal = Journal(directory / "journal.jsonl")
         self.totals.count_earlier(entry for _, entry in self.journal.answers.entries())
-        self.shared = open_shared(cfg, prompt)
-        if self.shared is not None:
-            self.shared.add_missing(self.journal.answers)
-        self.requests = Requests(self.engine, self.journal, self.shared, self.totals, self.lock)
-        self.bar = Progress(total=number, desc=wording.work, unit=wording.unit)
+        self.shared = {name: open_shared(cfg, digest) for name, digest in prompts.items()}
+        self.requests = {
+            name: Requests(self.engine, self.journal, shared, self.totals, self.lock)
+            for name, shared in self.shared.items()
+        }
+        self.bar = Progress(total=0, desc=wording.work, unit="answer")
 
-    def ask(self, steps: Iterable[tuple[str, Steps]]) -> dict[str, Any]:
-        """Take the steps of each question, by its name, and return what they have returned.
+    def ask(self, steps: Sequence[tuple[str, Steps]]) -> dict[str, Any]:
+        """Take the steps of each question, by its name, and return what they have returned; may be called again.
 
         Raises InputError if max_cost is reached, and if too many answers are of no use.
         """
+        self.bar.total += len(steps)
         found = dict(SideBySide(self.engine, self.totals, self.lock).run(iter(steps), self._is_allowed))
-        self._check_whole(len(found))
+        self._check_whole(len(steps) - len(found))
         return found
 
     def count(self, entry: dict, is_new: bool, *, is_usable: bool) -> None:
@@ -86,7 +87,7 @@ class Questions:
         has_money = self.llm.max_cost is None or totals.cost(self.prices) < self.llm.max_cost
         return has_money and not totals.is_useless(self.cfg.max_unusable, self.number)
 
-    def _check_whole(self, num_found: int) -> None:
+    def _check_whole(self, num_missing: int) -> None:
         """Raise InputError, with the remedy, if the answers are useless, or if max_cost is reached."""
         totals, resume = self.totals, as_override("resume", self.directory)
         if totals.is_useless(self.cfg.max_unusable, self.number):
@@ -95,10 +96,10 @@ class Questions:
                 f"{self.cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {remedy(totals)}, or raise "
                 f"max_unusable and resume with {resume}"
             )
-        if num_found < self.number:
+        if num_missing:
             raise InputError(
-                f"teacher.llm.max_cost={self.llm.max_cost}: reached after {num_found} of {self.number} "
-                f"{self.wording.unit}s, at {totals.cost(self.prices):.4f}: raise it and resume with {resume}"
+                f"teacher.llm.max_cost={self.llm.max_cost}: reached after {totals.windows} answers, at "
+                f"{totals.cost(self.prices):.4f}: raise it and resume with {resume}"
             )
 
     def __enter__(self) -> "Questions":
@@ -108,8 +109,9 @@ class Questions:
         """Close engine and journals, and log the totals."""
         self.bar.close()
         self.engine.close()
-        if self.shared is not None:
-            self.shared.close()
+        for shared in self.shared.values():
+            if shared is not None:
+                shared.close()
         self.journal.close()
         self.totals.failures, self.totals.adapted = Counter(self.engine.failures), self.engine.adapted
         log.info("%s", self.totals.describe(self.llm))
