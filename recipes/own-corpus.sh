@@ -63,7 +63,7 @@ fail() {
 }
 
 # Whether a teacher's two rankings of the same passages agree no more than by chance; the language of passages.
-IS_NOISE='import json, sys; print(json.load(open(sys.argv[1]))["tau/shuffles"] < 0.1)'
+IS_NOISE='import json, sys; print(json.load(open(sys.argv[1]))["noise/shuffles"] == 1)'
 LANGUAGE='import sys
 from distill.retrieval.languages import choose_language, sampled_languages
 from distill.sources.fields import Fields

@@ -164,7 +164,8 @@ def _take_annotation(facts: Facts, stage: Stage) -> None:
         facts.ranks_pairs = True
     tau = stage.results.get("tau/shuffles")
     if tau is not None:
-        facts.shuffles, facts.is_noise, facts.noise_directory = tau, tau < LEAST, stage.directory
+        is_noise = bool(stage.results.get("noise/shuffles", tau < LEAST))  # annotations of before have no such value
+        facts.shuffles, facts.is_noise, facts.noise_directory = tau, is_noise, stage.directory
 
 
 def _model_of(config: dict[str, Any]) -> str | None:
