@@ -103,7 +103,7 @@ def run_until_killed(corpus: Path, environment: dict, killed: dict, options: arg
 
 def name_of(match: re.Match) -> str:
     """Return the name of a stage: its command, and the directory or file that it writes."""
-    written = re.search(r"(?:hydra\.run\.dir|output|runs)=(\S+)", match[3])
+    written = re.search(r" (?:hydra\.run\.dir|output)=(\S+)", match[3])
     return f"{match[1] or match[2]} {Path(written[1]).name if written else ''}".strip()
 
 

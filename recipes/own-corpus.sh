@@ -172,7 +172,10 @@ step "$OUT/train.run" "${retrieve[@]}" queries="$TRAIN_QUERIES" depth="$DEPTH" o
 
 annotate=("$PYTHON" -m distill annotate passages="$PASSAGES" depth="$DEPTH" "${teacher[@]}")
 if [[ -n $LLM ]]; then
-    paid "$OUT/noise/results.json" "${annotate[@]}" queries="$TRAIN_QUERIES" run="$OUT/train.run" num_queries=20 shuffles=2 \
+    sample=20 lists=20
+    [[ ! -e $OUT/train.run ]] || lists=$(cut -d ' ' -f 1 "$OUT/train.run" | sort -u | wc -l)
+    ((lists >= 20)) || sample=$lists
+    paid "$OUT/noise/results.json" "${annotate[@]}" queries="$TRAIN_QUERIES" run="$OUT/train.run" num_queries="$sample" shuffles=2 \
         hydra.run.dir="$OUT/noise"
     is_noise=$("$PYTHON" -c "$IS_NOISE" "$OUT/noise/results.json")
     [[ $is_noise != True || -n ${NOISE_OK:-} ]] || fail "the teacher is noise: shown the same passages in two orders," \
