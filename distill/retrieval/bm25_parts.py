@@ -17,7 +17,8 @@ import json
 import logging
 import math
 from array import array
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,13 @@ class Passages:
         self.words, self.lengths = array("i"), array("q")
         self.ids, self.id_lengths = bytearray(), array("q")
 
-    def add(self, text_id: str, words: list[int]) -> None:
+    def add(self, text_id: str, words: Iterable[int]) -> None:
         """Append a passage."""
-        encoded = text_id.encode()
+        encoded, num_words = text_id.encode(), len(self.words)
         self.ids.extend(encoded)
         self.id_lengths.append(len(encoded))
         self.words.extend(words)
-        self.lengths.append(len(words))
+        self.lengths.append(len(self.words) - num_words)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -70,16 +71,16 @@ class Reader:
     def __init__(self, source: str, fields: Fields, words_of: Callable[[str], list[str]]):
         """Read nothing yet. words_of: cuts a text into words."""
         self.source, self.fields, self.words_of = source, fields, words_of
-        self.numbers = {NO_WORD: 0}
-        self.row = 0  # of the next passage
+        self.numbers: dict[str, int] = defaultdict(itertools.count().__next__)  # a new word gets the next number
+        self.skip(0, [NO_WORD])
         self.is_at_end = False
-        self.texts: Iterator[tuple[str, str]] | None = None
 
     def skip(self, row: int, words: list[str]) -> None:
         """Continue at another row; words: those that are new in the passages before it."""
-        self.row, self.texts = row, None
+        self.row = row
+        self.texts: Iterator[tuple[str, str]] | None = None
         for word in words:
-            self.numbers[word] = len(self.numbers)
+            self.numbers[word]
 
     def read(self, num_passages: int | None = None) -> Passages:
         """Return the next passages: so many, or until they have PART_WORDS words; at the end of the source, fewer."""
@@ -87,14 +88,13 @@ class Reader:
             rest = itertools.islice(iterate_texts(self.source, "passages", self.fields), self.row, None)
             bar = Progress(rest, desc=f"BM25: reading {self.source}", unit=" passages", initial=self.row)
             self.texts = iter(bar)
-        numbers, passages = self.numbers, Passages(self.row, len(self.numbers))
+        number_of, passages = self.numbers.__getitem__, Passages(self.row, len(self.numbers))
         while len(passages.words) < PART_WORDS if num_passages is None else len(passages) < num_passages:
             text_id, text = next(self.texts, (None, ""))
             if text_id is None:
                 self.is_at_end = True
                 break
-            found = self.words_of(text) or [NO_WORD]
-            passages.add(text_id, [numbers.setdefault(word, len(numbers)) for word in found])
+            passages.add(text_id, map(number_of, self.words_of(text) or [NO_WORD]))
         self.row += len(passages)
         return passages
 
