@@ -98,7 +98,10 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
     model = encoder(tmp_path, kind)
     queries = read_queries(str(collection["queries"]))
     passages = read_passages(str(collection["passages"]), {f"d{i}" for i in range(30)})
-    run = encoder_run(str(collection["passages"]), queries, 10, str(tmp_path / kind), kind, 4, torch.device("cpu"))
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    options = (str(collection["passages"]), queries, 10, str(tmp_path / kind), kind, 4, torch.device("cpu"))
+    run, stored = encoder_run(*options), encoder_run(*options, vectors="float32")
+    assert (tmp_path / "cache" / "vectors").is_dir() == (kind == "dense")
     for query_id, text in queries.items():
         scores = {}
         for doc_id, passage in passages.items():
@@ -109,6 +112,7 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         assert run[query_id].scores.tolist() == pytest.approx(expected, rel=1e-4)
         found = [scores[doc_id] for doc_id in run[query_id].doc_ids]
         assert found == pytest.approx(run[query_id].scores.tolist(), rel=1e-4)
+        assert stored[query_id].scores.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_texts_that_an_encoder_does_not_know_are_warned_of_once(collection, tmp_path, caplog):

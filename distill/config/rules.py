@@ -250,7 +250,7 @@ def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
     def bond(group: Any, prefix: str, value: Any) -> str | None:
         if value == option or group[other] not in values:
             return None
-        return f" with {prefix}{other}={group[other]}: {why}: set it to {option}"
+        return f" with {prefix}{other}={shown(group[other])}: {why}: set it to {option}"
 
     return bond
 
