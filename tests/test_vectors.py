@@ -101,12 +101,18 @@ def encoded(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean", "manhattan"])
-def test_stored_vectors_give_the_run_of_a_single_pass_bit_for_bit(source, tmp_path, use, similarity, encoded):
+def test_stored_vectors_give_the_run_of_a_single_pass_bit_for_bit(
+    source, tmp_path, monkeypatch, use, similarity, encoded
+):
     use(similarity)
     whole = {depth: retrieve(source, depth) for depth in (3, 10, 200)}
     encoded.clear()
     assert {depth: retrieve(source, depth, vectors="float32") for depth in whole} == whole
     assert encoded == [5] * 18  # once for three calls
+    with monkeypatch.context() as few:
+        few.setattr(encoders, "QUERIES", 4)
+        for query_id, (_, scores) in retrieve(source, vectors="float32").items():
+            assert scores == pytest.approx(whole[10][query_id][1], abs=1e-6)
     assert sorted(parts(directory(tmp_path))) == [f"part-{n:03d}" for n in range(5)]
 
 

@@ -39,6 +39,7 @@ from distill.sources.texts import (
     warn_of_unknown,
 )
 
+QUERIES = 8192  # compared with a block at once
 LOOKED_AT = 256  # texts in which unknown tokens are counted
 
 
@@ -98,15 +99,36 @@ def _exact_search(
     depth: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the scores of each query's best passages, descending, and their rows, [Q, k] each."""
-    best = torch.zeros(len(query_ids), 0)
-    rows = torch.zeros(len(query_ids), 0, dtype=torch.long)
-    first = 0
+    num_queries, first = len(query_ids), 0
+    best, rows = torch.zeros(num_queries, 0), torch.zeros(num_queries, 0, dtype=torch.long)
     for block in blocks:
-        scores = encoder.similarity(encoded_queries, block)  # [Q, N]
-        places = torch.arange(first, first + len(block)).expand_as(scores)
-        _check_finite(scores, query_ids, lambda place, first=first: id_of(first + place), encoder.name)
-        best, rows = _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
+        kept = []
+        for start in range(0, num_queries, QUERIES):
+            some = slice(start, start + QUERIES)
+            scores = encoder.similarity(_some(encoded_queries, some), block)  # [Q, N]
+            _check_finite(scores, query_ids[some], lambda place, first=first: id_of(first + place), encoder.name)
+            kept.append(_with_block(best[some], rows[some], scores, first, depth))
+        best, rows = (torch.cat(parts) for parts in zip(*kept, strict=True))
         first += len(block)
+    return best, rows
+
+
+def _some(queries: Tensor, some: slice) -> Tensor:
+    """Return some rows of a matrix, which may be sparse; all of them as they are."""
+    if len(queries) <= QUERIES:
+        return queries
+    return queries.index_select(0, torch.arange(*some.indices(len(queries)), device=queries.device))
+
+
+def _with_block(best: Tensor, rows: Tensor, scores: Tensor, first: int, depth: int) -> tuple[Tensor, Tensor]:
+    """Return the best of those kept, [Q, k], and of a block's passages, whose rows count from `first`."""
+    places = torch.arange(first, first + scores.shape[1]).expand_as(scores)
+    if best.shape[1] < depth:
+        return _keep(torch.cat([best, scores], 1), torch.cat([rows, places], 1), depth)
+    gains = (scores.amax(1) > best[:, -1]).nonzero()[:, 0]  # soon only a few queries; an equal score comes too late
+    if len(gains):
+        candidates = torch.cat([best[gains], scores[gains]], 1), torch.cat([rows[gains], places[gains]], 1)
+        best[gains], rows[gains] = _keep(*candidates, depth)
     return best, rows
 
 
@@ -272,5 +294,10 @@ def _check_finite(scores: Tensor, query_ids: list[str], id_of: Callable[[int], s
 
 
 def _keep(scores: Tensor, rows: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    """Return the best scores [Q, k], descending, and their rows; of equal scores, the first come first."""
+    width = scores.shape[1]
+    bits = (scores + 0.0).view(torch.int32).long()  # without -0.0
+    # Whole numbers in the order of score, then place: all different, so that the k largest are not a matter of chance
+    keys = (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 31) + torch.arange(width - 1, -1, -1)
+    order = keys.topk(min(depth, width), dim=1).indices
     return scores.gather(1, order), rows.gather(1, order)
