@@ -19,8 +19,6 @@ from distill.storage.cache import REMEDY
 from distill.storage.locking import locked_in_turn
 from distill.storage.parts import is_whole, write_part
 
-log = logging.getLogger(__name__)
-
 GRAPH = 8 * PART  # passages of a graph: in memory, it takes 0.6 GB with 384 dimensions
 LINKS, BUILDING = 32, 100  # of a passage to others; how many passages are compared to find them
 SEARCHED = 4  # times the depth: how many passages a search compares in each graph, at least BUILDING
@@ -30,6 +28,7 @@ FILE = "graph.faiss"
 
 def check_faiss() -> None:
     """Raise InputError where faiss is not installed."""
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # its import says what it tries
     try:
         import faiss  # noqa: F401
     except ImportError:
