@@ -130,7 +130,7 @@ def write_parts(directory: Path, reader: Reader, passages: Passages | None, k1: 
 
 def has_parts(directory: Path) -> bool:
     """Whether an index, or what a stopped build has left of it, is in parts."""
-    return _postings(directory, 0).is_dir()
+    return (directory / INDEX).is_file() or _postings(directory, 0).is_dir()
 
 
 def is_damaged(directory: Path) -> bool:
