@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.data import generated
-from benchmarks.generate import passages, queries
+from benchmarks.generate import passages, queries, words
 from benchmarks.report import RESULTS, ROOT, environment, save
 
 DIMENSIONS = 384  # of the encoder's vectors: those of MiniLM
@@ -42,11 +42,13 @@ def random_encoder(directory: Path) -> Path:
     """Write an encoder of sentence-transformers whose vectors are means of random vectors of words."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
     if not directory.is_dir():
         torch.manual_seed(0)
-        tokenizer = Tokenizer.from_file(str(ROOT / "sample" / "backbone" / "tokenizer.json"))
+        numbers = {word: number for number, word in enumerate(["[UNK]", *words().tolist()])}
+        tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         model = SentenceTransformer(
             modules=[StaticEmbedding(tokenizer, embedding_dim=DIMENSIONS), Normalize()], device="cpu"
         )
@@ -119,7 +121,8 @@ def main() -> None:
     directory = arguments.directory.absolute()
     options = ["depth=100"]
     if arguments.method == "dense":
-        options += [f"model={random_encoder(directory / 'encoder')}", f"index={arguments.index}", "device=cpu"]
+        options += [f"model={random_encoder(directory / 'encoder')}", f"index={arguments.index}"]
+        options += ["device=cpu", "batch_size=1024"]
     rows = []
     for size in arguments.sizes:
         rows.append(measure_size(arguments.method, size, arguments.queries, directory, options))

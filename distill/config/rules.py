@@ -244,7 +244,7 @@ def less_than(other: str, why: str) -> Bond:
     )
 
 
-def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
+def only(option: str, other: str, values: tuple[str | None, ...], why: str) -> Bond:
     """Bond: with these values of another key, only one option is possible."""
 
     def bond(group: Any, prefix: str, value: Any) -> str | None:

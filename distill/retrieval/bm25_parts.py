@@ -12,6 +12,7 @@ written whole or not at all: a stopped build resumes at the next one, and of a d
 made again. N passages of a part, V words known up to its end, P postings.
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -241,7 +242,7 @@ def _weigh(directory: Path, num_parts: int, k1: float, b: float) -> None:
     rarity = _rarity(containing, num_passages)
     for part, weights in lacking:
         values = _weights_of(part, rarity, num_words / num_passages, k1, b)
-        write_part(weights, lambda new, values=values: save_arrays(new, weights=values))
+        write_part(weights, functools.partial(save_arrays, weights=values))
 
 
 def _is_weighed(part: Path, weights: Path) -> bool:

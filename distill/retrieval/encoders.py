@@ -24,7 +24,7 @@ from torch import Tensor
 from distill.device import half_precision
 from distill.errors import InputError
 from distill.progress import Progress
-from distill.retrieval.graphs import check_faiss, check_similarity, nearest
+from distill.retrieval.graphs import check_similarity, load_faiss, nearest
 from distill.retrieval.vectors import BLOCK, Vectors, open_vectors
 from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
@@ -67,12 +67,13 @@ def encoder_run(
     source.
     """
     if index == "hnsw":
-        check_faiss()
+        load_faiss()
     refuse_duplicates(source, "passages", fields)  # first, since encoding takes hours
     encoder = _Encoder(name, kind, batch_size, device, precision)
     if index == "hnsw":
         check_similarity(encoder.model.similarity_fn_name)
     query_ids, encoded_queries = list(queries), encoder.encode(list(queries.values()), "query")
+    id_of: Callable[[int], str]
     if vectors is None or kind != "dense":
         doc_ids: list[str] = []
         blocks, id_of = encoder.blocks(source, fields, doc_ids), doc_ids.__getitem__
@@ -106,7 +107,7 @@ def _exact_search(
         for start in range(0, num_queries, QUERIES):
             some = slice(start, start + QUERIES)
             scores = encoder.similarity(_some(encoded_queries, some), block)  # [Q, N]
-            _check_finite(scores, query_ids[some], lambda place, first=first: id_of(first + place), encoder.name)
+            _check_finite(scores, query_ids[some], first, id_of, encoder.name)
             kept.append(_with_block(best[some], rows[some], scores, first, depth))
         best, rows = (torch.cat(parts) for parts in zip(*kept, strict=True))
         first += len(block)
@@ -184,7 +185,7 @@ def encoder_rerank(
     for place, (query_id, ranked) in enumerate(run.items()):
         rows = torch.tensor([row_of[doc_id] for doc_id in ranked.doc_ids], device=encoded.device)
         scores = encoder.similarity(encoded_queries[place][None], encoded.index_select(0, rows))  # [1, K]
-        _check_finite(scores, [query_id], ranked.doc_ids.__getitem__, name)
+        _check_finite(scores, [query_id], 0, ranked.doc_ids.__getitem__, name)
         best = scores[0].argsort(descending=True, stable=True)[:depth]
         doc_ids = [ranked.doc_ids[index] for index in best]
         reranked[query_id] = RankedList.in_order(doc_ids, scores[0][best].double().numpy())
@@ -232,7 +233,7 @@ class _Encoder:
         def encode(doc_ids: list[str], texts: list[str]) -> np.ndarray:
             encoded = self.encode(texts, "document")
             if not encoded.isfinite().all():  # said before hours of it
-                _check_finite(self.similarity(encoded_queries, encoded), query_ids, doc_ids.__getitem__, self.name)
+                _check_finite(self.similarity(encoded_queries, encoded), query_ids, 0, doc_ids.__getitem__, self.name)
             return encoded.cpu().numpy()
 
         return open_vectors(source, fields, self.state(), dtype, encode)
@@ -252,7 +253,7 @@ class _Encoder:
             weights = zlib.crc32(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), weights)
         tokenizer = getattr(self.model, "tokenizer", None)
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        words = backend.to_str() if hasattr(backend, "to_str") else repr(tokenizer)
+        words = backend.to_str() if backend is not None and hasattr(backend, "to_str") else repr(tokenizer)
         said = [repr(self.model), words, self.model.prompts, self.model.default_prompt_name, self.model.max_seq_length]
         return {
             "weights": weights,
@@ -282,13 +283,13 @@ def _load(name: str, kind: str, device: torch.device):
         raise InputError(f"model={name}: cannot be loaded as a {kind} encoder ({reason})") from None
 
 
-def _check_finite(scores: Tensor, query_ids: list[str], id_of: Callable[[int], str], name: str) -> None:
-    """Raise InputError for the first score [Q, N] that is not finite."""
+def _check_finite(scores: Tensor, query_ids: list[str], first: int, id_of: Callable[[int], str], name: str) -> None:
+    """Raise InputError for the first score [Q, N] that is not finite; first: the row of the first passage."""
     bad = (~scores.isfinite()).nonzero()[:1].tolist()
     if bad:
         query, passage = bad[0]
         raise InputError(
-            f"model={name}: query {query_ids[query]} and passage {id_of(passage)} have a similarity of "
+            f"model={name}: query {query_ids[query]} and passage {id_of(first + passage)} have a similarity of "
             f"{scores[query, passage].item()}: the encoder's weights are damaged: use another"
         )
 

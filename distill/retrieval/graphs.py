@@ -1,6 +1,6 @@
 """Graphs of passages' vectors (HNSW, by faiss), which find most of a query's nearest passages without comparing all.
 
-    check_faiss(), check_similarity("cosine")                       # before hours of encoding
+    load_faiss(), check_similarity("cosine")                        # before hours of encoding
     rows = nearest(vectors, queries, 100, "cosine")                 # [Q, n], -1 where a graph finds fewer
 
 Several parts of the vectors share a graph, which is in memory while it is built, and memory-mapped from then on. It
@@ -9,6 +9,7 @@ holds float16 copies of the vectors and is kept beside them. Q queries, N passag
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +27,14 @@ SIMILARITIES = {"cosine": "METRIC_INNER_PRODUCT", "dot": "METRIC_INNER_PRODUCT",
 FILE = "graph.faiss"
 
 
-def check_faiss() -> None:
-    """Raise InputError where faiss is not installed."""
+def load_faiss() -> Any:
+    """Return the library; raises InputError where it is not installed."""
     logging.getLogger("faiss").setLevel(logging.WARNING)  # its import says what it tries
     try:
-        import faiss  # noqa: F401
+        import faiss
     except ImportError:
         raise InputError("index=hnsw: faiss is not installed: pip install faiss-cpu, or index=exact") from None
+    return faiss
 
 
 def check_similarity(similarity: str) -> None:
@@ -46,11 +48,9 @@ def nearest(vectors: Vectors, queries: np.ndarray, depth: int, similarity: str) 
 
     similarity: the encoder's.
     """
-    import faiss
-
+    faiss, found = load_faiss(), []
     queries = np.ascontiguousarray(queries, np.float32)
     parameters = faiss.SearchParametersHNSW(efSearch=max(SEARCHED * depth, BUILDING))
-    found = []
     for first in range(0, len(vectors), GRAPH):
         graph = faiss.read_index(str(_graph(vectors, first, similarity) / FILE), faiss.IO_FLAG_MMAP_IFC)
         _, rows = graph.search(queries, depth, params=parameters)
@@ -69,10 +69,8 @@ def _graph(vectors: Vectors, first: int, similarity: str) -> Path:
 
 
 def _build(file: Path, vectors: Vectors, first: int, similarity: str) -> None:
-    import faiss
-
-    last, graph = min(first + GRAPH, len(vectors)), None
-    with Progress(desc=f"building {file.parent.parent.name}", total=last - first, unit=" passages") as bar:
+    faiss, graph, last = load_faiss(), None, min(first + GRAPH, len(vectors))
+    with Progress(desc="building a graph", total=last - first, unit=" passages") as bar:
         for block in vectors.blocks(first, last):
             if similarity == "cosine":
                 faiss.normalize_L2(block)

@@ -51,7 +51,8 @@ class Vectors:
 
     def id_of(self, row: int) -> str:
         """Return the id of a passage."""
-        return text_at(*self.ids[row // PART], row % PART)
+        ids, id_offsets = self.ids[row // PART]
+        return text_at(ids, id_offsets, row % PART)
 
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[np.ndarray]:
         """Yield the vectors of all passages, or of some whole parts by their rows, a block at a time, as float32."""
