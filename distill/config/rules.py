@@ -244,13 +244,13 @@ def less_than(other: str, why: str) -> Bond:
     )
 
 
-def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
+def only(option: str, other: str, values: tuple[str | None, ...], why: str) -> Bond:
     """Bond: with these values of another key, only one option is possible."""
 
     def bond(group: Any, prefix: str, value: Any) -> str | None:
         if value == option or group[other] not in values:
             return None
-        return f" with {prefix}{other}={group[other]}: {why}: set it to {option}"
+        return f" with {prefix}{other}={shown(group[other])}: {why}: set it to {option}"
 
     return bond
 

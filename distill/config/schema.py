@@ -411,6 +411,12 @@ class RetrieveConfig:
     model: str | None = beside(
         field(default=None), without("method", "bm25", "it uses no encoder: set method=dense or sparse, or model=null")
     )
+    vectors: str | None = choice("float32", "float16", default=None)
+    index: str = beside(
+        choice("exact", "hnsw"),
+        only("exact", "method", ("bm25", "sparse"), "graphs are of dense vectors"),
+        only("exact", "vectors", (None,), "graphs need the vectors in the cache"),
+    )
     batch_size: int = at_least(1)
     device: str = MISSING
     precision: str = choice(*PRECISIONS)

@@ -28,7 +28,8 @@ from distill.sources.locate import is_missing_file, is_path, is_remote, with_loc
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
-from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
+from distill.sources.stored_passages import Passages, passages_of
+from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_queries
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Task:
     measures: list  # of ir_measures
     teacher: Run | None
     queries: Texts
-    passages: Texts  # empty if the run is only measured
+    passages: Passages  # empty if the run is only measured; on disk if there are many
     windows: int  # how many windows of a long passage are scored, of which the best counts; 1: only its beginning
     window_stride: int | None  # tokens from the start of one window to the next; None: half a window
     first_stage: str = ""  # the run's name: of its file, an ir_datasets id, or bm25
@@ -126,10 +127,9 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
     task.max_passage = cfg.max_passage
     if texts:
-        doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
-        task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
+        task.passages = passages_of(cfg.passages, run, Fields.of(cfg))
         check_passages(run, cfg.run, task.passages, cfg.passages)
-        task.run = drop_empty(run, task.passages, cfg.name)
+        task.run = drop_empty(run, task.passages.items(), cfg.name)
     return task
 
 

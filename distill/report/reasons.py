@@ -19,6 +19,7 @@ from distill.sources.texts import MAX_UNKNOWN
 
 MAX_PIECES = 1.6  # tokens of a word, in another language than English: 1.0 to 1.3 where the tokenizer knows it
 ENOUGH_HELDOUT = 50  # queries
+MOST_TIMES = 10  # a difference that needs so many times more queries is too small to look for
 SHOWN = 3
 
 
@@ -129,8 +130,10 @@ def few_heldout(facts: Facts) -> Reason | None:
     if compared is None:
         return None
     number, needed = len(compared.first), compared.needed
-    if number >= ENOUGH_HELDOUT and (compared.difference <= 0 or needed is None or needed <= number):
-        return None
+    if number >= ENOUGH_HELDOUT and (
+        compared.difference <= 0 or needed is None or not number < needed <= MOST_TIMES * number
+    ):
+        return None  # they are many, or would have to be so many that the difference does not matter
     text = f"{number} held-out queries are too few to tell"
     if number > 1 and compared.visible > 0:
         text += f": they show a difference of {compared.visible:.3f} or more"
