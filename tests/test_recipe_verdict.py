@@ -107,7 +107,7 @@ def test_each_planted_failure_is_named_first_with_commands(name):
 def test_a_german_corpus_under_an_english_model_is_the_wrong_language():
     facts = all_is_well(judged=compared(0.0), language="german", pieces=1.88)
     assert first_named(facts) == "language"
-    assert "in german, of which minilm-l12 knows few words: it reads a word in 1.9 pieces" in likeliest(facts)[0].text
+    assert "in German, of which minilm-l12 knows few words: it reads a word in 1.9 pieces" in likeliest(facts)[0].text
     assert first_named(all_is_well(judged=compared(0.0, 10), language="german", pieces=1.3)) == "few-heldout"
 
 
