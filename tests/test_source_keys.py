@@ -17,9 +17,12 @@ SOURCES = {
     },
     "evaluate": {f"task.{key}" for key in TASK},
     "cut": {"passages"},
+    "split": {"queries", "origins", "passages"},
+    "generate": {"passages", "logged"},
     "retrieve": {"passages", "queries", "run"},
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
+    "judge": {"passages", "queries", "human"},  # its runs are a list, each opened where it is
     "export": set(),
     "journals": set(),
     "report": {"queries"},

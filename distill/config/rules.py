@@ -285,6 +285,17 @@ def needs(option: str, **what: str) -> Bond:
     return bond
 
 
+def needs_given(other: str, why: str) -> Bond:
+    """Bond: if it is given, so is another key."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or group[other] is not None:
+            return None
+        return f" with {prefix}{other}=null: {why}: give it, or set this to null"
+
+    return bond
+
+
 def needs_some(*others: str) -> Bond:
     """Bond: if it is given, one of the other numbers is above 0."""
 

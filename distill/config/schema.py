@@ -24,6 +24,7 @@ from distill.config.rules import (
     less_than,
     must,
     needs,
+    needs_given,
     needs_some,
     no_less_than,
     no_more_than,
@@ -378,6 +379,22 @@ class CutConfig:
 
 
 @dataclass
+class SplitConfig:
+    queries: str = source()
+    origins: str | None = source(default=None)
+    passages: str | None = source(default=None, or_directory=True)
+    output: str = MISSING
+    heldout: float = above(0, below=1)
+    min_heldout: int = at_least(1)
+    similarity: float = must("be above 0, and at most 1", lambda value: 0 < value <= 1)
+    seed: int = at_least(0, below=2**63)
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+
+
+@dataclass
 class RetrieveConfig:
     passages: str = source(or_directory=True)
     queries: str = source()
@@ -494,6 +511,63 @@ class JournalsConfig:
     journal: str | None = None
     price_in: float = at_least(0)
     price_out: float = at_least(0)
+
+
+@dataclass
+class GenerateConfig:
+    passages: str = source(or_directory=True)
+    num_queries: int = at_least(0)
+    types: list[str] = must("name at least one", bool)
+    logged: str | None = source(default=None)
+    max_passages: int | None = beside(
+        at_least(1, default=None), no_less_than("num_queries", "each query takes a passage")
+    )
+    seed: int = at_least(0, below=2**63)
+    min_words: int = at_least(1)
+    max_copied: int = at_least(1)
+    max_similarity: float = must("be above 0, and at most 1", lambda value: 0 < value <= 1)
+    round_trip: int | None = at_least(1, default=None)
+    round_trip_model: str | None = beside(
+        field(default=None), needs_given("round_trip", "it re-ranks the passages that BM25 finds")
+    )
+    round_trip_model_depth: int = at_least(1)
+    bm25: Bm25Config = MISSING
+    teacher: LlmTeacher = MISSING
+    max_unusable: float = between(0, 1)
+    journal: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    dry_run: bool = MISSING
+    resume: str | None = output_of("generation", needs="config.yaml")
+
+
+@dataclass
+class JudgeConfig:
+    passages: str = source(or_directory=True)
+    queries: str = source()
+    runs: list[str] = each(source(), least=1)
+    depth: int = at_least(1)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
+    seed: int = at_least(0, below=2**63)
+    human: str | None = source(default=None)
+    min_grade: int = between(1, 3)
+    human_min_grade: int = at_least(1)
+    teacher_name: str | None = None
+    annotation: str | None = output_of("annotation", needs="config.yaml")
+    teacher: LlmTeacher = MISSING
+    tries: int = at_least(1)
+    max_unusable: float = between(0, 1)
+    prompt: str = MISSING
+    journal: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    dry_run: bool = MISSING
+    resume: str | None = output_of("judgment", needs="config.yaml")
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Task:
     name: str
     corpus: str  # tasks of one corpus are averaged together
     run: Run  # the first stage, cut to the task's depth
-    qrels: Qrels
+    qrels: Qrels  # empty for a task that is only compared with its teacher
     measures: list  # of ir_measures
     teacher: Run | None
     queries: Texts
@@ -108,8 +108,9 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     first_stage = first_stage_name(cfg.run)
     cfg = with_local_files(cfg, schema=TaskConfig)
     queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
-    qrels = read_qrels(cfg.qrels)
-    try_measures(measures, qrels)
+    qrels = read_qrels(cfg.qrels) if cfg.qrels else {}
+    if qrels:
+        try_measures(measures, qrels)
     run = _read_first_stage(cfg, queries, qrels, depth)
     if texts:
         run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
@@ -117,16 +118,8 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     if foreign:
         log.info("%s: ignored the judgments of %d queries that are not in %s", cfg.name, len(foreign), cfg.queries)
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
-    unjudged = [query_id for query_id in run if query_id not in qrels]
-    if len(unjudged) == len(run):
-        raise InputError(
-            f"{cfg.qrels}: judges none of the {len(run)} queries of {cfg.run}: use qrels that belong to the run"
-        )
-    if unjudged:
-        log.warning(
-            "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
-        )
-    log_unranked(cfg.run, article_run(run, cfg.run) if cfg.max_passage else run, qrels)
+    if cfg.qrels:
+        _check_judged(cfg, run, qrels)
     teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg, run, qrels, depth)
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
@@ -138,6 +131,20 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
         check_passages(run, cfg.run, task.passages, cfg.passages)
         task.run = drop_empty(run, task.passages.items(), cfg.name)
     return task
+
+
+def _check_judged(cfg: DictConfig, run: Run, qrels: Qrels) -> None:
+    """Warn of queries without judgments, and like `log_unranked`; raises InputError where no query has any."""
+    unjudged = [query_id for query_id in run if query_id not in qrels]
+    if len(unjudged) == len(run):
+        raise InputError(
+            f"{cfg.qrels}: judges none of the {len(run)} queries of {cfg.run}: use qrels that belong to the run"
+        )
+    if unjudged:
+        log.warning(
+            "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
+        )
+    log_unranked(cfg.run, article_run(run, cfg.run) if cfg.max_passage else run, qrels)
 
 
 def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
@@ -167,7 +174,8 @@ def _read_beside(
     if not any(set(run[query_id].doc_ids) & set(beside[query_id].doc_ids) for query_id in shared):
         what = "passage" if shared else "query"
         raise InputError(f"{source}: shares no {what} with {cfg.run}: use the {noun} of this run")
-    log_unranked(source, article_run(beside, source) if cfg.max_passage else beside, qrels)
+    if qrels:
+        log_unranked(source, article_run(beside, source) if cfg.max_passage else beside, qrels)
     return beside
 
 
@@ -195,7 +203,7 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
     if cfg.run == "bm25":
         from distill.retrieval.bm25 import Bm25, bm25_run  # imported here because most tasks have a run
 
-        judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
+        judged = {query_id: text for query_id, text in queries.items() if query_id in qrels or not cfg.qrels}
         if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
         depth = depth or BM25_DEPTH

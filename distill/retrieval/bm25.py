@@ -79,6 +79,16 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     if bm25.stemmer == AUTO:
         bm25 = in_own_language(source, bm25, fields)
     _warn_of_language(queries, bm25)
+    run = found_lists(source, queries, depth, bm25, fields)
+    if not run:
+        raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
+    if len(run) < len(queries):
+        log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
+    return run
+
+
+def found_lists(source: str, queries: Texts, depth: int, bm25: Bm25, fields: Fields = USUAL) -> Run:
+    """Return the best passages of each query that finds any; the stemmer must not be `auto`."""
     index = _Index(_open_index(source, bm25, fields))
     run: dict[str, RankedList] = {}
     query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)
@@ -91,10 +101,6 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
                 if len(rows):
                     run[query_id] = RankedList.in_order([index.id_of(row) for row in rows.tolist()], scores)
             bar.update(len(some_ids))
-    if not run:
-        raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
-    if len(run) < len(queries):
-        log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
     return run
 
 
