@@ -34,9 +34,9 @@ class Handler(BaseHTTPRequestHandler):
         if "grade: NUMBER" in prompt:
             self.reply({"message": {"content": given_grade(prompt)}})
             return
-        query = set(re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1].lower().split())
+        query = set(words_of(re.search(r"^Query: (.*)$", prompt, re.MULTILINE)[1]))
         passages = re.findall(r"^\[(\d+)\] (.*)$", prompt, re.MULTILINE) or [("1", prompt.partition("\nQuery:")[0])]
-        shared = {number: len(query & set(re.findall(r"\w+", text.lower()))) for number, text in passages}
+        shared = {number: len(query & set(words_of(text))) for number, text in passages}
         yes = 0.05 + 0.9 * shared[passages[0][0]] / len(query)  # of the only passage, where the prompt is pointwise
         logprobs = [{"token": word, "logprob": p} for word, p in (("Yes", yes - 1), ("No", -yes))]
         answer = " > ".join(f"[{number}]" for number in sorted(shared, key=shared.get, reverse=True))
@@ -73,9 +73,14 @@ def written_query(prompt: str) -> str:
 def given_grade(prompt: str) -> str:
     """Return a grade by the share of the query's words, or Chinese characters, that the passage has."""
     query, _, passage = prompt.partition("\nGrade the passage")[0].partition("\nPassage: ")
-    words, found = (re.findall(f"{CHINESE}|\\w+", text.lower()) for text in (query.removeprefix("Query: "), passage))
+    words, found = words_of(query.removeprefix("Query: ")), words_of(passage)
     share = sum(word in found for word in words) / max(len(words), 1)
     return f"grade: {sum(share >= least for least in (0.25, 0.5, 0.8))}"
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, and its Chinese characters."""
+    return re.findall(f"{CHINESE}|\\w+", text.lower())
 
 
 CHINESE = "[\u4e00-\u9fff]"

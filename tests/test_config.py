@@ -43,14 +43,15 @@ COMMANDS = (
     "judge",
     "journals",
     "cut",
-    "split",
     "generate",
+    "split",
     "retrieve",
     "fuse",
     "export",
     "serve",
     "report",
     "inspect",
+    "verdict",
     "dashboards",
 )
 
@@ -242,7 +243,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("data.depth=1", "data.depth=1: must be at least 2, since a list needs two passages"),
         (
             "train.max_epochs=2",
-            "train.max_steps=80 and train.max_epochs=2.0: give exactly one, and set the other to null",
+            "train.max_steps=80 and train.max_epochs=2.0: give only one, and set the other to null",
         ),
         ("train.patience=5", "train.patience=5 is below train.validate_every=20"),
         ("validation.run=null", "train.patience=60 needs a validation"),
@@ -330,6 +331,7 @@ FREE_OF_RULES = {
     "JudgeConfig": f"teacher_name prompt journal {FIELDS}",
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output measure",
+    "VerdictConfig": "output",
     "ExportConfig": "model base output",
     "ServeConfig": "model host api_key_variable device",
     "Llm": "model api_key_variable device",

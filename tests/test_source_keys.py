@@ -17,8 +17,8 @@ SOURCES = {
     },
     "evaluate": {f"task.{key}" for key in TASK},
     "cut": {"passages"},
-    "split": {"queries", "origins", "passages"},
     "generate": {"passages", "logged"},
+    "split": {"queries", "origins", "passages"},
     "retrieve": {"passages", "queries", "run"},
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
@@ -28,6 +28,7 @@ SOURCES = {
     "report": {"queries"},
     "serve": set(),
     "inspect": {"run", "baseline", "passages", "queries", "qrels"},
+    "verdict": set(),
     "dashboards": set(),
 }
 

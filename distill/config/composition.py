@@ -38,6 +38,7 @@ from distill.config.schema import (
     ServeConfig,
     SplitConfig,
     TrainConfig,
+    VerdictConfig,
 )
 from distill.errors import InputError, exit_on_bad_input
 
@@ -48,8 +49,8 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "cut": CutConfig,
-    "split": SplitConfig,
     "generate": GenerateConfig,
+    "split": SplitConfig,
     "retrieve": RetrieveConfig,
     "fuse": FuseConfig,
     "annotate": AnnotateConfig,
@@ -59,6 +60,7 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "serve": ServeConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
+    "verdict": VerdictConfig,
     "dashboards": DashboardsConfig,
 }
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory

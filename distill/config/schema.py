@@ -5,6 +5,7 @@ distill/config/checks.py. The keys of each loss are in distill/config/losses.py.
 """
 
 import math
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,7 +21,6 @@ from distill.config.rules import (
     between,
     choice,
     each,
-    either,
     less_than,
     must,
     needs,
@@ -28,6 +28,7 @@ from distill.config.rules import (
     needs_some,
     no_less_than,
     no_more_than,
+    not_beside,
     not_with,
     only,
     output_of,
@@ -236,8 +237,8 @@ class Optimizer:
 
 @dataclass
 class Train:
-    batch_size: int = at_least(1)
-    max_steps: int | None = beside(at_least(1, default=None), either("max_epochs"))
+    batch_size: int | None = at_least(1, default=None)
+    max_steps: int | None = beside(at_least(1, default=None), not_beside("max_epochs"))
     max_epochs: float | None = above(0, below=2**31, default=None)
     max_tokens: int = at_least(1)
     validate_every: int = at_least(1)
@@ -437,6 +438,12 @@ class FuseConfig:
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
     max_passage: bool = MISSING
+
+
+@dataclass
+class VerdictConfig:
+    runs: str = must("be a directory", lambda value: os.path.isdir(value))
+    output: str = MISSING
 
 
 @dataclass

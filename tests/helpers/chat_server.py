@@ -62,9 +62,11 @@ class Server:
         ranking = " > ".join(f"[{number}]" for number, _ in sorted(passages, key=lambda one: one[1][::-1]))
         if "\nWrite one " in text:  # of `distill generate`
             ranking = written_query(text)
+        as_shown = " > ".join(f"[{number}]" for number, _ in passages)
         if "grade: NUMBER" in text:  # of `distill judge`
             ranking = given_grade(text)
         replies = {"good": ranking, "empty": "", "prose": f"Sure! The order of all 10: {ranking}. Anything else?"}
+        replies["as shown"] = as_shown
         replies |= {"repeated": f"[1] > [1] > {ranking}", "invented": f"[99] > {ranking} > [0]", "refusal": "I cannot."}
         if behaviour == "cut":
             handler.close_connection = True
