@@ -255,6 +255,42 @@ def test_adapters_and_checkpointing_of_a_decoder(tmp_path):
     np.testing.assert_allclose(of_sentence_transformers(tmp_path / "saved"), scores, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("make", [answers, modules])
+def test_the_adapters_of_a_language_model_are_saved_with_the_difference_of_its_answers(tmp_path, make):
+    from peft import PeftModel
+
+    from distill.models.lora import add_adapters
+
+    path = make(tmp_path)
+    model = CrossEncoder.from_backbone(str(path), query_length=32, passage_length=40)
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.2)
+    scores = model.eval().predict(PAIRS)
+    model.save_pretrained(tmp_path / "saved")
+    again = CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(path))
+    np.testing.assert_allclose(again.predict(PAIRS), scores, rtol=0, atol=1e-5)
+    again.save_pretrained(tmp_path / "whole")
+    np.testing.assert_allclose(of_sentence_transformers(tmp_path / "whole"), scores, rtol=0, atol=1e-4)
+    # peft puts them on a classifier
+    base = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
+    theirs = PeftModel.from_pretrained(base, tmp_path / "saved").eval()
+    encoded = model.encode(*map(list, zip(*PAIRS, strict=True)))
+    with torch.no_grad():
+        logits = [theirs(input_ids=torch.from_numpy(tokens)[None]).logits[0, 0] for tokens, _ in encoded]
+    np.testing.assert_allclose(model.activation(torch.stack(logits)), scores, rtol=0, atol=1e-5)
+
+
+def test_adapters_whose_head_no_library_has_are_refused_before_training(tmp_path, monkeypatch):
+    from distill.models import lora
+
+    model = CrossEncoder.from_backbone(str(answers(tmp_path)))
+    monkeypatch.setattr(lora, "score_layer", lambda config: None)
+    with pytest.raises(InputError, match="model.lora.save=adapters: .* no other head for a qwen3: set .*save=merged"):
+        lora.add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+
+
 # ---- Long pairs ------------------------------------------------------------------------------------------------------
 
 

@@ -30,11 +30,11 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
     llm = cfg.teacher.llm
     device = choose_device(llm.device)
     task = Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None)
-    names = [name.strip() for name in llm.model.split(",")]
+    names, bases = models_of(llm)
     sums = {query_id: dict.fromkeys(ranked.doc_ids, 0.0) for query_id, ranked in run.items()}
     notes = []
-    for name in names:
-        model = CrossEncoder.from_pretrained(name).to(device)
+    for name, base in zip(names, bases, strict=True):
+        model = CrossEncoder.from_pretrained(name, base=base).to(device)
         notes += take_logits(model, name)
         reranker = TaskReranker(task, model)
         scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", device))
@@ -47,6 +47,20 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
             for doc_id, score in zip(ranked.doc_ids, scores.tolist(), strict=True):
                 sums[query_id][doc_id] += score
     return {query_id: _sort(scores) for query_id, scores in sums.items()}, notes
+
+
+def models_of(llm: DictConfig) -> tuple[list[str], list[str | None]]:
+    """Return the models' names, and of those that are adapters the backbone; raises InputError for another number."""
+    names = [name.strip() for name in llm.model.split(",")]
+    bases = [base.strip() or None for base in (llm.base or "").split(",")]
+    if len(bases) == 1:
+        return names, bases * len(names)
+    if len(bases) != len(names):
+        raise InputError(
+            f"teacher.llm.base={llm.base}: names {len(bases)} backbones for {len(names)} models: give one for all, or "
+            "one for each, empty for a model that is whole"
+        )
+    return names, bases
 
 
 def take_logits(model: CrossEncoder, name: str) -> list[str]:
