@@ -19,6 +19,7 @@ from distill.data.lists import read_lists
 from distill.data.pairs import PairTemplate, cut
 from distill.errors import InputError
 from distill.export.formats import export
+from distill.export.use import use
 from distill.losses import LOSSES, ON_RANKS
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
@@ -91,6 +92,7 @@ def plain(directory: Path) -> Path:
 FORMS = {"answers": answers, "modules": modules, "classifier": classifier, "two-labels": two_labels, "plain": plain}
 
 
+PROMPTED = ("answers", "modules", "two-labels")
 RESUMED = ("answers", "modules", "classifier")  # the others have the head of a classifier, too
 
 
@@ -142,6 +144,10 @@ def test_a_decoder_is_trained_saved_in_its_form_and_resumed_bit_for_bit(tmp_path
     assert (model.layout, model.query_length, model.passage_length) == ("packed", 8, 16)
     best = torch.load(tmp_path / "whole" / "checkpoints" / "best.pt")["model"]
     assert all(torch.equal(best[name], tensor) for name, tensor in model.state_dict().items())
+    card = (saved / "README.md").read_text()
+    head = "the difference of the rows of its answers" if form in ("answers", "modules") else "the head of "
+    assert f"| Decoder | {backbone.name}, the last token's state, {head}" in card and "cls pooling" not in card
+    assert ("of a passage, within the prompt of its chat template |" in card) == (form in PROMPTED)
     model.query_length = model.passage_length = 64  # as in the libraries, which cut only pairs
     scores = model.predict(PAIRS)
     assert np.ptp(scores) > 1e-3
@@ -377,6 +383,11 @@ def test_a_language_model_is_exported_as_a_classifier(tmp_path, make):
         np.testing.assert_allclose(of_sentence_transformers(tmp_path / target), scores, rtol=0, atol=1e-4)
         again = CrossEncoder.from_pretrained(str(tmp_path / target))
         np.testing.assert_allclose(again.predict(PAIRS), scores, rtol=0, atol=1e-6)
+    shown: dict = {}
+    exec(use("transformers", str(tmp_path / "transformers"), in_prompt=True).split("```")[1][7:], shown)
+    logits = shown["model"](**shown["pairs"]).logits[:, 0].detach()
+    expected = model.predict([(shown["query"], passage) for passage in shown["passages"]])
+    np.testing.assert_allclose(model.activation(logits), expected, rtol=0, atol=1e-4)
     with pytest.raises(InputError, match="onnx: only an encoder can be exported: choose one of sentence-transformers"):
         export(model, tmp_path / "onnx", "onnx")
 

@@ -209,6 +209,11 @@ def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints
     name = next(one.partition("=")[2] for one in file_overrides if one.startswith("backbone.name="))
     directories = [str(tmp_path / run / "model") for run in ("whole", "part")]
     base = name if kind == "adapters" else None
+    card = (tmp_path / "part" / "model" / "README.md").read_text()
+    assert ('CrossEncoder.from_pretrained("MODEL", base="BACKBONE")' in card) == (kind == "adapters")
+    assert ("library_name: peft" in card) == (kind == "adapters") and "cls pooling, one linear layer |" in card
+    trained = "all but the embeddings and the first layer" if kind == "freeze" else "LoRA of rank 4 and alpha "
+    assert f"| Trained | {trained}" in card
     models = [CrossEncoder.from_pretrained(directory, base=base).state_dict() for directory in directories]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     before = AutoModel.from_pretrained(name).state_dict()
