@@ -131,7 +131,7 @@ def llama_cpp(directory, lists):
 
 
 def eland(directory, lists):
-    """What eland makes of the directory for Elasticsearch: a model of TorchScript, here with transformers' tokenizer."""
+    """What eland makes of a directory for Elasticsearch: a model of TorchScript, here with transformers' tokenizer."""
     import torch
     from eland.ml.pytorch.transformers import TransformerModel
     from transformers import AutoTokenizer

@@ -139,6 +139,9 @@ def test_a_decoder_is_trained_saved_in_its_form_and_resumed_bit_for_bit(tmp_path
         assert state.keys() == same.keys() and all(torch.equal(state[name], same[name]) for name in state)
 
     saved, started = tmp_path / "whole" / "model", CrossEncoder.from_backbone(str(backbone))
+    if form in ("answers", "classifier"):  # LogitScore's is compared in tests/test_generative.py
+        theirs = of_transformers(backbone, PROMPTS["qwen3-reranker"].text if form == "answers" else None)
+        np.testing.assert_allclose(started.eval().predict(PAIRS), theirs, rtol=0, atol=1e-4)
     assert not torch.equal(state["head.weight"], started.head.weight) and "head.bias" not in state
     model = CrossEncoder.from_pretrained(str(saved))
     assert (model.layout, model.query_length, model.passage_length) == ("packed", 8, 16)
