@@ -279,6 +279,8 @@ def test_adapters_are_refused_without_their_backbone_and_with_another(tmp_path):
     saved = str(tmp_path / "saved")
     with pytest.raises(InputError, match=f"not the weights of their backbone: give that, as in base={tmp_path}"):
         CrossEncoder.from_pretrained(saved)
+    with pytest.raises(InputError, match="holds adapters, not a whole model: distill export model=.* base=BACKBONE"):
+        CrossEncoder.from_backbone(saved)
     other = make_backbone(tmp_path / "other", seed=1)
     with pytest.raises(InputError, match="its weights are not those that .*saved was trained with"):
         CrossEncoder.from_pretrained(saved, base=str(other))
