@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from distill.cores import fit_threads
 from distill.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -20,16 +21,19 @@ FLAGS = {  # of CPUs with instructions for it: of x86 and, the last one, of ARM
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device; "auto" is CUDA if available, else the CPU.
+    """Return the named device; "auto" is CUDA if available, else the CPU, with as many threads as cores.
 
     Raises InputError for a device that this machine lacks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={name}: not usable here ({str(error).splitlines()[0]}): try device=cpu") from None
+    if device.type == "cpu":
+        fit_threads()
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

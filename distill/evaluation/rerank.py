@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from distill.cores import CoreWatch
 from distill.data.batch import make_batch
 from distill.data.pairs import cut
 from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
@@ -65,6 +66,7 @@ class TaskReranker:
             evaluating(model),
             Progress(total=num_pairs, desc="re-ranking", unit="pair", leave=False, shown=shown) as bar,
         ):
+            cores = CoreWatch(model.device)
             for query_ids in self._groups():
                 pairs_of = [self._pairs(model, query_id) for query_id in query_ids]
                 lists = [pairs for pairs, _ in pairs_of]
@@ -76,6 +78,7 @@ class TaskReranker:
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
                     reranked[query_id] = _sort_by(self.run[query_id], best)
                 bar.update(sum(len(self.run[query_id]) for query_id in query_ids))
+                cores.look()
         of_all_ranks = {query_id: ranked for share in self.ranks.gather(reranked) for query_id, ranked in share.items()}
         return {query_id: of_all_ranks[query_id] for query_id in self.query_ids}
 

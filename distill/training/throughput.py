@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
+from distill.cores import CoreWatch
 from distill.data.batch import Batch
 from distill.distributed import Ranks
 from distill.training.flops import FlopCounter, peak_flops
@@ -23,6 +24,7 @@ class Throughput:
     def __init__(self, model, device: torch.device):
         """Start the clock."""
         self.count_flops, self.peak = FlopCounter(model), peak_flops(device)
+        self.cores = CoreWatch(device)
         self._start()
 
     def _start(self) -> None:
@@ -33,6 +35,7 @@ class Throughput:
         self.num_pairs += len(batch.lengths)
         self.num_tokens += len(batch.tokens)
         self.num_flops += self.count_flops(batch.lengths)
+        self.cores.look()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -40,6 +43,7 @@ class Throughput:
         paused = time.perf_counter()
         yield
         self.clock += time.perf_counter() - paused
+        self.cores.restart()
 
     def take(self, ranks: Ranks) -> dict[str, float]:
         """Return the metrics of all ranks since the last call, with MFU if the device's peak is known, and restart."""

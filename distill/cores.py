@@ -1,0 +1,90 @@
+"""How many cores this process may use, and whether it gets them.
+
+    fit_threads()                   # no more threads than cores
+    watch = CoreWatch(device)
+    watch.look()                    # after each piece of work: warns once if other processes take the cores
+
+Threads that share a core with a busy process wait for one another at the end of every operation: two of them can take
+ten times as long as one.
+"""
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+CGROUP = Path("/sys/fs/cgroup")
+SETTING = "OMP_NUM_THREADS"
+LONG_ENOUGH = 10.0  # seconds of work, after which the share of a core is judged
+ENOUGH = 0.75  # share of a core that a thread gets on a free machine, with a margin for waits on files
+
+
+def fit_threads() -> None:
+    """Set PyTorch's threads to the cores that this process may use, unless OMP_NUM_THREADS is set.
+
+    PyTorch counts the cores that the process is bound to. A container's quota of CPU time is not among what it sees.
+    """
+    quota = cpu_quota(CGROUP)
+    if quota is None or os.environ.get(SETTING):
+        return
+    num_threads = max(1, math.floor(quota))
+    if num_threads < torch.get_num_threads():
+        torch.set_num_threads(num_threads)
+
+
+def cpu_quota(directory: Path) -> float | None:
+    """Return the cores' worth of CPU time that a container may use, None without a limit.
+
+    directory: where control groups are mounted, of version 2 (cpu.max) or 1 (cpu/cpu.cfs_quota_us).
+    """
+    try:
+        quota, period = (directory / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((directory / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return None
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # `max`: no limit
+        return None
+    return cores if cores > 0 else None  # -1 in version 1: no limit
+
+
+class CoreWatch:
+    """Compares CPU time with wall time over the first seconds of work on the CPU, and warns once in a process."""
+
+    warned = False  # in this process
+
+    def __init__(self, device: torch.device):
+        """Start the clocks, unless the work is done by a GPU."""
+        self.wanted = device.type == "cpu" and not CoreWatch.warned
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave out what has happened since: a validation, a checkpoint."""
+        self.wall, self.busy = time.perf_counter(), time.thread_time()
+
+    def look(self) -> None:
+        """After ten seconds of work, say so if this thread did not have a core most of the time."""
+        seconds = time.perf_counter() - self.wall
+        if not self.wanted or seconds < LONG_ENOUGH:
+            return
+        self.wanted = False
+        share = (time.thread_time() - self.busy) / seconds
+        if share < ENOUGH:
+            CoreWatch.warned = True
+            log.warning("%s", contention(share, torch.get_num_threads()))
+
+
+def contention(share: float, num_threads: int) -> str:
+    """Return the warning for a thread that had a core for only a share of the time."""
+    had = f"other processes use the cores: this run had {share:.0%} of one for each thread"
+    if num_threads == 1:
+        return f"{had}, and takes that much longer"
+    return f"{had}, and its {num_threads} threads wait for one another: stop the others, or set {SETTING}=1"
