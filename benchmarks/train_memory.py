@@ -30,11 +30,12 @@ from distill.training.backward import backward
 from distill.training.recompute import recompute_activations
 
 OPTIONS = ("whole", "checkpointing", "lora", "lora-checkpointing", "freeze")
-SIZES = {  # vocabulary, width, layers, heads, width between
-    "encoder": ("bert", {"hidden_size": 384, "num_attention_heads": 12}),
-    "decoder": ("qwen3", {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}),
-}
-ALL = {"vocab_size": 30522, "num_hidden_layers": 12, "intermediate_size": 1536, "max_position_embeddings": 512}
+SIZES = {
+    "encoder": ("bert", {"vocab_size": 30522, "hidden_size": 384, "num_attention_heads": 12}),
+    "decoder": ("qwen3", {"vocab_size": 30_000, "hidden_size": 512, "num_attention_heads": 8, "head_dim": 64}
+                | {"num_key_value_heads": 4}),
+}  # fmt: skip
+ALL = {"num_hidden_layers": 12, "intermediate_size": 1536, "max_position_embeddings": 512}
 NUM_PAIRS, NUM_STEPS, RANK = 8, 2, 16
 
 
