@@ -146,7 +146,7 @@ def eland(directory, lists):
         positions = torch.arange(pairs["input_ids"].shape[1]).expand_as(pairs["input_ids"])
         inputs = *(pairs[name] for name in ("input_ids", "attention_mask", "token_type_ids")), positions
         with torch.inference_mode():
-            found.append(traced(*inputs).flatten().tolist())
+            found.append(traced(*inputs)[0].flatten().tolist())
     return found
 
 
