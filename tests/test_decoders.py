@@ -282,6 +282,10 @@ def test_the_adapters_of_a_language_model_are_saved_with_the_difference_of_its_a
     np.testing.assert_allclose(again.predict(PAIRS), scores, rtol=0, atol=1e-5)
     again.save_pretrained(tmp_path / "whole")
     np.testing.assert_allclose(of_sentence_transformers(tmp_path / "whole"), scores, rtol=0, atol=1e-4)
+    # another name of the backbone changes nothing, since the prompt is known
+    path = path.rename(tmp_path / "moved")
+    moved = CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(path))
+    np.testing.assert_array_equal(moved.predict(PAIRS), again.predict(PAIRS))
     # peft puts them on a classifier
     base = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
     theirs = PeftModel.from_pretrained(base, tmp_path / "saved").eval()
@@ -289,6 +293,18 @@ def test_the_adapters_of_a_language_model_are_saved_with_the_difference_of_its_a
     with torch.no_grad():
         logits = [theirs(input_ids=torch.from_numpy(tokens)[None]).logits[0, 0] for tokens, _ in encoded]
     np.testing.assert_allclose(model.activation(torch.stack(logits)), scores, rtol=0, atol=1e-5)
+
+
+def test_adapters_are_refused_without_the_prompt_of_their_backbone(tmp_path):
+    from distill.models.lora import add_adapters
+
+    path = two_labels(tmp_path)
+    model = CrossEncoder.from_backbone(str(path))
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    model.save_pretrained(tmp_path / "saved")
+    (path / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="its prompt is not the one that .*saved was trained with"):
+        CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(path))
 
 
 def test_adapters_whose_head_no_library_has_are_refused_before_training(tmp_path, monkeypatch):

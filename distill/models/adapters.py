@@ -8,6 +8,7 @@ weights must be those that were frozen in training.
 """
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def trained_weights(model) -> dict[str, Tensor]:
     """Return the weights of adapters and head, by their names in the model."""
     weights = model.state_dict()
     return {name: weights[name] for name in weights if name.endswith(WITHIN) or not name.startswith("backbone.")}
+
+
+def base_checksums(model) -> dict[str, int]:
+    """Return what the backbone of a CrossEncoder must agree in: its frozen weights and, if it has one, its prompt."""
+    checksums, template = {"checksum": frozen_checksum(model)}, model.template
+    if template.keeps_query:
+        parts = (template.prefix, template.middle, template.suffix)
+        checksums["prompt_checksum"] = zlib.crc32(json.dumps([part.tolist() for part in parts]).encode())
+    return checksums
 
 
 def _native(model) -> NativeHead | None:
@@ -142,8 +152,14 @@ def load_adapters(model, directory: Path, base: str) -> None:
     if not is_finite(alpha) or alpha <= 0:
         raise InputError(f"{directory / ADAPTER_FILE}: lora_alpha={str(alpha)[:40]}: must be above 0: {COPY_AGAIN}")
     add_adapters(model, rank, float(alpha), 0.0, [str(name) for name in config.get("target_modules") or []])
-    if frozen_checksum(model) != settings["base"].get("checksum"):
+    found, expected = base_checksums(model), settings["base"]
+    if found["checksum"] != expected.get("checksum"):
         raise InputError(f"base={base}: its weights are not those that {directory} was trained with")
+    if found.get("prompt_checksum") != expected.get("prompt_checksum", found.get("prompt_checksum")):
+        raise InputError(
+            f"base={base}: its prompt is not the one that {directory} was trained with: its files or its name have "
+            "changed: give it as it was then"
+        )
     places, head = _places(model), read_weights(directory / HEAD)
     stored = read_weights(directory / WEIGHTS)
     weights = head | {name: stored[place] for name, place in places.items() if place in stored}
