@@ -76,7 +76,8 @@ def _places(model) -> dict[str, str]:
 
     A head of transformers is part of the model that peft adapts; any other head is not.
     """
-    whole, native = "base_model.model.", _native(model)
+    whole: str = "base_model.model."
+    native: Any = _native(model)
     backbone = whole if native is None else f"{whole}{native.architecture.base_model_prefix}."
     places = {}
     for name in trained_weights(model):
