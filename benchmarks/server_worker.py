@@ -155,9 +155,9 @@ def torchscript(directory, lists):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    options = {"trust_remote_code": False}
-    model = AutoModelForSequenceClassification.from_pretrained(directory, return_dict=False, **options)
-    tokenizer = AutoTokenizer.from_pretrained(directory, **options)
+    opened = AutoModelForSequenceClassification.from_pretrained
+    model = opened(directory, return_dict=False, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     names = ("input_ids", "attention_mask", "token_type_ids")
     pair = tokenizer("a query", "a passage", return_tensors="pt")
     file = io.BytesIO()

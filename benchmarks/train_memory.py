@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from benchmarks.report import RESULTS, ROOT, environment, save
 from distill.data.batch import make_batch
@@ -26,6 +26,7 @@ from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.freezing import freeze
 from distill.models.lora import add_adapters
+from distill.models.parts import load_tokenizer
 from distill.training.backward import backward
 from distill.training.recompute import recompute_activations
 
@@ -44,7 +45,7 @@ def make_model(kind: str) -> CrossEncoder:
     family, sizes = SIZES[kind]
     with tempfile.TemporaryDirectory() as directory:
         AutoConfig.for_model(family, **ALL, **sizes).save_pretrained(directory)
-        AutoTokenizer.from_pretrained(ROOT / "sample" / "backbone").save_pretrained(directory)
+        load_tokenizer(ROOT / "sample" / "backbone").save_pretrained(directory)
         return CrossEncoder.from_backbone(directory, weights="random", query_length=32, passage_length=221)
 
 
