@@ -3,6 +3,7 @@
     python evaluate.py model=DIR_OR_HUB_ID task=files task.passages=P.tsv task.queries=Q.tsv task.run=R.run \
         task.qrels=QRELS task.depth=100
     python evaluate.py model=null task=files task.run=R.run task.qrels=QRELS
+    python evaluate.py model=DIR task=files ... task.teacher=teacher.run      without judgments: beside the teacher
     python evaluate.py model=DIR_OR_HUB_ID task=trec-dl             a suite, task by task; see conf/task/
     python evaluate.py resume=outputs/evaluate/DATE/TIME            resume a stopped evaluation, with its configuration
     torchrun --nproc-per-node 8 evaluate.py ...                     queries divided among several GPUs
@@ -43,6 +44,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.evaluation.results import task_directory, write_results, write_rows
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
+    from distill.evaluation.teacher_agreement import TeacherAgreement
     from distill.storage.writing import write_text
 
     # ---- 1. Device, directory and model ------------------------------------------------------------------------------
@@ -55,7 +57,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
         # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
-        numbers = SuiteNumbers(cfg.task, missing)
+        numbers, agreements = SuiteNumbers(cfg.task, missing), list[TeacherAgreement]()
         for task in read_tasks(cfg.task, missing, texts=model is not None):
             place = task_directory(directory, cfg.task, task.name)
             is_done = cfg.resume is not None and ranks.gather((place / "per_query.csv").is_file())[0]
@@ -65,19 +67,29 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 rows |= interpolated_row(task, rows["test"], model.interpolation)
             numbers.add(task, rows)
             numbers.means |= latency
+            if (agreed := TeacherAgreement.of(task, rows)) is not None:
+                numbers.means |= agreed.results()
+                agreements.append(agreed)
             if ranks.is_first:
                 place.mkdir(parents=True, exist_ok=True)
                 if latency:
                     write_text(place / "latency.json", json.dumps(latency) + "\n")
+                if agreed is not None:
+                    agreed.write(place)
                 write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=is_done)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
         results = numbers.results()
         if ranks.is_first:
             write_results(directory / "results.json", results)
-            print(numbers.table(results))
+            print("\n\n".join(filter(None, [numbers.table(results), *(agreed.table() for agreed in agreements)])))
+            for line, is_better in filter(None, (agreed.verdict() for agreed in agreements)):
+                log.log(logging.INFO if is_better else logging.WARNING, "verdict: %s", line)
             log.info("runs, values of each query and results: %s", shown_path(directory))
-            log.info("next: %s", command_line("report", as_override("runs", shown_path(directory))))
+            is_judged = any(numbers.per_query.values())
+            command = ("report", as_override("runs", shown_path(directory)))
+            command = command if is_judged else ("inspect", as_override("run", shown_path(directory)))
+            log.info("next: %s", command_line(*command))
         ranks.finish()
         return results
 

@@ -12,6 +12,7 @@ EXTRAS = {
     "lora": ("peft",),
     "serve": ("starlette", "uvicorn", "prometheus-client"),
     "sentence-transformers": ("sentence-transformers",),
+    "faiss": ("faiss-cpu",),
 }
 TORCH = "torch>=2.11"  # requirements.txt pins the CPU build; an installed package takes the torch that is there
 

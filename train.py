@@ -17,7 +17,6 @@ if __name__ == "__main__":  # before the slow imports
     answer_stops()
 
 import logging
-import math
 import sys
 import time
 from pathlib import Path
@@ -73,6 +72,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.training.calibration import calibration_errors, fit_calibration
     from distill.training.checkpoint import Checkpoints, seed_of_rank
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
+    from distill.training.plan import plan_training, warn_of_few_lists
     from distill.training.recompute import recompute_activations
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
@@ -95,7 +95,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             local = with_fused_teacher(with_local_files(own, unused_sources(own)))
             report = report_path(directory, name) if ranks.is_first else None
             lists[name] = read_lists(local, reader.tokenizer, reader.forms, report)
-        num_lists = sum(map(len, lists.values()))
+        plan = plan_training(cfg.train, sum(map(len, lists.values())))
+        for own in (cfg, *sets.values()):
+            own.train.batch_size = plan.batch_size
+        warn_of_few_lists(plan.num_lists)
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
@@ -122,7 +125,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss)
-        num_steps = cfg.train.max_steps or math.ceil(cfg.train.max_epochs * num_lists / cfg.train.batch_size)
+        num_steps = plan.num_steps
         state = TrainingState(device, objective.names, may_skip=precision == torch.float16)
         average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -139,6 +142,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             tracker.start(directory, state.step)
         warn_of_warmup(cfg.optimizer, num_steps)
         log.info("%s, %d steps", model.describe(), num_steps)
+        log.info("%s", plan.describe())
 
         # ---- 4. The loop ---------------------------------------------------------------------------------------------
         model.train()
@@ -236,7 +240,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         else:
             average.copy_to_model()
             checkpoints.keep_last()
-        results |= {"train/steps": state.step, "train/seconds": time.perf_counter() - started}
+        results |= {"train/lists": plan.num_lists, "train/steps": state.step}
+        results["train/seconds"] = time.perf_counter() - started
         results["memory/train/peak_bytes"] = peak_memory(device)
         numbers = SuiteNumbers(cfg.task, missing)
         for task, tester in zip(tasks, testers, strict=True):

@@ -16,14 +16,18 @@ COMMANDS = {
     "train": "train a cross-encoder on a teacher's rankings",
     "evaluate": "re-rank runs with a model and measure them, or measure runs as they are",
     "cut": "cut long articles into overlapping passages",
+    "generate": "let an LLM write queries for passages, and keep those that find theirs again",
+    "split": "hold queries out of training, apart from those that it sees",
     "retrieve": "write a first-stage run: the best passages of a collection for each query",
     "fuse": "make one run of several: by reciprocal ranks, mean ranks or z-scores",
     "annotate": "let a teacher rank the passages of a first-stage run",
+    "judge": "let an LLM grade what rankings have at their top: qrels, where people have given none",
     "journals": "show what the journals of LLMs' answers hold, and what they cost",
     "export": "write a trained model in another library's format, and upload it",
     "serve": "answer re-ranking requests over HTTP, as four servers and services do",
     "report": "gather runs into tables, tests, figures and one page",
     "inspect": "show side by side what a ranking has moved, and what it ranks wrongly",
+    "verdict": "say whether a student is better than its first stage, and if not, why",
     "dashboards": "make a Weights & Biases workspace for an ablation",
 }
 SCRIPTS = ("train", "evaluate")

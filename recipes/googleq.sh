@@ -2,7 +2,8 @@
 # Real questions: students of labels and of teachers on googleq (Natural Questions and BoolQ over Wikipedia passages).
 #
 #   recipes/googleq.sh                  every step
-#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, packaged, zero_shot, report
+#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, packaged, grid, zero_shot,
+#                                       report
 #
 # Run it from the repository, with the environment active and the collection in collections/googleq. Finished steps are
 # skipped when you run it again, and the one that was stopped resumes.
@@ -135,6 +136,29 @@ packaged() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
+# grid: losses and mixtures, 9,984 pairs each, after the labels' 3-layer student; 500 of the test questions. Losses with
+# labels have the marked passage in each list.
+
+third() { awk 'NR % 3 == 1' $DATA/queries.test.tsv | sed -n 1,500p; }
+with_labels=(data.list_size=null data.num_negatives=7)
+grid() {
+    step $OUT/queries.test500.tsv to $OUT/queries.test500.tsv third
+    for seed in $SEEDS; do
+        for loss in ranknet adrmse marginmse kl; do cell $loss "$seed"; done
+        for loss in lce lce-kl ranknet-lce lce-marginmse; do cell $loss "$seed" "${with_labels[@]}"; done
+        cell lambda "$seed" loss.target=rank loss.gain=linear
+        cell mse "$seed" loss.normalise=z-score
+    done
+    "$PYTHON" -m distill report runs=$OUT-grid output=$OUT-grid/report baseline=loss=ranknet published=false
+}
+cell() {        # LOSS SEED OVERRIDES...
+    local place=$OUT-grid/$1/$2 loss=$1 seed=$2
+    shift 2
+    step "$place/results.json" "$PYTHON" train.py experiment=real/googleq-grid train.precision="$PRECISION" \
+        seed="$seed" loss="$loss" hydra.run.dir="$place" "$@"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
 # zero_shot: all models on four collections that they have not seen, alone and interpolated with BM25.
 
 zero_shot() {
@@ -161,5 +185,5 @@ open() { grep '^nq' $DATA/queries.test.tsv; }
 new() { "$PYTHON" -m recipes.new_queries $DATA/queries.test.tsv $DATA/queries.train.tsv; }
 
 steps=("$@")
-[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil packaged zero_shot report)
+[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil packaged grid zero_shot report)
 for name in "${steps[@]}"; do "$name"; done

@@ -97,6 +97,7 @@ def test_shuffled_windows_unmask_a_model_that_repeats_the_order_shown():
     )
     assert ranks.found()["shuffles"].taus.mean == pytest.approx(0.9) and not ranks.found()["shuffles"].is_noise
     assert not ranks.mostly_as_shown and not ranks.passes.taus.values
+    assert [one.found()["shuffles"].results()["noise"] for one in (repeats, ranks)] == [1, 0]
 
 
 def test_a_finished_annotation_is_compared_with_another_teacher(tmp_path):
@@ -110,6 +111,7 @@ def test_a_finished_annotation_is_compared_with_another_teacher(tmp_path):
     lines, results = dict(worth.describe()), worth.results()
     assert lines["against reference"].endswith("): noise") and "against first stage" in lines
     assert results["tau/reference"] == pytest.approx(results["chance/tau/reference"], abs=0.03)
+    assert results["noise/reference"] == 1 and "noise/first_stage" not in results  # it has no chance to compare with
     assert math.isfinite(results["overlap@10/first_stage"]) and "chance/tau/first_stage" not in results
 
     (tmp_path / "out").mkdir()

@@ -315,6 +315,8 @@ def test_a_loss_named_as_in_earlier_versions_is_resumed(tmp_path, old, new):
         ("train", "no checkpoints/last.pt there: give the output directory of a training"),
         ("evaluate", "no config.yaml there: give the output directory of an evaluation"),
         ("annotate", "no config.yaml there: give the output directory of an annotation"),
+        ("judge", "no config.yaml there: give the output directory of a judgment"),
+        ("generate", "no config.yaml there: give the output directory of a generation"),
     ],
 )
 def test_a_directory_without_a_run_cannot_be_resumed(tmp_path, name, message):

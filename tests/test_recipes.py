@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -33,7 +34,7 @@ def own_corpus(collection, llm_url, tmp_path) -> dict[str, str]:
     names = {"PASSAGES": "passages", "QUERIES": "queries", "TEST_QUERIES": "queries", "QRELS": "qrels"}
     few = "model.passage_length=16 train.batch_size=2 train.max_epochs=null train.max_steps=2 optimizer.warmup=1"
     return {variable: str(collection[name]) for variable, name in names.items()} | {
-        **{"LLM_URL": llm_url, "LLM": "stand-in", "BACKBONE": "tiny", "DEPTH": "10", "TRAIN": few},
+        **{"LLM_URL": llm_url, "LLM": "stand-in", "BACKBONE": "tiny", "DEPTH": "10", "TRAIN": few, "NOISE_OK": "1"},
         **{"OUT": str(tmp_path / "out"), "DISTILL_CACHE": str(tmp_path / "cache")},
     }
 
@@ -51,18 +52,79 @@ def test_own_corpus_goes_all_the_way_and_nothing_is_done_twice(own_corpus, tmp_p
     assert {"first_stage/files/nDCG@10", "test/files/nDCG@10", "test/files/RR@10"} <= results.keys()
     assert (out / "onnx-int8" / "onnx" / "model.onnx").is_file() and (out / "report" / "index.html").is_file()
     again = run_recipe("own-corpus.sh", **own_corpus | {"LLM_URL": "http://127.0.0.1:9/v1"})
-    assert again.count(": skipped") == 8 and "requests, about" not in again
+    assert again.count(": skipped") == 9 and "requests, about" not in again
+
+
+def commands(*arguments: str, status: int = 0, **variables: str) -> list[str]:
+    """Return the commands of own-corpus.sh, each of which is only printed, and its errors."""
+    clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    run = subprocess.run(
+        ["bash", str(ROOT / "recipes" / "own-corpus.sh"), *arguments],
+        env=clean | {"PYTHON": "echo", "OUT": "nowhere"} | variables,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == status, run.stdout + run.stderr
+    return [line for line in (run.stdout + run.stderr).splitlines() if not line.startswith("== ")]
+
+
+def stages(lines: list[str]) -> list[str]:
+    """Return the names of the commands, each time that one is started; those that only estimate have a ?."""
+    names = [re.search(r"-m distill (\S+)|(train|evaluate)\.py", line) for line in lines]
+    shown = [(name[1] or name[2], line) for name, line in zip(names, lines, strict=True) if name]
+    return [f"{name}?" if "dry_run=true" in line else name for name, line in shown if "Serve it" not in line]
+
+
+def test_own_corpus_goes_from_a_corpus_to_a_verdict_and_estimates_first():
+    lines = commands("articles", LLM="judge", LLM_URL="http://localhost:1/v1")
+    assert stages(lines) == [
+        *("cut", "generate?", "generate", "split", "retrieve", "retrieve"),
+        *("annotate?", "annotate", "annotate?", "annotate", "annotate?", "annotate"),
+        *("train", "evaluate", "judge?", "judge", "evaluate", "verdict", "inspect", "report", "export"),
+    ]
+    noise, teacher, heldout = (line for line in lines if " annotate " in line and "dry_run" not in line)
+    assert "num_queries=20 shuffles=2" in noise and "train.tsv" in teacher and "heldout.tsv" in heldout
+    assert "task.teacher=nowhere/teacher-heldout/teacher.run" in next(line for line in lines if "evaluate.py" in line)
+
+
+def test_own_corpus_goes_without_an_llm():
+    lines = commands("articles", CROSS_ENCODER="A,B", ENCODER="bi", LOGGED="log.tsv", EXPORT="")
+    assert stages(lines) == [
+        *("cut", "generate", "split", "retrieve", "retrieve", "annotate", "annotate"),
+        *("retrieve", "fuse", "retrieve", "fuse", "train", "evaluate", "verdict", "inspect"),
+    ]
+    assert "num_queries=0" in lines[1] and "logged=log.tsv" in lines[1]
+    trained = next(line for line in lines if "train.py" in line)
+    assert "teacher.path=nowhere/train.fused.run" in trained and "train.max_epochs=null" in trained
 
 
 def test_own_corpus_stops_after_the_estimate(own_corpus):
-    commands = run_recipe("own-corpus.sh", **own_corpus | {"PYTHON": "echo", "DRY": "1"})  # prints each command
-    assert "dry_run=true" in commands and "DRY=1: stopped" in commands and "train.py" not in commands
+    lines = commands(**own_corpus | {"PYTHON": "echo", "DRY": "1"})
+    assert stages(lines) == ["retrieve", "retrieve", "annotate?"] and lines[-1].startswith("DRY=1: stopped")
+    assert stages(commands("articles", LLM="judge", DRY="1")) == ["cut", "generate?"]
 
 
-def test_own_corpus_says_what_is_missing(own_corpus):
-    del own_corpus["QRELS"]
-    run = subprocess.run(["bash", ROOT / "recipes" / "own-corpus.sh"], env=os.environ | own_corpus, capture_output=True)
-    assert run.returncode != 0 and b"QRELS: judgments of the test queries" in run.stderr
+def test_own_corpus_spends_money_only_if_told_to():
+    paid = {"LLM": "judge", "LLM_KEY": "OPENAI_API_KEY"}
+    refused = commands("articles", **paid, status=2)
+    assert stages(refused) == ["cut", "generate?"] and refused[-1].startswith("error: not confirmed: CONFIRM=1 ")
+    assert stages(commands("articles", **paid, CONFIRM="1"))[-1] == "export"
+    limited = commands("articles", **paid, MAX_COST="10", PRICE_IN="0.5", PRICE_OUT="2")
+    assert all("teacher.llm.max_cost=10" in line for line in limited if re.search(" (generate|annotate|judge) ", line))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        ([], {"LLM": "m"}, "no corpus: "),
+        (["articles"], {}, "no teacher: give LLM"),
+        (["articles"], {"CROSS_ENCODER": "dir"}, "no queries: a cross-encoder writes none: give LOGGED or QUERIES"),
+        (["articles"], {"LLM": "m", "TEST_QUERIES": "t.tsv"}, "TEST_QUERIES without QRELS: "),
+        (["articles"], {"LLM": "m", "QRELS": "q.txt"}, "QRELS without TEST_QUERIES: "),
+    ],
+)
+def test_own_corpus_says_what_is_missing(arguments, variables, said):
+    [line] = commands(*arguments, **variables, status=2)
+    assert line.startswith(f"error: {said}")
 
 
 @pytest.mark.slow

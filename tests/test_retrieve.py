@@ -10,7 +10,7 @@ from distill.config.rules import check_rules
 from distill.errors import InputError
 from distill.jobs import check_output
 from distill.retrieval.bm25 import bm25_run
-from distill.retrieval.encoders import _keep, encoder_rerank, encoder_run
+from distill.retrieval.encoders import _keep, _with_block, encoder_rerank, encoder_run
 from distill.sources.run_files import RankedList, write_run
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
@@ -98,7 +98,10 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
     model = encoder(tmp_path, kind)
     queries = read_queries(str(collection["queries"]))
     passages = read_passages(str(collection["passages"]), {f"d{i}" for i in range(30)})
-    run = encoder_run(str(collection["passages"]), queries, 10, str(tmp_path / kind), kind, 4, torch.device("cpu"))
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    options = (str(collection["passages"]), queries, 10, str(tmp_path / kind), kind, 4, torch.device("cpu"))
+    run, stored = encoder_run(*options), encoder_run(*options, vectors="float32")
+    assert (tmp_path / "cache" / "vectors").is_dir() == (kind == "dense")
     for query_id, text in queries.items():
         scores = {}
         for doc_id, passage in passages.items():
@@ -109,6 +112,7 @@ def test_an_encoder_keeps_each_querys_best_over_all_blocks(collection, tmp_path,
         assert run[query_id].scores.tolist() == pytest.approx(expected, rel=1e-4)
         found = [scores[doc_id] for doc_id in run[query_id].doc_ids]
         assert found == pytest.approx(run[query_id].scores.tolist(), rel=1e-4)
+        assert stored[query_id].scores.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_texts_that_an_encoder_does_not_know_are_warned_of_once(collection, tmp_path, caplog):
@@ -126,6 +130,18 @@ def test_passages_of_equal_similarity_keep_the_order_of_the_source_also_at_the_c
         places = torch.arange(first, first + len(block)).unsqueeze(0)
         best, rows = _keep(torch.cat([best, torch.tensor([block])], 1), torch.cat([rows, places], 1), depth=4)
     assert best.tolist() == [[3.0, 3.0, 1.0, 1.0]] and rows.tolist() == [[1, 5, 0, 2]]
+
+
+def test_the_best_of_many_blocks_are_those_of_a_stable_sort():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-20, 20, (40, 500), generator=generator) / 8.0  # many ties, on both sides of 0
+    scores[scores == 1] *= -0.0
+    for depth in (1, 7, 100, 600):
+        best, rows = torch.zeros(40, 0), torch.zeros(40, 0, dtype=torch.long)
+        for first in range(0, 500, 60):
+            best, rows = _with_block(best, rows, scores[:, first : first + 60], first, depth)
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+        assert torch.equal(rows, order) and torch.equal(best, scores.gather(1, order))
 
 
 def test_a_similarity_that_is_not_finite_is_refused(collection, tmp_path):

@@ -91,7 +91,7 @@ def test_requests_are_as_many_as_worked_by_hand(method, sort, top, goodness, num
 
 
 def test_the_requests_for_100_passages_are_those_of_the_documentation():
-    page = (ROOT / "docs" / "your-own-corpus.md").read_text()
+    page = (ROOT / "docs" / "teachers.md").read_text()
     numbers = [Sorting(*one, False).num_windows(100) for one in (("setwise", 10, "heap", size) for size in (4, 10, 20))]
     numbers += [Sorting("pairwise", 10, sort, 4, False).num_windows(100) for sort in ("heap", "bubble", "all")]
     assert numbers == [85, 40, 25, 600, 1890, 9900]

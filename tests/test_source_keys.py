@@ -17,14 +17,18 @@ SOURCES = {
     },
     "evaluate": {f"task.{key}" for key in TASK},
     "cut": {"passages"},
+    "generate": {"passages", "logged"},
+    "split": {"queries", "origins", "passages"},
     "retrieve": {"passages", "queries", "run"},
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
+    "judge": {"passages", "queries", "human"},  # its runs are a list, each opened where it is
     "export": set(),
     "journals": set(),
     "report": {"queries"},
     "serve": set(),
     "inspect": {"run", "baseline", "passages", "queries", "qrels"},
+    "verdict": set(),
     "dashboards": set(),
 }
 

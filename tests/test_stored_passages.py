@@ -6,9 +6,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 import distill.sources.runs
+from distill.data.tokens import TokenStore
 from distill.errors import InputError
+from distill.evaluation.tasks import read_task
 from distill.sources.fields import Fields
 from distill.sources.run_files import RankedList, write_run
 from distill.sources.runs import read_run, stored_run
@@ -17,6 +20,7 @@ from distill.sources.texts import read_passages
 from distill.teachers.asking import with_first
 from distill.teachers.lists_to_rank import lists_to_rank, read_lists_to_rank, store_texts
 from distill.teachers.orders import OrderedRun, PackedOrders
+from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.configuration import compose_config
 
 TEXTS = {"d1": "Bees  steer\tby the sun.", "d2": "蜜蜂用太阳导航", "d3": "", "x": "never asked for"}
@@ -44,6 +48,29 @@ def test_passages_on_disk_are_those_read_into_memory(tmp_path, name):
     assert stored["d1"] == "Bees steer by the sun." and stored["d3"] == "" and "d9" not in stored and "x" not in stored
     with pytest.raises(KeyError):
         stored["d9"]
+    assert list(stored.items()) == list(read.items()) and len(stored) == len(read) == 5
+
+
+def test_a_large_task_has_its_passages_on_disk_and_is_the_same(collection, tmp_path, monkeypatch, caplog):
+    with open(collection["passages"], "a") as file:
+        file.write("d30\t\n")
+    with open(collection["first_stage"], "a") as file:
+        file.write("q0 Q0 d30 11 -9 x\n")
+    keys = {"passages": "passages", "queries": "queries", "run": "first_stage", "qrels": "qrels"}
+    cfg = compose_config("evaluate", "task=files", *(f"task.{key}={collection[name]}" for key, name in keys.items()))
+    small = read_task(cfg.task)
+    monkeypatch.setattr("distill.sources.stored_passages.MANY", 5)
+    large = read_task(cfg.task)
+    assert isinstance(small.passages, dict) and dict(large.passages.items()) == small.passages
+    assert not isinstance(large.passages, dict) and "d30" not in large.run["q0"].doc_ids
+    assert {q: ranked.doc_ids for q, ranked in large.run.items()} == {q: one.doc_ids for q, one in small.run.items()}
+    said = [record.message for record in caplog.records if "empty passages" in record.message]
+    assert (
+        len(said) == 2 and said[0] == said[1] and said[0].endswith("1 empty passages left out of the run (first: d30)")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(make_backbone(tmp_path / "bert", words=WORDS))
+    stores = [TokenStore.of(tokenizer, task.passages, 16) for task in (small, large)]
+    assert (stores[0].tokens == stores[1].tokens).all() and (stores[0].hashes == stores[1].hashes).all()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""benchmarks.annotate and benchmarks.small_llm, small and within the process."""
+"""benchmarks.annotate, small_llm and small_llm_queries, small and within the process."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import benchmarks.annotate as benchmark
-from benchmarks import small_llm
+from benchmarks import small_llm, small_llm_queries
 from tests.helpers.chat_server import Server
 
 
@@ -101,6 +101,22 @@ def test_a_small_llm_is_asked_by_method_and_prompt_and_its_answers_are_counted(t
     assert all("bees see" in text and "sun" not in text for text in server.asked)  # cut to two words
     (saved,) = (tmp_path / "results").iterdir()
     assert json.loads(saved.read_text())["rows"] == [row]
+
+
+def test_queries_of_a_small_llm_are_counted_and_ranked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    server = Server(script=["good", "empty"])
+    passages = [" ".join(f"word{number}x{place}" for place in range(25)) for number in range(9)]
+    (tmp_path / "p.tsv").write_text("".join(f"d{number}\t{text}\n" for number, text in enumerate(passages)))
+    command = ["small_llm_queries", "--url", server.url, "--passages", str(tmp_path / "p.tsv"), "--model", "tiny"]
+    monkeypatch.setattr("sys.argv", [*command, "--queries", "6", "--max-words", "15", "--results", str(tmp_path)])
+    small_llm_queries.main()
+    row = json.loads(capsys.readouterr().out)
+    assert (row["kept"], row["checked"], row["rejected"]) == (5, 5, {"empty": 1}) and len(row["ten"]) == 5
+    assert row["within"] == {"1": 5, "5": 5, "20": 5, "100": 5} and row["within_of_random"]["100"] < 5
+    assert sum(server.asked.values()) == 6 and not any("x15" in text for text in server.asked)  # cut to 15 words
+    (saved,) = tmp_path.glob("small-llm-queries-*.json")
+    assert json.loads(saved.read_text())["within"] == row["within"]
 
 
 def test_the_endpoint_answers_as_it_is_asked():

@@ -17,8 +17,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_values
-from distill.config.composition import ROOT, command_overrides
+from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
@@ -71,13 +70,9 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
 
 def check(cfg: DictConfig) -> None:
     """Check the configuration, before any of it is written; raises InputError."""
-    from distill.teachers.endpoint_key import check_key_variable, check_receiver
+    from distill.teachers.endpoint_key import check_llm
 
-    check_key_variable(cfg.teacher.llm.api_key_variable)  # first: other rules quote what they refuse
-    check_values(cfg)
-    named = {override.partition("=")[0] for override in command_overrides("task")}
-    is_said = cfg.resume is None or bool(named & {"teacher.llm.base_url", "teacher.llm.api_key_variable"})
-    check_receiver(cfg.teacher.llm, is_said=is_said)
+    check_llm(cfg)
     if cfg.method == "first-token" and cfg.window > MOST_LETTERS:
         raise InputError(
             f"window={cfg.window} with method=first-token: passages have {MOST_LETTERS} letters at most: lower it"

@@ -4,8 +4,10 @@
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run method=sparse model=naver/splade-v3-distilbert
     python -m distill retrieve passages=P.tsv queries=Q.tsv output=F.run bm25.stemmer=german bm25.stop_words=none
     python -m distill retrieve ... method=dense model=DIR run=F.run output=G.run    an encoder's order of F's passages
+    python -m distill retrieve ... method=dense model=DIR index=hnsw                approximate, for many queries
 
-Writes a TREC run, completely or not at all. BM25's index is kept in the cache for later queries.
+Writes a TREC run, completely or not at all. BM25's index and the vectors of a dense encoder are kept in the cache for
+later queries.
 """
 
 import contextlib
@@ -51,7 +53,7 @@ def retrieve(cfg: DictConfig) -> None:
             check_source(cfg.model)
         options = cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields, precision
         if cfg.run is None:
-            run = encoder_run(local.passages, queries, *options)
+            run = encoder_run(local.passages, queries, *options, vectors=cfg.vectors, index=cfg.index)
         else:
             run = encoder_rerank(local.passages, queries, local.run, *options)
     write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))

@@ -111,7 +111,7 @@ def check_evaluate(cfg: DictConfig) -> None:
     check_values(cfg)
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
-    check_task(cfg.task, "task", texts=cfg.model is not None)
+    check_task(cfg.task, "task", texts=cfg.model is not None, by_teacher=True)
     if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
         raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
 
@@ -156,8 +156,11 @@ def _missing_keys(cfg: DictConfig, keys: list[str]) -> str:
     return f"{', '.join(keys)} {verb} missing: give {them} on the command line, as in {given}{chosen}"
 
 
-def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
-    """Check that tasks have all that measuring needs and, for texts, re-ranking; raises InputError."""
+def check_task(task: DictConfig, key: str, texts: bool = True, by_teacher: bool = False) -> None:
+    """Check that tasks have all that measuring needs and, for texts, re-ranking; raises InputError.
+
+    by_teacher: whether a task that is no suite may have a teacher's ranking in place of judgments.
+    """
     for name, part in task.tasks.items():
         _check_part(part, f"{key}.tasks.{name}")
     for part in split_suite(task):
@@ -167,13 +170,24 @@ def check_task(task: DictConfig, key: str, texts: bool = True) -> None:
             raise InputError(f"{prefix}measures={part.measures}: a validation has one mean: set {key}.measures instead")
         needed = ["passages", "queries"] if texts or part.run == "bm25" else []
         needed += ["qrels"] if task.tasks and part.run is not None else ["qrels", "run"]
+        if by_teacher and not task.tasks and part.teacher is not None and part.qrels is None:
+            needed.remove("qrels")
+            _check_unjudged(part, key)
         for name in needed:
             if part[name] is None:
-                raise InputError(f"{prefix}{name} is missing: give a file or an ir_datasets id")
+                instead = ", or the teacher's ranking as task.teacher" if by_teacher and name == "qrels" else ""
+                raise InputError(f"{prefix}{name} is missing: give a file or an ir_datasets id{instead}")
         for name in [*needed, *(key for key in ("teacher", "fused") if part[key] is not None)]:
             fault = (missing_file_or_directory if name == "passages" else missing_file)(part[name])
             if fault is not None:
                 raise InputError(f"{prefix}{name}={part[name]}{fault}")
+
+
+def _check_unjudged(task: DictConfig, key: str) -> None:
+    """Check that nothing is asked for that needs judgments, of a task without any; raises InputError."""
+    for name, value in {"ideal": task.ideal, "interpolate": task.interpolate == "fit"}.items():
+        if value:
+            raise InputError(f"{key}.{name}={task[name]} needs judgments: give {key}.qrels, or leave it out")
 
 
 def check_stride(task: DictConfig, key: str, passage_length: int) -> None:

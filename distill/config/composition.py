@@ -29,12 +29,16 @@ from distill.config.schema import (
     EvaluateConfig,
     ExportConfig,
     FuseConfig,
+    GenerateConfig,
     InspectConfig,
     JournalsConfig,
+    JudgeConfig,
     ReportConfig,
     RetrieveConfig,
     ServeConfig,
+    SplitConfig,
     TrainConfig,
+    VerdictConfig,
 )
 from distill.errors import InputError, exit_on_bad_input
 
@@ -45,14 +49,18 @@ COMMAND_SCHEMAS: dict[str, type] = {  # by command: conf/NAME.yaml has the value
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "cut": CutConfig,
+    "generate": GenerateConfig,
+    "split": SplitConfig,
     "retrieve": RetrieveConfig,
     "fuse": FuseConfig,
     "annotate": AnnotateConfig,
+    "judge": JudgeConfig,
     "journals": JournalsConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
     "report": ReportConfig,
     "inspect": InspectConfig,
+    "verdict": VerdictConfig,
     "dashboards": DashboardsConfig,
 }
 SWEEP_MARKS = ("multirun.yaml", "sweep.lock")  # files by Hydra's sweeper and our launcher in a sweep's directory

@@ -112,7 +112,8 @@ def _other_commands(name: str, key: str) -> str | None:
     if "." not in key or key.startswith("hydra.") or PART.match(key):
         return None
     others = [other for other in COMMAND_SCHEMAS if other != name and key in keys_of(compose(other))]
-    return f"{key}: is a key of {' and '.join(others)}, not of {name}" if others else None
+    named = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
+    return f"{key}: is a key of {named}, not of {name}" if others else None
 
 
 def _keys(cfg: DictConfig, key: str) -> list[str]:

@@ -10,13 +10,20 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from distill.config.saved import MAX_BYTES, read_plain
-from distill.config.schema import AnnotateConfig, EvaluateConfig, TrainConfig
+from distill.config.schema import AnnotateConfig, EvaluateConfig, GenerateConfig, JudgeConfig, TrainConfig
 from distill.config.types import fault_of
 from distill.errors import InputError
 
 TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
               for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
 TEXTS += ("validation.runs", "task.runs")
+
+LLM_FREE = (  # none of it changes which answer a request gets
+    *("teacher.llm.api_key_variable", "teacher.llm.base_url", "teacher.llm.batch_size", "teacher.llm.concurrency"),
+    *("teacher.llm.device", "teacher.llm.max_cost", "teacher.llm.price_in", "teacher.llm.price_out"),
+    *("teacher.llm.requests_per_minute", "teacher.llm.retries", "teacher.llm.timeout"),
+    *("max_unusable", "teacher.llm.max_bytes", "teacher.llm.max_wait"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,16 +84,30 @@ ANNOTATION = Command(
     key="window",
     needs="config.yaml",
     stopped=("journal.jsonl",),
-    free=(  # none of it changes which answer a request gets
-        *("dry_run", "qrels", "reference"),
-        *("teacher.llm.api_key_variable", "teacher.llm.base_url", "teacher.llm.batch_size", "teacher.llm.concurrency"),
-        *("teacher.llm.device", "teacher.llm.max_cost", "teacher.llm.price_in", "teacher.llm.price_out"),
-        *("teacher.llm.requests_per_minute", "teacher.llm.retries", "teacher.llm.timeout"),
-        *("max_unusable", "teacher.llm.max_bytes", "teacher.llm.max_wait"),
-    ),
+    free=("dry_run", "qrels", "reference", *LLM_FREE),
     moved=("passages", "queries", "run", "journal"),
 )
-COMMANDS = (TRAINING, EVALUATION, ANNOTATION)
+GENERATION = Command(
+    noun="generation",
+    name="generate",
+    schema=GenerateConfig,
+    key="round_trip",
+    needs="config.yaml",
+    stopped=("journal.jsonl",),
+    free=("dry_run", *LLM_FREE),
+    moved=("passages", "logged", "journal", "round_trip_model"),
+)
+JUDGING = Command(
+    noun="judgment",
+    name="judge",
+    schema=JudgeConfig,
+    key="human_min_grade",
+    needs="config.yaml",
+    stopped=("journal.jsonl",),
+    free=("dry_run", "human", "min_grade", "human_min_grade", "teacher_name", "annotation", *LLM_FREE),
+    moved=("passages", "queries", "journal"),
+)
+COMMANDS = (TRAINING, EVALUATION, ANNOTATION, GENERATION, JUDGING)
 
 
 def command_of(cfg: DictConfig | dict) -> Command:

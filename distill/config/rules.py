@@ -4,7 +4,7 @@
     class Train:
         batch_size: int = at_least(1)
         max_steps: int | None = at_least(1, default=None)
-        max_epochs: float | None = beside(above(0, default=None), either("max_steps"))
+        max_epochs: float | None = beside(above(0, default=None), not_beside("max_steps"))
 
     check_rules(cfg)        # walks over a composed configuration, whatever dataclasses it is made of
 
@@ -182,13 +182,13 @@ def beside(one: Any, *bonds: Bond) -> Any:
     return field(default=one.default, metadata={**one.metadata, "bonds": bonds})
 
 
-def either(other: str) -> Bond:
-    """Bond: exactly one of two keys is given, and the other is null."""
+def not_beside(other: str) -> Bond:
+    """Bond: at most one of two keys is given, and the other is null."""
 
     def bond(group: Any, prefix: str, value: Any) -> str | None:
-        if (value is None) != (group[other] is None):
+        if value is None or group[other] is None:
             return None
-        return f" and {prefix}{other}={shown(group[other])}: give exactly one, and set the other to null"
+        return f" and {prefix}{other}={shown(group[other])}: give only one, and set the other to null"
 
     return bond
 
@@ -244,13 +244,13 @@ def less_than(other: str, why: str) -> Bond:
     )
 
 
-def only(option: str, other: str, values: tuple[str, ...], why: str) -> Bond:
+def only(option: str, other: str, values: tuple[str | None, ...], why: str) -> Bond:
     """Bond: with these values of another key, only one option is possible."""
 
     def bond(group: Any, prefix: str, value: Any) -> str | None:
         if value == option or group[other] not in values:
             return None
-        return f" with {prefix}{other}={group[other]}: {why}: set it to {option}"
+        return f" with {prefix}{other}={shown(group[other])}: {why}: set it to {option}"
 
     return bond
 
@@ -281,6 +281,17 @@ def needs(option: str, **what: str) -> Bond:
     def bond(group: Any, prefix: str, value: Any) -> str | None:
         lacking = [key for key in what if group[key] is None] if value == option else []
         return f" needs {prefix}{lacking[0]}, {what[lacking[0]]}" if lacking else None
+
+    return bond
+
+
+def needs_given(other: str, why: str) -> Bond:
+    """Bond: if it is given, so is another key."""
+
+    def bond(group: Any, prefix: str, value: Any) -> str | None:
+        if value is None or group[other] is not None:
+            return None
+        return f" with {prefix}{other}=null: {why}: give it, or set this to null"
 
     return bond
 

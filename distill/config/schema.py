@@ -5,6 +5,7 @@ distill/config/checks.py. The keys of each loss are in distill/config/losses.py.
 """
 
 import math
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,13 +21,14 @@ from distill.config.rules import (
     between,
     choice,
     each,
-    either,
     less_than,
     must,
     needs,
+    needs_given,
     needs_some,
     no_less_than,
     no_more_than,
+    not_beside,
     not_with,
     only,
     output_of,
@@ -236,8 +238,8 @@ class Optimizer:
 
 @dataclass
 class Train:
-    batch_size: int = at_least(1)
-    max_steps: int | None = beside(at_least(1, default=None), either("max_epochs"))
+    batch_size: int | None = at_least(1, default=None)
+    max_steps: int | None = beside(at_least(1, default=None), not_beside("max_epochs"))
     max_epochs: float | None = above(0, below=2**31, default=None)
     max_tokens: int = at_least(1)
     validate_every: int = at_least(1)
@@ -379,6 +381,22 @@ class CutConfig:
 
 
 @dataclass
+class SplitConfig:
+    queries: str = source()
+    origins: str | None = source(default=None)
+    passages: str | None = source(default=None, or_directory=True)
+    output: str = MISSING
+    heldout: float = above(0, below=1)
+    min_heldout: int = at_least(1)
+    similarity: float = must("be above 0, and at most 1", lambda value: 0 < value <= 1)
+    seed: int = at_least(0, below=2**63)
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+
+
+@dataclass
 class RetrieveConfig:
     passages: str = source(or_directory=True)
     queries: str = source()
@@ -393,6 +411,12 @@ class RetrieveConfig:
     )
     model: str | None = beside(
         field(default=None), without("method", "bm25", "it uses no encoder: set method=dense or sparse, or model=null")
+    )
+    vectors: str | None = choice("float32", "float16", default=None)
+    index: str = beside(
+        choice("exact", "hnsw"),
+        only("exact", "method", ("bm25", "sparse"), "graphs are of dense vectors"),
+        only("exact", "vectors", (None,), "graphs need the vectors in the cache"),
     )
     batch_size: int = at_least(1)
     device: str = MISSING
@@ -415,6 +439,12 @@ class FuseConfig:
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
     max_passage: bool = MISSING
+
+
+@dataclass
+class VerdictConfig:
+    runs: str = must("be a directory", lambda value: os.path.isdir(value))
+    output: str = MISSING
 
 
 @dataclass
@@ -493,6 +523,63 @@ class JournalsConfig:
     journal: str | None = None
     price_in: float = at_least(0)
     price_out: float = at_least(0)
+
+
+@dataclass
+class GenerateConfig:
+    passages: str = source(or_directory=True)
+    num_queries: int = at_least(0)
+    types: list[str] = must("name at least one", bool)
+    logged: str | None = source(default=None)
+    max_passages: int | None = beside(
+        at_least(1, default=None), no_less_than("num_queries", "each query takes a passage")
+    )
+    seed: int = at_least(0, below=2**63)
+    min_words: int = at_least(1)
+    max_copied: int = at_least(1)
+    max_similarity: float = must("be above 0, and at most 1", lambda value: 0 < value <= 1)
+    round_trip: int | None = at_least(1, default=None)
+    round_trip_model: str | None = beside(
+        field(default=None), needs_given("round_trip", "it re-ranks the passages that BM25 finds")
+    )
+    round_trip_model_depth: int = at_least(1)
+    bm25: Bm25Config = MISSING
+    teacher: LlmTeacher = MISSING
+    max_unusable: float = between(0, 1)
+    journal: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    dry_run: bool = MISSING
+    resume: str | None = output_of("generation", needs="config.yaml")
+
+
+@dataclass
+class JudgeConfig:
+    passages: str = source(or_directory=True)
+    queries: str = source()
+    runs: list[str] = each(source(), least=1)
+    depth: int = at_least(1)
+    num_queries: int | None = at_least(1, default=None)
+    subset_seed: int = at_least(0, below=2**63)
+    seed: int = at_least(0, below=2**63)
+    human: str | None = source(default=None)
+    min_grade: int = between(1, 3)
+    human_min_grade: int = at_least(1)
+    teacher_name: str | None = None
+    annotation: str | None = output_of("annotation", needs="config.yaml")
+    teacher: LlmTeacher = MISSING
+    tries: int = at_least(1)
+    max_unusable: float = between(0, 1)
+    prompt: str = MISSING
+    journal: str | None = None
+    id_field: str | None = None
+    text_fields: list[str] | None = field_names()
+    query_id_field: str | None = None
+    query_text_fields: list[str] | None = field_names()
+    dry_run: bool = MISSING
+    resume: str | None = output_of("judgment", needs="config.yaml")
 
 
 @dataclass

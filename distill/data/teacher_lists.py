@@ -28,6 +28,7 @@ from distill.targets import kept_targets, own_targets, targets_of
 log = logging.getLogger(__name__)
 
 TRIPLE = "score+ score− query_id doc_id+ doc_id−"
+ENOUGH = 200  # lists to begin with: with fewer, a new layer learns little of what a teacher knows
 MAX_IN_MEMORY = 250_000  # lines of all lists: with more, the whole collection is tokenised on disk, once
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.progress import Progress
-from distill.sources.texts import Texts
+from distill.sources.stored_passages import Passages
 from distill.storage.arrays import hash_strings, look_up_table, offsets_of, text_at
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class TokenStore:
         self.cut = cut
 
     @classmethod
-    def of(cls, tokenizer, texts: Texts, max_length: int, name: str = "texts", form: str = "{}") -> "TokenStore":
+    def of(cls, tokenizer, texts: Passages, max_length: int, name: str = "texts", form: str = "{}") -> "TokenStore":
         """Tokenise texts into memory, each put in place of the form's {} and cut to its first max_length tokens.
 
         What follows {} is not cut (distill/data/pairs.py).

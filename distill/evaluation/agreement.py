@@ -102,9 +102,10 @@ class Agreement:
         return self.taus.chance is not None and self.taus.is_noise and self.overlaps.is_noise
 
     def results(self) -> dict[str, float]:
-        """Return the means, and those of answers at random."""
-        names = {"tau": self.taus.mean, f"overlap@{TOP}": self.overlaps.mean}
+        """Return the means, those of answers at random, and, where these are known, whether it is noise: 1 or 0."""
+        names: dict[str, float | None] = {"tau": self.taus.mean, f"overlap@{TOP}": self.overlaps.mean}
         names |= {"chance/tau": self.taus.chance, f"chance/overlap@{TOP}": self.overlaps.chance}
+        names |= {"noise": None if self.taus.chance is None else int(self.is_noise)}
         return {name: value for name, value in names.items() if value is not None}
 
     def describe(self) -> str:

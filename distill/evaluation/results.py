@@ -39,25 +39,27 @@ def write_rows(
 ) -> None:
     """Write the files of all rows of a task, run.txt and per_query.csv for the main one.
 
-    The others have their values by query in ROW.per_query.csv, and the interpolated one its run, too. The main row's
-    values come last: with them, a task counts as done. keep_run: run.txt is there, and was read.
+    per_query: by row; empty for a task without judgments, which has only the runs. keep_run: run.txt is there, and was
+    read. The others have their values by query in ROW.per_query.csv, and the interpolated one its run, too. The main
+    row's values come last: with them, a task counts as done.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for row in (row for row in rows if row != main):
+    for row in (row for row in per_query if row != main):
         write_per_query(directory, per_query[row], f"{row}.per_query.csv")
     if "interpolated" in rows:
         write_whole(directory / "interpolated.run.txt", lambda aside: write_run(rows["interpolated"], aside, tag))
-    if keep_run:
+    if not keep_run:
+        write_task(directory, rows[main], per_query.get(main), tag)
+    elif per_query:
         write_per_query(directory, per_query[main])  # the judgments may have changed
-    else:
-        write_task(directory, rows[main], per_query[main], tag)
 
 
-def write_task(directory: Path, run: Run, per_query: PerQuery, tag: str) -> None:
-    """Write run.txt (TREC) and then per_query.csv."""
+def write_task(directory: Path, run: Run, per_query: PerQuery | None, tag: str) -> None:
+    """Write run.txt (TREC) and then per_query.csv, if there is any."""
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / "run.txt", lambda aside: write_run(run, aside, tag))
-    write_per_query(directory, per_query)
+    if per_query is not None:
+        write_per_query(directory, per_query)
 
 
 def write_per_query(directory: Path, per_query: PerQuery, name: str = "per_query.csv") -> None:
@@ -108,7 +110,7 @@ def _task_table(results: dict[str, float], name: str, num_queries: int, measures
     for row, label in ROWS.items():
         if f"{row}/{name}/{measures[0]}" in results:
             cells.append([label, *(f"{results[f'{row}/{name}/{measure}']:.4f}" for measure in measures)])
-    return _table([f"{name}: {num_queries} queries", *measures], cells)
+    return table([f"{name}: {num_queries} queries", *measures], cells)
 
 
 def _suite_table(
@@ -123,10 +125,10 @@ def _suite_table(
         size = str(num_queries.get(task, ""))
         cells.append([task, size, *("" if value is None else f"{value:.4f}" for value in values)])
     cells += [[task, "", *["missing"] * len(rows)] for task in missing]
-    return _table([f"{name}: {measure}", "queries", *(ROWS[row] for row in rows)], cells)
+    return table([f"{name}: {measure}", "queries", *(ROWS[row] for row in rows)], cells)
 
 
-def _table(header: list[str], cells: list[list[str]]) -> str:
+def table(header: list[str], cells: list[list[str]]) -> str:
     """Align the first column to the left and the rest to the right, with a line below the header."""
     widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
     lines = [

@@ -27,8 +27,11 @@ class SuiteNumbers:
         self.missing = missing  # task -> why
 
     def add(self, task: Task, rows: dict[str, Run]) -> dict[str, float]:
-        """Measure the rankings of a task, by row, and return their means under their names in results.json."""
-        means, self.per_query[task.name] = measure_rows(task, rows)
+        """Measure the rankings of a task, by row, and return their means under their names in results.json.
+
+        A task without judgments has none.
+        """
+        means, self.per_query[task.name] = measure_rows(task, rows) if task.qrels else ({}, {})
         self.means |= means
         return means
 
@@ -37,7 +40,7 @@ class SuiteNumbers:
         return self.means | suite_results(self.cfg, self.per_query)
 
     def table(self, results: dict[str, float]) -> str:
-        """Return the table of the results that a command prints."""
-        num_queries = {name: len(next(iter(rows.values()))) for name, rows in self.per_query.items()}
+        """Return the table of the results that a command prints; nothing where no task has judgments."""
+        num_queries = {name: len(next(iter(rows.values()))) for name, rows in self.per_query.items() if rows}
         measures = parse_measures(self.cfg.measures)
-        return format_results(results, self.cfg.name, num_queries, measures, self.missing)
+        return format_results(results, self.cfg.name, num_queries, measures, self.missing) if num_queries else ""

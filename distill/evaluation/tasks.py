@@ -28,7 +28,8 @@ from distill.sources.locate import is_missing_file, is_path, is_remote, with_loc
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
-from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_passages, read_queries
+from distill.sources.stored_passages import Passages, passages_of
+from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_queries
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,11 @@ class Task:
     name: str
     corpus: str  # tasks of one corpus are averaged together
     run: Run  # the first stage, cut to the task's depth
-    qrels: Qrels
+    qrels: Qrels  # empty for a task that is only compared with its teacher
     measures: list  # of ir_measures
     teacher: Run | None
     queries: Texts
-    passages: Texts  # empty if the run is only measured
+    passages: Passages  # empty if the run is only measured; on disk if there are many
     windows: int  # how many windows of a long passage are scored, of which the best counts; 1: only its beginning
     window_stride: int | None  # tokens from the start of one window to the next; None: half a window
     first_stage: str = ""  # the run's name: of its file, an ir_datasets id, or bm25
@@ -107,8 +108,9 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     first_stage = first_stage_name(cfg.run)
     cfg = with_local_files(cfg, schema=TaskConfig)
     queries = read_queries(cfg.queries, Fields.of(cfg, "queries")) if cfg.queries else {}
-    qrels = read_qrels(cfg.qrels)
-    try_measures(measures, qrels)
+    qrels = read_qrels(cfg.qrels) if cfg.qrels else {}
+    if qrels:
+        try_measures(measures, qrels)
     run = _read_first_stage(cfg, queries, qrels, depth)
     if texts:
         run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
@@ -116,6 +118,23 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     if foreign:
         log.info("%s: ignored the judgments of %d queries that are not in %s", cfg.name, len(foreign), cfg.queries)
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
+    if cfg.qrels:
+        _check_judged(cfg, run, qrels)
+    teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg, run, qrels, depth)
+    corpus = cfg.corpus or cfg.name
+    task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
+    task.fused = _read_beside(cfg.fused, "fusion", cfg, run, qrels, depth)
+    task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
+    task.max_passage = cfg.max_passage
+    if texts:
+        task.passages = passages_of(cfg.passages, run, Fields.of(cfg))
+        check_passages(run, cfg.run, task.passages, cfg.passages)
+        task.run = drop_empty(run, task.passages.items(), cfg.name)
+    return task
+
+
+def _check_judged(cfg: DictConfig, run: Run, qrels: Qrels) -> None:
+    """Warn of queries without judgments, and like `log_unranked`; raises InputError where no query has any."""
     unjudged = [query_id for query_id in run if query_id not in qrels]
     if len(unjudged) == len(run):
         raise InputError(
@@ -126,18 +145,6 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
             "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
         )
     log_unranked(cfg.run, article_run(run, cfg.run) if cfg.max_passage else run, qrels)
-    teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg, run, qrels, depth)
-    corpus = cfg.corpus or cfg.name
-    task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
-    task.fused = _read_beside(cfg.fused, "fusion", cfg, run, qrels, depth)
-    task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
-    task.max_passage = cfg.max_passage
-    if texts:
-        doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
-        task.passages = read_passages(cfg.passages, doc_ids, Fields.of(cfg))
-        check_passages(run, cfg.run, task.passages, cfg.passages)
-        task.run = drop_empty(run, task.passages, cfg.name)
-    return task
 
 
 def log_unranked(source: str, run: Run, qrels: Qrels) -> None:
@@ -167,7 +174,8 @@ def _read_beside(
     if not any(set(run[query_id].doc_ids) & set(beside[query_id].doc_ids) for query_id in shared):
         what = "passage" if shared else "query"
         raise InputError(f"{source}: shares no {what} with {cfg.run}: use the {noun} of this run")
-    log_unranked(source, article_run(beside, source) if cfg.max_passage else beside, qrels)
+    if qrels:
+        log_unranked(source, article_run(beside, source) if cfg.max_passage else beside, qrels)
     return beside
 
 
@@ -195,7 +203,7 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
     if cfg.run == "bm25":
         from distill.retrieval.bm25 import Bm25, bm25_run  # imported here because most tasks have a run
 
-        judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
+        judged = {query_id: text for query_id, text in queries.items() if query_id in qrels or not cfg.qrels}
         if not judged:
             raise InputError(f"{cfg.qrels}: judges no query of {cfg.queries}: use qrels that belong to the queries")
         depth = depth or BM25_DEPTH

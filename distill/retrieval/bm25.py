@@ -14,8 +14,7 @@ import json
 import logging
 import os
 import sys
-from array import array
-from collections.abc import Iterator
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,20 +24,32 @@ from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.progress import Progress
+from distill.retrieval.bm25_parts import (
+    NO_WORD,
+    Passages,
+    Reader,
+    has_parts,
+    is_damaged,
+    new_words,
+    part_directories,
+    repair_parts,
+    write_parts,
+)
 from distill.retrieval.languages import choose_language, languages_of, sampled_languages
 from distill.retrieval.stop_words import list_state, stop_words_of
 from distill.retrieval.words import BIGRAMS, has_stemmer, lack_spaces, stemmer_version, word_reader
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import Texts, iterate_texts, refuse_duplicates
+from distill.sources.texts import Texts, refuse_duplicates
 from distill.storage.arrays import look_up_table, offsets_of, text_at
-from distill.storage.cache import entry, key_of, make_once
+from distill.storage.cache import REMEDY, entry, key_of, make_once
+from distill.storage.locking import locked_in_turn
+from distill.storage.parts import load_arrays
 
 log = logging.getLogger(__name__)
 
 FORMAT = 4  # of the index's files, and how texts are cut into words: an index in another format is rebuilt
-NO_WORD = ""  # what a passage without words has, so that its length is 1
 AUTO = "auto"  # a stemmer: that of the passages' language
 MANY = 10  # queries: their language is known
 AT_ONCE = 1_000  # queries given to the threads: Ctrl-C waits for at most these
@@ -68,6 +79,16 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     if bm25.stemmer == AUTO:
         bm25 = in_own_language(source, bm25, fields)
     _warn_of_language(queries, bm25)
+    run = found_lists(source, queries, depth, bm25, fields)
+    if not run:
+        raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
+    if len(run) < len(queries):
+        log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
+    return run
+
+
+def found_lists(source: str, queries: Texts, depth: int, bm25: Bm25, fields: Fields = USUAL) -> Run:
+    """Return the best passages of each query that finds any; the stemmer must not be `auto`."""
     index = _Index(_open_index(source, bm25, fields))
     run: dict[str, RankedList] = {}
     query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)
@@ -76,17 +97,10 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
         for first in range(0, len(query_ids), AT_ONCE):
             some_ids = query_ids[first : first + AT_ONCE]
             words = [words_of(queries[query_id]) for query_id in some_ids]
-            best = threads.map(index.best, words, itertools.repeat(depth))
-            for query_id, (rows, scores) in zip(some_ids, best, strict=True):
+            for query_id, (rows, scores) in zip(some_ids, index.best(words, depth, threads), strict=True):
                 if len(rows):
-                    run[query_id] = RankedList.in_order(
-                        [text_at(index.ids, index.id_offsets, row) for row in rows], scores
-                    )
+                    run[query_id] = RankedList.in_order([index.id_of(row) for row in rows.tolist()], scores)
             bar.update(len(some_ids))
-    if not run:
-        raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
-    if len(run) < len(queries):
-        log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
     return run
 
 
@@ -123,22 +137,61 @@ def _warn_of_language(queries: Texts, bm25: Bm25) -> None:
             log.warning("most queries are %s, and bm25.stemmer=porter is for English: set bm25.stemmer=auto", language)
 
 
+Best = tuple[np.ndarray, np.ndarray]  # rows [k] of a query's best passages, best first, and their scores [k] float64
+
+
 class _Index:
-    """An index on disk: for each word, the rows of the passages that hold it, and its weight in each."""
+    """An index on disk, whole or in parts: memory-mapped but for its words."""
 
     def __init__(self, directory: Path):
-        self.words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
-        names = ("weights", "rows", "starts", "ids", "id_offsets")
-        self.weights, self.rows, self.starts, self.ids, self.id_offsets = (
-            np.load(directory / f"{name}.npy", mmap_mode="r") for name in names
-        )
+        if has_parts(directory):
+            places = part_directories(directory)
+            words = itertools.chain([NO_WORD], *(new_words(postings) for _, postings, _ in places))
+            self.words = {word: number for number, word in enumerate(words)}
+        else:
+            places = [(0, directory, directory)]
+            self.words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
+        self.first_rows = [row for row, _, _ in places]
+        self.parts = [_Part(postings, weights) for _, postings, weights in places]
 
-    def best(self, words: list[str], depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows [k] of a query's best passages, best first, and their scores [k] float64."""
+    def best(self, queries: list[list[str]], depth: int, threads: ThreadPoolExecutor) -> list[Best]:
+        """Return the best passages of each query, which is given as its words."""
+        numbers = [[self.words[word] for word in words if word in self.words] for words in queries]
+        best: list[Best] | None = None
+        for first, part in zip(self.first_rows, self.parts, strict=True):
+            found = [
+                (rows + first, scores) for rows, scores in threads.map(part.best, numbers, itertools.repeat(depth))
+            ]
+            best = found if best is None else list(map(_merged, best, found, itertools.repeat(depth)))
+        assert best is not None
+        return best
+
+    def id_of(self, row: int) -> str:
+        """Return the id of a passage."""
+        part = bisect_right(self.first_rows, row) - 1
+        return text_at(self.parts[part].ids, self.parts[part].id_offsets, row - self.first_rows[part])
+
+
+def _merged(one: Best, other: Best, depth: int) -> Best:
+    """Return the best passages of two parts; of equal score, those of the first come first."""
+    rows, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+    order = np.argsort(-scores, kind="stable")[:depth]
+    return rows[order], scores[order]
+
+
+class _Part:
+    """For each word, the rows of the passages that hold it, and its weight in each."""
+
+    def __init__(self, postings: Path, weights: Path):
+        self.rows, self.starts, self.ids, self.id_offsets = load_arrays(postings, "rows", "starts", "ids", "id_offsets")
+        [self.weights] = load_arrays(weights, "weights")
+
+    def best(self, words: list[int], depth: int) -> Best:
+        """Return the best passages of this part for a query, which is given as its words' numbers."""
         scores = np.zeros(len(self.id_offsets) - 1)  # [N] float64: sums of float32 weights in it are exact
         for word in words:
-            if word in self.words:
-                postings = slice(*self.starts[self.words[word] :][:2])
+            if word < len(self.starts) - 1:  # else no passage of this part has it
+                postings = slice(*self.starts[word:][:2])
                 scores[self.rows[postings]] += self.weights[postings]
         rows = np.flatnonzero(scores)
         if len(rows) > depth:
@@ -157,60 +210,45 @@ def _open_index(source: str, bm25: Bm25, fields: Fields) -> Path:
         stop_words=[list_state(bm25.stemmer)] if bm25.stop_words == "language" else bm25.stop_words,
         format=FORMAT,
     )
-    return make_once(entry("bm25", source, key), lambda path: _write_index(path, source, bm25, fields))
+    reader = Reader(source, fields, word_reader(bm25.stemmer, bm25.stop_words))
+    place = entry("bm25", source, key)
+    directory = make_once(place, lambda path: _write_index(path, reader, bm25), resumes=True)
+    if has_parts(directory) and is_damaged(directory):
+        with locked_in_turn(directory.with_name(directory.name + ".lock"), REMEDY):
+            repair_parts(directory, Reader(source, fields, reader.words_of), bm25.k1, bm25.b)
+    return directory
 
 
-def _write_index(directory: Path, source: str, bm25: Bm25, fields: Fields) -> None:
+def _write_index(directory: Path, reader: Reader, bm25: Bm25) -> None:
+    passages = None
+    if not has_parts(directory):
+        passages = reader.read()
+        if not passages:
+            raise InputError(f"{reader.source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
+        if reader.is_at_end:
+            _write_whole(directory, passages, reader, bm25)
+            return
+    write_parts(directory, reader, passages, bm25.k1, bm25.b)
+
+
+def _write_whole(directory: Path, passages: Passages, reader: Reader, bm25: Bm25) -> None:
     import bm25s
     from bm25s.tokenization import Tokenized
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
-    words_of = word_reader(bm25.stemmer, bm25.stop_words)
-    numbers = {NO_WORD: 0}  # word -> number
-    lengths, words, ids, id_lengths = array("q"), array("i"), bytearray(), array("q")
-    texts = _remembered(iterate_texts(source, "passages", fields), ids, id_lengths)
-    for text in Progress(texts, f"BM25: reading {source}", unit=" passages"):
-        found = words_of(text) or [NO_WORD]
-        words.extend(numbers.setdefault(word, len(numbers)) for word in found)
-        lengths.append(len(found))
-    if not lengths:
-        raise InputError(f"{source}: holds no passages: expected lines of `id<TAB>text` or JSON objects")
-    id_offsets = offsets_of(np.frombuffer(id_lengths, np.int64))
+    ids, id_offsets = np.frombuffer(passages.ids, np.uint8), offsets_of(np.frombuffer(passages.id_lengths, np.int64))
     try:
-        look_up_table(np.frombuffer(ids, np.uint8), id_offsets, source, "passages")
+        look_up_table(ids, id_offsets, reader.source, "passages")
     except InputError:
-        refuse_duplicates(source, "passages", fields)  # with the line
+        refuse_duplicates(reader.source, "passages", reader.fields)  # with the line
         raise
     index = bm25s.BM25(k1=bm25.k1, b=bm25.b)
-    corpus = _Corpus(np.frombuffer(words, np.int32), offsets_of(np.frombuffer(lengths, np.int64)))
-    show = len(lengths) > 100_000 and sys.stderr.isatty()
-    index.index(Tokenized(corpus, numbers), show_progress=show)
+    show = len(passages) > 100_000 and sys.stderr.isatty()
+    index.index(Tokenized(passages, reader.numbers), show_progress=show)
     # Our own files: the format of bm25s's depends on its version
-    (directory / "words.json").write_text(json.dumps(numbers), encoding="utf-8")
+    (directory / "words.json").write_text(json.dumps(reader.numbers), encoding="utf-8")
     np.save(directory / "weights.npy", np.asarray(index.scores["data"], np.float32))
     np.save(directory / "rows.npy", np.asarray(index.scores["indices"], np.int32))
     np.save(directory / "starts.npy", np.asarray(index.scores["indptr"], np.int64))
-    np.save(directory / "ids.npy", np.frombuffer(ids, np.uint8))
+    np.save(directory / "ids.npy", ids)
     np.save(directory / "id_offsets.npy", id_offsets)
-
-
-def _remembered(texts: Iterator[tuple[str, str]], ids: bytearray, id_lengths: array) -> Iterator[str]:
-    for text_id, text in texts:
-        encoded = text_id.encode()
-        ids.extend(encoded)
-        id_lengths.append(len(encoded))
-        yield text
-
-
-class _Corpus:
-    """Passages as lists of word numbers, kept in one flat array: a tenth of the memory of Python lists."""
-
-    def __init__(self, words: np.ndarray, offsets: np.ndarray):
-        self.words, self.offsets = words, offsets
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start, end in zip(self.offsets, self.offsets[1:], strict=False):
-            yield self.words[start:end].tolist()

@@ -2,6 +2,7 @@
 
     passages = store_passages("passages.jsonl.gz", run)         # those that the run names
     passages["d7"]                                              # "Bees steer by ..."
+    passages = passages_of("passages.jsonl.gz", run)            # on disk if they are many, else in memory
 
 They are copied into a temporary file that has no name: it is gone with the process, however that ends. What is wrong
 with a source is reported as by `read_passages`.
@@ -23,10 +24,11 @@ from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import ir_datasets_records
 from distill.sources.opening import open_source
 from distill.sources.run_files import Run
-from distill.sources.texts import passage_text, refuse_duplicates, text_rows
+from distill.sources.texts import passage_text, read_passages, refuse_duplicates, text_rows
 from distill.storage.writing import writing
 
 AT_ONCE = 4096  # rows whose ids are looked up together
+MANY = 250_000  # pairs of a run: the texts of a larger one are on disk
 
 
 class Passages(Protocol):
@@ -37,6 +39,12 @@ class Passages(Protocol):
 
     def __contains__(self, doc_id: object, /) -> bool:
         """Whether there is a text."""
+
+    def __len__(self) -> int:
+        """How many passages there are."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return ids and texts."""
 
 
 def open_unnamed() -> IO[bytes]:
@@ -64,13 +72,36 @@ class StoredPassages:
         row = self._row(doc_id)
         if row < 0:
             raise KeyError(doc_id)
-        line = os.pread(self.file.fileno(), self.sizes[row], self.places[row]).decode("utf-8", "surrogatepass")
-        stored, _, text = line.partition("\t")
+        stored, text = self._read(row)
         if stored != doc_id:  # never seen: once in 10 ** 8 runs with a million passages
             raise InputError(
                 f"passages {stored} and {doc_id} have the same hash: repeat the command, which draws others"
             )
         return text
+
+    def __len__(self) -> int:
+        return len(self.sizes) - self.sizes.count(0)
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Yield ids and texts in the order of the source."""
+        for row in np.argsort(np.frombuffer(self.places, np.int64), kind="stable").tolist() if self.places else ():
+            if self.sizes[row]:
+                yield self._read(row)
+
+    def _read(self, row: int) -> tuple[str, str]:
+        line = os.pread(self.file.fileno(), self.sizes[row], self.places[row]).decode("utf-8", "surrogatepass")
+        doc_id, _, text = line.partition("\t")
+        return doc_id, text
+
+
+def passages_of(name: str, run: Run, fields: Fields = USUAL) -> Passages:
+    """Return the passages that a run names: in memory, or on disk if the run has more than MANY lines.
+
+    One that the source lacks is absent, an empty one is "". Raises InputError like `store_passages`.
+    """
+    if sum(map(len, run.values())) > MANY:
+        return store_passages(name, run, fields)
+    return read_passages(name, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}, fields)
 
 
 def store_passages(name: str, run: Run, fields: Fields = USUAL) -> StoredPassages:

@@ -217,10 +217,11 @@ def check_passages(run: Run, run_source: str, passages: Container[str], passages
                 )
 
 
-def drop_empty(run: Run, passages: Texts, name: str) -> Run:
-    """Return the run without empty passages, and log how many there were."""
-    kept = {q: ranked.keep([bool(passages[doc_id]) for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
-    empty = [doc_id for ranked in run.values() for doc_id in ranked.doc_ids if not passages[doc_id]]
+def drop_empty(run: Run, passages: Iterable[tuple[str, str]], name: str) -> Run:
+    """Return the run without empty passages, and log how many there were; passages: ids and texts."""
+    without = {doc_id for doc_id, text in passages if not text}
+    kept = {q: ranked.keep([doc_id not in without for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
+    empty = [doc_id for ranked in run.values() for doc_id in ranked.doc_ids if doc_id in without]
     log_empty(name, len(empty), empty)
     return kept
 

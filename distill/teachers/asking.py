@@ -19,7 +19,7 @@ from distill.teachers.endpoint import HttpEngine
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows, estimate
 from distill.teachers.orders import PackedOrders
-from distill.teachers.prompt import Prompt, read_prompt
+from distill.teachers.prompt import read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
 from distill.teachers.sorting import SORTS, Sorting
 from distill.teachers.totals import ENOUGH, Prices, Totals
@@ -38,13 +38,20 @@ def estimate_requests(cfg: DictConfig, lists: Lists) -> str:
     num_requests, tokens_in, tokens_out = estimate(asked, prompt, windows)
     if prompt.thinks:
         tokens_out = num_requests * llm.max_tokens
-    cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
-    tokens = f"about {_count(tokens_in)} tokens in and {'at most ' if prompt.thinks else ''}{_count(tokens_out)} out"
     at_most = "at most " if isinstance(windows, Sorting) and not windows.is_exact else ""
-    return f"{len(lists)} queries, {at_most}{num_requests} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+    requests = describe_requests(llm, num_requests, tokens_in, tokens_out, thinks=prompt.thinks)
+    return f"{len(lists)} queries, {at_most}{requests}"
 
 
-def _count(number: int) -> str:
+def describe_requests(llm: DictConfig, number: int, tokens_in: int, tokens_out: int, *, thinks: bool) -> str:
+    """Return requests and tokens in words, and their cost if prices are set; thinks: tokens_out is the most."""
+    cost = (tokens_in * llm.price_in + tokens_out * llm.price_out) / 1e6
+    tokens = f"about {in_words(tokens_in)} tokens in and {'at most ' if thinks else ''}{in_words(tokens_out)} out"
+    return f"{number} requests, {tokens}" + (f", cost {cost:.2f}" if cost else "")
+
+
+def in_words(number: int) -> str:
+    """Return a number of tokens as it is shown."""
     return f"{number / 1e6:.2f} million" if number >= 100_000 else f"{number:,}"
 
 
@@ -68,9 +75,9 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
             num_windows += windows.num_windows(len(texts))
         else:
             repeated[query_id] = first
-    engine = _open_engine(cfg)
+    engine = open_engine(llm, _answers_of(cfg))
     prompt = read_prompt(cfg.prompt, cfg.method)
-    shared = open_shared(cfg, prompt)
+    shared = open_shared(cfg, prompt.digest)
     orders, flagged = PackedOrders(), {}
     with (
         Journal(directory / "journal.jsonl") as journal,
@@ -118,8 +125,8 @@ def with_first(lists: Lists) -> Iterator[tuple[str, str, str, list[str]]]:
         yield query_id, first_with.setdefault(digest, query_id), query, texts
 
 
-def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
-    """Open the journal that the annotation shares with others, and say how many answers it has."""
+def open_shared(cfg: DictConfig, prompt: str) -> SharedJournal | None:
+    """Open the journal that is shared with other runs, and say how many answers it has; prompt: its digest."""
     path = shared_path(cfg, prompt)
     if path is None:
         return None
@@ -129,10 +136,15 @@ def open_shared(cfg: DictConfig, prompt: Prompt) -> SharedJournal | None:
     return shared
 
 
-def _open_engine(cfg: DictConfig):
-    llm, method = cfg.teacher.llm, cfg.method
-    if method in SORTS:  # their answers are letters, as text or as first tokens
-        method = "first-token" if cfg.by_logprobs else "listwise"
+def _answers_of(cfg: DictConfig) -> str:
+    """Return the method by which the engine answers: letters of sortings are text, or first tokens."""
+    if cfg.method in SORTS:
+        return "first-token" if cfg.by_logprobs else "listwise"
+    return cfg.method
+
+
+def open_engine(llm: DictConfig, method: str):
+    """Return what answers requests: an endpoint, or a model on this machine; method: "listwise" for text."""
     if llm.engine == "http":
         return HttpEngine(llm, method)
     from distill.device import choose_device  # imported here: an LLM over HTTP needs no torch
@@ -151,7 +163,7 @@ def _check_whole(
     if totals.is_useless(cfg.max_unusable, num_windows):
         raise InputError(
             f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="
-            f"{cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {_remedy(totals)}, or raise max_unusable "
+            f"{cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {remedy(totals)}, or raise max_unusable "
             f"and resume with {resume}"
         )
     if num_ranked < num_lists:
@@ -166,7 +178,8 @@ def what_came_back(totals: Totals) -> str:
     return "; ".join(f"{number} × {what}" for what, number in totals.useless.most_common(3))
 
 
-def _remedy(totals: Totals) -> str:
+def remedy(totals: Totals) -> str:
+    """Return what to do if most answers are useless."""
     if any("length" in what for what in totals.useless):
         return "raise teacher.llm.max_tokens, or turn the model's thinking off with teacher.llm.body={...}"
     if totals.refused:

@@ -10,6 +10,7 @@ from distill.sources.run_files import Run
 from distill.storage.quoting import to_markdown
 from distill.teachers.prompt import ONE_BY_ONE
 from distill.teachers.sorting import SORTS, Sorting
+from distill.teachers.totals import Totals
 
 
 def data_card(
@@ -41,16 +42,22 @@ def data_card(
             lines += [f"- answers that leave the passages in the order shown: {shown}"]
         if totals.tied:
             lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
-        failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
         if totals.refused:
             lines += [f"- windows whose request was refused: {totals.refused}"]
         if totals.shortened:
             lines += [f"- windows asked with shorter passages, since they were too long: {totals.shortened}"]
-        lines += [f"- parameters: {change}" for change in totals.adapted]
-        lines += [f"- requests: {totals.describe(llm)}; answers took {totals.seconds:.0f} seconds"]
-        lines += [f"- retries in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
-        if totals.cost(llm):
-            lines += [f"- cost: {totals.cost(llm):.4f} at {llm.price_in} and {llm.price_out} per million tokens"]
+        lines += request_lines(totals, llm)
     lines += [f"- {note}" for note in notes]
     lines += [f"- {name}: {text}" for name, text in worth]
     return for_others("\n".join(to_markdown(line, with_code=True) for line in lines) + "\n")
+
+
+def request_lines(totals: Totals, llm: DictConfig) -> list[str]:
+    """Return the lines about requests: what was changed in them, their number and tokens, retries, cost."""
+    failures = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.failures.items()))
+    lines = [f"- parameters: {change}" for change in totals.adapted]
+    lines += [f"- requests: {totals.describe(llm)}; answers took {totals.seconds:.0f} seconds"]
+    lines += [f"- retries in the last run: {totals.failures.total()}" + (f" ({failures})" if failures else "")]
+    if totals.cost(llm):
+        lines += [f"- cost: {totals.cost(llm):.4f} at {llm.price_in} and {llm.price_out} per million tokens"]
+    return lines

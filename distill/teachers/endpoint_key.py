@@ -2,7 +2,7 @@
 
 check_key_variable(cfg.teacher.llm.api_key_variable)      # InputError: a key in place of its variable's name
 key = read_key("OPENAI_API_KEY")                          # InputError: not set, empty, or no key
-check_receiver(cfg.teacher.llm, is_said=False)            # InputError: only a run's directory names who is to get it
+check_llm(cfg)                                            # InputError: only a run's directory names who is to get it
 """
 
 import contextlib
@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
+from distill.config.checks import check_values
+from distill.config.composition import command_overrides
 from distill.errors import InputError
 from distill.secrets import without_password
 from distill.storage.cache import cache_directory, key_of, make_cache_directory
@@ -48,6 +50,15 @@ def read_key(name: str | None, option: str = "teacher.llm.api_key_variable") -> 
         fault = "is empty" if not key else "holds a character that no key has (white space, or not ASCII)"
         raise InputError(f"{name} {fault}: set it anew")
     return key
+
+
+def check_llm(cfg: DictConfig) -> None:
+    """Check the values of a configuration with teacher.llm, and that its key may be sent; raises InputError."""
+    check_key_variable(cfg.teacher.llm.api_key_variable)  # first: other rules quote what they refuse
+    check_values(cfg)
+    named = {override.partition("=")[0] for override in command_overrides("task")}
+    is_said = cfg.resume is None or bool(named & {"teacher.llm.base_url", "teacher.llm.api_key_variable"})
+    check_receiver(cfg.teacher.llm, is_said=is_said)
 
 
 def check_receiver(llm: DictConfig, *, is_said: bool) -> None:

@@ -28,20 +28,12 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
     all passages of every list the same score.
     """
     llm = cfg.teacher.llm
-    device = choose_device(llm.device)
-    task = Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None)
     names, bases = models_of(llm)
     sums = {query_id: dict.fromkeys(ranked.doc_ids, 0.0) for query_id, ranked in run.items()}
     notes = []
     for name, base in zip(names, bases, strict=True):
-        model = CrossEncoder.from_pretrained(name, base=base).to(device)
-        notes += take_logits(model, name)
-        reranker = TaskReranker(task, model)
-        scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", device))
-        notes += check_scores(scored, name)
-        if reranker.cut_queries:
-            cut, length = len(reranker.cut_queries), model.query_length
-            notes.append(f"{name}: {cut} of {len(run)} queries are longer than its {length} tokens and were truncated")
+        scored, own_notes = score_with(name, llm.device, run, queries, passages, base)
+        notes += own_notes
         for query_id, ranked in scored.items():
             scores = ranked.scores if len(names) == 1 else _normalise(ranked.scores, llm.normalisation) / len(names)
             for doc_id, score in zip(ranked.doc_ids, scores.tolist(), strict=True):
@@ -61,6 +53,25 @@ def models_of(llm: DictConfig) -> tuple[list[str], list[str | None]]:
             "one for each, empty for a model that is whole"
         )
     return names, bases
+
+
+def score_with(
+    name: str, device: str, run: Run, queries: Texts, passages: Texts, base: str | None = None
+) -> tuple[Run, list[str]]:
+    """Return the run in the order of one cross-encoder, with its scores, and notes for the data card.
+
+    base: of adapters that were saved without their backbone, the backbone. Raises InputError like `check_scores`.
+    """
+    place = choose_device(device)
+    model = CrossEncoder.from_pretrained(name, base=base).to(place)
+    notes = take_logits(model, name)
+    reranker = TaskReranker(Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None), model)
+    scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", place))
+    notes += check_scores(scored, name)
+    if reranker.cut_queries:
+        cut, length = len(reranker.cut_queries), model.query_length
+        notes.append(f"{name}: {cut} of {len(run)} queries are longer than its {length} tokens and were truncated")
+    return scored, notes
 
 
 def take_logits(model: CrossEncoder, name: str) -> list[str]:

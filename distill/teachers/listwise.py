@@ -19,18 +19,18 @@ import numpy as np
 
 from distill.sources.permutations import mend_permutation
 from distill.sources.thinking import answer_in_tag
-from distill.teachers.answer import Answer, num_tokens
+from distill.teachers.answer import num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.letters import named_letter
 from distill.teachers.pointwise import mostly_tie, order_by_score
-from distill.teachers.prompt import ONE_BY_ONE, Prompt
+from distill.teachers.prompt import ONE_BY_ONE, Messages, Prompt
+from distill.teachers.requests import Requests
 from distill.teachers.shared_journal import SharedJournal
 from distill.teachers.shuffles import order_by_ranks, shuffled
 from distill.teachers.side_by_side import SideBySide, Steps, Together
 from distill.teachers.sorting import Sorting
 from distill.teachers.totals import Totals
 
-SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
 Asked = Generator[list, Any, tuple[list[int] | None, float | None]]  # messages out, Answer in; then order and score
 
 
@@ -104,10 +104,10 @@ class WindowRanker:
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
         shared: the answers that other annotations have paid for, to which those of this one are added.
         """
-        self.engine, self.model, self.journal, self.prompt = engine, model, journal, prompt
-        self.windows, self.tries = windows, tries
-        self.show, self.shared = show, shared
+        self.engine, self.model, self.prompt = engine, model, prompt
+        self.windows, self.tries, self.show = windows, tries, show
         self.totals, self.lock = Totals(prompt.digest), threading.Lock()
+        self.requests = Requests(engine, journal, shared, self.totals, self.lock)
         self.totals.count_earlier(entry for _, entry in journal.answers.entries())
 
     def rank(
@@ -211,38 +211,21 @@ class WindowRanker:
 
     def _ask(self, query: str, texts: list[str]) -> Asked:
         """Yield the messages of a window until an answer is usable; return its order and score, None without one."""
+
+        def fill(shorter: int) -> Messages:
+            return self.prompt.fill(query, texts, shorter, self.engine.tokenizer)
+
         for attempt in range(self.tries):
             key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
-            entry, is_new = self.journal.find(key), False
-            if entry is None and self.shared is not None and (found := self.shared.find(key)) is not None:
-                entry, is_new = {**found, "is_shared": True}, True
-                self.journal.add(key, entry)
-            elif entry is None:
-                answer = yield from self._send(query, texts)
-                if answer.refused is not None:  # to ask again would change nothing
-                    with self.lock:
-                        self.totals.count_refusal(answer.refused)
-                    return None, None
-                entry, is_new = answer.to_json(), True
-                self.journal.add(key, entry)
-                if self.shared is not None:
-                    self.shared.add(key, entry)
+            entry, is_new = yield from self.requests.ask(key, fill)
+            if entry is None:
+                return None, None
             mended, faults = self._read(entry, len(texts))
             with self.lock:
                 self.totals.count(entry, faults, is_new=is_new)
             if "unusable" not in faults:
                 return mended, entry["score"]
         return None, None
-
-    def _send(self, query: str, texts: list[str]) -> Generator[list, Any, Answer]:
-        """Yield the messages of a window, with shorter passages if they are too long; return the answer."""
-        for shorter in SHORTER:
-            answer = yield self.prompt.fill(query, texts, shorter, self.engine.tokenizer)
-            if not answer.is_too_long:
-                break
-        with self.lock:
-            self.totals.shortened += shorter > 1 and answer.refused is None
-        return answer
 
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
         if self.windows.method in ONE_BY_ONE:

@@ -20,6 +20,8 @@ from distill.teachers.lengths import cut
 
 Messages = list[dict[str, str]]
 BUNDLED = Path(__file__).parent / "prompts"
+EXAMPLE = BUNDLED / "listwise.yaml"
+PACKAGE = Path(__file__).parent.parent
 LETTERS = "ABCDEFGHIJKLMNOPQRST"  # 20: most endpoints list no more than the 20 likeliest tokens
 PLACES: dict[str, tuple[str, ...]] = {  # placeholders that a passage needs, by method
     "listwise": ("{number}", "{text}"),
@@ -28,6 +30,7 @@ PLACES: dict[str, tuple[str, ...]] = {  # placeholders that a passage needs, by 
     "pairwise": ("{letter}", "{text}"),
     "pointwise": ("{text}",),
     "graded": ("{text}",),
+    "judge": ("{text}",),
 }
 ONE_BY_ONE = ("pointwise", "graded")  # methods that give each passage a score, in a request of its own
 TAG = re.compile(r"[A-Za-z][\w-]*")
@@ -92,7 +95,7 @@ def read_prompt(name: str, method: str = "listwise") -> Prompt:
 
     Raises InputError if it is not YAML, or lacks a part or a placeholder.
     """
-    template = _read_template(name)
+    template = read_template(name, BUNDLED)
     required = {one.name for one in fields(Prompt) if one.default is MISSING}
     known = {one.name: one.type for one in fields(Prompt)}
     if not isinstance(template, dict) or not required <= set(template) <= set(known):
@@ -115,16 +118,19 @@ def read_prompt(name: str, method: str = "listwise") -> Prompt:
     return prompt
 
 
-def _read_template(name: str) -> Any:
-    bundled = BUNDLED / f"{name}.yaml"
+def read_template(name: str, folder: Path) -> Any:
+    """Return what a YAML file holds, by its path or the name of one in a folder; raises InputError if it cannot."""
+    bundled = folder / f"{name}.yaml"
     is_bundled = re.fullmatch(r"[\w-]+", name) and bundled.is_file() and not Path(name).is_file()
     try:
         with open(bundled if is_bundled else name, encoding="utf-8") as file:
             return yaml.safe_load(file)
     except FileNotFoundError:
-        names = ", ".join(sorted(path.stem for path in BUNDLED.glob("*.yaml")))
+        paths = sorted(folder.glob("*.yaml"))
+        example = EXAMPLE if EXAMPLE in paths else paths[0]
         raise InputError(
-            f"{name}: no such file: give a prompt like distill/teachers/prompts/listwise.yaml, or one of {names}"
+            f"{name}: no such file: give a prompt like {example.relative_to(PACKAGE.parent)}, or one of "
+            f"{', '.join(path.stem for path in paths)}"
         ) from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}): give the file of a prompt") from None

@@ -24,7 +24,6 @@ from distill.secrets import without_password
 from distill.storage.cache import cache_directory, key_of
 from distill.storage.writing import append
 from distill.teachers.entries import Entries, line_of
-from distill.teachers.prompt import Prompt
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +31,8 @@ NONE = "none"  # journal=none: no other annotation's answers, and none for other
 FOLDER = "journals"
 
 
-def shared_path(cfg: DictConfig, prompt: Prompt) -> Path | None:
-    """Return the journal that this annotation shares; None: it shares none.
+def shared_path(cfg: DictConfig, prompt: str) -> Path | None:
+    """Return the journal that this annotation shares; None: it shares none. prompt: its digest.
 
     By default only answers that may have cost something are shared, those of an endpoint.
     """
@@ -42,7 +41,7 @@ def shared_path(cfg: DictConfig, prompt: Prompt) -> Path | None:
         return None if cfg.journal == NONE else Path(cfg.journal)
     if llm.engine != "http":
         return None
-    key = key_of(model=llm.model, address=without_password(llm.base_url), prompt=prompt.digest)
+    key = key_of(model=llm.model, address=without_password(llm.base_url), prompt=prompt)
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in llm.model)[-50:].lstrip(".")
     return cache_directory() / FOLDER / f"{name}-{key}.jsonl"
 

@@ -126,7 +126,8 @@ class SideBySide:
                 with self.landed:
                     self.stopped = True
                     self.landed.notify_all()
-                self.engine.stop()
+                if running:  # else nobody waits, and the engine may be asked again
+                    self.engine.stop()
                 for future in running:
                     future.cancel()
 

@@ -9,11 +9,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
+from examples.llm_server import given_grade, written_query
+
 GUARD = 300  # seconds: a test that waits for so long hangs
 
 
 class Server:
-    """A chat endpoint: answers by a script of behaviours, then by the passages' text backwards; counts what it gets."""
+    """A chat endpoint: answers by a script of behaviours, then by the passages' text backwards; counts what it gets.
+
+    A prompt that asks for a query gets one with words of the passage, and one that asks for a grade gets that.
+    """
 
     def __init__(self, script=(), delay: float = 0.0, together: int = 0):
         self.script, self.delay = iter(script), delay
@@ -55,7 +60,13 @@ class Server:
             self.in_flight -= 1
         passages = re.findall(r"^\[(\d+)\] (.*)$", text, re.MULTILINE)
         ranking = " > ".join(f"[{number}]" for number, _ in sorted(passages, key=lambda one: one[1][::-1]))
+        if "\nWrite one " in text:  # of `distill generate`
+            ranking = written_query(text)
+        as_shown = " > ".join(f"[{number}]" for number, _ in passages)
+        if "grade: NUMBER" in text:  # of `distill judge`
+            ranking = given_grade(text)
         replies = {"good": ranking, "empty": "", "prose": f"Sure! The order of all 10: {ranking}. Anything else?"}
+        replies["as shown"] = as_shown
         replies |= {"repeated": f"[1] > [1] > {ranking}", "invented": f"[99] > {ranking} > [0]", "refusal": "I cannot."}
         if behaviour == "cut":
             handler.close_connection = True

@@ -17,6 +17,7 @@ import scipy.stats  # noqa: F401 - imported before the forks
 import torch
 
 from distill.commands.annotate import annotate
+from distill.commands.generate import generate
 from distill.commands.report import report
 from distill.commands.retrieve import retrieve
 from distill.config.checks import check_evaluate, check_train, check_values
@@ -104,6 +105,7 @@ CALLS = {
     "train": (check_train, train),
     "evaluate": (check_evaluate, evaluate),
     "annotate": (check_values, annotate),
+    "generate": (check_values, generate),
     "retrieve": (check_values, retrieve),
     "export": (check_values, export_model),
     "report": (check_values, report),
@@ -138,12 +140,14 @@ def make_commands(inputs: Path, place: Path) -> dict[str, Command]:
     evaluated = [model, "task=files", f"task.run={files['first_stage']}", *task, "device=cpu"]
     texts = [f"{name}={files[name]}" for name in ("passages", "queries")]
     llm = {"base_url": Server().url, "model": "judge", "concurrency": 1}
-    asked = [*texts, *(f"teacher.llm.{key}={value}" for key, value in llm.items()), "window=4", "stride=2"]
+    endpoint = [f"teacher.llm.{key}={value}" for key, value in llm.items()]
+    asked = [*texts, *endpoint, "window=4", "stride=2"]
     asked += [f"run={files['first_stage']}", f"qrels={files['qrels']}"]
     return {
         "train": Command("train", training),
         "evaluate": Command("evaluate", evaluated),
         "annotate": Command("annotate", asked),
+        "generate": Command("generate", [texts[0], *endpoint, "num_queries=6", "min_words=3", "max_copied=20"]),
         "retrieve": Command("retrieve", [*texts, f"output={place}/out/first.run"], out=None),
         "large": Command("evaluate", evaluated, options={"large": 0}),
         "export": Command("export", [model, "format=lightning-ir", f"output={place}/out"], out=None),

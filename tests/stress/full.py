@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.stress.commands import Command, Counts, clear, contents, difference, ended, last_line, main, make_commands
 
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "large", "export", "report", "sweep")
+COMMANDS = ("train", "evaluate", "annotate", "generate", "retrieve", "large", "export", "report", "sweep")
 SIZES = sorted({int(8192 * 5_000_000 ** (step / 40) / 8192 ** (step / 40)) for step in range(41)})
 ROOM = 2**28
 

@@ -20,7 +20,7 @@ from tests.stress.commands import (
     make_commands,
 )
 
-COMMANDS = ("train", "evaluate", "annotate", "retrieve", "large", "export", "sweep")
+COMMANDS = ("train", "evaluate", "annotate", "generate", "retrieve", "large", "export", "sweep")
 FINISHED = "measure it again with resume="
 SWEEP_EVENTS = 60  # of the sweep itself, which has fewer, and of each of its jobs
 
