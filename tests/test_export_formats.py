@@ -16,10 +16,12 @@ from transformers import (
 
 from distill.errors import InputError
 from distill.export.formats import export
+from distill.export.vocabulary import write_vocabulary
 from distill.models.cross_encoder import CrossEncoder
 from tests.helpers import commands
 from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.models import PASSAGES, QUERY, make_model, scores_of
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -67,6 +69,33 @@ def test_a_classifier_of_transformers_gives_the_models_scores(tmp_path, family):
     torch.testing.assert_close(logits[:, 0], scores_of(model), rtol=1e-4, atol=1e-4)
     again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
     torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["linear", "native"])
+def test_importers_of_classifiers_find_a_vocabulary_in_words(tmp_path, head):
+    """eland, which imports into Elasticsearch, reads tokenizers without tokenizer.json (use_fast=False)."""
+    model = CrossEncoder.from_backbone(str(ROOT / "sample" / "backbone"), passage_length=64, head=head).eval()
+    export(model, tmp_path / "out", "transformers")
+    words = (tmp_path / "out" / "vocab.txt").read_text().splitlines()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert {word: number for number, word in enumerate(words)} == tokenizer.get_vocab()
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["tokenizer_class"] == "BertTokenizer"
+    assert tokenizer(QUERY)["input_ids"] == model.tokenizer(QUERY)["input_ids"]
+    again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-4, atol=1e-4)
+
+
+def test_the_vocabulary_of_a_byte_level_tokenizer_has_merges_and_that_of_other_kinds_is_left_out(tmp_path):
+    for merges in ([["a", "b"]], ["a b"]):
+        model = {"type": "BPE", "vocab": {"b": 1, "a": 0, "ab": 2}, "merges": merges}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+        write_vocabulary(tmp_path)
+        assert json.loads((tmp_path / "vocab.json").read_text()) == model["vocab"]
+        assert (tmp_path / "merges.txt").read_text() == "#version: 0.2\na b\n"
+    for other in ({"type": "Unigram", "vocab": [["a", 0.0]]}, {"type": "WordPiece", "vocab": {"a": 1}}):
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"model": other}))
+        write_vocabulary(tmp_path)
+    assert not (tmp_path / "vocab.txt").exists()
 
 
 def test_a_head_that_reads_another_state_is_refused_and_leaves_nothing(tmp_path):

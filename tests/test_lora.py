@@ -2,20 +2,28 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from transformers import AutoModel
 
+from distill.config.overrides import quoted
+from distill.config.rules import check_rules
 from distill.errors import InputError
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.freezing import freeze
 from distill.models.lora import add_adapters, linear_layers, merge, merged
+from distill.serving.scoring import load_scorer
+from distill.sources.runs import read_run
+from distill.sources.texts import read_passages, read_queries
+from distill.teachers.ensemble import models_of, score_lists
 from distill.training.backward import backward
 from distill.training.optim import make_optimizer
 from distill.training.recompute import recompute_activations
 from tests.helpers.backbones import FAMILIES, make_backbone
 from tests.helpers.batches import ragged_batch
 from tests.helpers.configuration import compose_config
+from tests.helpers.serving import settings
 from tests.helpers.training import run_train
 
 LENGTHS, SIZES = [9, 4, 30, 9, 17, 5], [3, 2, 1]
@@ -201,6 +209,11 @@ def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints
     name = next(one.partition("=")[2] for one in file_overrides if one.startswith("backbone.name="))
     directories = [str(tmp_path / run / "model") for run in ("whole", "part")]
     base = name if kind == "adapters" else None
+    card = (tmp_path / "part" / "model" / "README.md").read_text()
+    assert ('CrossEncoder.from_pretrained("MODEL", base="BACKBONE")' in card) == (kind == "adapters")
+    assert ("library_name: peft" in card) == (kind == "adapters") and "cls pooling, one linear layer |" in card
+    trained = "all but the embeddings and the first layer" if kind == "freeze" else "LoRA of rank 4 and alpha "
+    assert f"| Trained | {trained}" in card
     models = [CrossEncoder.from_pretrained(directory, base=base).state_dict() for directory in directories]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     before = AutoModel.from_pretrained(name).state_dict()
@@ -266,6 +279,8 @@ def test_adapters_are_refused_without_their_backbone_and_with_another(tmp_path):
     saved = str(tmp_path / "saved")
     with pytest.raises(InputError, match=f"not the weights of their backbone: give that, as in base={tmp_path}"):
         CrossEncoder.from_pretrained(saved)
+    with pytest.raises(InputError, match="holds adapters, not a whole model: distill export model=.* base=BACKBONE"):
+        CrossEncoder.from_backbone(saved)
     other = make_backbone(tmp_path / "other", seed=1)
     with pytest.raises(InputError, match="its weights are not those that .*saved was trained with"):
         CrossEncoder.from_pretrained(saved, base=str(other))
@@ -273,6 +288,60 @@ def test_adapters_are_refused_without_their_backbone_and_with_another(tmp_path):
     whole.save_pretrained(tmp_path / "whole")
     with pytest.raises(InputError, match="whole holds no adapters, but a whole model: leave it out"):
         CrossEncoder.from_pretrained(str(tmp_path / "whole"), base=str(other))
+
+
+@pytest.fixture
+def with_backbone(tmp_path):
+    """Adapters, their backbone, and the model that they make."""
+    model = make(tmp_path / "base")
+    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path / "saved")
+    return str(tmp_path / "saved"), str(tmp_path / "base"), model.eval()
+
+
+def test_adapters_are_served_and_teach_with_their_backbone(with_backbone, collection):
+    saved, base, model = with_backbone
+    scorer = load_scorer(settings(model=saved, base=base))
+    query, passages = "a bee", ["a bee and an ant", "the sun"]
+    [found] = scorer.score([model.encode([query, query], passages)])
+    assert found == pytest.approx(model.predict([(query, passage) for passage in passages]), abs=1e-5)
+    run = {"q0": read_run(str(collection["first_stage"]))["q0"].cut(5)}
+    queries, passages = read_queries(str(collection["queries"])), read_passages(str(collection["passages"]), None)
+    names = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=cross-encoder", f"teacher.llm.model={saved}"]
+    ranking, _ = score_lists(run, queries, passages, compose_config("annotate", *names, f"teacher.llm.base={base}"))
+    order, values = model.rank(queries["q0"], [passages[doc_id] for doc_id in run["q0"].doc_ids])
+    assert ranking["q0"].doc_ids == [run["q0"].doc_ids[place] for place in order]
+    assert ranking["q0"].scores == pytest.approx(values, abs=1e-5)
+    with pytest.raises(InputError, match="not the weights of their backbone: give that, as in base="):
+        score_lists(run, queries, passages, compose_config("annotate", *names))
+
+
+def test_adapters_rerank_in_pyterrier_with_their_backbone(with_backbone):
+    pytest.importorskip("pyterrier", reason="python-terrier is not installed")
+    from distill.pyterrier import Reranker
+
+    saved, base, model = with_backbone
+    opened = Reranker(saved, device="cpu", base=base).model
+    torch.testing.assert_close(scores(opened), scores(model), rtol=1e-5, atol=1e-5)
+
+
+def test_each_of_several_teachers_has_its_backbone():
+    def given(base: str | None):
+        return models_of(OmegaConf.create({"model": "A, B", "base": base}))
+
+    assert given(None) == (["A", "B"], [None, None]) and given("C") == (["A", "B"], ["C", "C"])
+    assert given("C,D") == (["A", "B"], ["C", "D"]) and given(",D") == (["A", "B"], [None, "D"])
+    with pytest.raises(
+        InputError, match="teacher.llm.base=C,D,E: names 3 backbones for 2 models: give one for all, or"
+    ):
+        given("C,D,E")
+    assert quoted("teacher.llm.base=C,D") == "teacher.llm.base='C,D'"
+    cfg = compose_config("annotate", "passages=p", "queries=q", "run=r", "teacher.llm.model=A", "teacher.llm.base=C")
+    with pytest.raises(InputError, match="teacher.llm.base=C and teacher.llm.engine=http: only cross-encoders have ad"):
+        check_rules(cfg)
 
 
 @pytest.mark.parametrize("options, message", [

@@ -9,7 +9,10 @@ import pytest
 from safetensors import safe_open
 
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.onnx import INPUTS
 from tests.helpers.backbones import make_backbone
+from tests.helpers.models import PASSAGES, QUERY, make_model
+from tests.helpers.paths import ROOT
 
 # text-embeddings-inference: router/src/lib.rs (ModelConfig, STConfig, get_backend_model_type),
 # backends/candle/src/models/bert.rs (BertConfig, BertClassificationHead, RobertaClassificationHead),
@@ -100,3 +103,25 @@ def test_no_server_takes_what_no_head_carries_for_a_model_that_it_knows(tmp_path
     assert not hasattr(transformers, architecture)  # where vLLM looks next
     pooling = json.loads((tmp_path / "m" / "1_Pooling" / "config.json").read_text())
     assert "pooling_mode_mean_tokens" not in pooling  # text-embeddings-inference reads no other name, and stops
+
+
+# Vespa: the rank features tokenInputIds and customTokenInputIds, https://docs.vespa.ai/en/reference/rank-features.html;
+# OpenSearch: TextSimilarityTranslator.java in https://github.com/opensearch-project/ml-commons
+
+
+@pytest.mark.parametrize(
+    ("family", "same"), [("bert", True), ("electra", True), ("deberta-v2", True), ("roberta", False), ("mpnet", False)]
+)
+def test_vespa_writes_the_pair_that_the_model_reads_or_the_page_says_that_it_does_not(tmp_path, family, same):
+    model = make_model(tmp_path, family)
+    tokenizer = model.tokenizer
+    query, passage = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (QUERY, PASSAGES[0]))
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    [(tokens, _)] = model.encode([QUERY], PASSAGES[:1])
+    assert (tokens.tolist() == [start, *query, end, *passage, end]) == same
+    page = (ROOT / "docs" / "serving.md").read_text().replace("\n", " ")
+    assert "RoBERTa, XLM-R and MPNet put two separators between query and passage, and Vespa writes one" in page
+
+
+def test_opensearch_names_the_inputs_of_a_graph():
+    assert list(INPUTS) == ["input_ids", "attention_mask", "token_type_ids"]

@@ -29,11 +29,12 @@ def export(cfg: DictConfig) -> None:
     from distill.export.hub import push_to_hub
     from distill.export.model_card import exported_card
     from distill.export.rounding import PAIRS, rounding_change
+    from distill.export.use import has_prompt
     from distill.models.cross_encoder import CrossEncoder
 
     directory = Path(cfg.output).absolute()
-    card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype)
     model = CrossEncoder.from_pretrained(cfg.model, base=cfg.base)
+    card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype, in_prompt=has_prompt(model))
     write_export(model, directory, cfg.format, card, cfg.dtype, cfg.opset)
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.dtype != "float32":

@@ -43,6 +43,7 @@ LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
 ENCODER = "an encoder's directory or Hub id"
+CROSS_ENCODERS = "only cross-encoders have adapters: leave it out, or set llm@teacher.llm=cross-encoder"
 
 
 def field_names() -> Any:
@@ -465,6 +466,7 @@ class ExportConfig:
 class ServeConfig:
     model: str = MISSING
     names: list[str] | None = must("name at least one", bool, default=None)
+    base: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     host: str = MISSING
     port: int = at_least(0, at_most=65535)
@@ -503,6 +505,9 @@ class Llm:
     price_in: float = at_least(0)
     price_out: float = at_least(0)
     max_cost: float | None = beside(above(0, default=None), needs_some("price_in", "price_out"))
+    base: str | None = beside(
+        field(default=None), without("engine", "http", CROSS_ENCODERS), without("engine", "local", CROSS_ENCODERS)
+    )
     normalisation: str | None = choice("min-max", "z-score", default=None)  # of cross-encoders only
     batch_size: int = at_least(1)
     device: str = MISSING

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from distill.errors import InputError
 from distill.export.onnx import OPSET, quantise, write_onnx
 from distill.export.rounding import round_weights
+from distill.export.vocabulary import write_vocabulary
 from distill.models.carried import can_carry, classifier_config, write_weights
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.decoders import score_layer
@@ -130,6 +131,8 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
         return
     if model.native is not None:
         model.save_pretrained(directory)
+        write_vocabulary(directory)
+        write_settings(model, directory)  # with the checksums of these files, too
         return
     if not can_carry(model):
         kind = model.backbone.config.model_type
@@ -139,6 +142,7 @@ def _write_transformers(model: CrossEncoder, directory: Path) -> None:
         )
     write_weights(model, directory)
     save_tokenizer(model, directory)
+    write_vocabulary(directory)
 
 
 def _write_decoder(model: CrossEncoder, directory: Path) -> None:

@@ -1,6 +1,6 @@
 """Write the model card: training data and teacher, measured results, how to use, train again and cite the model.
 
-    write_card(directory, cfg, results, command)     # README.md of a trained model, from its run; card.md: its template
+    write_card(directory, cfg, results, command, model)      # README.md of a trained model, from its run, by card.md
     card = exported_card(Path(model), "onnx")        # the same card, with the code for another format
 
 The Hub reads the YAML at its top: https://huggingface.co/docs/hub/model-cards
@@ -22,10 +22,10 @@ from yaml import YAMLError
 from distill.config.composition import ROOT
 from distill.config.saved import parse_data
 from distill.errors import InputError, printable
+from distill.export.use import HUB_NAME, has_prompt, own_use, use
 from distill.models.calibration import Platt
-from distill.models.json_files import read_object
+from distill.models.heads import module_files
 from distill.models.locate import locate_model
-from distill.models.model_files import read_modules
 from distill.secrets import for_others
 from distill.sources.locate import is_path, is_remote
 from distill.storage.quoting import plain_template, to_markdown
@@ -36,86 +36,32 @@ from distill.targets import part_targets, parts_of, split_target, targets_of
 log = logging.getLogger(__name__)
 
 MAX_CARD = 2**18  # bytes; ours have about 4 kB
-HUB_NAME = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?", re.ASCII)
 
 CITED = """\
 - Schlatt et al., Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-Ranking,
   ECIR 2025, https://arxiv.org/abs/2405.07920
 - Morand et al., Reproducing and Comparing Distillation Techniques for Cross-Encoders, 2026,
   https://arxiv.org/abs/2603.03010"""
-SCORE = """\
-query, passages = "how do bees find home", ["Trains follow rails.", "Bees steer by the sun."]
-"""
-CUT = """\
-This code cuts a long pair as a whole, but the model was trained on queries and passages cut separately, to the lengths
-above. To get the scores that were measured, cut longer texts to these lengths first."""
-USES = {
-    "sentence-transformers": f"""\
-from sentence_transformers import CrossEncoder      # 6.2 or newer
-
-model = CrossEncoder("MODEL")
-{SCORE}print(model.rank(query, passages))
-""",
-    "lightning-ir": f"""\
-from lightning_ir import CrossEncoderModule         # 0.0.6
-
-model = CrossEncoderModule(model_name_or_path="MODEL").eval()
-{SCORE}print(model.score(query, passages).scores)
-""",
-    "transformers": f"""\
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-model = AutoModelForSequenceClassification.from_pretrained("MODEL").eval()
-tokenizer = AutoTokenizer.from_pretrained("MODEL")
-{SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="pt")
-with torch.inference_mode():
-    print(model(**pairs).logits[:, 0])
-""",
-    "onnx": f"""\
-import numpy as np
-import onnxruntime                                  # 1.14 or newer
-from transformers import AutoTokenizer
-
-directory = "MODEL"
-session = onnxruntime.InferenceSession(f"{{directory}}/onnx/model.onnx")
-tokenizer = AutoTokenizer.from_pretrained(directory)
-{SCORE}pairs = tokenizer([query] * len(passages), passages, padding=True, truncation=True, return_tensors="np")
-inputs = {{given.name: pairs[given.name].astype(np.int64) for given in session.get_inputs()}}
-print(session.run(None, inputs)[0][:, 0])
-""",
-}
-USES["onnx-int8"], USES["bert"] = USES["onnx"], USES["sentence-transformers"]
-WITH_SCORES = f"""\
-```python
-from distill import CrossEncoder
-
-model = CrossEncoder.from_pretrained("MODEL")
-{SCORE}print(model.rank(query, passages, first_stage_scores=[7.1, 11.4]))   # of the whole list, from the first stage
-```
-
-No other library opens this directory: it would leave out the first stage's scores.
-"""
 
 
-def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None) -> None:
+def write_card(directory: Path, cfg: DictConfig, results: dict[str, float], command: str | None, model=None) -> None:
     """Write README.md of a trained model; a card that cannot be made costs a warning. Raises DiskError.
 
     cfg: the training configuration. results: as in results.json; the tables show the rows test, teacher and
-    first_stage. command: the command that trained the model, None if there was none.
+    first_stage. command: the command that trained the model, None if there was none. model: the trained CrossEncoder.
     """
     try:
-        card = make_card(cfg, results, command, directory)
+        card = make_card(cfg, results, command, model)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError, TemplateError) as error:
         log.warning("%s: no model card (%s)", directory, printable(f"{type(error).__name__}: {error}"))
         return
     write_text(directory / "README.md", card)
 
 
-def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, directory: Path | None = None) -> str:
+def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, model=None) -> str:
     """Return the card of a trained model, in Markdown with YAML at its top.
 
-    directory: of the saved model, whose files name its head.
+    model: the CrossEncoder, which has its head; None: an encoder with a new linear layer.
     """
     base = _base_model(str(cfg.backbone.name))
     encoder = base or Path(cfg.backbone.name).name  # of a local directory, only its name
@@ -123,10 +69,13 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, d
     packaged = cfg.backbone.name if locate_model(cfg.backbone.name) != cfg.backbone.name else None
     trained = f" as trained {f'for {packaged}' if packaged else 'before'}" if base and base != cfg.backbone.name else ""
     reads_scores = cfg.model.first_stage_score is not None
+    kind = "decoder" if model is not None and model.is_decoder else "encoder"
     facts = {
-        "Encoder": f"{encoder}{trained}, {_head(cfg, directory)}",
+        kind.capitalize(): f"{encoder}{trained}, {_head(cfg, model)}",
+        "Trained": _trained(cfg.model),
         "Reads": f"{cfg.model.query_length} tokens of a query and {cfg.model.passage_length} of a passage"
-        + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else ""),
+        + (f", and the first stage's score ({cfg.model.first_stage_score})" if reads_scores else "")
+        + (", within the prompt of its chat template" if has_prompt(model) else ""),
         "Data": "; ".join(map(_data, [cfg.data, *(part.data for part in cfg.datasets.values())])),
         "Teacher": ", ".join(_named(teacher.name, teacher.path) for teacher in _teachers(cfg)),
         "Loss": _loss(cfg.loss),
@@ -140,7 +89,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, d
     }
     licence = [f"The teacher's rankings: {teacher.licence.strip()}." for teacher in _teachers(cfg) if teacher.licence]
     licence += [f"This model: {cfg.licence}." if cfg.licence else "No licence was chosen for this model."]
-    licence += ["The encoder that it was trained from has its own terms."]
+    licence += [f"The {kind} that it was trained from has its own terms."]
     cited = [to_markdown(" ".join(teacher.citation.split())) for teacher in _teachers(cfg) if teacher.citation]
     shown = for_others(command) if command is not None else ""
     card = _render(
@@ -149,7 +98,7 @@ def make_card(cfg: DictConfig, results: dict[str, float], command: str | None, d
         learned=_learned(cfg.loss),
         facts=[(key, value) for key, value in facts.items() if value is not None],
         measured=_results_lines(results),
-        use=Markup(WITH_SCORES if reads_scores else _use("sentence-transformers")),
+        use=Markup(own_use(cfg)),
         command=Markup(shown),
         fence=Markup("`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))),
         licence=licence,
@@ -167,20 +116,28 @@ def _probability(results: dict[str, float]) -> str | None:
     return "the isotonic curve in distill.json, fitted on the validation queries" if fitted else None
 
 
-def _head(cfg: DictConfig, directory: Path | None) -> str:
-    """Return what is on top of the encoder: its pooling and its layers."""
-    if directory is None or not (directory / "config.json").is_file():
+def _head(cfg: DictConfig, model) -> str:
+    """Return what is on top of the encoder or decoder: its pooling and its layers."""
+    if model is None:
         return f"{cfg.model.pooling} pooling, one linear layer"
-    modules = read_modules(directory)
-    names = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    if "Pooling" in names:
-        place = names.index("Pooling")
-        pooling = read_object(directory / modules[place]["path"] / "config.json").get("pooling_mode")
-        layers = names[place + 1 :]
-        return f"{pooling} pooling, {'one linear layer' if layers == ['Dense'] else ', '.join(layers)}"
-    if names[1:]:
-        return ", ".join(names[1:])
-    return f"the head of {read_object(directory / 'config.json')['architectures'][0]}"
+    if model.causal is not None:
+        return "the last token's state, the difference of the rows of its answers"
+    if model.native is not None:
+        state = "the last token's state, " if model.is_decoder else ""
+        return f"{state}the head of {model.native.architecture.__name__}"
+    layers = [name for name, *_ in module_files(model)]
+    return f"{model.pooling} pooling, {'one linear layer' if layers == ['Dense'] else ', '.join(layers)}"
+
+
+def _trained(cfg: DictConfig) -> str | None:
+    """Return which part was trained; None: all of it."""
+    if cfg.lora.rank is not None:
+        names = "all linear layers" if cfg.lora.targets is None else ", ".join(cfg.lora.targets)
+        return f"LoRA of rank {cfg.lora.rank} and alpha {cfg.lora.alpha:g} on {names}, and the head"
+    frozen = ["the embeddings"] if cfg.freeze.embeddings else []
+    if cfg.freeze.layers:
+        frozen.append("the first layer" if cfg.freeze.layers == 1 else f"the first {cfg.freeze.layers} layers")
+    return f"all but {' and '.join(frozen)}" if frozen else None
 
 
 def _teachers(cfg: DictConfig) -> list[DictConfig]:
@@ -245,11 +202,13 @@ def _named(name: str, source: Any) -> str:
     return f"{name} ({', '.join(shown)})"
 
 
-def exported_card(model: Path, target: str, repo_id: str | None = None, dtype: str = "float32") -> str | None:
+def exported_card(
+    model: Path, target: str, repo_id: str | None = None, dtype: str = "float32", *, in_prompt: bool = False
+) -> str | None:
     """Return the card of a model, with the code for another format; None if it has no card.
 
     model: a directory, or the name of a packaged model. repo_id: the Hub repository that the model will be loaded from;
-    None: a directory. dtype: of the exported weights.
+    None: a directory. dtype: of the exported weights. in_prompt: whether it reads pairs within a prompt.
     """
     file = Path(locate_model(model)) / "README.md"
     if not file.is_file():
@@ -259,7 +218,12 @@ def exported_card(model: Path, target: str, repo_id: str | None = None, dtype: s
     except InputError as error:
         log.warning("%s: exported without its card", error)
         return None
-    text = re.sub(r"(?ms)^## Use\n.*?(?=^## )", lambda _: f"## Use\n\n{_use(target, repo_id)}\n", text, count=1)
+    text = re.sub(
+        r"(?ms)^## Use\n.*?(?=^## )",
+        lambda _: f"## Use\n\n{use(target, repo_id, in_prompt=in_prompt)}\n",
+        text,
+        count=1,
+    )
     if target == "onnx-int8":
         text = text.replace("## Measured\n", "## Measured\n\nIn float32, before the model was made int8:\n", 1)
     elif dtype != "float32":
@@ -267,14 +231,6 @@ def exported_card(model: Path, target: str, repo_id: str | None = None, dtype: s
     library = {"lightning-ir": "lightning-ir", "transformers": "transformers"}.get(target, "sentence-transformers")
     library = "onnx" if target.startswith("onnx") else library
     return re.sub(r"(?m)^library_name: .*$", f"library_name: {library}", text, count=1)
-
-
-def _use(target: str, repo_id: str | None = None) -> str:
-    code = USES[target]
-    if repo_id is not None and target.startswith("onnx"):
-        code = "import huggingface_hub\n" + code.replace('"MODEL"', 'huggingface_hub.snapshot_download("MODEL")')
-    cut = "" if target == "lightning-ir" else f"\n{CUT}\n"
-    return f"```python\n{code.replace('MODEL', repo_id or 'MODEL')}```\n{cut}"
 
 
 def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, float]) -> str:
@@ -287,13 +243,19 @@ def _metadata(cfg: DictConfig, name: str, base: str | None, results: dict[str, f
     ]
     return ModelCardData(
         license=cfg.licence,
-        library_name="sentence-transformers" if cfg.model.first_stage_score is None else None,
+        library_name=_library(cfg.model),
         pipeline_tag="text-ranking",
         base_model=base,
         tags=["cross-encoder", "reranker", "distillation", f"loss:{cfg.loss.name}", f"teacher:{cfg.teacher.name}"],
         model_name=name if measured else None,
         eval_results=measured or None,
     ).to_yaml()
+
+
+def _library(cfg: DictConfig) -> str | None:
+    if cfg.first_stage_score is not None:
+        return None
+    return "peft" if cfg.lora.rank is not None and cfg.lora.save == "adapters" else "sentence-transformers"
 
 
 def _measured(results: dict[str, float]) -> list[tuple]:

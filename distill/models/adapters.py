@@ -8,6 +8,7 @@ weights must be those that were frozen in training.
 """
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import Tensor
 from distill.data.pairs import SCALES
 from distill.errors import InputError
 from distill.models.calibration import read_calibration
+from distill.models.decoders import score_layer
 from distill.models.freezing import frozen_checksum
-from distill.models.heads import HEADS
+from distill.models.heads import HEADS, NativeHead
 from distill.models.interpolation import read_interpolation
 from distill.models.json_files import COPY_AGAIN, SETTINGS, read_count, read_object
 from distill.models.lora import NAME, add_adapters, merge
@@ -52,25 +54,43 @@ def trained_weights(model) -> dict[str, Tensor]:
     return {name: weights[name] for name in weights if name.endswith(WITHIN) or not name.startswith("backbone.")}
 
 
+def base_checksums(model) -> dict[str, int]:
+    """Return what the backbone of a CrossEncoder must agree in: its frozen weights and, if it has one, its prompt."""
+    checksums, template = {"checksum": frozen_checksum(model)}, model.template
+    if template.keeps_query:
+        parts = (template.prefix, template.middle, template.suffix)
+        checksums["prompt_checksum"] = zlib.crc32(json.dumps([part.tolist() for part in parts]).encode())
+    return checksums
+
+
+def _native(model) -> NativeHead | None:
+    """Return the head of transformers that the saved weights are for; None if they are for an encoder without one.
+
+    The rows of a language model's answers are saved as the layer `score`: their difference is its weight.
+    """
+    return score_layer(model.backbone.config) if model.causal is not None else model.native
+
+
 def _places(model) -> dict[str, str]:
     """Return the names that peft gives to the trained weights, by their names here.
 
     A head of transformers is part of the model that peft adapts; any other head is not.
     """
-    whole = "base_model.model."
-    backbone = whole if model.native is None else f"{whole}{model.native.architecture.base_model_prefix}."
+    whole: str = "base_model.model."
+    native: Any = _native(model)
+    backbone = whole if native is None else f"{whole}{native.architecture.base_model_prefix}."
     places = {}
     for name in trained_weights(model):
         if name.endswith(WITHIN):
             places[name] = f"{backbone}{name.removeprefix('backbone.').removesuffix(WITHIN)}.weight"
-        for module, place in (model.native.names if model.native is not None else {}).items():
+        for module, place in (native.names if native is not None else {}).items():
             if name.startswith(f"{module}."):
                 places[name] = f"{whole}{place}{name.removeprefix(module)}"
     return places
 
 
 def _write_files(model, directory: Path) -> None:
-    config, places = model.backbone.peft_config[NAME], _places(model)
+    config, places, native = model.backbone.peft_config[NAME], _places(model), _native(model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained_weights(model).items()}
     save_file({place: weights.pop(name) for name, place in places.items()}, directory / WEIGHTS, {"format": "pt"})
     save_file(weights, directory / HEAD)
@@ -78,12 +98,12 @@ def _write_files(model, directory: Path) -> None:
         "peft_type": "LORA",
         "base_model_name_or_path": model.base["name"],
         "revision": model.base["revision"],
-        "task_type": None if model.native is None else "SEQ_CLS",
+        "task_type": None if native is None else "SEQ_CLS",
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
         "target_modules": sorted(config.target_modules),
-        "modules_to_save": sorted(model.native.names.values()) if model.native is not None else None,
+        "modules_to_save": sorted(native.names.values()) if native is not None else None,
         "bias": "none",
         "inference_mode": True,
     }
@@ -133,8 +153,14 @@ def load_adapters(model, directory: Path, base: str) -> None:
     if not is_finite(alpha) or alpha <= 0:
         raise InputError(f"{directory / ADAPTER_FILE}: lora_alpha={str(alpha)[:40]}: must be above 0: {COPY_AGAIN}")
     add_adapters(model, rank, float(alpha), 0.0, [str(name) for name in config.get("target_modules") or []])
-    if frozen_checksum(model) != settings["base"].get("checksum"):
+    found, expected = base_checksums(model), settings["base"]
+    if found["checksum"] != expected.get("checksum"):
         raise InputError(f"base={base}: its weights are not those that {directory} was trained with")
+    if found.get("prompt_checksum") != expected.get("prompt_checksum", found.get("prompt_checksum")):
+        raise InputError(
+            f"base={base}: its prompt is not the one that {directory} was trained with: its files or its name have "
+            "changed: give it as it was then"
+        )
     places, head = _places(model), read_weights(directory / HEAD)
     stored = read_weights(directory / WEIGHTS)
     weights = head | {name: stored[place] for name, place in places.items() if place in stored}

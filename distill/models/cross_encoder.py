@@ -27,11 +27,10 @@ from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
-from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
+from distill.models.adapters import base_checksums, holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
 from distill.models.first_states import score_only_first_states
-from distill.models.freezing import frozen_checksum
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
 from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
@@ -41,6 +40,7 @@ from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
 from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
 from distill.models.parts import Parts, evaluating, explained, first_position, longest_input
+from distill.models.prompts import name_of_prompt
 from distill.models.saved import download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, load_for_training
@@ -508,6 +508,8 @@ class CrossEncoder(nn.Module):
             template = parts.template or PairTemplate.of(parts.tokenizer, first_stage_score)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.take_head(parts)
+        if parts.causal is not None:  # its directory's name may have said it
+            prompt = name_of_prompt(parts.causal.prompt.text) or prompt
         model.base = {"name": name, "revision": revision, "head": head, "pooling": pooling, "prompt": prompt}
         model.base |= {"num_layers": num_layers, "first_stage_score": first_stage_score}
         model._score_two_pairs(name)
@@ -558,7 +560,7 @@ class CrossEncoder(nn.Module):
         Raises InputError for a model with layers that this format cannot hold.
         """
         if self.saves_adapters:
-            self.base["checksum"] = frozen_checksum(self)
+            self.base |= base_checksums(self)
             write_adapters(self, Path(directory))
             return
         with merged(self.backbone):

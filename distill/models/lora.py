@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from distill.errors import InputError
+from distill.models.decoders import score_layer
 from distill.models.freezing import layers_of
 
 NAME = "default"  # of the adapter, within peft
@@ -31,10 +32,10 @@ def add_adapters(
     save: "merged" saves a whole model, "adapters" what is trained (distill/models/adapters.py).
     Raises InputError if peft is missing, if no linear layer has such a name, or if the head cannot be saved so.
     """
-    if save == "adapters" and model.causal is not None:
+    if save == "adapters" and model.causal is not None and score_layer(model.backbone.config) is None:
         raise InputError(
-            "model.lora.save=adapters: this model's score is made of rows of its output matrix, which would be saved "
-            "whole: set model.lora.save=merged, or model.head=linear"
+            "model.lora.save=adapters: this model's score is made of rows of its output matrix, and transformers has "
+            f"no other head for a {model.backbone.config.model_type}: set model.lora.save=merged"
         )
     try:
         from peft import LoraConfig, inject_adapter_in_model

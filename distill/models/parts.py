@@ -19,8 +19,9 @@ from distill.models.interpolation import Interpolation
 from distill.models.json_files import COPY_AGAIN, read_count, read_object
 from distill.models.locate import known_instead, locate_model
 from distill.models.model_files import check_source
+from distill.models.saved import ADAPTER_FILE
 from distill.models.sizes import check_size
-from distill.models.tokenizer_files import FILES, check_class
+from distill.models.tokenizer_files import FILES, check_class, in_python
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -173,10 +174,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None, model_type: st
             name, revision=revision, tokenizer_type=model_type, trust_remote_code=False
         )
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(
-            f"{name}: its tokenizer ({type(tokenizer).__name__}) is written in Python, and has no tokenizer.json: only "
-            "those of the tokenizers library can be loaded"
-        )
+        raise in_python(name, type(tokenizer).__name__)
     check_longest_text(name, tokenizer)
     return tokenizer
 
@@ -204,6 +202,11 @@ def quiet_transformers() -> None:
 def check_tokenizer_files(directory: Path) -> None:
     """Raise InputError for a directory without config.json or tokenizer."""
     if not (directory / "config.json").is_file():
+        if (directory / ADAPTER_FILE).is_file():
+            raise InputError(
+                f"{directory}: holds adapters, not a whole model: distill export model={directory} base=BACKBONE "
+                "format=sentence-transformers output=DIR makes one"
+            )
         raise InputError(f"{directory}: has no config.json: give the directory of a transformers encoder")
     if not any((directory / name).is_file() for name in FILES):
         raise InputError(f"{directory}: has no tokenizer (none of {', '.join(FILES)}): save it there with the model")

@@ -67,6 +67,11 @@ def find_prompt(path: Path, config: dict, tokenizer, name: str | None = None) ->
     return replace(PROMPTS[name], chat_template=_chat_template(PROMPTS[name].text))
 
 
+def name_of_prompt(text: str) -> str | None:
+    """Return the name of a decoder's prompt; None for one without."""
+    return next((name for name in DECODER_PROMPTS if PROMPTS[name].text == text), None)
+
+
 def prompt_by_name(path: Path, config: dict, choices: tuple[str, ...]) -> str | None:
     """Return the prompt whose name is part of the directory's, the Hub's or the configuration's model name."""
     names = [path.name, str(config.get("_name_or_path", ""))]

@@ -47,10 +47,11 @@ def check_tokenizer(directory: Path) -> None:
 
 
 def check_class(directory: Path) -> None:
-    """Raise InputError for a directory that names a class of tokenizers which transformers lacks.
+    """Raise InputError for a directory that names a class of tokenizers which transformers lacks, or has in Python.
 
-    transformers would take another class, which may give other tokens.
+    transformers would take another class, which may give other tokens; or ask for packages that would not help.
     """
+    from transformers import PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     file = directory / "tokenizer_config.json"
@@ -58,11 +59,23 @@ def check_class(directory: Path) -> None:
     if name is None:
         return
     names = {name, name.removesuffix("Fast"), f"{name.removesuffix('Fast')}Fast"}
-    if not any(tokenizer_class_from_name(known) for known in names):
+    known = [kind for kind in map(tokenizer_class_from_name, names) if kind is not None]
+    is_fast = any(issubclass(kind, PreTrainedTokenizerFast) for kind in known)
+    if known and not is_fast and not (directory / "tokenizer.json").is_file():
+        raise in_python(directory, name)
+    if not known:
         raise InputError(
             f"{file}: tokenizer_class={name}: transformers has no such tokenizer: save the model again with its "
             "tokenizer, or correct the name"
         )
+
+
+def in_python(name: object, kind: str) -> InputError:
+    """Return the error for a tokenizer that is no tokenizer of the tokenizers library."""
+    return InputError(
+        f"{name}: its tokenizer ({kind}) is written in Python, and has no tokenizer.json: only those of the tokenizers "
+        "library can be loaded"
+    )
 
 
 def _growth(step: Any, file: Path) -> float:

@@ -89,7 +89,7 @@ class Scorer:
 def load_scorer(cfg: ServeConfig) -> Scorer:
     """Load the model; raises InputError if it cannot be loaded or served."""
     device = choose_device(cfg.device)
-    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt).to(device).eval()
+    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt, cfg.base).to(device).eval()
     if isinstance(model.backbone, OnnxScorer) and cfg.precision in ("bfloat16", "float16"):
         raise InputError(
             f"precision={cfg.precision}: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out"

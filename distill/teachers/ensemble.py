@@ -28,11 +28,11 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
     all passages of every list the same score.
     """
     llm = cfg.teacher.llm
-    names = [name.strip() for name in llm.model.split(",")]
+    names, bases = models_of(llm)
     sums = {query_id: dict.fromkeys(ranked.doc_ids, 0.0) for query_id, ranked in run.items()}
     notes = []
-    for name in names:
-        scored, own_notes = score_with(name, llm.device, run, queries, passages)
+    for name, base in zip(names, bases, strict=True):
+        scored, own_notes = score_with(name, llm.device, run, queries, passages, base)
         notes += own_notes
         for query_id, ranked in scored.items():
             scores = ranked.scores if len(names) == 1 else _normalise(ranked.scores, llm.normalisation) / len(names)
@@ -41,13 +41,29 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
     return {query_id: _sort(scores) for query_id, scores in sums.items()}, notes
 
 
-def score_with(name: str, device: str, run: Run, queries: Texts, passages: Texts) -> tuple[Run, list[str]]:
+def models_of(llm: DictConfig) -> tuple[list[str], list[str | None]]:
+    """Return the models' names, and of those that are adapters the backbone; raises InputError for another number."""
+    names = [name.strip() for name in llm.model.split(",")]
+    bases = [base.strip() or None for base in (llm.base or "").split(",")]
+    if len(bases) == 1:
+        return names, bases * len(names)
+    if len(bases) != len(names):
+        raise InputError(
+            f"teacher.llm.base={llm.base}: names {len(bases)} backbones for {len(names)} models: give one for all, or "
+            "one for each, empty for a model that is whole"
+        )
+    return names, bases
+
+
+def score_with(
+    name: str, device: str, run: Run, queries: Texts, passages: Texts, base: str | None = None
+) -> tuple[Run, list[str]]:
     """Return the run in the order of one cross-encoder, with its scores, and notes for the data card.
 
-    Raises InputError like `check_scores`.
+    base: of adapters that were saved without their backbone, the backbone. Raises InputError like `check_scores`.
     """
     place = choose_device(device)
-    model = CrossEncoder.from_pretrained(name).to(place)
+    model = CrossEncoder.from_pretrained(name, base=base).to(place)
     notes = take_logits(model, name)
     reranker = TaskReranker(Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None), model)
     scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", place))
