@@ -198,15 +198,29 @@ def test_every_format_holds_rounded_weights_that_are_read_in_float32(tmp_path, t
 def test_the_change_of_scores_is_measured(tmp_path):
     model = make_model(tmp_path / "backbone", "bert", "mean")  # no classifier can carry its head: it is only in 2_Dense
     model.save_pretrained(tmp_path / "copy")
-    assert rounding_change(model, tmp_path / "copy")[0] < 1e-6  # the last bit depends on where weights lie in memory
+    assert (
+        rounding_change(model, tmp_path / "copy").largest < 1e-6
+    )  # the last bit depends on where weights lie in memory
     weights = load_file(tmp_path / "copy" / "2_Dense" / "model.safetensors")
     weights["linear.bias"] += 0.25  # every score by as much
     save_file(weights, tmp_path / "copy" / "2_Dense" / "model.safetensors")
     settings = tmp_path / "copy" / "distill.json"
     settings.write_text(json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != "crc32"}))
-    change, spread = rounding_change(model, tmp_path / "copy")
+    change = rounding_change(model, tmp_path / "copy")
     scores = [score for query, passages in PAIRS.items() for score in model.rank(query, passages)[1]]
-    assert change == pytest.approx(0.25, abs=1e-5) and spread == pytest.approx(statistics.stdev(scores), abs=1e-5)
+    assert change.largest == pytest.approx(0.25, abs=1e-5)
+    assert change.spread == pytest.approx(statistics.stdev(scores), abs=1e-5)
+    assert (change.pairs, change.lists, change.reordered, change.new_first) == (6, 2, 0, 0)
+
+
+def test_lists_whose_order_changes_are_counted(tmp_path):
+    model = make_model(tmp_path / "backbone", "bert")
+    model.save_pretrained(tmp_path / "copy")
+    lists = [("a bee", ["the sun", "a hive", "rails"]), ("the sun", ["a bee", "a hive"])]
+    for parameter in model.head.parameters():  # a linear layer: every order is reversed
+        parameter.data *= -1
+    change = rounding_change(model, tmp_path / "copy", lists)
+    assert (change.pairs, change.lists, change.reordered, change.new_first) == (5, 2, 2, 2)
 
 
 def test_weights_beyond_float16_are_refused_and_leave_nothing(tmp_path):

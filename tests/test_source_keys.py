@@ -23,7 +23,7 @@ SOURCES = {
     "fuse": {"qrels"},  # its runs are a list, each opened where it is
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
     "judge": {"passages", "queries", "human"},  # its runs are a list, each opened where it is
-    "export": set(),
+    "export": {"passages", "queries", "run"},
     "journals": set(),
     "report": {"queries"},
     "serve": set(),

@@ -33,19 +33,31 @@ def export(cfg: DictConfig) -> None:
     from distill.models.cross_encoder import CrossEncoder
 
     directory = Path(cfg.output).absolute()
+    lists = list(PAIRS.items()) if cfg.run is None else read_pairs(cfg)
     model = CrossEncoder.from_pretrained(cfg.model, base=cfg.base)
     card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype, in_prompt=has_prompt(model))
     write_export(model, directory, cfg.format, card, cfg.dtype, cfg.opset)
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.dtype != "float32":
-        change, spread = rounding_change(model, directory)
-        pairs = sum(map(len, PAIRS.values()))
-        log.info(
-            "%s: scores of %d pairs change by up to %.1e; their deviation is %.1e", cfg.dtype, pairs, change, spread
-        )
+        log.info("%s: %s", cfg.dtype, rounding_change(model, directory, lists))
     if cfg.hub is not None:
         log.info("uploaded: %s", push_to_hub(directory, cfg.hub, private=cfg.private))
     log.info("next: load it as in %s", "docs/models.md" if card is None else shown_path(directory / "README.md"))
+
+
+def read_pairs(cfg: DictConfig) -> list[tuple[str, list[str]]]:
+    """Return the queries of a run with their passages; raises InputError for bad files, before anything is written."""
+    from distill.sources.locate import with_local_files
+    from distill.sources.runs import stored_run
+    from distill.sources.texts import check_passages, known_queries, read_passages, read_queries
+
+    local = with_local_files(cfg)
+    run, queries = stored_run(local.run), read_queries(local.queries)
+    known = known_queries(run, cfg.run, queries, cfg.queries)
+    run = {query_id: run[query_id] for query_id in known}
+    passages = read_passages(local.passages, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids})
+    check_passages(run, cfg.run, passages, cfg.passages)
+    return [(queries[query_id], [passages[doc_id] for doc_id in ranked.doc_ids]) for query_id, ranked in run.items()]
 
 
 def describe(cfg: DictConfig) -> str:

@@ -456,6 +456,9 @@ class ExportConfig:
         choice("float32", "float16", "bfloat16"),
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
     )
+    passages: str | None = source(or_directory=True, default=None)
+    queries: str | None = beside(source(default=None), needs_given("passages", "its change is measured on their texts"))
+    run: str | None = beside(source(default=None), needs_given("queries", "its change is measured on their texts"))
     opset: int = at_least(18, at_most=23)
     output: str = MISSING
     hub: str | None = must("be OWNER/NAME", lambda value: value.count("/") == 1, default=None)

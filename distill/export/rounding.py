@@ -1,13 +1,16 @@
 """Round the weights of a saved model to 16 bits, which halves its files, and measure what that does to its scores.
 
     round_weights(directory, "float16")             # its safetensors files, in place
-    rounding_change(model, directory)               # largest change of a score, and the spread of the scores
+    print(rounding_change(model, directory))        # of the scores of a few lists, or of yours
 
 config.json still says float32, so every library computes with the rounded weights in float32: on a CPU, 16 bits would
 be slower, and each operation would round again.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import stdev
 
 import torch
 from safetensors import safe_open
@@ -18,6 +21,7 @@ from distill.errors import InputError
 from distill.models.carried import head_layers
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.json_files import read_object
+from distill.progress import Progress
 
 PAIRS = {  # what the change is measured on: a few answers, and texts near them
     "how do bees find home": [
@@ -65,21 +69,41 @@ def _rounded(name: str, weight: Tensor, dtype: str) -> Tensor:
     return rounded
 
 
-def rounding_change(model: CrossEncoder, directory: Path) -> tuple[float, float]:
-    """Return the largest change of a score of PAIRS from a model to a rounded copy, and the spread of the scores.
+@dataclass
+class RoundingChange:
+    """What rounding the weights does to the scores of some lists."""
 
-    The spread is the standard deviation of the model's own scores.
+    pairs: int
+    largest: float  # change of a score
+    spread: float  # standard deviation of the scores before
+    lists: int
+    reordered: int  # lists whose order changes
+    new_first: int  # lists with another passage in the first place
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        text = f"scores of {self.pairs} pairs change by up to {self.largest:.1e}; their deviation is {self.spread:.1e}"
+        return (
+            f"{text}; of {self.lists} lists, {self.reordered} change their order, {self.new_first} their first passage"
+        )
+
+
+def rounding_change(
+    model: CrossEncoder, directory: Path, lists: Sequence[tuple[str, list[str]]] = tuple(PAIRS.items())
+) -> RoundingChange:
+    """Return how the scores of lists differ between a model and its rounded copy, both computed in float32.
+
+    lists: queries with their passages.
     """
-    scores, rounded = _score_pairs(model), _score_pairs(CrossEncoder.from_pretrained(str(directory)))
-    return (rounded - scores).abs().max().item(), scores.std().item()
-
-
-def _score_pairs(model: CrossEncoder) -> Tensor:
-    """Return the scores of PAIRS in float32."""
-    return torch.tensor(
-        [
-            model.rank(query, [passage], precision=torch.float32)[1][0]
-            for query, passages in PAIRS.items()
-            for passage in passages
-        ]
+    rounded = CrossEncoder.from_pretrained(str(directory))
+    scores, changes, reordered, new_first = [], [], 0, 0
+    for query, passages in Progress(lists, desc="comparing scores", unit="list", shown=len(lists) > len(PAIRS)):
+        (order, before), (new_order, after) = (one.rank(query, passages) for one in (model, rounded))
+        scores += before
+        after_of = dict(zip(new_order, after, strict=True))
+        changes += [abs(after_of[place] - score) for place, score in zip(order, before, strict=True)]
+        reordered += order != new_order
+        new_first += order[0] != new_order[0]
+    return RoundingChange(
+        len(scores), max(changes), stdev(scores) if len(scores) > 1 else 0.0, len(lists), reordered, new_first
     )
