@@ -50,7 +50,9 @@ def random_encoder(directory: Path) -> Path:
         tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         model = SentenceTransformer(
-            modules=[StaticEmbedding(tokenizer, embedding_dim=DIMENSIONS), Normalize()], device="cpu"
+            modules=[StaticEmbedding(tokenizer, embedding_dim=DIMENSIONS), Normalize()],
+            device="cpu",
+            trust_remote_code=False,
         )
         model.save(str(directory))
     return directory

@@ -333,8 +333,8 @@ FREE_OF_RULES = {
     "FuseConfig": "output measure",
     "VerdictConfig": "output",
     "ExportConfig": "model base output",
-    "ServeConfig": "model host api_key_variable device",
-    "Llm": "model api_key_variable device",
+    "ServeConfig": "model base host api_key_variable device",
+    "Llm": "model api_key_variable base device",
     "JournalsConfig": "journal",
     "AnnotateConfig": f"{FIELDS} prompt journal",
 }

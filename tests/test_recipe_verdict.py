@@ -79,6 +79,8 @@ def test_how_many_queries_are_needed_by_hand():
     two = Compared("RR", {"a": 0.0, "b": 0.0}, {"a": -1.0, "b": 3.0})
     assert two.visible == pytest.approx(5.6) and two.needed == 63
     same = Compared("RR", {"a": 0.5}, {"a": 0.5})
+    tiny = all_is_well(judged=compared(0.001))  # would need 20 000 queries: too small to look for
+    assert tiny.judged.needed > 10_000 and "few-heldout" not in [one.name for one in likeliest(tiny, 9)]
     assert same.needed is None and same.p == 1 and math.isnan(same.deviation)
 
 
@@ -105,7 +107,7 @@ def test_each_planted_failure_is_named_first_with_commands(name):
 def test_a_german_corpus_under_an_english_model_is_the_wrong_language():
     facts = all_is_well(judged=compared(0.0), language="german", pieces=1.88)
     assert first_named(facts) == "language"
-    assert "in german, of which minilm-l12 knows few words: it reads a word in 1.9 pieces" in likeliest(facts)[0].text
+    assert "in German, of which minilm-l12 knows few words: it reads a word in 1.9 pieces" in likeliest(facts)[0].text
     assert first_named(all_is_well(judged=compared(0.0, 10), language="german", pieces=1.3)) == "few-heldout"
 
 

@@ -54,8 +54,8 @@ def wrong_language(facts: Facts) -> Reason | None:
         return Reason("language", text, mend)
     if facts.language not in (None, "english") and (facts.pieces or 0) > MAX_PIECES:
         text = (
-            f"the passages are in {facts.language}, of which {facts.backbone} knows few words: it reads a word in "
-            f"{facts.pieces:.1f} pieces"
+            f"the passages are in {facts.language.capitalize()}, of which {facts.backbone} knows few words: it reads a "
+            f"word in {facts.pieces:.1f} pieces"
         )
         return Reason("language", text, mend)
     return None
