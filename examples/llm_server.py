@@ -39,7 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         shared = {number: len(query & set(words_of(text))) for number, text in passages}
         yes = 0.05 + 0.9 * shared[passages[0][0]] / len(query)  # of the only passage, where the prompt is pointwise
         logprobs = [{"token": word, "logprob": p} for word, p in (("Yes", yes - 1), ("No", -yes))]
-        answer = " > ".join(f"[{number}]" for number in sorted(shared, key=shared.get, reverse=True))
+        best_first = sorted(passages, key=lambda passage: (-shared[passage[0]], passage[1]))  # not in the order shown
+        answer = " > ".join(f"[{number}]" for number, _ in best_first)
         self.reply({"message": {"content": answer}, "logprobs": {"content": [{"top_logprobs": logprobs}]}})
 
     def reply(self, choice: dict):
