@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 RESULTS = "results.json"  # only a finished run has it
 LEFT = (  # files of a run, besides config.yaml: a directory without any of them is free
     *(RESULTS, "metrics.jsonl", "checkpoints/*.pt", "model", "run.txt", "per_query.csv", "tasks/*/per_query.csv"),
-    *("journal.jsonl", "teacher.run", "teacher.parquet", "card.md", "queries.tsv", "qrels.txt"),
+    *("journal.jsonl", "teacher.run", "teacher.parquet", "card.md"),
 )
 
 

@@ -168,7 +168,7 @@ def test_whatever_a_server_does_nothing_is_lost_and_every_case_is_counted(collec
     assert table["rank"][:10] == list(range(1, 11)) and sorted(table["first_stage_rank"][:10]) == list(range(1, 11))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     names = {f"teacher/{name}" for name in ("nDCG@10", "helped", "harmed", "unchanged", "p")}
-    names |= {"first_stage/nDCG@10", "tau/first_stage", "tau/reference", "chance/tau/reference"}
+    names |= {"first_stage/nDCG@10", "tau/first_stage", "tau/reference", "chance/tau/reference", "noise/reference"}
     assert set(results) == names  # no overlap@10: lists have ten passages
     assert "\npaired t-test           p = " in run.stdout and "against reference       Kendall's tau " in run.stdout
     assert not any(table["flagged"])
