@@ -177,3 +177,17 @@ def test_predict_refuses_scores_that_are_not_finite(model):
     finally:
         with torch.no_grad():
             model.head.weight.copy_(weight)
+
+
+@pytest.mark.long
+def test_ten_thousand_calls_take_no_more_memory_than_a_hundred(tmp_path):
+    model = make_model(tmp_path / "backbone", "bert")
+
+    def own_memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for call in range(10_100):
+        if call == 100:
+            before = own_memory()
+        model.rank(f"bee {call % 7}", ["the sun", "a hive " * (call % 9 + 1)])
+    assert own_memory() - before < 4e6
