@@ -69,6 +69,12 @@ def annotate(args: argparse.Namespace, model: str, method: str, prompt: str, dir
     }  # fmt: skip
 
 
+def first_model(url: str) -> str:
+    """Return the first model that an endpoint names."""
+    with urllib.request.urlopen(f"{url}/models") as reply:
+        return json.load(reply)["data"][0]["id"]
+
+
 def main() -> None:
     """Parse arguments, annotate by each method, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,10 +92,7 @@ def main() -> None:
     parser.add_argument("--journal", default="none", help="file of answers, to ask nothing twice")
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     args = parser.parse_args()
-    model = args.model
-    if model is None:
-        with urllib.request.urlopen(f"{args.url}/models") as reply:
-            model = json.load(reply)["data"][0]["id"]
+    model = args.model or first_model(args.url)
     register_schemas()
     rows = []
     for method, _, prompt in (name.partition("/") for name in args.methods.split(",")):

@@ -14,7 +14,6 @@ import random
 import re
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from benchmarks.report import ROOT, environment, save
+from benchmarks.small_llm import first_model
 from distill.config.composition import register_schemas
 from distill.queries.generation import Candidate, Corpus, generate, read_corpus
 from distill.queries.prompt import BUNDLED, read_query_prompts
@@ -94,10 +94,7 @@ def main() -> None:
     parser.add_argument("--journal", type=Path, help="directory of the journal, to ask nothing twice")
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     args = parser.parse_args()
-    model = args.model
-    if model is None:
-        with urllib.request.urlopen(f"{args.url}/models") as reply:
-            model = json.load(reply)["data"][0]["id"]
+    model = args.model or first_model(args.url)
     register_schemas()
     with tempfile.TemporaryDirectory() as directory:
         row = measure(args, model, Path(directory))
