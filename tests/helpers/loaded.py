@@ -2,8 +2,9 @@
 
     loaded = packages_of({"import": "import distill"}, {"report --help": "command('report', '--help')"}, stops=())
 
-A step is Python code. The steps of the second list are forked once Hydra is loaded; `forget()` leaves out what is loaded
-before it. What a step has loaded is noted at its first log line, where it ends if `stops` names it, and at its end.
+A step is Python code. The steps of the second list are forked once Hydra is loaded; `forget()` leaves out what is
+loaded before it. What a step has loaded is noted at its first log line, where it ends if `stops` names it, and at its
+end.
 """
 
 import json
