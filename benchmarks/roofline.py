@@ -6,7 +6,8 @@
 The limit is the float32 rate of the products of one pass, in their own shapes, one after the other: those of the
 layers' matrices and of attention, and in training those of their gradients. What comes between them (normalisation,
 softmax, GELU, tokenising, the loss, the optimiser) is what keeps a step below it. All take turns in one process. With
-one thread, seconds are CPU seconds. Pairs have exactly the given number of tokens, as many as fill a chunk.
+one thread, seconds are CPU seconds. Pairs have exactly the given number of tokens. Products and scoring have as many as
+fill a chunk, a training step has --passages in one list: the optimiser's share falls with them.
 Shapes: T tokens, S pairs, l tokens of each, D hidden size, F of the feed-forward network, H heads.
 """
 
@@ -23,7 +24,6 @@ from benchmarks import rerank, train
 from benchmarks.models import training_model
 from benchmarks.report import RESULTS, environment, save
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
-from distill.training.flops import FlopCounter
 
 QUERY_TOKENS = 8
 CPU = torch.device("cpu")
@@ -103,27 +103,24 @@ def seconds_of(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def measure(model: str, length: int, rounds: int, contenders: list[str]) -> list[dict]:
+def measure(model: str, length: int, passages: int, rounds: int, contenders: list[str]) -> list[dict]:
     """Return a row for each contender, scoring and training, with its share of the products' rate."""
     opened = CrossEncoder.from_pretrained(model)
-    num_pairs = MAX_CPU_TOKENS // length
-    lists = texts(opened.tokenizer, num_pairs, length)
-    config = opened.backbone.config
-    flops = FlopCounter(opened)(torch.full((num_pairs,), length))
-    rows = []
-    for task, times in (("scoring", 1), ("training", 3)):
-        assert times * operations(config, num_pairs, length) == round(flops * times / 3), "the shapes are the model's"
+    of_chunk, config, rows = MAX_CPU_TOKENS // length, opened.backbone.config, []
+    for task, times, num_pairs in (("scoring", 1, of_chunk), ("training", 3, passages)):
+        lists = texts(opened.tokenizer, num_pairs, length)
+        flops = times * operations(config, num_pairs, length)
         work: dict[str, Callable[[], object]] = {}
-        work["products"] = products(config, num_pairs, length, backward=task == "training")
+        work["products"] = products(config, of_chunk, length, backward=task == "training")
         for name in contenders:
             if task == "training":
-                work[name] = train.stepper(name, model, lists, CPU, 2 * MAX_CPU_TOKENS)[0]
+                work[name] = train.stepper(name, model, lists, CPU, num_pairs * length)[0]
             else:
                 work[name] = rerank.scorer(name, model, lists, CPU)
         seconds = seconds_of(work, rounds)
-        limit = flops * times / 3 / seconds["products"]
+        limit = times * operations(config, of_chunk, length) / seconds["products"]
         for name in contenders:
-            rate = flops * times / 3 / seconds[name]
+            rate = flops / seconds[name]
             row = {"task": task, "tokens": length, "pairs": num_pairs, "name": name, "seconds": seconds[name]}
             rows.append(row | {"flops_per_second": rate, "products_per_second": limit, "share": rate / limit})
             print(f"{task:9} {length:4} tokens  {name:24} {rate / 1e9:6.1f} of {limit / 1e9:6.1f} GFLOP/s", end="  ")
@@ -136,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="directory, packaged model or Hub id of a BERT")
     parser.add_argument("--lengths", default="100,240", help="tokens of a pair")
+    parser.add_argument("--passages", type=int, default=50, help="of a training step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", default="packed,sentence-transformers")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -144,8 +142,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         model = training_model(arguments.model, Path(directory))
         for length in map(int, arguments.lengths.split(",")):
-            rows += measure(model, length, arguments.rounds, arguments.contenders.split(","))
-    print(save("roofline", environment(CPU) | {"rounds": arguments.rounds, "rows": rows}, arguments.results))
+            rows += measure(model, length, arguments.passages, arguments.rounds, arguments.contenders.split(","))
+    print(
+        save(
+            "roofline",
+            environment(CPU) | {"passages": arguments.passages, "rounds": arguments.rounds, "rows": rows},
+            arguments.results,
+        )
+    )
 
 
 if __name__ == "__main__":
