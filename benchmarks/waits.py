@@ -102,16 +102,19 @@ def stand_in() -> Iterator[str]:
         process.wait()
 
 
-def middle(used: list[Used]) -> dict[str, float]:
-    """Return the medians of several rounds."""
+def middle(used: list[Used]) -> dict[str, float] | None:
+    """Return the medians of several rounds, None if there is none."""
     numbers = [one.numbers() for one in used]
-    return {key: statistics.median(one[key] for one in numbers) for key in numbers[0]}
+    return {key: statistics.median(one[key] for one in numbers) for key in numbers[0]} if numbers else None
 
 
-def line(name: str, found: dict[str, dict]) -> str:
+def line(name: str, found: dict[str, dict | None]) -> str:
     """Return a row of the table in Markdown."""
     cells = []
     for of_checkout in found.values():
+        if of_checkout is None:
+            cells += ["–"] * 3
+            continue
         cells += [f"{of_checkout['seconds']:.1f}", f"{of_checkout['cpu_seconds']:.2f}"]
         cells.append(f"{of_checkout['peak_bytes'] / 2**20:.0f}")
     return f"| {WAITS[name][0]} | {' | '.join(cells)} |"
@@ -150,7 +153,12 @@ def main() -> None:
                     shutil.rmtree(out, ignore_errors=True)
                     given = [sys.executable, *command(files, str(out), url)]
                     env = {"PYTHONPATH": str(root)}
-                    used[checkout].append(measure(given, cwd=root, cache=directory / "cache", lines=lines, env=env))
+                    try:
+                        one = measure(given, cwd=root, cache=directory / "cache", lines=lines, env=env)
+                    except SystemExit as error:  # an older checkout may lack a command
+                        print(f"{checkout}, {name}: {str(error).splitlines()[-1]}", file=sys.stderr)
+                        continue
+                    used[checkout].append(one)
             found = {checkout: middle(rounds) for checkout, rounds in used.items()}
             rows.append({"wait": name, "what": WAITS[name][0], "rounds": arguments.rounds} | found)
             print(line(name, found), flush=True)
