@@ -4,8 +4,8 @@
     python -m benchmarks.waits --before OTHER_CHECKOUT --rounds 3   # both in turn, with the same packages
     python -m benchmarks.waits first-line help --rounds 9
 
-Each wait is a process of its own, and CUDA is hidden. Files and the model are made by this checkout, for both. A sweep
-is 3 of its jobs unless its name says `-whole`. CPU seconds are not lengthened by other work on the machine: on a free
+Each wait is a process of its own, and CUDA is hidden. Each checkout opens a model that it has trained for a step, and
+trains on its own sample. A sweep is 3 of its jobs, of equal steps, unless its name says `-whole`. CPU seconds are not lengthened by other work on the machine: on a free
 core they are about the wall time, where nothing waits for a server.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.growth import Files, measured
+from benchmarks.growth import Files
 from benchmarks.processes import Used, measure
 from benchmarks.report import RESULTS, ROOT, environment, save
 from distill.models.locate import locate_model
@@ -29,6 +29,7 @@ PACKAGED = "googleq-minilm-3"
 OPEN = f"from distill import CrossEncoder; CrossEncoder.from_pretrained({locate_model(PACKAGED)!r})"
 LIBRARIES = "import torch; from transformers import BertModel, PreTrainedTokenizerFast"
 FIGURE1, GRID = "experiment=figure1-mini", "experiment=comparison/grid-mini"
+EQUAL = ["train.max_epochs=null", "train.max_steps=60", "train.batch_size=8", "train.validate_every=60", "seed=0,1,2"]
 MAIN = ["-m", "distill"]
 Command = Callable[[Files, str, str], list[str]]  # of files, output directory and a server's address
 WAITS: dict[
@@ -68,13 +69,13 @@ WAITS: dict[
         "3 jobs of figure1-mini",
         0,
         lambda files, out, url: [
-            *("train.py", "-m", FIGURE1, "data.depth=5", "data.num_queries=25", f"hydra.sweep.dir={out}"),
+            *("train.py", "-m", FIGURE1, *EQUAL, "data.depth=5", "data.num_queries=25", f"hydra.sweep.dir={out}"),
         ],
     ),
     "grid-mini": (
         "3 jobs of grid-mini",
         0,
-        lambda files, out, url: ["train.py", "-m", GRID, "backbone=tiny", "loss=lce", f"hydra.sweep.dir={out}"],
+        lambda files, out, url: ["train.py", "-m", GRID, *EQUAL, "backbone=tiny", "loss=lce", f"hydra.sweep.dir={out}"],
     ),
     "figure1-mini-whole": (
         "figure1-mini, 27 jobs",
@@ -87,6 +88,15 @@ WAITS: dict[
         lambda files, out, url: ["train.py", "-m", GRID, f"hydra.sweep.dir={out}"],
     ),
 }
+
+
+def trained(directory: Path, checkout: str, root: Path) -> Path:
+    """Return a model that a checkout has trained for a step."""
+    model = directory / f"trained-{checkout}" / "model"
+    if not model.is_dir():
+        command = [sys.executable, "train.py", "train.max_steps=1", f"hydra.run.dir={model.parent}"]
+        measure(command, cwd=root, cache=directory / "cache", env={"PYTHONPATH": str(root)})
+    return model
 
 
 @contextmanager
@@ -136,11 +146,8 @@ def main() -> None:
     directory = arguments.directory.absolute()
     checkouts = {"before": arguments.before.absolute()} if arguments.before else {}
     checkouts["after"] = ROOT
-    model = directory / "trained" / "model"
-    if not model.is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-        measured(["train.py", "train.max_steps=1", f"hydra.run.dir={model.parent}"], directory)
-    files, rows = Files(directory, model), []
+    files = {name: Files(directory, trained(directory, name, root)) for name, root in checkouts.items()}
+    rows = []
     head = [f"{name}: {what}" for name in checkouts for what in ("seconds", "CPU seconds", "peak MB")]
     print(f"| wait | {' | '.join(head)} |", "| --- " * (len(head) + 1) + "|", sep="\n")
     with stand_in() as url:
@@ -151,7 +158,7 @@ def main() -> None:
                     _, lines, command = WAITS[name]
                     out = directory / f"{checkout}-{name}-{turn}"
                     shutil.rmtree(out, ignore_errors=True)
-                    given = [sys.executable, *command(files, str(out), url)]
+                    given = [sys.executable, *command(files[checkout], str(out), url)]
                     env = {"PYTHONPATH": str(root)}
                     try:
                         one = measure(given, cwd=root, cache=directory / "cache", lines=lines, env=env)
