@@ -47,6 +47,7 @@ COMMANDS = (
     "split",
     "retrieve",
     "fuse",
+    "join",
     "export",
     "serve",
     "report",
