@@ -332,6 +332,7 @@ FREE_OF_RULES = {
     "JudgeConfig": f"teacher_name prompt journal {FIELDS}",
     "RetrieveConfig": f"output model device {FIELDS}",
     "FuseConfig": "output measure",
+    "JoinConfig": "output",
     "VerdictConfig": "output",
     "ExportConfig": "model base output",
     "ServeConfig": "model base host api_key_variable device",

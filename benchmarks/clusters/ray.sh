@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sweeps of two jobs on a Ray cluster of two nodes on this machine: whole; with a node lost in the middle; and with the
-# command itself lost.
+# Sweeps of two jobs on a Ray cluster of two nodes on this machine: whole; with a node lost in the middle; with the
+# command itself lost; and with bad input.
 #
 #   pip install -r requirements.txt hydra-ray-launcher
 #   benchmarks/clusters/ray.sh
@@ -75,4 +75,9 @@ wait $sweep
 row "  the same command again" "exit status $?, $(grep -o 'resumed at step [0-9]*' "$WORK/again.log" | tail -1)"
 same "  job 0 beside the whole sweep's" "$WORK/whole/0" "$WORK/again/0"
 same "  job 1" "$WORK/whole/1" "$WORK/again/1"
+
+# 4. A job with bad input among others
+"$PYTHON" evaluate.py -m hydra/launcher=ray-cluster hydra.launcher.ray.remote.num_gpus=0 model=null task.depth=0,20 \
+    "hydra.sweep.dir=$WORK/bad" >"$WORK/bad.log" 2>&1
+row "a job with bad input, and one without" "exit status $?, $(grep -h '^error: ' "$WORK/bad.log"), other job: $(ls "$WORK/bad/1/results.json" >/dev/null && echo finished)"
 finish

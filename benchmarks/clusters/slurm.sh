@@ -95,14 +95,35 @@ same "  job 1" "$WORK/whole/1" "$WORK/lost/1"
 # 3. The node is back. What Slurm sends before a job's time is up
 slurmd -N "$node"
 wait_for 30 sh -c '[ "$(sinfo -h -t idle -o %D)" = 2 ]'
-sweep time seed=0
+sweep time seed=0 hydra.launcher.timeout_min=10 # below 10 minutes, submitit takes any such signal for the end
 wait_for 300 at_step "$WORK/time/0" 7 || row "time is up" "FAILED: no step 7"
 scancel --signal=USR2 "$(job_of time 0)"
 wait $sweep
 row "time is up after step 7" "exit status $?, $(grep -ho 'resumed at step [0-9]*' "$WORK"/time/.submitit/*/*.err | tail -1)"
 same "  beside the whole sweep's" "$WORK/whole/0" "$WORK/time/0"
 
-# 4. The same command once more
+# 4. An evaluation of 3 shards on 2 nodes, so that one waits in the queue; joined and measured, beside the whole one
+evaluation="model=$WORK/whole/0/model"
+"$PYTHON" evaluate.py $evaluation "hydra.run.dir=$WORK/evaluation" >"$WORK/evaluation.log" 2>&1
+"$PYTHON" evaluate.py -m hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1 \
+    hydra.launcher.mem_gb=2 $evaluation shard=0/3,1/3,2/3 "hydra.sweep.dir=$WORK/shards" >"$WORK/shards.log" 2>&1 &
+sweep=$!
+wait_for 60 sh -c '[ "$(squeue -h -r -t pending | wc -l)" = 1 ]'
+row "an evaluation in 3 shards" "$(squeue -h -r -t running | wc -l) run, $(squeue -h -r -t pending | wc -l) waits"
+wait $sweep
+status=$?
+"$PYTHON" -m distill join "shards=[$WORK/shards]" "output=$WORK/joined" >>"$WORK/shards.log" 2>&1
+"$PYTHON" evaluate.py "resume=$WORK/joined" >>"$WORK/shards.log" 2>&1
+row "  joined" "exit status $status; $(for name in run.txt per_query.csv results.json; do
+    cmp -s "$WORK/evaluation/$name" "$WORK/joined/$name" && echo "$name equal" || echo "FAILED: $name"
+done | paste -sd,)"
+
+# 5. A job with bad input among others
+"$PYTHON" evaluate.py -m hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1 \
+    hydra.launcher.mem_gb=2 model=null task.depth=0,20 "hydra.sweep.dir=$WORK/bad" >"$WORK/bad.log" 2>&1
+row "a job with bad input, and one without" "exit status $?, $(grep -h '^error: ' "$WORK/bad.log"), other job: $(ls "$WORK/bad/1/results.json" >/dev/null && echo finished)"
+
+# 6. The same command once more
 sweep lost seed=0,1
 wait $sweep
 row "a finished sweep's command again" "exit status $?, $(grep -h 'finished before' "$WORK"/lost/.submitit/*/*.err | wc -l) jobs were finished before"

@@ -12,7 +12,7 @@ begin
 node() { # NUMBER NNODES PORT DIRECTORY LOG OPTIONS...: start a node; its agent is then $node
     "$PYTHON" -m torch.distributed.run --nnodes "$2" --nproc-per-node 1 --rdzv-backend c10d \
         --rdzv-endpoint "127.0.0.1:$3" --rdzv-id "$3" --rdzv-conf "is_host=$((1 - $1))" "${@:6}" \
-        train.py $TRAINING "hydra.run.dir=$4" >>"$5" 2>&1 &
+        train.py $TRAINING $more "hydra.run.dir=$4" >>"$5" 2>&1 &
     node=$!
 }
 
@@ -21,6 +21,7 @@ lost() { # AGENT: a node disappears, its agent and its process at once
     wait "$1" 2>/dev/null
 }
 
+more=
 port=$((20000 + RANDOM % 20000))
 
 # 1. Whole
@@ -49,10 +50,15 @@ same "  beside the run that lost none" "$WORK/whole" "$WORK/fixed"
 
 # 3. Elastic: the node that is left restarts its process, and does so again when the other is back
 ((port++))
+more=train.max_steps=150
 node 0 1:2 $port "$WORK/elastic" "$WORK/elastic-0.log" --max-restarts 3; first=$node
 node 1 1:2 $port "$WORK/elastic" "$WORK/elastic-1.log" --max-restarts 3; second=$node
 wait_for 300 at_step "$WORK/elastic" 7 || row "a node lost" "FAILED: no step 7"
 lost $second
+wait_for 300 grep -q "resumed at" "$WORK/elastic-0.log"
+row "--nnodes 1:2, a node lost after step 7" "the other continues: $(grep -ho 'resumed at step [0-9]*' "$WORK/elastic-0.log" | tail -1)"
+node 1 1:2 $port "$WORK/elastic" "$WORK/elastic-1.log" --max-restarts 3; second=$node
 wait $first; status=$?
-row "--nnodes 1:2, a node lost after step 7" "the other continues, exit status $status, $(grep -ho 'resumed at step [0-9]*' "$WORK/elastic-0.log" | tail -1)"
+wait $second
+row "  the node is back" "$(grep -c '2 ranks' "$WORK/elastic-0.log") starts with 2 ranks, $(grep -ho 'resumed at step [0-9]*' "$WORK/elastic-0.log" | tail -1), exit status $status"
 finish
