@@ -28,7 +28,8 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 ReturnToService=2
-SlurmdTimeout=10
+SlurmdTimeout=30
+MessageTimeout=60
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 NodeName=n1 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=1 RealMemory=4000
@@ -47,7 +48,7 @@ processes_of() { # NODE: its slurmd, and the steps of its jobs with all that the
 end_cluster() {
     scancel -u root 2>/dev/null
     sleep 1
-    kill_all $(processes_of n1) $(processes_of n2) $(cat "$WORK/slurmctld.pid") $munged
+    kill_all $(processes_of n1) $(processes_of n2) $(family $(cat "$WORK/slurmctld.pid")) $munged $llm
 }
 
 sweep() { # NAME OVERRIDES...: in the background, its process in $sweep
@@ -63,7 +64,7 @@ job_of() { # NAME PLACE: the Slurm id of a job of a sweep
     echo "$id"
 }
 
-munged=
+munged= llm=
 if ! munge -n >/dev/null 2>&1; then
     mkdir -p /run/munge && chown munge: /run/munge
     runuser -u munge -- munged --num-threads=2
@@ -73,7 +74,7 @@ trap end_cluster EXIT
 slurmctld
 slurmd -N n1
 slurmd -N n2
-wait_for 30 sh -c '[ "$(sinfo -h -t idle -o %D)" = 2 ]' || row "a Slurm of two nodes" "FAILED: $(sinfo -h -N -o '%N %T %E')"
+wait_for 120 sh -c '[ "$(sinfo -h -t idle -o %D)" = 2 ]' || row "a Slurm of two nodes" "FAILED: $(sinfo -h -N -o '%N %T %E')"
 
 # 1. Whole
 sweep whole seed=0,1
@@ -82,10 +83,10 @@ row "2 jobs, no node lost" "exit status $?"
 
 # 2. A node disappears: Slurm notices, puts its job back into the queue, and the job resumes on the other node
 sweep lost seed=0,1
-wait_for 300 at_step "$WORK/lost/1" 7 || row "a node lost" "FAILED: no step 7"
+wait_for 900 at_step "$WORK/lost/1" 7 || row "a node lost" "FAILED: no step 7"
 node=$(squeue -h -r -j "$(job_of lost 1)" -o %N)
 kill_all $(processes_of "$node")
-wait_for 120 sh -c "sinfo -h -n $node -o %T | grep -q down"
+wait_for 300 sh -c "sinfo -h -n $node -o %T | grep -q down"
 row "a node lost after step 7 of job 1" "Slurm: $node is $(sinfo -h -n "$node" -o %T), job 1 is $(squeue -h -r -j "$(job_of lost 1)" -o '%T (%r)')"
 wait $sweep
 row "  the sweep" "exit status $?, $(grep -ho 'resumed at step [0-9]*' "$WORK"/lost/.submitit/*/*.err | tail -1)"
@@ -94,9 +95,9 @@ same "  job 1" "$WORK/whole/1" "$WORK/lost/1"
 
 # 3. The node is back. What Slurm sends before a job's time is up
 slurmd -N "$node"
-wait_for 30 sh -c '[ "$(sinfo -h -t idle -o %D)" = 2 ]'
+wait_for 120 sh -c '[ "$(sinfo -h -t idle -o %D)" = 2 ]'
 sweep time seed=0 hydra.launcher.timeout_min=10 # below 10 minutes, submitit takes any such signal for the end
-wait_for 300 at_step "$WORK/time/0" 7 || row "time is up" "FAILED: no step 7"
+wait_for 900 at_step "$WORK/time/0" 7 || row "time is up" "FAILED: no step 7"
 scancel --signal=USR2 "$(job_of time 0)"
 wait $sweep
 row "time is up after step 7" "exit status $?, $(grep -ho 'resumed at step [0-9]*' "$WORK"/time/.submitit/*/*.err | tail -1)"
@@ -108,7 +109,7 @@ evaluation="model=$WORK/whole/0/model"
 "$PYTHON" evaluate.py -m hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1 \
     hydra.launcher.mem_gb=2 $evaluation shard=0/3,1/3,2/3 "hydra.sweep.dir=$WORK/shards" >"$WORK/shards.log" 2>&1 &
 sweep=$!
-wait_for 60 sh -c '[ "$(squeue -h -r -t pending | wc -l)" = 1 ]'
+wait_for 300 sh -c '[ "$(squeue -h -r -t pending | wc -l)" = 1 ]'
 row "an evaluation in 3 shards" "$(squeue -h -r -t running | wc -l) run, $(squeue -h -r -t pending | wc -l) waits"
 wait $sweep
 status=$?
@@ -118,12 +119,29 @@ row "  joined" "exit status $status; $(for name in run.txt per_query.csv results
     cmp -s "$WORK/evaluation/$name" "$WORK/joined/$name" && echo "$name equal" || echo "FAILED: $name"
 done | paste -sd,)"
 
-# 5. A job with bad input among others
+# 5. An annotation in 2 shards by a stand-in for an LLM, beside the whole one
+"$PYTHON" -m examples.llm_server $((port + 3)) >"$WORK/llm.log" 2>&1 &
+llm=$!
+annotation="passages=sample/passages.tsv queries=sample/train/queries.tsv run=sample/train/first_stage.run.gz depth=20
+    num_queries=12 teacher.llm.base_url=http://127.0.0.1:$((port + 3))/v1 teacher.llm.model=stand-in journal=none"
+wait_for 300 grep -q http "$WORK/llm.log"
+"$PYTHON" -m distill annotate $annotation "hydra.run.dir=$WORK/annotation" >"$WORK/annotation.log" 2>&1
+"$PYTHON" -m distill annotate -m hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1 \
+    hydra.launcher.mem_gb=2 $annotation shard=0/2,1/2 "hydra.sweep.dir=$WORK/annotations" >"$WORK/annotations.log" 2>&1
+status=$?
+kill $llm # what follows sends no request
+"$PYTHON" -m distill join "shards=[$WORK/annotations]" "output=$WORK/annotated" >>"$WORK/annotations.log" 2>&1
+"$PYTHON" -m distill annotate "resume=$WORK/annotated" >>"$WORK/annotations.log" 2>&1
+row "an annotation in 2 shards, joined" "exit status $status; $(for name in teacher.run teacher.parquet results.json; do
+    cmp -s "$WORK/annotation/$name" "$WORK/annotated/$name" && echo "$name equal" || echo "FAILED: $name"
+done | paste -sd,)"
+
+# 6. A job with bad input among others
 "$PYTHON" evaluate.py -m hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.cpus_per_task=1 \
     hydra.launcher.mem_gb=2 model=null task.depth=0,20 "hydra.sweep.dir=$WORK/bad" >"$WORK/bad.log" 2>&1
 row "a job with bad input, and one without" "exit status $?, $(grep -h '^error: ' "$WORK/bad.log"), other job: $(ls "$WORK/bad/1/results.json" >/dev/null && echo finished)"
 
-# 6. The same command once more
+# 7. The same command once more
 sweep lost seed=0,1
 wait $sweep
 row "a finished sweep's command again" "exit status $?, $(grep -h 'finished before' "$WORK"/lost/.submitit/*/*.err | wc -l) jobs were finished before"
