@@ -24,7 +24,8 @@ from distill.config.resumable import ANNOTATION, EVALUATION, Command, command_of
 from distill.config.resuming import describe as describe_changes
 from distill.config.resuming import refused
 from distill.errors import InputError
-from distill.jobs import RESULTS, check_output, command_line, run_command, shown_path
+from distill.jobs import RESULTS, command_line, run_command, shown_path
+from distill.report.runs import NOT_SEARCHED
 from distill.sources.shards import Shard, is_shard
 
 log = logging.getLogger("join")
@@ -38,7 +39,8 @@ def join(cfg: DictConfig) -> None:
     from distill.storage.writing import write_whole_directory
 
     output = Path(cfg.output)
-    check_output(output)
+    if output.exists():
+        raise InputError(f"output={output}: already exists: choose another name, or remove it")
     command, shards = find_shards(list(cfg.shards))
     names = _same_files(command, shards)
 
@@ -61,7 +63,7 @@ def find_shards(places: list[str]) -> tuple[Command, list[Path]]:
     Raises InputError unless they are all shards of one run, and finished.
     """
     found: dict[Shard, tuple[Path, dict]] = {}
-    for path in sorted({path.parent for place in places for path in Path(place).rglob("config.yaml")}):
+    for path in sorted({path for place in places for path in _runs_below(Path(place))}):
         saved = read_saved(path)
         text = saved.get("shard")
         if text is None or command_of(saved) not in RUNS:
@@ -84,7 +86,13 @@ def find_shards(places: list[str]) -> tuple[Command, list[Path]]:
     for shard, (path, _) in sorted(found.items()):
         if not (path / RESULTS).is_file():
             raise InputError(f"{path}: shard {shard} has not finished: run its command again, which resumes it")
+    _, saved = found[Shard(0, number)]
     return command_of(saved), [path for _, (path, _) in sorted(found.items())]
+
+
+def _runs_below(directory: Path) -> list[Path]:
+    paths = (path.parent for path in directory.rglob("config.yaml"))
+    return [path for path in paths if not {*path.relative_to(directory).parts} & {*NOT_SEARCHED}]
 
 
 def _check_fits(shard: Shard, path: Path, saved: dict, found: dict[Shard, tuple[Path, dict]]) -> None:
