@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 PYTHON=${PYTHON:-$(command -v python)}
 PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 WORK=${WORK:-outputs/clusters}/$(basename "$0" .sh)
-export OMP_NUM_THREADS=1 PYTHONPATH=$PWD
+export OMP_NUM_THREADS=1
+trap 'exit 143' TERM INT
 TRAINING="train.max_steps=20 train.validate_every=10 train.save_every=2 train.log_every=1 train.batch_size=8
     data.depth=10 validation.depth=10 task.depth=10"
 

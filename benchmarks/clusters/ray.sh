@@ -12,10 +12,10 @@ RAY=$(dirname "$PYTHON")/ray
 place=$(mktemp -d /tmp/ray-XXXXXX) # Ray's sockets need a short path
 export RAY_ADDRESS=127.0.0.1:$((20000 + RANDOM % 20000))
 
-start_node() { # NAME OPTIONS...
-    "$RAY" start "${@:2}" --node-name "$1" --num-cpus 1 --num-gpus 0 --object-store-memory 80000000 \
+start_node() ( # NAME OPTIONS...; not in the repository, as on a machine where it runs all the time
+    cd / && "$RAY" start "${@:2}" --node-name "$1" --num-cpus 1 --num-gpus 0 --object-store-memory 80000000 \
         --disable-usage-stats >>"$WORK/cluster.log" 2>&1
-}
+)
 
 raylet_of() { # NODE
     pgrep -f "$place/.*--node-name=$1( |\$)" | head -1
@@ -28,7 +28,7 @@ end_cluster() {
 
 sweep() { # NAME OVERRIDES...: in the background, its process in $sweep
     "$PYTHON" train.py -m hydra/launcher=ray-cluster hydra.launcher.ray.remote.num_gpus=0 $TRAINING \
-        "hydra.sweep.dir=$WORK/$1" "${@:2}" >>"$WORK/$1.log" 2>&1 &
+        "hydra.sweep.dir=$(realpath --relative-to . "$WORK/$1")" "${@:2}" >>"$WORK/$1.log" 2>&1 &
     sweep=$!
 }
 
@@ -43,7 +43,7 @@ node_of() { # DIRECTORY: the node whose process works there
 trap end_cluster EXIT
 start_node n1 --head --port "${RAY_ADDRESS#*:}" --include-dashboard=false --temp-dir "$place"
 start_node n2 --address "$RAY_ADDRESS"
-wait_for 60 sh -c "[ \$('$RAY' status | grep -c '^ 1 node_') = 2 ]" || row "a Ray cluster of two nodes" "FAILED"
+wait_for 300 sh -c "[ \$('$RAY' status | grep -c '^ 1 node_') = 2 ]" || row "a Ray cluster of two nodes" "FAILED"
 
 # 1. Whole
 sweep whole seed=0,1
@@ -53,7 +53,7 @@ row "2 jobs, no node lost" "exit status $?"
 # 2. A node disappears that is not the head: Ray starts its job again, which resumes
 sweep lost seed=0,1
 for job in 0 1; do
-    wait_for 300 at_step "$WORK/lost/$job" 7 || row "a node lost" "FAILED: no step 7"
+    wait_for 900 at_step "$WORK/lost/$job" 7 || row "a node lost" "FAILED: no step 7"
     [[ $(node_of "$WORK/lost/$job") == n2 ]] && break
 done
 kill_all "$(raylet_of n2)"
@@ -65,7 +65,7 @@ same "  job 1" "$WORK/whole/1" "$WORK/lost/1"
 # 3. The node is back, and the command that started the sweep is lost: its jobs end, the same command resumes them
 start_node n2 --address "$RAY_ADDRESS"
 sweep again seed=0,1
-wait_for 300 at_step "$WORK/again/0" 7 || row "the command lost" "FAILED: no step 7"
+wait_for 900 at_step "$WORK/again/0" 7 || row "the command lost" "FAILED: no step 7"
 kill_all $sweep
 wait $sweep 2>/dev/null
 sleep 10
