@@ -17,6 +17,7 @@ from distill.sources.shards import Shard, is_shard, starts_of_batches
 from distill.teachers.entries import line_of
 from evaluate import evaluate
 from tests.helpers.chat_server import overrides_of
+from tests.helpers.commands import run
 from tests.helpers.configuration import compose_config, resumed
 
 
@@ -145,6 +146,16 @@ def test_a_joined_annotation_by_cross_encoders_scores_nothing_again(collection, 
     (joined / "teacher.run").write_text((joined / "teacher.run").read_text().replace("q0 Q0 d", "q0 Q0 x", 1))
     with pytest.raises(InputError, match="teacher.run: ranks other passages of query q0 than the first stage has"):
         annotate(resumed(joined, name="annotate"), joined)
+
+
+def test_shards_of_an_annotation_are_the_jobs_of_a_sweep(collection, tmp_path):
+    files = [f"{name}={collection[name]}" for name in ("passages", "queries")] + [f"run={collection['first_stage']}"]
+    llm = ["teacher.llm.base_url=http://127.0.0.1:1/v1", "teacher.llm.model=x"]
+    sweep = ["shard=0/2,1/2", "dry_run=true", f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra/launcher=processes"]
+    done = run("-m", "distill", "annotate", "-m", *files, *llm, *sweep)
+    assert done.returncode == 0, done.stderr
+    logs = [(tmp_path / "sweep" / name / "job.log").read_text() for name in "01"]
+    assert all("3 queries, " in log for log in logs) and logs[0] != logs[1]
 
 
 def test_of_two_answers_to_a_request_the_joined_journal_has_the_one_that_was_paid_for(tmp_path):
