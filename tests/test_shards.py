@@ -12,6 +12,7 @@ from distill.config.checks import check_evaluate
 from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.report.runs import read_runs
 from distill.sources import shards
 from distill.sources.shards import Shard, is_shard, starts_of_batches
 from distill.teachers.entries import line_of
@@ -247,3 +248,13 @@ def test_shards_are_found_in_their_order_wherever_they_are(three):
     assert (join_all(three.parent) / "run.txt").read_text().split("\n")[0] == "q0 Q0 d1 1 2.5 model"
     with pytest.raises(InputError, match="joined: already exists: choose another name"):
         join_all(three.parent)
+
+
+def test_a_report_leaves_shards_out(three, caplog):
+    with pytest.raises(InputError, match="has only 3 shards, which are measured once `distill join` has joined them"):
+        read_runs([str(three)])
+    edit(three / "1", "shard: 1/3", "shard: null")
+    with caplog.at_level("INFO"):
+        runs, unfinished = read_runs([str(three)])
+    assert [run.directory.name for run in runs] == ["1"] and not unfinished
+    assert "left out: 2 shards" in caplog.text
