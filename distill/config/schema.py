@@ -144,6 +144,7 @@ class Teacher:
     depth: int | None = at_least(2, why=TWO_PASSAGES, default=None)
     qrels: str | None = source()
     min_grade: int = at_least(1, why="lower grades are not relevant")
+    add_relevant: bool = True
     licence: str | None = None
     citation: str | None = None
 
