@@ -3,7 +3,8 @@
 #
 #   recipes/nfcorpus.sh
 #
-# Run it from the repository, with the environment active and the collection in collections/nfcorpus. Finished steps are skipped when you run it again, and the one that was stopped resumes.
+# Run it from the repository, with the environment active and the collection in collections/nfcorpus. Finished steps are
+# skipped when you run it again, and the one that was stopped resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
