@@ -56,10 +56,11 @@ class PackedChunk:
             inputs["token_type_ids"] = self.token_type_ids
         return inputs | {"cu_seqlens": self.cu_seqlens, "lengths": self.lengths, "max_length": self.max_length}
 
-    def pool(self, states: Tensor, pooling: str) -> Tensor:
+    def pool(self, states: Tensor, pooling: str, *, of_all: bool = False) -> Tensor:
         """Return one state per pair, [p, D].
 
-        states: [1, T, D], or [1, S, D] where the last layer computed only those of first tokens.
+        states: [1, T, D], or [1, S, D] where the last layer computed only those of first tokens. of_all: they are those
+        of all tokens, even if there are as many tokens as pairs.
         """
         num_pairs, states = len(self.pairs), states[0]
         if pooling == "mean":
@@ -69,9 +70,17 @@ class PackedChunk:
             return (sums / lengths.clamp(min=1)[:, None])[:num_pairs]
         if pooling == "last":
             return states[self.cu_seqlens[1 : num_pairs + 1] - 1]
-        if len(states) == len(self.cu_seqlens) - 1:
+        if len(states) == len(self.cu_seqlens) - 1 and not of_all:
             return states[:num_pairs]
         return states[self.cu_seqlens[:num_pairs]]
+
+    def rows(self, states: Tensor) -> Tensor:
+        """Return the states [N, D] of the pairs' N tokens, pair after pair, without what fills the bucket."""
+        return states[0, : self.cu_seqlens[len(self.pairs)]]
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """Return the states [1, T, D] of which `rows` returns these; those of tokens that fill the bucket are 0."""
+        return F.pad(rows, (0, 0, 0, self.input_ids.shape[1] - len(rows)))[None]
 
 
 def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, buckets: bool) -> Iterator[PackedChunk]:
