@@ -8,6 +8,7 @@
     python evaluate.py model=DIR_OR_HUB_ID task=trec-dl             a suite, task by task; see conf/task/
     python evaluate.py resume=outputs/evaluate/DATE/TIME            resume a stopped evaluation, with its configuration
     torchrun --nproc-per-node 8 evaluate.py ...                     queries divided among several GPUs
+    python evaluate.py -m shard=0/4,1/4,2/4,3/4 hydra/launcher=slurm ...    or among jobs: see docs/clusters.md
 
 Prints a table, and writes config.yaml, results.json, run.txt (TREC) and per_query.csv to its output directory; a suite
 has the last two for each task, in tasks/TASK/.
@@ -42,7 +43,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.device import choose_device, choose_precision, describe_device
     from distill.distributed import start_ranks
     from distill.evaluation.interpolation import interpolated_row
-    from distill.evaluation.results import task_directory, write_results, write_rows
+    from distill.evaluation.results import task_directory, write_results, write_rows, write_task
     from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
     from distill.evaluation.teacher_agreement import TeacherAgreement
@@ -60,12 +61,17 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         numbers, agreements = SuiteNumbers(cfg.task, missing), list[TeacherAgreement]()
-        for task in read_tasks(cfg.task, missing, texts=model is not None):
+        for task in read_tasks(cfg.task, missing, texts=model is not None, shard=cfg.shard):
             place = task_directory(directory, cfg.task, task.name)
-            is_done = cfg.resume is not None and ranks.gather((place / "per_query.csv").is_file())[0]
+            is_done = cfg.resume is not None and ranks.gather((place / "run.txt").is_file())[0]
             rows, latency = task.rows, {}
             if model is not None:
                 rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, models, ranks)
+                if cfg.shard is not None:  # measured once they are joined
+                    numbers.means[f"shard/{task.name}/queries"] = len(rows["test"])
+                    if ranks.is_first and not is_done:
+                        write_task(place, rows["test"], None, tag)
+                    continue
                 rows |= interpolated_row(task, rows["test"], model.interpolation)
             numbers.add(task, rows)
             numbers.means |= latency
@@ -84,6 +90,10 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         results = numbers.results() | kept_of_lists(cfg)
         if ranks.is_first:
             write_results(directory / "results.json", results)
+        if ranks.is_first and cfg.shard is not None:
+            log.info("shard %s: %s", cfg.shard, shown_path(directory))
+            log.info("next, with all shards: %s", command_line("join", "shards=[DIR,DIR]", "output=NEW"))
+        elif ranks.is_first:
             print("\n\n".join(filter(None, [numbers.table(results), *(agreed.table() for agreed in agreements)])))
             for line, is_better in filter(None, (agreed.verdict() for agreed in agreements)):
                 log.log(logging.INFO if is_better else logging.WARNING, "verdict: %s", line)
@@ -173,6 +183,12 @@ def reranked_before(directory: Path, task) -> tuple:
 
 def check_same_passages(reranked, run, directory: Path) -> None:
     """Raise InputError if the run is not the one that was re-ranked in this directory."""
+    lacking = [query_id for query_id, ranked in run.items() if len(ranked) and query_id not in reranked]
+    if lacking:
+        raise InputError(
+            f"{directory}/run.txt: lacks {len(lacking)} queries of task.run (first: {lacking[0]}): give the run that "
+            "it was made from, or use another directory"
+        )
     for query_id, ranked in reranked.items():
         if query_id not in run or set(run[query_id].doc_ids) != set(ranked.doc_ids):
             raise InputError(

@@ -13,7 +13,7 @@ PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a G
 SEEDS=${SEEDS:-0 1 2}
 PYTHON=${PYTHON:-python}
 DATA=collections/nfcorpus
-OUT=outputs/real/nfcorpus
+OUT=${OUT:-outputs/real/nfcorpus}
 
 # step FILE COMMAND...: run a command, unless the file that it ends with is there.
 step() {

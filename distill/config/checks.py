@@ -112,6 +112,12 @@ def check_evaluate(cfg: DictConfig) -> None:
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
     check_task(cfg.task, "task", texts=cfg.model is not None, by_teacher=True)
+    if cfg.shard is not None and cfg.model is None:
+        raise InputError(f"shard={cfg.shard}: without a model nothing is re-ranked: leave it out, or give model=DIR")
+    if cfg.shard is not None and cfg.latency_queries:
+        raise InputError(
+            f"latency_queries={cfg.latency_queries} with shard={cfg.shard}: times are not joined: leave one of them out"
+        )
     if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
         raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
     if cfg.exit_keep is not None and cfg.task.windows > 1:

@@ -38,10 +38,12 @@ from distill.config.rules import (
     unchecked_source,
     without,
 )
+from distill.sources.shards import is_shard
 
 LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
+SHARD = "name one of several shards, from 0, as in 0/4, 1/4, 2/4 and 3/4"
 ENCODER = "an encoder's directory or Hub id"
 CROSS_ENCODERS = "only cross-encoders have adapters: leave it out, or set llm@teacher.llm=cross-encoder"
 
@@ -329,6 +331,7 @@ class EvaluateConfig:
     exit_keep: int | None = beside(at_least(1, default=None), needs_given("model", "its lists are pruned"))
     cascade: Cascade = MISSING
     task: TaskConfig = MISSING
+    shard: str | None = must(SHARD, is_shard, default=None)
     latency_queries: int = at_least(0)
     resume: str | None = output_of("evaluation", needs="config.yaml")
     max_tokens: int = at_least(1)
@@ -453,6 +456,12 @@ class FuseConfig:
     run_depth: int | None = at_least(1, default=None)
     depth: int | None = at_least(1, default=None)
     max_passage: bool = MISSING
+
+
+@dataclass
+class JoinConfig:
+    shards: list[str] = each(must("be a directory", os.path.isdir), least=1)
+    output: str = MISSING
 
 
 @dataclass
@@ -612,6 +621,7 @@ class AnnotateConfig:
     depth: int = at_least(2, why=TWO_PASSAGES)
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
+    shard: str | None = must(SHARD, is_shard, default=None)
     teacher: LlmTeacher = MISSING
     method: str = choice("listwise", "pointwise", "first-token", "graded", "setwise", "pairwise")
     window: int = at_least(2, why=TWO_PASSAGES)

@@ -6,6 +6,7 @@ student_run = TaskReranker(task, model).rerank(model, max_tokens=16384)
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -22,10 +23,10 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.parts import evaluating
 from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
+from distill.sources.shards import starts_of_batches
 from distill.sources.texts import warn_of_unknown
 
 FEW_PAIRS = 2000  # up to this number, no progress bar is shown
-PAIRS_AT_ONCE = 4096  # pairs sorted by length together: enough for even chunks, few enough to fit in memory
 
 
 class TaskReranker:
@@ -100,16 +101,10 @@ class TaskReranker:
             )
 
     def _groups(self) -> Iterator[list[str]]:
-        group: list[str] = []
-        size = 0
-        for query_id, ranked in self.run.items():
-            if group and size + len(ranked) > PAIRS_AT_ONCE:
-                yield group
-                group, size = [], 0
-            group.append(query_id)
-            size += len(ranked)
-        if group:
-            yield group
+        starts = starts_of_batches(map(len, self.run.values()))
+        query_ids = iter(self.run)
+        for start, end in zip(starts, [*starts[1:], len(self.run)], strict=True):
+            yield list(islice(query_ids, end - start))
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
         """Return the pairs of a query, one for each window, and whether each starts a passage."""
