@@ -16,12 +16,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
@@ -38,14 +37,17 @@ from distill.models.interpolation import Interpolation, check_scores, check_weig
 from distill.models.locate import locate_model
 from distill.models.lora import merged
 from distill.models.opening import open_directory
-from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks
+from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, register_attention
 from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
-from distill.models.parts import Parts, evaluating, explained, first_position, longest_input
+from distill.models.parts import Parts, evaluating, explained, first_position, is_of_transformers, longest_input
 from distill.models.prompts import name_of_prompt
 from distill.models.pruned import check_keep, score_pruned
 from distill.models.saved import download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, exit_to_train, load_for_training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class CrossEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: PreTrainedModel,
+        backbone: "PreTrainedModel",
         tokenizer,
         pooling: str,
         query_length: int,
@@ -162,12 +164,12 @@ class CrossEncoder(nn.Module):
     @property
     def is_encoder(self) -> bool:
         """Whether the backbone is a transformers encoder, rather than a language model or an ONNX graph."""
-        return isinstance(self.backbone, PreTrainedModel) and self.pooling in ("cls", "mean")
+        return is_of_transformers(self.backbone) and self.pooling in ("cls", "mean")
 
     @property
     def is_decoder(self) -> bool:
         """Whether the backbone is a transformers decoder, whose last token's state is read."""
-        return isinstance(self.backbone, PreTrainedModel) and self.pooling == "last"
+        return is_of_transformers(self.backbone) and self.pooling == "last"
 
     @property
     def attention_dropout(self) -> float:
@@ -208,6 +210,7 @@ class CrossEncoder(nn.Module):
             )
         self.layout = "packed" if packable and layout != "padded" else "padded"
         if packable:
+            register_attention()
             self.backbone.set_attn_implementation(NAME if self.layout == "packed" else "sdpa")
         if self.pooling == "cls":
             score_only_first_states(self.backbone)
@@ -577,7 +580,7 @@ class CrossEncoder(nn.Module):
             if base is not None:
                 raise InputError(f"base={base}: {name} holds no adapters, but a whole model: leave it out")
             parts = open_directory(folder, prompt)
-            if isinstance(parts.backbone, PreTrainedModel):
+            if is_of_transformers(parts.backbone):
                 match_vocabulary(name, parts.tokenizer, num_embeddings(parts.backbone))
             # Without separate lengths, either the query or the passage may fill the whole pair
             whole: Any = (parts.max_length, parts.max_length)

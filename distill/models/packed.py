@@ -14,14 +14,16 @@ Shapes: T tokens, S pairs, H heads, d their size, D hidden size.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
 
 from distill.data.batch import Batch, copy_to
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "distill_packed"  # of the attention function, in transformers' registry
 BUCKETS = 8  # chunks are filled up to a multiple of max_tokens / BUCKETS, so that compiled code sees few shapes
@@ -89,6 +91,7 @@ def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, 
     A pair longer than max_tokens gets a chunk to itself. buckets: pad every chunk to one of a few sizes, in tokens and
     in pairs; all chunks then have the same max_length, that of the longest possible pair.
     """
+    register_attention()  # also for a model that another process has unpickled
     order = torch.argsort(batch.lengths, descending=True, stable=True)
     lengths = batch.lengths[order].tolist()
     starts = F.pad(batch.lengths.cumsum(0), (1, 0))  # [P + 1]
@@ -205,9 +208,13 @@ def _attend(
     return torch.cat(parts)
 
 
-AttentionInterface.register(NAME, packed_attention)
-
-
-def can_pack(backbone: PreTrainedModel) -> bool:
+def can_pack(backbone: "PreTrainedModel") -> bool:
     """Whether a backbone calls attention through transformers' registry, with all keyword arguments."""
     return backbone.config.model_type in PACKABLE
+
+
+def register_attention() -> None:
+    """Let transformers find packed_attention by its name."""
+    from transformers import AttentionInterface  # imported here because it takes as long as torch
+
+    AttentionInterface.register(NAME, packed_attention)

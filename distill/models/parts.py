@@ -124,6 +124,13 @@ def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, pref
             )
 
 
+def is_of_transformers(backbone) -> bool:
+    """Whether a backbone is a model of transformers, rather than an ONNX graph or a model that answers in words."""
+    from transformers import PreTrainedModel
+
+    return isinstance(backbone, PreTrainedModel)
+
+
 def longest_input(backbone) -> int:
     """Return how many tokens the backbone's positions cover; sys.maxsize if it has only relative positions."""
     config = backbone.config

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from distill.data.control_tokens import read_as_text
 from distill.data.pairs import PairTemplate
@@ -39,7 +38,7 @@ from distill.models.locate import locate_model
 from distill.models.model_files import small_files
 from distill.models.modules import check_widths, module_names, read_head
 from distill.models.opening import answers_in_words, has_head, open_directory, read_exit, saved_layer
-from distill.models.parts import Parts, explained, load_tokenizer
+from distill.models.parts import Parts, explained, is_of_transformers, load_tokenizer
 from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
@@ -193,7 +192,7 @@ def _say(name: str, parts: Parts, start: Start, kept: bool) -> None:
 def _open_whole(name: str, folder: Path, start: Start) -> Parts:
     """Open a model of another library, all of it; raises InputError for one that cannot be trained."""
     parts = open_directory(folder, start.prompt, change=lambda config: _change(config, start, name))
-    if not isinstance(parts.backbone, PreTrainedModel):
+    if not is_of_transformers(parts.backbone):
         raise InputError(f"{name}: is no encoder or decoder with a head: it can be evaluated here, but not trained")
     return parts
 
