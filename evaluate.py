@@ -4,6 +4,7 @@
         task.qrels=QRELS task.depth=100
     python evaluate.py model=null task=files task.run=R.run task.qrels=QRELS
     python evaluate.py model=DIR task=files ... task.teacher=teacher.run      without judgments: beside the teacher
+    python evaluate.py model=SMALL cascade.model=LARGE cascade.keep=20 task=files ...     SMALL's best, scored by LARGE
     python evaluate.py model=DIR_OR_HUB_ID task=trec-dl             a suite, task by task; see conf/task/
     python evaluate.py resume=outputs/evaluate/DATE/TIME            resume a stopped evaluation, with its configuration
     torchrun --nproc-per-node 8 evaluate.py ...                     queries divided among several GPUs
@@ -53,8 +54,9 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     if cfg.model is not None:
         log.info("%s", describe_device(ranks.device, choose_precision(cfg.precision, ranks.device), ranks.size))
     with open_run(cfg, directory, ranks) as directory:
-        model = load_model(cfg, ranks.device) if cfg.model is not None else None
-        measured_row, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
+        models = load_models(cfg, ranks.device)
+        model = models[0] if models else None
+        measured_row, tag = ("test", tag_of(cfg)) if model is not None else ("first_stage", "first_stage")
 
         # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
@@ -64,7 +66,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             is_done = cfg.resume is not None and ranks.gather((place / "run.txt").is_file())[0]
             rows, latency = task.rows, {}
             if model is not None:
-                rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks)
+                rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, models, ranks)
                 if cfg.shard is not None:  # measured once they are joined
                     numbers.means[f"shard/{task.name}/queries"] = len(rows["test"])
                     if ranks.is_first and not is_done:
@@ -85,7 +87,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=is_done)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
-        results = numbers.results()
+        results = numbers.results() | kept_of_lists(cfg)
         if ranks.is_first:
             write_results(directory / "results.json", results)
         if ranks.is_first and cfg.shard is not None:
@@ -104,34 +106,67 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         return results
 
 
-def load_model(cfg: DictConfig, device):
-    """Load the model onto its device."""
+def load_models(cfg: DictConfig, device) -> list:
+    """Load the model onto its device, and after it that of a cascade; none if the run is measured as it is."""
+    from distill.evaluation.cascade import check_second
     from distill.evaluation.interpolation import check_weight
+    from distill.models.pruned import check_keep
+
+    if cfg.model is None:
+        return []
+    model = load_model(cfg, cfg.model, cfg.prompt, cfg.base, device)
+    check_weight(cfg.task, cfg.model, model.interpolation)
+    check_keep(model, cfg.exit_keep)
+    if cfg.cascade.model is None:
+        return [model]
+    second = load_model(cfg, cfg.cascade.model, cfg.cascade.prompt, None, device)
+    check_second(second, cfg.cascade.model)
+    return [model, second]
+
+
+def load_model(cfg: DictConfig, name: str, prompt: str | None, base: str | None, device):
+    """Load a model onto its device."""
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.onnx import OnnxScorer
 
-    model = CrossEncoder.from_pretrained(cfg.model, cfg.layout, cfg.prompt, cfg.base).to(device)
+    model = CrossEncoder.from_pretrained(name, cfg.layout, prompt, base).to(device)
     check_stride(cfg.task, "task", model.passage_length)
-    check_weight(cfg.task, cfg.model, model.interpolation)
     is_graph = isinstance(model.backbone, OnnxScorer)
     if is_graph and cfg.precision in ("bfloat16", "float16"):
-        raise InputError(
-            f"precision={cfg.precision}: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out"
-        )
+        raise InputError(f"precision={cfg.precision}: {name} is an ONNX graph, whose precision is fixed: leave it out")
     if device.type == "cuda" and not is_graph:
         model.backbone.compile(dynamic=True)
     return model
 
 
-def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
-    """Return a task's run in the model's order, and its latency if asked for."""
+def tag_of(cfg: DictConfig) -> str:
+    """Return the tag of a run's lines: the model, and what was pruned or scored again."""
+    tag = Path(cfg.model).name
+    if cfg.exit_keep is not None:
+        tag += f"-exit-{cfg.exit_keep}"
+    return tag if cfg.cascade.model is None else f"{tag}-then-{Path(cfg.cascade.model).name}-{cfg.cascade.keep}"
+
+
+def kept_of_lists(cfg: DictConfig) -> dict[str, float]:
+    """Return how many passages of a list went through all layers, and through the second model, for results.json."""
+    kept = {"exit/keep": cfg.exit_keep, "cascade/keep": cfg.cascade.keep}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def rerank(cfg: DictConfig, task, models: list, ranks) -> tuple:
+    """Return a task's run in the models' order, and its latency if asked for."""
     from distill.device import choose_precision
+    from distill.evaluation.cascade import best_of, joined
     from distill.evaluation.rerank import TaskReranker
 
     precision = choose_precision(cfg.precision, ranks.device)
-    reranked = TaskReranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+    model, *others = models
+    reranked = TaskReranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision, cfg.exit_keep)
+    for second in others:
+        best = best_of(task, reranked, cfg.cascade.keep)
+        reranked = joined(reranked, TaskReranker(best, second, ranks=ranks).rerank(second, cfg.max_tokens, precision))
     warn_of_ties(reranked, task.name)
-    return reranked, time_queries(task, model, cfg, precision)
+    return reranked, time_queries(task, models, cfg, precision)
 
 
 def reranked_before(directory: Path, task) -> tuple:
@@ -174,13 +209,14 @@ def warn_of_ties(run, name: str) -> None:
         )
 
 
-def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
+def time_queries(task, models: list, cfg: DictConfig, precision) -> dict[str, float]:
     """Return the median time of single queries in seconds, from text to ranking, and the peak memory in bytes.
 
     One extra query first is not counted. The memory is the GPU's or, without one, this process's.
     """
     from distill.device import peak_memory
 
+    model, *others = models
     query_ids = [query_id for query_id, ranked in task.run.items() if len(ranked)]
     if not cfg.latency_queries or not query_ids:
         return {}
@@ -190,7 +226,12 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
         passages = [task.passages[doc_id] for doc_id in ranked.doc_ids]
         given = {"first_stage_scores": ranked.scores} if model.first_stage_score is not None else {}
         start = time.perf_counter()
-        model.rank(task.queries[query_id], passages, cfg.max_tokens, precision, **given)
+        order, _ = model.rank(
+            task.queries[query_id], passages, cfg.max_tokens, precision, exit_keep=cfg.exit_keep, **given
+        )
+        for second in others:
+            best = [passages[index] for index in order[: cfg.cascade.keep]]
+            second.rank(task.queries[query_id], best, cfg.max_tokens, precision)
         seconds.append(time.perf_counter() - start)
     peak = peak_memory(model.device)
     names = f"latency/{task.name}/seconds_per_query", f"memory/{task.name}/peak_bytes"
@@ -200,7 +241,10 @@ def time_queries(task, model, cfg: DictConfig, precision) -> dict[str, float]:
 def describe(cfg: DictConfig) -> str:
     """Return the first line of output."""
     if cfg.model is not None:
-        return f"re-ranking with {cfg.model} on task={cfg.task.name}"
+        second = (
+            f", then its {cfg.cascade.keep} best with {cfg.cascade.model}," if cfg.cascade.model is not None else ""
+        )
+        return f"re-ranking with {cfg.model}{second} on task={cfg.task.name}"
     return f"measuring {cfg.task.run or 'the first stages'} on task={cfg.task.name}"
 
 

@@ -323,6 +323,7 @@ FREE_OF_RULES = {
     "TrainConfig": "loss licence",
     "Mixture": "name parts weights teachers",
     "DashboardsConfig": "entity project title test_metric val_metric group_by",
+    "Cascade": "model",
     "EvaluateConfig": "model base device",
     "ReportConfig": "output title metrics labels baseline compare",
     "InspectConfig": f"model {FIELDS} output title measure",

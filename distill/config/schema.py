@@ -88,6 +88,8 @@ class Model:
     dropout: float | None = at_least(0, below=1, default=None)
     first_stage_score: str | None = choice("min-max", "global", default=None)
     prompt: str | None = choice("qwen3-reranker", default=None)
+    exit_layer: int | None = at_least(1, default=None)
+    exit_weight: float = above(0)
     freeze: Freeze = MISSING
     lora: Lora = MISSING
 
@@ -313,10 +315,21 @@ class DashboardsConfig:
 
 
 @dataclass
+class Cascade:
+    model: str | None = beside(field(default=None), needs_given("keep", "it scores the best passages of each list"))
+    prompt: str | None = beside(
+        choice("monot5", "rankt5", "qwen3-reranker", default=None), needs_given("model", "it is that model's prompt")
+    )
+    keep: int | None = beside(at_least(1, default=None), needs_given("model", "it scores the best passages again"))
+
+
+@dataclass
 class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     base: str | None = None
+    exit_keep: int | None = beside(at_least(1, default=None), needs_given("model", "its lists are pruned"))
+    cascade: Cascade = MISSING
     task: TaskConfig = MISSING
     shard: str | None = must(SHARD, is_shard, default=None)
     latency_queries: int = at_least(0)
@@ -481,6 +494,7 @@ class ServeConfig:
     names: list[str] | None = must("name at least one", bool, default=None)
     base: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    exit_keep: int | None = at_least(1, default=None)
     host: str = MISSING
     port: int = at_least(0, at_most=65535)
     api_key_variable: str | None = None

@@ -55,10 +55,17 @@ class TaskReranker:
             warn_of_unknown(unknown_share(store, model.tokenizer), f"{what} of {task.name}")
 
     @torch.inference_mode()
-    def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
+    def rerank(
+        self,
+        model: CrossEncoder,
+        max_tokens: int,
+        precision: torch.dtype = torch.float32,
+        exit_keep: int | None = None,
+    ) -> Run:
         """Score every pair with the model and return the re-ranked run, with the queries of all ranks.
 
-        Passages with equal scores keep their order. Raises InputError for a score that is not finite.
+        Passages with equal scores keep their order. exit_keep: as in CrossEncoder.rank; not for passages of several
+        windows. Raises InputError for a score that is not finite.
         """
         reranked: dict[str, RankedList] = {}
         num_pairs = sum(map(len, self.run.values()))
@@ -73,7 +80,7 @@ class TaskReranker:
                 lists = [pairs for pairs, _ in pairs_of]
                 batch = make_batch(query_ids, lists)
                 with half_precision(model.device, precision):
-                    scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
+                    scores = model.score(batch, max_tokens, exit_keep).cpu().double().numpy()  # [B, K]
                 for query_id, row, (_, firsts) in zip(query_ids, scores, pairs_of, strict=True):
                     self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
