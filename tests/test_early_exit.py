@@ -21,7 +21,7 @@ from distill.losses.objective import Objective
 from distill.losses.pairwise import ranknet
 from distill.models import pruned
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.pruned import place_below, ranges
+from distill.models.pruned import place_below, ranges, score_again
 from distill.serving.scoring import Scorer
 from distill.sources.runs import read_run
 from distill.training.backward import backward
@@ -140,6 +140,11 @@ def test_others_are_placed_one_below_the_lowest_kept_and_keep_their_distances():
     assert place_below(np.array([5.0, 2.0]), np.array([7.0, 9.5, 7.5])).tolist() == [-1.5, 1.0, -1.0]
     assert place_below(np.array([5.0]), np.zeros(0)).tolist() == []
     assert ranges(torch.tensor([4, 0, 9]), torch.tensor([2, 0, 3])).tolist() == [4, 5, 9, 10, 11]
+
+
+def test_a_cascade_by_hand():
+    first, second = np.array([1.0, 4.0, 2.5, 3.0]), np.array([np.nan, 7.0, np.nan, 9.0])
+    assert score_again(first, lambda best: second[best], keep=2).tolist() == [4.5, 7.0, 6.0, 9.0]
 
 
 def test_pairs_are_taken_out_of_a_batch():
@@ -406,7 +411,7 @@ def test_a_server_prunes_lists_and_scores_pairs_in_full(tmp_path):
     model = make(tmp_path).eval()
     query, passages = "a bee", ["a bee finds its home", "trains follow rails", "by the sun", "snow"]
     order, scores = model.rank(query, passages, exit_keep=2)
-    with serving(Scorer(model, 16384, torch.float32, exit_keep=2), exit_keep=2) as client:
+    with serving(Scorer(model, 16384, torch.float32, exit_keep=2)) as client:
         asked = {"query": query, "texts": passages, "raw_scores": True}
         answer = client.post("/rerank", json=asked).json()
         assert [one["index"] for one in answer] == order
@@ -416,3 +421,22 @@ def test_a_server_prunes_lists_and_scores_pairs_in_full(tmp_path):
         full = model.predict([(query, passage) for passage in passages])
         assert [one["score"] for one in data] == pytest.approx(full.tolist(), abs=TOLERANCE)
         assert client.get("/info").json()["exit_keep"] == 2
+
+
+def test_a_server_scores_the_best_of_a_cascades_first_model_again(tmp_path):
+    small, large = (make(tmp_path / family, family).eval() for family in ("bert", "electra"))
+    query, passages = "a bee", ["a bee finds its home", "trains follow rails", "by the sun", "snow"]
+    order, first = small.rank(query, passages)
+    full = large.predict([(query, passage) for passage in passages])
+    best = sorted(order[:2], key=lambda index: -full[index])
+    with serving(Scorer(large, 16384, torch.float32, first=small, keep=2)) as client:
+        answer = client.post("/rerank", json={"query": query, "texts": passages, "raw_scores": True}).json()
+        assert [one["index"] for one in answer] == best + order[2:]
+        low = min(full[best]) - 1
+        expected = [*full[best], low, low - (first[2] - first[3])]
+        assert [one["score"] for one in answer] == pytest.approx(expected, abs=TOLERANCE)
+        pairs = {"text_1": query, "text_2": passages, "use_activation": False}
+        data = client.post("/score", json=pairs).json()["data"]
+        assert [one["score"] for one in data] == pytest.approx(full.tolist(), abs=TOLERANCE)
+        refused = client.post("/rerank", json={"query": query, "texts": ["snow " * 17], "truncate": False})
+        assert refused.status_code == 422

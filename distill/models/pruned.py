@@ -2,10 +2,13 @@
 
     scores = score_pruned(model, batch, max_tokens, keep=20)        # [B, K] float64, on the CPU
     low = place_below(kept, others)                                 # scores of the others, below those that are kept
+    scores = score_again(first, score, keep=20)                     # in a cascade of two models
 
 Kept passages continue from the states that the first layers have computed; nothing is computed twice but embeddings.
 Shapes: B lists, K passages per list, P pairs, N tokens of the pairs that are held, D hidden size.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,6 +42,18 @@ def place_below(kept: np.ndarray, others: np.ndarray) -> np.ndarray:
     if not len(kept) or not len(others):
         return others
     return kept.min() - 1 - (others.max() - others)
+
+
+def score_again(first: np.ndarray, score: Callable[[list[int]], np.ndarray], keep: int) -> np.ndarray:
+    """Return the scores [K] of a list in a cascade: its best passages are scored again, the others placed below them.
+
+    first: scores [K] of the first model. score: returns the second model's scores of passages, given their places.
+    """
+    order = np.argsort(-first, kind="stable")
+    scores = np.empty(len(first))
+    scores[order[:keep]] = score(order[:keep].tolist())
+    scores[order[keep:]] = place_below(scores[order[:keep]], first[order[keep:]])
+    return scores
 
 
 @torch.no_grad()
