@@ -136,6 +136,13 @@ def test_equal_exit_scores_keep_the_earlier_passages(tmp_path):
     assert set((scores[2:] - scores[:2].min()).tolist()) == {-1.0}
 
 
+def test_an_exit_score_that_is_not_finite_is_refused(tmp_path):
+    model = make(tmp_path).eval()
+    nn.init.constant_(model.exit.linear.bias, -torch.inf)
+    with pytest.raises(InputError, match="the model's score after layer 2 is -inf for a passage"):
+        model.score(random_batch(sizes=(6,)), 1000, 2)
+
+
 def test_others_are_placed_one_below_the_lowest_kept_and_keep_their_distances():
     assert place_below(np.array([5.0, 2.0]), np.array([7.0, 9.5, 7.5])).tolist() == [-1.5, 1.0, -1.0]
     assert place_below(np.array([5.0]), np.zeros(0)).tolist() == []
@@ -253,7 +260,7 @@ def test_training_goes_on_with_the_exit_of_a_directory_unless_another_is_asked_f
 # ---- Ranking ---------------------------------------------------------------------------------------------------------
 
 
-def test_rank_prunes_each_list(tmp_path):
+def test_rank_prunes_each_list(tmp_path, monkeypatch):
     model = make(tmp_path).eval()
     passages = ["a bee finds its home", "trains follow rails of iron", "by the sun", "snow", "and so does an ant"]
     order, scores = model.rank("a bee", passages, exit_keep=2)
@@ -261,8 +268,14 @@ def test_rank_prunes_each_list(tmp_path):
     assert sorted(order) == [0, 1, 2, 3, 4] and scores == sorted(scores, reverse=True)
     assert scores[:2] == pytest.approx([full[order[0]], full[order[1]]], abs=TOLERANCE)
     assert scores[2] == pytest.approx(scores[1] - 1)
-    [(first, _), (_, short)] = model.rank(["a bee", "snow"], [passages, passages[:2]], exit_keep=2)
-    assert first == order and short == pytest.approx(model.rank("snow", passages[:2])[1], abs=TOLERANCE)
+    monkeypatch.setattr(pruned, "MAX_TOKENS_HELD", 1)  # each list by itself
+    queries, lists = ["a bee", "sun", "snow"], [passages, [], passages[:2]]
+    [(first, _), empty, (_, short)] = model.rank(queries, lists, exit_keep=2)
+    assert (
+        first == order
+        and empty == ([], [])
+        and short == pytest.approx(model.rank("snow", passages[:2])[1], abs=TOLERANCE)
+    )
     model.activation = nn.Sigmoid()  # the order stays, and all scores are within its range
     bent, values = model.rank("a bee", passages, exit_keep=2)
     assert bent == order and values == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
