@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 
-import numpy as np
 import pytest
 import torch
 import uvicorn
@@ -15,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from benchmarks.less_work import Way, cascade, read_way
+from benchmarks.less_work import Way, read_way
 from benchmarks.losses import extra_memory, limit_ms
 from distill.errors import InputError
 from distill.serving.server import open_socket
@@ -63,11 +62,6 @@ def test_ways_of_less_work_are_read_from_their_names():
     for name in ("float16", "exit", "exit-0", "cut-x"):
         with pytest.raises(InputError, match=f"{name}: {name} is unknown"):
             read_way(name)
-
-
-def test_a_cascade_of_less_work_by_hand():
-    scores = cascade(np.array([1.0, 4.0, 2.5, 3.0]), lambda best: {(1, 3): np.array([7.0, 9.0])}[tuple(best)], keep=2)
-    assert scores.tolist() == [4.5, 7.0, 6.0, 9.0]
 
 
 def test_limit_of_the_losses_by_hand():
