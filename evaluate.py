@@ -29,16 +29,19 @@ from omegaconf import DictConfig
 from distill.config.checks import check_evaluate, check_stride
 from distill.config.command import start
 from distill.config.overrides import as_override
+from distill.config.resumable import command_of
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("evaluate")
 
+PRECISION = "precision.json"  # in the output directory: what was measured, for an evaluation that is resumed
+
 
 def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     """Evaluate as configured and return the contents of results.json; raises InputError for bad input."""
     # Imported here, so that --help and the first line of output do not wait for torch
-    from distill.device import choose_device, choose_precision, describe_device
+    from distill.device import choose_device, choose_precision, describe_device, must_measure
     from distill.distributed import start_ranks
     from distill.evaluation.interpolation import interpolated_row
     from distill.evaluation.results import task_directory, write_results, write_rows
@@ -50,9 +53,11 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # ---- 1. Device, directory and model ------------------------------------------------------------------------------
     ranks = start_ranks(choose_device(cfg.device))
     if cfg.model is not None:
-        log.info("%s", describe_device(ranks.device, choose_precision(cfg.precision, ranks.device), ranks.size))
+        given = None if must_measure(cfg.precision, ranks.device) else choose_precision(cfg.precision, ranks.device)
+        log.info("%s", describe_device(ranks.device, given, ranks.size))
     with open_run(cfg, directory, ranks) as directory:
         model = load_model(cfg, ranks.device) if cfg.model is not None else None
+        precision = precision_of(cfg, directory, model, ranks) if model is not None else None
         measured_row, tag = ("test", Path(cfg.model).name) if model is not None else ("first_stage", "first_stage")
 
         # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
@@ -62,8 +67,9 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             place = task_directory(directory, cfg.task, task.name)
             is_done = cfg.resume is not None and ranks.gather((place / "per_query.csv").is_file())[0]
             rows, latency = task.rows, {}
-            if model is not None:
-                rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks)
+            if model is not None and precision is not None:
+                scored = reranked_before(place, task) if is_done else rerank(cfg, task, model, ranks, precision.dtype)
+                rows["test"], latency = scored
                 rows |= interpolated_row(task, rows["test"], model.interpolation)
             numbers.add(task, rows)
             numbers.means |= latency
@@ -76,10 +82,14 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
                     write_text(place / "latency.json", json.dumps(latency) + "\n")
                 if agreed is not None:
                     agreed.write(place)
+                if precision is not None and precision.is_measured:  # a resumed evaluation keeps it
+                    write_text(directory / PRECISION, json.dumps(precision.results()) + "\n")
                 write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=is_done)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
         results = numbers.results()
+        if precision is not None and precision.is_measured:
+            results |= precision.results()
         if ranks.is_first:
             write_results(directory / "results.json", results)
             print("\n\n".join(filter(None, [numbers.table(results), *(agreed.table() for agreed in agreements)])))
@@ -113,12 +123,29 @@ def load_model(cfg: DictConfig, device):
     return model
 
 
-def rerank(cfg: DictConfig, task, model, ranks) -> tuple:
+def precision_of(cfg: DictConfig, directory: Path, model, ranks):
+    """Return the precision of scoring; that of the first part if an evaluation is resumed."""
+    from distill.device import ScoringPrecision, choose_precision, must_measure
+    from distill.models.precision import fastest_precision, read_precision
+
+    chosen = None
+    if ranks.is_first:
+        is_begun = any(any(directory.glob(pattern)) for pattern in command_of(cfg).stopped)
+        if is_begun and (directory / PRECISION).is_file():
+            chosen = read_precision(directory / PRECISION)
+        elif is_begun:
+            chosen = ScoringPrecision(choose_precision(cfg.precision, ranks.device))
+        else:
+            chosen = fastest_precision(model, cfg.precision)
+        if must_measure(cfg.precision, ranks.device):
+            log.info("%s", chosen.describe())
+    return ranks.gather(chosen)[0]
+
+
+def rerank(cfg: DictConfig, task, model, ranks, precision) -> tuple:
     """Return a task's run in the model's order, and its latency if asked for."""
-    from distill.device import choose_precision
     from distill.evaluation.rerank import TaskReranker
 
-    precision = choose_precision(cfg.precision, ranks.device)
     reranked = TaskReranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
     warn_of_ties(reranked, task.name)
     return reranked, time_queries(task, model, cfg, precision)

@@ -6,6 +6,7 @@ pairs = scorer.encode(asked)                # several threads may do this at onc
 scorer.returned(scores, raw=False)          # from 0 to 1
 """
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,17 @@ import torch
 from torch import nn
 
 from distill.config.schema import ServeConfig
-from distill.device import choose_device, choose_precision
+from distill.device import choose_device, must_measure
 from distill.errors import InputError
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
 from distill.models.onnx import OnnxScorer
 from distill.models.parts import evaluating
+from distill.models.precision import fastest_precision
 from distill.serving.batching import Pair
 from distill.serving.dialects import Asked
 from distill.serving.refusals import Refused
+
+log = logging.getLogger(__name__)
 
 TOKENS_PER_THREAD = 512  # of a batch on a CPU: larger ones are no faster (AMD EPYC, 2026-11-29), and others wait longer
 
@@ -94,6 +98,9 @@ def load_scorer(cfg: ServeConfig) -> Scorer:
         raise InputError(
             f"precision={cfg.precision}: {cfg.model} is an ONNX graph, whose precision is fixed: leave it out"
         )
-    scorer = Scorer(model, cfg.max_tokens, choose_precision(cfg.precision, device))
+    precision = fastest_precision(model, cfg.precision)
+    if must_measure(cfg.precision, device):
+        log.info("%s", precision.describe())
+    scorer = Scorer(model, cfg.max_tokens, precision.dtype)
     scorer.score([model.encode(["a query"], ["a passage"])])  # the first pass allocates memory and chooses kernels
     return scorer
