@@ -2,8 +2,8 @@
 # Real questions: students of labels and of teachers on googleq (Natural Questions and BoolQ over Wikipedia passages).
 #
 #   recipes/googleq.sh                  every step
-#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, packaged, grid, zero_shot,
-#                                       report
+#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, tenth, packaged, grid, depth,
+#                                       zero_shot, report
 #
 # Run it from the repository, with the environment active and the collection in collections/googleq. Finished steps are
 # skipped when you run it again, and the one that was stopped resumes.
@@ -48,13 +48,15 @@ to() {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # lists: the training lists, half of them passages that are marked for some question (BM25's top 25 of these) and half
-# others (BM25's top 25 of those); BM25's runs within the marked passages; 200 development questions.
+# others (BM25's top 25 of those); BM25's runs within the marked passages; 200 development questions; 500 test questions,
+# for grids.
 
 marked() { awk 'NR == FNR { marked[$1]; next } $3 in marked' $DATA/gold_docids.txt <(gzip -dc "$1"); }
 others() { awk 'NR == FNR { marked[$1]; next } !($3 in marked) && n[$1]++ < 25' $DATA/gold_docids.txt <(gzip -dc "$1"); }
 marked_passages() {
     awk -F'\t' 'NR == FNR { marked[$1]; next } $1 in marked' $DATA/gold_docids.txt <(gzip -dc $DATA/passages.tsv.gz)
 }
+every_third() { awk 'NR % 3 == 1' $DATA/queries.test.tsv | sed -n 1,500p; }
 every_fourth() { awk 'NR % 4 == 1' "$1" | sed -n 1,200p; }
 
 lists() {
@@ -62,6 +64,7 @@ lists() {
     step $OUT/test.gold.run to $OUT/test.gold.run marked $DATA/test.bm25.run.gz
     step $OUT/dev.gold.run to $OUT/dev.gold.run marked $DATA/dev.bm25.run.gz
     step $OUT/queries.dev200.tsv to $OUT/queries.dev200.tsv every_fourth $DATA/queries.dev.tsv
+    step $OUT/queries.test500.tsv to $OUT/queries.test500.tsv every_third
     step $OUT/marked.tsv to $OUT/marked.tsv marked_passages
     step $OUT/train.marked.run "$PYTHON" -m distill retrieve passages=$OUT/marked.tsv queries=$DATA/queries.train.tsv \
         depth=25 bm25.stop_words=bm25s output=$OUT/train.marked.run
@@ -89,10 +92,10 @@ short_lists() {
          $1 in asked && n[$1, $3 in marked]++ < 12' "$1" $DATA/gold_docids.txt $OUT/train.mixed.run
 }
 
-# rank QUERIES LISTS DIRECTORY DENSE FUSED: the student's ranking of these lists, and its fusion with the bi-encoder and
+# rank QUERIES LISTS DIRECTORY DENSE FUSED [MODEL]: the student's ranking of these lists, and its fusion with the bi-encoder and
 # BM25, which ranks them better
 rank() {
-    step "$3/results.json" "$PYTHON" evaluate.py model=$OUT/labels-6/0/model task=files \
+    step "$3/results.json" "$PYTHON" evaluate.py model="${6:-$OUT/labels-6/0/model}" task=files \
         task.passages=$DATA/passages.tsv.gz task.queries="$1" task.run="$2" task.qrels=$DATA/qrels.train.txt \
         precision="$PRECISION" hydra.run.dir="$3"
     step "$4" "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz queries="$1" run="$2" method=dense \
@@ -121,6 +124,27 @@ distil() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
+# tenth: labels for only a tenth of the questions. A 6-layer student of these, and its fusion, rank 2,400 others; students
+# of 3 layers learn from the same labels, or from that fusion's order.
+
+tenth_of_questions() { awk 'NR % 10 == 1' $DATA/queries.train.tsv; }
+unlabelled() { awk 'NR % 10 != 1' $DATA/queries.train.tsv | awk 'NR % 5 == 1' | sed -n "1,${TEACHER_QUERIES}p"; }
+tenth() {
+    step $OUT/queries.tenth.tsv to $OUT/queries.tenth.tsv tenth_of_questions
+    step $OUT/queries.unlabelled.tsv to $OUT/queries.unlabelled.tsv unlabelled
+    step $OUT/unlabelled.run to $OUT/unlabelled.run short_lists $OUT/queries.unlabelled.tsv
+    train labels-6-tenth 0 experiment=real/googleq task=files data.queries=$OUT/queries.tenth.tsv
+    rank $OUT/queries.unlabelled.tsv $OUT/unlabelled.run $OUT/teacher-tenth $OUT/unlabelled.dense.run \
+        $OUT/fused.tenth.run $OUT/labels-6-tenth/0/model
+    for seed in $SEEDS; do
+        train labels-3-tenth "$seed" experiment=real/googleq backbone.num_layers=3 optimizer.lr=4e-4 \
+            data.queries=$OUT/queries.tenth.tsv task=real/googleq-500
+        train fused-ranknet-3-tenth "$seed" experiment=real/googleq-distil data.queries=$OUT/queries.unlabelled.tsv \
+            teacher.name=labels-6-tenth-dense-bm25 teacher.path=$OUT/fused.tenth.run task=real/googleq-500
+    done
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
 # packaged: the 3-layer student that comes with the package. Five times the pairs: first the 6-layer student's order of
 # all questions that it was not trained on, then the fusion's. Its files say which lengths were chosen for reading.
 
@@ -139,10 +163,8 @@ packaged() {
 # grid: losses and mixtures, 9,984 pairs each, after the labels' 3-layer student; 500 of the test questions. Losses with
 # labels have the marked passage in each list.
 
-third() { awk 'NR % 3 == 1' $DATA/queries.test.tsv | sed -n 1,500p; }
 with_labels=(data.list_size=null data.num_negatives=7)
 grid() {
-    step $OUT/queries.test500.tsv to $OUT/queries.test500.tsv third
     for seed in $SEEDS; do
         for loss in ranknet adrmse marginmse kl; do cell $loss "$seed"; done
         for loss in lce lce-kl ranknet-lce lce-marginmse; do cell $loss "$seed" "${with_labels[@]}"; done
@@ -156,6 +178,32 @@ cell() {        # LOSS SEED OVERRIDES...
     shift 2
     step "$place/results.json" "$PYTHON" train.py experiment=real/googleq-grid train.precision="$PRECISION" \
         seed="$seed" loss="$loss" hydra.run.dir="$place" "$@"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# depth: depth of the lists against number of questions, 30,000 pairs a run, 2 layers; three seeds of the corners.
+
+depth() {
+    step $OUT/train.dense.run "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz \
+        queries=$DATA/queries.train.tsv run=$DATA/train.bm25.run.gz method=dense model="$ENCODER" \
+        precision="$PRECISION" output=$OUT/train.dense.run
+    step $OUT/dense-bm25.run "$PYTHON" -m distill fuse runs=[$OUT/train.dense.run,$DATA/train.bm25.run.gz] \
+        method=z-score weights=[1,0.25] output=$OUT/dense-bm25.run
+    for depth in 10 25 50 100; do
+        for questions in 250 1000 4000 13646; do deep $depth $questions 0; done
+    done
+    for seed in ${SEEDS#0}; do
+        for depth in 10 100; do
+            for questions in 250 13646; do deep $depth $questions "$seed"; done
+        done
+    done
+    "$PYTHON" -m distill report runs=$OUT-depth output=$OUT-depth/report baseline=first_stage published=false
+}
+deep() {        # DEPTH QUESTIONS SEED
+    local place=$OUT-depth/$1-$2/$3
+    step "$place/results.json" "$PYTHON" train.py experiment=real/googleq-depth backbone.name="$ENCODER" \
+        train.precision="$PRECISION" seed="$3" data.depth="$1" data.num_queries="$2" train.batch_size=$((200 / $1)) \
+        hydra.run.dir="$place"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,5 +233,5 @@ open() { grep '^nq' $DATA/queries.test.tsv; }
 new() { "$PYTHON" -m recipes.new_queries $DATA/queries.test.tsv $DATA/queries.train.tsv; }
 
 steps=("$@")
-[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil packaged grid zero_shot report)
+[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil tenth packaged grid depth zero_shot report)
 for name in "${steps[@]}"; do "$name"; done
