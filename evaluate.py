@@ -146,7 +146,7 @@ def rerank(cfg: DictConfig, task, model, ranks, precision) -> tuple:
     """Return a task's run in the model's order, and its latency if asked for."""
     from distill.evaluation.rerank import TaskReranker
 
-    reranked = TaskReranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision)
+    reranked = TaskReranker(task, model, ranks=ranks, once=True).rerank(model, cfg.max_tokens, precision)
     warn_of_ties(reranked, task.name)
     return reranked, time_queries(task, model, cfg, precision)
 
