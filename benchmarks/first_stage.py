@@ -11,15 +11,11 @@ is memory-mapped of the index, which the system takes back when it needs it; the
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +23,7 @@ import torch
 
 from benchmarks.data import generated
 from benchmarks.generate import passages, queries, words
+from benchmarks.processes import measure
 from benchmarks.report import RESULTS, ROOT, environment, save
 
 DIMENSIONS = 384  # of the encoder's vectors: those of MiniLM
@@ -58,31 +55,6 @@ def random_encoder(directory: Path) -> Path:
     return directory
 
 
-def measure_call(arguments: list[str], cache: Path) -> dict:
-    """Run `distill retrieve` once, and return its time and its peak memory."""
-    command = [sys.executable, "-m", "distill", "retrieve", *arguments]
-    start, peaks = time.perf_counter(), {"VmHWM": 0, "RssAnon": 0}
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"DISTILL_CACHE": str(cache)})
-    while True:
-        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if ended:
-            break
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                name = line.split(":")[0]
-                if name in peaks:
-                    peaks[name] = max(peaks[name], int(line.split()[1]) * 1024)
-        time.sleep(0.02)
-    if status:
-        raise SystemExit(os.waitstatus_to_exitcode(status))
-    return {
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "seconds": time.perf_counter() - start,
-        "peak_bytes": peaks["VmHWM"],
-        "own_peak_bytes": peaks["RssAnon"],
-    }
-
-
 def measure_size(method: str, num_passages: int, num_queries: int, directory: Path, options: list[str]) -> dict:
     """Measure the building of an index of so many passages, and queries with it."""
     texts = generated(directory / f"passages-{num_passages}.tsv", with_rare_words(passages(num_passages)))
@@ -94,7 +66,8 @@ def measure_size(method: str, num_passages: int, num_queries: int, directory: Pa
         run = directory / f"{method}-{num_passages}-{number}.run"
         run.unlink(missing_ok=True)
         files = [f"passages={texts}", f"queries={asked[number]}", f"output={run}", f"method={method}"]
-        measured[step] = measure_call([*files, *options], cache)
+        command = [sys.executable, "-m", "distill", "retrieve", *files, *options]
+        measured[step] = measure(command, cwd=ROOT, cache=cache, fresh=False).numbers()
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
     return {"passages": num_passages, "text_bytes": texts.stat().st_size, "index_bytes": size, **measured}
 

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 from benchmarks.annotate import endpoint
 from benchmarks.data import generated
 from benchmarks.generate import passages, qrels_lines, queries, run_lines
+from benchmarks.processes import measure
 from benchmarks.report import RESULTS, ROOT, environment, save
 
 FACTOR = 3  # between sizes
@@ -96,13 +96,6 @@ class Files:
 
 
 Command = list[str]
-# Runs a command and prints its usage. A process of its own, as small as can be: a child's peak is at least its parent's
-WATCH = """
-import os, sys
-_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
-print("\\n%f %d" % (usage.ru_utime + usage.ru_stime, usage.ru_maxrss), flush=True)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
 MAIN = ["-m", "distill"]
 CASES: dict[str, tuple[int, Callable[[Files, int, str], Command]]] = {  # name -> smallest size, command
     "cut/passages": (10_000, lambda files, n, out: [*MAIN, "cut", files.passages(n), f"output={out}/cut.jsonl"]),
@@ -168,17 +161,11 @@ CASES: dict[str, tuple[int, Callable[[Files, int, str], Command]]] = {  # name -
 }
 
 
-def measure(arguments: Command, cache: Path) -> tuple[float, float]:
-    """Run a command; return its seconds of the processor and its peak memory in MB."""
-    for directory in (cache, cache.parent / "out"):
-        shutil.rmtree(directory, ignore_errors=True)
-    variables = os.environ | {"DISTILL_CACHE": str(cache), "CUDA_VISIBLE_DEVICES": ""}
-    watched = [sys.executable, "-S", "-c", WATCH, sys.executable, *arguments]
-    done = subprocess.run(watched, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)}: ended with {done.returncode}\n{done.stdout[-2000:]}")
-    seconds, kilobytes = done.stdout.splitlines()[-1].split()
-    return float(seconds), int(kilobytes) / 1024
+def measured(arguments: Command, directory: Path) -> tuple[float, float]:
+    """Run a command without a cache or an earlier output; return its CPU seconds and its peak memory in MB."""
+    shutil.rmtree(directory / "out", ignore_errors=True)
+    used = measure([sys.executable, *arguments], cwd=ROOT, cache=directory / "cache")
+    return used.cpu_seconds, used.peak_bytes / 2**20
 
 
 def exponent(sizes: list[int], values: list[float], start: float, noise: float) -> float | None:
@@ -197,11 +184,11 @@ def grow(name: str, directory: Path, model: Path, url: str, scale: float) -> dic
     smallest, command = CASES[name]
     smallest = max(round(smallest * scale), 3)
     sizes = [smallest * FACTOR**power for power in range(3)]
-    files, measured = Files(directory, model), []
+    files, found = Files(directory, model), []
     for size in [max(smallest // START, 2), *sizes]:
         arguments = [part.replace("URL", url) for part in command(files, size, str(directory / "out"))]
-        measured.append(measure(arguments, directory / "cache"))
-    (start_seconds, start_mb), grown = measured[0], measured[1:]
+        found.append(measured(arguments, directory))
+    (start_seconds, start_mb), grown = found[0], found[1:]
     seconds, mb = zip(*grown, strict=True)
     return {
         "case": name, "sizes": sizes, "start": {"cpu_s": start_seconds, "peak_mb": start_mb},
@@ -239,7 +226,7 @@ def main() -> None:
     model = directory / "trained" / "model"
     if not model.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
-        measure(["train.py", "train.max_steps=1", f"hydra.run.dir={model.parent}"], directory / "cache")
+        measured(["train.py", "train.max_steps=1", f"hydra.run.dir={model.parent}"], directory)
     print("| command / of what | sizes | CPU seconds | exponent | peak MB | exponent |", "| --- " * 6 + "|", sep="\n")
     rows = []
     with endpoint(0.0) as url:

@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 
 from distill.config.overrides import as_override
+from distill.errors import InputError
 
+FOR_LIGHTNING_IR, REFUSED = "student-lightning-ir", "student-lightning-ir.txt"  # or why there is none
 LIMITS = {"query": "query_length", "passage": "passage_length"}
 
 
@@ -100,7 +102,10 @@ def _write_student(arguments, seed: int, directory: Path):
     options = {"dropout": arguments.dropout, "num_layers": arguments.num_layers}
     model = CrossEncoder.from_backbone(arguments.encoder, **lengths, **options)
     model.save_pretrained(directory / "student")
-    export(model, directory / "student-lightning-ir", "lightning-ir")
+    try:
+        export(model, directory / FOR_LIGHTNING_IR, "lightning-ir")
+    except InputError as error:  # the others are compared without it
+        (directory / REFUSED).write_text(str(error))
     return model
 
 

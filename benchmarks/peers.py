@@ -43,7 +43,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peer_lists import prepare, read_test, test_overrides, training_overrides
+from benchmarks.peer_lists import FOR_LIGHTNING_IR, REFUSED, prepare, read_test, test_overrides, training_overrides
 from benchmarks.peer_table import describe, format_table, summarise
 from benchmarks.report import ROOT, environment
 from benchmarks.workers import environment_of
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("loss", choices=["lce", "ranknet"])
-    parser.add_argument("--encoder", required=True, help="directory or Hub id")
+    parser.add_argument("--encoder", required=True, help="directory, packaged model or Hub id")
     parser.add_argument("--num-layers", type=int, help="keep the first ones only")
     parser.add_argument("--passages", required=True, help="TSV")
     parser.add_argument("--queries", required=True, help="TSV, for training")
@@ -229,7 +229,9 @@ def rerank_ours(arguments, model: Path, output: Path) -> dict:
 
 def part(arguments, which: str, name: str, seed: int, prepared: Path, directory: Path) -> dict:
     """Let another library train or re-rank."""
-    student = prepared / ("student-lightning-ir" if name == "lightning-ir" else "student")
+    student = prepared / (FOR_LIGHTNING_IR if name == "lightning-ir" else "student")
+    if not student.is_dir():
+        raise Failed((prepared / REFUSED).read_text())
     num_warmup = warmup_steps(arguments.warmup, arguments.steps)
     factors = [lr_factor("linear", step, num_warmup, arguments.steps) for step in range(arguments.steps)]
     keys = ("loss", "batch_size", "lr", "weight_decay", "max_grad_norm", "precision", "device")

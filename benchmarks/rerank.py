@@ -6,12 +6,13 @@
 
     python -m benchmarks.rerank --model DIR --contenders packed,packed-bf16,onnx=DIR2,int8=DIR3
 
-DIR is any cross-encoder that evaluate.py opens, or a transformers encoder. All contenders score the same queries x
-passages, in alternating rounds, each with its best documented settings: sentence-transformers' `predict` sorts by
-length (batches of 32), lightning-ir scores one query at a time, 100 passages per batch. `--passages 100
---queries-number 1` measures latency; with it, on CUDA, `--contenders packed-bf16,packed-bf16-graphs` shows the effect
-of CUDA graphs. NAME=DIR is a contender with another model: packed or padded if NAME starts with either word, else as
-the model allows.
+DIR is a cross-encoder that evaluate.py opens or an encoder that train.py starts with: a directory, a packaged model's
+name or a Hub id. All contenders score the same queries x passages with the same weights, in alternating rounds, each
+with its best documented settings: sentence-transformers' `predict` sorts by length (batches of 32), lightning-ir scores
+one query at a time, 100 passages per batch. A contender that fails is left out, with the reason in one line; the exit
+status is 1 if it is one of ours. `--passages 100 --queries-number 1` measures latency; with it, on CUDA,
+`--contenders packed-bf16,packed-bf16-graphs` shows the effect of CUDA graphs. NAME=DIR is a contender with another
+model: packed or padded if NAME starts with either word, else as the model allows.
 """
 
 import argparse
@@ -22,8 +23,6 @@ from pathlib import Path
 
 import torch
 
-from distill.models.locate import locate_model
-
 CONTENDERS = ("packed", "padded", "packed-bf16", "sentence-transformers", "lightning-ir")
 
 
@@ -32,9 +31,7 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
     if name == "sentence-transformers":
         from sentence_transformers import CrossEncoder
 
-        # A saved model has its own length; an encoder gets ours
-        options = {} if is_cross_encoder(model) else {"max_length": 291, "num_labels": 1}
-        theirs = CrossEncoder(model, device=str(device), trust_remote_code=False, **options)
+        theirs = CrossEncoder(model, device=str(device), trust_remote_code=False)
         pairs = [(query, passage) for query, passages in lists for passage in passages]
         bounds = [len(passages) for _, passages in lists]
 
@@ -45,18 +42,18 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
         return predict
     if name == "lightning-ir":
         from lightning_ir import CrossEncoderModule
-        from lightning_ir.models import MonoConfig
 
-        config = MonoConfig(query_length=32, doc_length=256)
-        module = CrossEncoderModule(model_name_or_path=model, config=config).eval().to(device)
+        module = CrossEncoderModule(model_name_or_path=model).eval().to(device)
 
         def score() -> list[list[float]]:
             with torch.inference_mode():
                 return [module.score([query], [passages]).scores.flatten().tolist() for query, passages in lists]
 
         return score
+    from distill.models.cross_encoder import CrossEncoder as Ours
+
     layout, *options = name.split("-")
-    ours = open_model(model, layout if layout in ("packed", "padded") else "auto").to(device)
+    ours = Ours.from_pretrained(model, layout if layout in ("packed", "padded") else "auto").to(device)
     if "graphs" in options:
         ours.backbone.compile(mode="reduce-overhead", dynamic=False)
     elif device.type == "cuda":
@@ -74,31 +71,6 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
         return all_scores
 
     return rank
-
-
-def open_model(model: str, layout: str):
-    """Open a cross-encoder, or put a new linear layer on an encoder, the same for all contenders."""
-    from distill.models.cross_encoder import CrossEncoder
-
-    if is_cross_encoder(model):
-        return CrossEncoder.from_pretrained(model, layout)
-    torch.manual_seed(0)
-    return CrossEncoder.from_backbone(model, layout=layout).eval()
-
-
-def is_cross_encoder(model: str) -> bool:
-    """Whether a directory or Hub repository holds more than an encoder."""
-    from transformers import AutoConfig
-
-    path = Path(model)
-    if (path / "modules.json").is_file() or (path / "onnx").is_dir():
-        return True
-    if path.is_dir():
-        config = json.loads((path / "config.json").read_text())
-    else:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict()
-    heads = ("ForSequenceClassification", "ForCausalLM", "ForConditionalGeneration")
-    return "backbone_model_type" in config or (config.get("architectures") or [""])[0].endswith(heads)
 
 
 def worker(name: str, model: str, texts: Path, device: torch.device) -> None:
@@ -146,39 +118,35 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.worker:
-        worker(arguments.worker, locate_model(arguments.model), arguments.texts, device)
+        worker(arguments.worker, arguments.model, arguments.texts, device)
         return
 
+    from benchmarks.models import forms, ranking_model
     from benchmarks.report import RESULTS, environment, save
     from benchmarks.texts import file_lists, generated_lists
-    from benchmarks.workers import race, spread
+    from benchmarks.workers import Race, run_race, spread
+    from distill.errors import exit_on_bad_input
+    from distill.models.locate import locate_model
 
     size = arguments.queries_number, arguments.passages
     lists = generated_lists(*size)
     if arguments.docs:
         lists = file_lists(arguments.docs, arguments.queries, arguments.run, *size)
     num_pairs = sum(len(passages) for _, passages in lists)
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(lists, file)
-        file.flush()
-        commands = {}
-        for contender in arguments.contenders.split(","):
-            name, _, own = contender.partition("=")
+    with tempfile.TemporaryDirectory() as place, exit_on_bad_input(sweep=False):
+        directory, commands, race = Path(place), {}, Race()
+        texts = directory / "texts.json"
+        texts.write_text(json.dumps(lists))
+        model = ranking_model(arguments.model, directory)
+        given = dict(contender.partition("=")[::2] for contender in arguments.contenders.split(","))
+        paths = forms({name: locate_model(own) if own else model for name, own in given.items()}, directory, race)
+        for name, path in paths.items():
             python = arguments.lightning_ir if name == "lightning-ir" else sys.executable
-            options = [
-                "--worker",
-                name,
-                "--model",
-                own or arguments.model,
-                "--texts",
-                file.name,
-                "--device",
-                str(device),
-            ]
+            options = ["--worker", name, "--model", path, "--texts", str(texts), "--device", str(device)]
             commands[name] = [python, "-m", "benchmarks.rerank", *options]
-        answers = race(commands, arguments.rounds)
-    rows, reference = [], answers[next(iter(answers))][0]["scores"]
-    for name, rounds in answers.items():
+        run_race(commands, arguments.rounds, race)
+    rows, reference = [], next(iter(race.answers.values()), [{}])[0].get("scores")
+    for name, rounds in race.answers.items():
         rate = spread([num_pairs / answer["seconds"] for answer in rounds])
         flat = [
             torch.tensor([value for query in scores for value in query]) for scores in (rounds[0]["scores"], reference)
@@ -189,7 +157,9 @@ def main() -> None:
         low, high = rate["quartiles"]
         print(f"{name:24} {rate['median']:9.1f} pairs/s  ({low:.1f} to {high:.1f})")
     sizes = {"queries": len(lists), "pairs": num_pairs, "rounds": arguments.rounds}
-    print(save("rerank", environment(device) | sizes | {"rows": rows}, arguments.results or RESULTS))
+    found = environment(device) | sizes | {"rows": rows, "left_out": race.left_out}
+    print(save("rerank", found, arguments.results or RESULTS))
+    race.end()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
     python -m benchmarks.serve --model DIR                                      # 64 clients for a minute each
     python -m benchmarks.serve --model DIR --contenders shared --kill TERM      # a stop, or KILL, in the middle
 
-DIR is any cross-encoder that evaluate.py opens, or a transformers encoder. The contenders:
+DIR is a cross-encoder that evaluate.py opens or an encoder that train.py starts with: a directory, a packaged model's
+name or a Hub id. A contender that does not start is left out, with the reason in one line; the exit status is 1 if it
+is one of ours. The contenders:
 
 - shared: `distill serve`, whose requests share batches
 - one-by-one: the same model behind Starlette, where a request is one call of `CrossEncoder.rank`
@@ -33,6 +35,8 @@ import httpx
 import numpy as np
 import torch
 
+from benchmarks.workers import last_line
+
 CONTENDERS = ("shared", "one-by-one", "sentence-transformers")
 DIFFERENT = 50  # requests
 STARTING = 120  # seconds that a server may take to start
@@ -51,6 +55,10 @@ class Load:
     largest_difference: float = 0.0
     elapsed: float = 0.0
     cpu_seconds: float | None = None  # of the server, for all of them: what a busy machine leaves comparable
+
+
+class NotStarted(RuntimeError):
+    """A contender's server does not answer."""
 
 
 def make_requests(num_passages: int, num_words: int) -> list[tuple[str, list[str]]]:
@@ -98,11 +106,12 @@ async def ask(client: httpx.AsyncClient, request: tuple[str, list[str]]) -> http
 
 
 def start_server(name: str, model: str, port: int) -> subprocess.Popen:
-    """Start a contender, and wait until it is ready."""
+    """Start a contender, and wait until it is ready; raises NotStarted with the last line that it has written."""
     command = ["benchmarks.serve", "--worker", name, "--model", model, "--port", str(port)]
     if name == "shared":
         command = ["distill", "serve", f"model={model}", f"port={port}", "layout=auto", "device=cpu"]
-    server = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL)
+    errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+    server = subprocess.Popen([sys.executable, "-m", *command], stderr=errors)
     end = time.monotonic() + STARTING
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -112,7 +121,7 @@ def start_server(name: str, model: str, port: int) -> subprocess.Popen:
             pass
         time.sleep(0.2)
     server.kill()
-    raise SystemExit(f"{name}: the server did not start")
+    raise NotStarted(last_line(errors) or f"not ready after {STARTING} s")
 
 
 def worker(name: str, model: str, port: int) -> None:
@@ -169,23 +178,6 @@ def expected_scores(model: str, requests) -> list[list[float]]:
     return [[value for _, value in sorted(zip(order, scores, strict=True))] for order, scores in ranked]
 
 
-def as_cross_encoder(model: str, directory: Path) -> str:
-    """Return the directory of a model, made of an encoder and a linear layer if it is an encoder."""
-    from distill import CrossEncoder
-    from distill.errors import InputError
-
-    try:
-        CrossEncoder.from_pretrained(model)
-    except InputError:
-        made = CrossEncoder.from_backbone(model).eval()
-    else:
-        return model
-    torch.manual_seed(0)
-    torch.nn.init.normal_(made.head.weight, std=0.5)  # scores that differ
-    made.save_pretrained(directory / "model")
-    return str(directory / "model")
-
-
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process so far, in user and kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -235,7 +227,7 @@ def describe(name: str, load: Load, num_passages: int) -> dict:
 def main() -> None:
     """Measure the contenders one after the other, print a table and write a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="directory of a cross-encoder or encoder")
+    parser.add_argument("--model", required=True, help="directory, packaged model or Hub id")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -250,22 +242,29 @@ def main() -> None:
         worker(arguments.worker, arguments.model, arguments.port)
         return
 
+    from benchmarks.models import forms, ranking_model
     from benchmarks.report import RESULTS, environment, save
+    from benchmarks.workers import Race
+    from distill.errors import exit_on_bad_input
 
-    with tempfile.TemporaryDirectory() as directory:
-        model = as_cross_encoder(arguments.model, Path(directory))
+    with tempfile.TemporaryDirectory() as directory, exit_on_bad_input(sweep=False):
+        model = ranking_model(arguments.model, Path(directory))
         requests = make_requests(arguments.texts_per_request, arguments.words)
         expected = expected_scores(model, requests)
-        rows = [
-            describe(
-                name, asyncio.run(measure(arguments, name, model, requests, expected)), arguments.texts_per_request
-            )
-            for name in arguments.contenders.split(",")
-        ]
+        race = Race()
+        for name, path in forms(dict.fromkeys(arguments.contenders.split(","), model), Path(directory), race).items():
+            try:
+                load = asyncio.run(measure(arguments, name, path, requests, expected))
+            except NotStarted as error:
+                race.leave_out(name, str(error))
+                continue
+            race.answers[name] = [describe(name, load, arguments.texts_per_request)]
     sizes = {"clients": arguments.clients, "seconds": arguments.seconds, "kill": arguments.kill}
     sizes |= {"passages": arguments.texts_per_request, "words": arguments.words, "load": os.getloadavg()}
     name = f"serve-{arguments.kill.lower()}" if arguments.kill else "serve"
-    print(save(name, environment(torch.device("cpu")) | sizes | {"rows": rows}, arguments.results or RESULTS))
+    found = environment(torch.device("cpu")) | sizes | {"rows": [row for [row] in race.answers.values()]}
+    print(save(name, found | {"left_out": race.left_out}, arguments.results or RESULTS))
+    race.end()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@
     python -m benchmarks.train --model DIR --lightning-ir PYTHON             # the interpreter that has it
     python -m benchmarks.train --model DIR --contenders packed --depths 10,50,100,1000 --max-tokens 8192
 
+DIR is what train.py starts with: a directory, a packaged model's name or a Hub id. A contender that fails is left out,
+with the reason in one line; the exit status is 1 if it is one of ours.
+
 All contenders do the same step in alternating rounds: `--lists` lists of `--passages` passages, forward, RankNet,
 backward, AdamW. As in normal use, the other two libraries tokenise texts in the step, while ours tokenises beforehand.
 "-all" (packed-all) makes the last layer compute the states of all tokens. sentence-transformers runs with its default
@@ -39,7 +42,7 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
         from sentence_transformers import CrossEncoder
         from sentence_transformers.cross_encoder.losses import RankNetLoss
 
-        theirs = CrossEncoder(model, max_length=291, num_labels=1, device=str(device), trust_remote_code=False)
+        theirs = CrossEncoder(model, device=str(device), trust_remote_code=False)
         loss = RankNetLoss(theirs, mini_batch_size=-1 if name.endswith("batched") else None)
         optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-5)
         inputs = [[query for query, _ in lists], [passages for _, passages in lists]]
@@ -53,10 +56,8 @@ def stepper(name: str, model: str, lists, device: torch.device, max_tokens: int)
         return step, {}
     if name == "lightning-ir":
         from lightning_ir import CrossEncoderModule, RankNet, TrainBatch
-        from lightning_ir.models import MonoConfig
 
-        config = MonoConfig(query_length=32, doc_length=256)
-        module = CrossEncoderModule(model_name_or_path=model, config=config, loss_functions=[RankNet()])
+        module = CrossEncoderModule(model_name_or_path=model, loss_functions=[RankNet()])
         module = module.train().to(device)
         optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
         ids = [str(number) for number in range(len(lists))]
@@ -124,7 +125,8 @@ def worker(arguments, device: torch.device) -> None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             if device.type == "cuda":
                 peak = torch.cuda.max_memory_allocated()
-            return {"seconds": seconds, "peak_bytes": peak} | known
+            pairs = sum(len(passages) for _, passages in lists)
+            return {"seconds": seconds, "peak_bytes": peak, "pairs": pairs} | known
 
         return work
 
@@ -136,7 +138,9 @@ def main() -> None:
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="directory or Hub id of an encoder")
+    parser.add_argument(
+        "--model", required=True, help="directory, packaged model or Hub id of what train.py starts with"
+    )
     parser.add_argument("--docs", type=Path, help="TSV; without it, texts are generated")
     parser.add_argument("--queries", type=Path, help="TSV")
     parser.add_argument("--run", type=Path, help="TREC run")
@@ -158,45 +162,66 @@ def main() -> None:
         worker(arguments, device)
         return
 
+    from benchmarks.models import training_model
     from benchmarks.report import RESULTS, environment, save
+    from benchmarks.workers import Race
+    from distill.errors import exit_on_bad_input
+
+    rows, left_out = [], {}
+    with tempfile.TemporaryDirectory() as place, exit_on_bad_input(sweep=False):
+        directory = Path(place)
+        model = training_model(arguments.model, directory)
+        for depth in map(int, (arguments.depths or str(arguments.passages)).split(",")):
+            race = race_at(arguments, depth, model, directory)
+            rows += describe(arguments, depth, race, device)
+            left_out |= race.left_out
+    result = environment(device) | {"rounds": arguments.rounds, "max_tokens": arguments.max_tokens, "rows": rows}
+    print(save("train", result | {"left_out": left_out}, arguments.results or RESULTS))
+    Race(race.answers, left_out).end()
+
+
+def race_at(arguments, depth: int, model: str, directory: Path):
+    """Let the contenders do their steps on lists of so many passages."""
+    from benchmarks.models import forms
     from benchmarks.texts import file_lists, generated_lists
-    from benchmarks.workers import race, spread
+    from benchmarks.workers import Race, run_race
+
+    if arguments.docs:
+        lists = file_lists(arguments.docs, arguments.queries, arguments.run, arguments.lists, depth)
+    else:
+        lists = generated_lists(arguments.lists, depth)
+    texts, commands, race = directory / "texts.json", {}, Race()
+    texts.write_text(json.dumps(lists))
+    for name, path in forms(dict.fromkeys(arguments.contenders.split(","), model), directory, race).items():
+        python = arguments.lightning_ir if name == "lightning-ir" else sys.executable
+        options = ["--model", path, "--texts", str(texts), "--device", arguments.device]
+        options += ["--max-tokens", str(arguments.max_tokens), "--steps", str(arguments.steps)]
+        commands[name] = [python, "-m", "benchmarks.train", "--worker", name, *options]
+    return run_race(commands, arguments.rounds, race)
+
+
+def describe(arguments, depth: int, race, device: torch.device) -> list[dict]:
+    """Return the rows of a race, and print them."""
+    from benchmarks.workers import spread
     from distill.training.flops import peak_flops
 
     rows = []
-    for depth in map(int, (arguments.depths or str(arguments.passages)).split(",")):
-        if arguments.docs:
-            lists = file_lists(arguments.docs, arguments.queries, arguments.run, arguments.lists, depth)
-        else:
-            lists = generated_lists(arguments.lists, depth)
-        num_pairs = sum(len(passages) for _, passages in lists)
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(lists, file)
-            file.flush()
-            options = ["--model", arguments.model, "--texts", file.name, "--device", str(device)]
-            options += ["--max-tokens", str(arguments.max_tokens), "--steps", str(arguments.steps)]
-            commands = {}
-            for name in arguments.contenders.split(","):
-                python = arguments.lightning_ir if name == "lightning-ir" else sys.executable
-                commands[name] = [python, "-m", "benchmarks.train", "--worker", name, *options]
-            answers = race(commands, arguments.rounds)
-        for name, rounds in answers.items():
-            rate = spread([num_pairs / answer["seconds"] for answer in rounds])
-            row = {"name": name, "lists": arguments.lists, "passages": depth, "pairs_per_second": rate}
-            row["peak_bytes"] = max(answer["peak_bytes"] for answer in rounds)
-            seconds = num_pairs / rate["median"]
-            text = f"{name:30} {depth:5} {rate['median']:9.1f} pairs/s {row['peak_bytes'] / 1e9:7.2f} GB"
-            if "flops" in rounds[0]:
-                row["tokens_per_second"] = rounds[0]["tokens"] / seconds
-                row["flops_per_second"] = rounds[0]["flops"] / seconds
-                text += f" {row['tokens_per_second']:10.0f} tokens/s {row['flops_per_second'] / 1e12:8.3f} TFLOP/s"
-                if peak_flops(device):
-                    row["mfu"] = row["flops_per_second"] / peak_flops(device)
-                    text += f" {row['mfu']:6.1%} MFU"
-            rows.append(row)
-            print(text)
-    result = environment(device) | {"rounds": arguments.rounds, "max_tokens": arguments.max_tokens, "rows": rows}
-    print(save("train", result, arguments.results or RESULTS))
+    for name, rounds in race.answers.items():
+        rate = spread([rounds[0]["pairs"] / answer["seconds"] for answer in rounds])
+        row = {"name": name, "lists": arguments.lists, "passages": depth, "pairs_per_second": rate}
+        row["peak_bytes"] = max(answer["peak_bytes"] for answer in rounds)
+        seconds = rounds[0]["pairs"] / rate["median"]
+        text = f"{name:30} {depth:5} {rate['median']:9.1f} pairs/s {row['peak_bytes'] / 1e9:7.2f} GB"
+        if "flops" in rounds[0]:
+            row["tokens_per_second"] = rounds[0]["tokens"] / seconds
+            row["flops_per_second"] = rounds[0]["flops"] / seconds
+            text += f" {row['tokens_per_second']:10.0f} tokens/s {row['flops_per_second'] / 1e12:8.3f} TFLOP/s"
+            if peak_flops(device):
+                row["mfu"] = row["flops_per_second"] / peak_flops(device)
+                text += f" {row['mfu']:6.1%} MFU"
+        rows.append(row)
+        print(text)
+    return rows
 
 
 if __name__ == "__main__":

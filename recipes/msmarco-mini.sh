@@ -15,7 +15,7 @@ PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a G
 SEEDS=${SEEDS:-0 1 2}
 PYTHON=${PYTHON:-python}
 DATA=collections/msmarco-mini
-OUT=outputs/real/msmarco-mini
+OUT=${OUT:-outputs/real/msmarco-mini}
 
 # step FILE COMMAND...: run a command, unless the file that it ends with is there.
 step() {

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 import uvicorn
@@ -14,7 +15,9 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from benchmarks.less_work import Way, cascade, read_way
 from benchmarks.losses import extra_memory, limit_ms
+from distill.errors import InputError
 from distill.serving.server import open_socket
 from kernels import LOSSES
 from tests.helpers.models import make_model
@@ -52,6 +55,19 @@ def test_extra_memory_is_the_most_at_any_time():
         torch.empty(500), torch.empty(250)  # 3000 bytes together
 
     assert 4000 <= extra_memory(step, torch.device("cpu")) < 4000 + 256
+
+
+def test_ways_of_less_work_are_read_from_their_names():
+    assert read_way("bfloat16+exit-20+cut-96") == Way(torch.bfloat16, exit_keep=20, cut=96)
+    assert read_way("cascade-10+int8") == Way(cascade_keep=10, int8=True)
+    for name in ("float16", "exit", "exit-0", "cut-x"):
+        with pytest.raises(InputError, match=f"{name}: {name} is unknown"):
+            read_way(name)
+
+
+def test_a_cascade_of_less_work_by_hand():
+    scores = cascade(np.array([1.0, 4.0, 2.5, 3.0]), lambda best: {(1, 3): np.array([7.0, 9.0])}[tuple(best)], keep=2)
+    assert scores.tolist() == [4.5, 7.0, 6.0, 9.0]
 
 
 def test_limit_of_the_losses_by_hand():

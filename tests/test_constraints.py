@@ -1,7 +1,10 @@
 """The versions that were tested: every requirement has one, the README installs them, and they can be renewed."""
 
+import ast
+import importlib.metadata
 import re
 import runpy
+import sys
 
 from tests.helpers.paths import ROOT
 
@@ -19,6 +22,21 @@ def test_every_requirement_has_one_exact_version():
     assert len(needed) > 30 and needed <= PINNED.keys()
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in PINNED.values())  # public, as in no 2.13.0+cpu
     assert "torch==2.13.0" in (ROOT / "requirements.txt").read_text() and PINNED["torch"] == "2.13.0"
+
+
+def test_every_library_that_the_package_imports_is_a_requirement():
+    files = [path for folder in ("distill", "hydra_plugins", "kernels") for path in (ROOT / folder).rglob("*.py")]
+    imported = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            imported.add(node.module.partition(".")[0])
+    ours = {"distill", "hydra_plugins", "kernels", "train", "evaluate"}
+    providers = importlib.metadata.packages_distributions()
+    providers |= {"pyterrier": ["python-terrier"], "pandas": ["python-terrier"]}  # the latter comes with it
+    needed = {providers[name][0] for name in imported - sys.stdlib_module_names - ours}
+    assert {NEWEST["normal"](name) for name in needed} <= {NEWEST["normal"](name) for name in requirements()}
 
 
 def test_both_commands_of_the_readme_install_the_tested_versions():

@@ -1,8 +1,5 @@
 """The cross-encoder: what it computes, what it saves, and that sentence-transformers opens it with the same scores."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +9,6 @@ from transformers import AutoModel, AutoTokenizer
 from distill import CrossEncoder
 from distill.errors import InputError
 from tests.helpers.backbones import FAMILIES, make_backbone
-from tests.helpers.paths import ROOT
 
 QUERY = "a bee finds its home"
 PASSAGES = ["trains follow rails of iron", "the ant and the bee", "its home by the sun", "rain"]
@@ -208,8 +204,3 @@ def test_an_unknown_name_is_answered_in_one_line(monkeypatch):
         with pytest.raises(InputError, match="^no/such-model: ") as caught:
             open_model("no/such-model")
         assert "\n" not in str(caught.value)
-
-
-def test_importing_distill_imports_neither_torch_nor_transformers():
-    program = "import sys, distill; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "set()\n"

@@ -80,6 +80,21 @@ def test_label_lists_hold_grades_and_the_relevant_passages_that_the_run_missed(f
     assert all(set(one.target) <= {0, 1, 2, 3} for one in lists)
 
 
+def test_relevant_passages_that_the_run_missed_can_be_left_out(file_overrides, collection, caplog):
+    missed = [f"d{900 + place}" for place in range(20)]
+    with open(collection["qrels"], "a") as file:
+        file.writelines(f"q0 0 {doc_id} 1\n" for doc_id in missed)
+    with open(collection["passages"], "a") as file:
+        file.writelines(f"{doc_id}\ta bee\n" for doc_id in missed)
+    added = read(file_overrides, "loss=lce")
+    assert "lists lack 20 of the 32 relevant passages, which were added" in caplog.text
+    caplog.clear()
+    retrieved = read(file_overrides, "loss=lce", "teacher.add_relevant=false")
+    assert "relevant passages" not in caplog.text
+    assert [doc_id for doc_id in added[0].doc_ids if doc_id not in missed] == retrieved[0].doc_ids
+    assert [one.doc_ids for one in added[1:]] == [one.doc_ids for one in retrieved[1:]]
+
+
 def test_min_grade_makes_lower_grades_negative(file_overrides):
     lists = read(file_overrides, "loss=bce", "teacher.min_grade=2")
     assert all((one.target > 0).sum() == 1 for one in lists)

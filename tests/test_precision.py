@@ -119,7 +119,7 @@ def test_an_evaluation_says_what_was_measured_and_a_resumed_one_keeps_it(tmp_pat
     assert f"precision: bfloat16 (tokens/s: float32 {speeds[0]:,.0f}, bfloat16 {speeds[1]:,.0f})" in caplog.messages
     assert any("precision=auto, torch" in message for message in caplog.messages)  # before the model was there
     runs = {path: path.read_bytes() for path in out.rglob("run.txt")}
-    (out / "tasks" / "b" / "per_query.csv").unlink()  # as if stopped in the second task
+    (out / "tasks" / "b" / "run.txt").unlink()  # as if stopped in the second task
     (out / "results.json").unlink()
     machine("avx2")
     assert evaluate(compose_config("evaluate", *options, f"resume={out}"), out) == results
@@ -131,7 +131,7 @@ def test_an_evaluation_begun_without_a_measurement_is_resumed_without_one(tmp_pa
     out = tmp_path / "out"
     results = evaluate(compose_config("evaluate", *options), out)
     assert not any(name.startswith("precision/") for name in results) and not (out / "precision.json").exists()
-    (out / "tasks" / "b" / "per_query.csv").unlink()
+    (out / "tasks" / "b" / "run.txt").unlink()
     (out / "results.json").unlink()
     calls = machine("avx512_bf16", 2.0, 1.0)
     assert evaluate(compose_config("evaluate", *options, f"resume={out}"), out) == results and not calls

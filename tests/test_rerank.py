@@ -60,7 +60,7 @@ def test_queries_whose_ends_the_model_does_not_read_are_counted(collection, back
 
 @pytest.mark.parametrize("kept", [10_000, 7])  # tokens: of every passage, or of one or two
 def test_tokens_that_are_not_kept_give_the_same_scores_bit_for_bit(collection, backbone, monkeypatch, kept):
-    monkeypatch.setattr("distill.evaluation.rerank.PAIRS_AT_ONCE", 20)  # three groups of two queries
+    monkeypatch.setattr("distill.sources.shards.PAIRS_AT_ONCE", 20)  # three groups of two queries
     monkeypatch.setattr("distill.data.tokens_as_needed.KEPT", kept)
     task = read_task(task_config(collection, "task.windows=2"))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=5).eval()
@@ -76,7 +76,7 @@ def test_tokens_that_are_not_kept_give_the_same_scores_bit_for_bit(collection, b
 
 
 def test_unknown_tokens_of_passages_are_warned_of_with_the_first_queries(collection, backbone, monkeypatch, caplog):
-    monkeypatch.setattr("distill.evaluation.rerank.PAIRS_AT_ONCE", 20)
+    monkeypatch.setattr("distill.sources.shards.PAIRS_AT_ONCE", 20)
     texts = [f"d{number}\t蜂蜜 bees\n" for number in range(30)]
     collection["passages"].write_text("".join(texts))
     task = read_task(task_config(collection))
@@ -105,8 +105,8 @@ def test_a_score_that_is_not_finite_is_refused_with_its_query_and_passage(collec
     place = sum(num_windows[:7]) - 1  # the last window of the seventh passage; the best of them would hide -inf
     score = model.score
 
-    def spoilt(batch, max_tokens):
-        scores = score(batch, max_tokens)
+    def spoilt(batch, max_tokens, exit_keep=None):
+        scores = score(batch, max_tokens, exit_keep)
         scores[1, place] = value
         return scores
 

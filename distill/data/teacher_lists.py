@@ -101,6 +101,8 @@ class RankedLists:
         teacher, data = self.cfg.teacher, self.cfg.data
         target = self.targets[0] if len(self.targets) == 1 else self.targets
         options = {"target": target, "format": teacher.format, "min_grade": teacher.min_grade}
+        if not teacher.add_relevant:
+            options["add_relevant"] = False
         if self.reads_scores:
             options["first_stage_score"] = self.cfg.model.first_stage_score
         if are_chosen(data.negatives):
@@ -126,6 +128,7 @@ class RankedLists:
             by = f"the first-stage rank in {first_stage}" if self.first_stage else f"their own order in {self.path}"
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
         short, unlabelled, tied = [], [], []
+        num_relevant = num_added = 0
         for query_id in self.query_ids:
             taught = None
             ranked = self.run[query_id]
@@ -136,7 +139,9 @@ class RankedLists:
             if len(ranked.doc_ids) < 2:
                 short.append(query_id)
             elif qrels is not None:
-                taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher.min_grade)
+                taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher)
+                num_relevant += int((taught.targets["label"] > 0).sum())
+                num_added += taught.num_added
                 if negatives is not None or self.targets != ["label"]:
                     taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
                 if negatives is not None:
@@ -159,6 +164,12 @@ class RankedLists:
                 yield taught
         if short or unlabelled or tied:
             self._report(short, unlabelled, tied)
+        if num_added > num_relevant / 2:
+            log.warning(
+                "%s: its lists lack %d of the %d relevant passages, which were added: the student learns to find what "
+                "the first stage does not rank; with teacher.add_relevant=false, lists have only what it ranks",
+                *(self.path, num_added, num_relevant),
+            )
 
     def _within_first_stage(self, query_id: str, ranked: RankedList) -> RankedList:
         """Keep the passages of the first stage's top `depth`, in their present order."""
@@ -229,14 +240,14 @@ def _is_of_one_label(taught: TeacherList) -> bool:
     return not ((labels > 0).any() and (labels <= 0).any())
 
 
-def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], min_grade: int) -> TeacherList:
-    """Return a run's passages with their labels, with missing relevant ones appended.
+def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], teacher: DictConfig) -> TeacherList:
+    """Return a run's passages with their labels; teacher.add_relevant: with missing relevant ones appended.
 
-    Passages judged min_grade or better are relevant; all others of the run are negatives.
+    Passages judged teacher.min_grade or better are relevant; all others of the run are negatives.
     """
-    grades = {doc_id: grade for doc_id, grade in judged.items() if grade >= max(min_grade, 1)}
+    grades = {doc_id: grade for doc_id, grade in judged.items() if grade >= max(teacher.min_grade, 1)}
     listed = set(ranked.doc_ids)
-    added = [doc_id for doc_id in grades if doc_id not in listed]
+    added = [doc_id for doc_id in grades if doc_id not in listed] if teacher.add_relevant else []
     labels = np.array([grades.get(doc_id, 0) for doc_id in ranked.doc_ids] + [grades[doc_id] for doc_id in added])
     return TeacherList(query_id, ranked.doc_ids + added, {"label": labels}, len(added))
 

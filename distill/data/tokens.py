@@ -99,9 +99,11 @@ def unknown_share(store: "HasTokens", tokenizer) -> float:
 
 
 class HasTokens(Protocol):
-    """A store of tokens, on which one can take a sample of them."""
+    """What holds tokens in one array, of which slices can be taken."""
 
-    tokens: Any  # [T], or a FlatFile
+    @property
+    def tokens(self) -> Any:
+        """Token ids [T], or a FlatFile of them."""
 
 
 class Encoder:

@@ -7,6 +7,7 @@ TaskReranker(task, model, once=True)            # tokenises the next queries whi
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -25,10 +26,10 @@ from distill.models.cross_encoder import CrossEncoder
 from distill.models.parts import evaluating
 from distill.progress import Progress
 from distill.sources.run_files import RankedList, Run
+from distill.sources.shards import starts_of_batches
 from distill.sources.texts import warn_of_unknown
 
 FEW_PAIRS = 2000  # up to this number, no progress bar is shown
-PAIRS_AT_ONCE = 4096  # pairs sorted by length together: enough for even chunks, few enough to fit in memory
 
 Pair = tuple[np.ndarray, np.ndarray]  # tokens and token types
 
@@ -72,10 +73,17 @@ class TaskReranker:
         self.is_looked_at = False  # for tokens that are unknown
 
     @torch.inference_mode()
-    def rerank(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype = torch.float32) -> Run:
+    def rerank(
+        self,
+        model: CrossEncoder,
+        max_tokens: int,
+        precision: torch.dtype = torch.float32,
+        exit_keep: int | None = None,
+    ) -> Run:
         """Score every pair with the model and return the re-ranked run, with the queries of all ranks.
 
-        Passages with equal scores keep their order. Raises InputError for a score that is not finite.
+        Passages with equal scores keep their order. exit_keep: as in CrossEncoder.rank; not for passages of several
+        windows. Raises InputError for a score that is not finite.
         """
         reranked: dict[str, RankedList] = {}
         num_pairs = sum(map(len, self.run.values()))
@@ -90,7 +98,7 @@ class TaskReranker:
                 query_ids = [query_id for query_id, _, _ in group]
                 batch = make_batch(query_ids, [pairs for _, pairs, _ in group])
                 with half_precision(model.device, precision):
-                    scores = model.score(batch, max_tokens).cpu().double().numpy()  # [B, K]
+                    scores = model.score(batch, max_tokens, exit_keep).cpu().double().numpy()  # [B, K]
                 for (query_id, _, firsts), row in zip(group, scores, strict=True):
                     self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
@@ -119,16 +127,10 @@ class TaskReranker:
             )
 
     def _groups(self) -> Iterator[list[str]]:
-        group: list[str] = []
-        size = 0
-        for query_id, ranked in self.run.items():
-            if group and size + len(ranked) > PAIRS_AT_ONCE:
-                yield group
-                group, size = [], 0
-            group.append(query_id)
-            size += len(ranked)
-        if group:
-            yield group
+        starts = starts_of_batches(map(len, self.run.values()))
+        query_ids = iter(self.run)
+        for start, end in zip(starts, [*starts[1:], len(self.run)], strict=True):
+            yield list(islice(query_ids, end - start))
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[Pair], list[bool]]:
         """Return the pairs of a query, one for each window, and whether each starts a passage."""

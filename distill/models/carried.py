@@ -26,15 +26,17 @@ Shapes: D hidden size.
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distill.errors import InputError
 from distill.models.heads import name_activation, one_label, without_memory
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 EPSILON = 2.0**-13
 CONSTANT, SHARE = 8.0, 2.0**-12  # in float32, GELU(8) = 8; a score's share of it
@@ -90,14 +92,14 @@ def can_carry(model) -> bool:
     )
 
 
-def classifier_config(config: PretrainedConfig) -> PretrainedConfig:
+def classifier_config(config: "PretrainedConfig") -> "PretrainedConfig":
     """Return the configuration of an encoder's classifier with one label, and without an activation on its score."""
     config = one_label(config)
     name_activation(config, nn.Identity())
     return config
 
 
-def _set_head(config: PretrainedConfig, pooling: str) -> None:
+def _set_head(config: "PretrainedConfig", pooling: str) -> None:
     """Make the configuration of a ModernBERT that of the head which carries a linear layer."""
     if config.model_type == "modernbert":
         config.classifier_pooling, config.classifier_bias, config.classifier_activation = pooling, True, GELU
@@ -106,7 +108,7 @@ def _set_head(config: PretrainedConfig, pooling: str) -> None:
         config.local_rope_theta = thetas["sliding_attention"]
 
 
-def _between(config: PretrainedConfig, pooling: str) -> str | None:
+def _between(config: "PretrainedConfig", pooling: str) -> str | None:
     """Return what is between the head's layers; None if the head cannot carry one."""
     if config.model_type not in HEADS:
         return None
@@ -115,7 +117,7 @@ def _between(config: PretrainedConfig, pooling: str) -> str | None:
     return between if pooling in reads and between in (*EXACT, "tanh", "norm") else None
 
 
-def carry(config: PretrainedConfig, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+def carry(config: "PretrainedConfig", weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """Return the float32 tensors, by name, of a classifier's head that carries s = weight·x + bias.
 
     weight: [1, D]. bias: [1].

@@ -6,14 +6,17 @@ Shapes: T tokens, S pairs, p pairs of a padded chunk, L tokens of its longest, D
 """
 
 import types
+from typing import TYPE_CHECKING
 
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
 
 from distill.models.packed import BERT_LIKE
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def score_only_first_states(backbone: PreTrainedModel) -> bool:
+
+def score_only_first_states(backbone: "PreTrainedModel") -> bool:
     """Make the last layer return only the states of first tokens, if its architecture is known; return whether it does.
 
     In BERT-like models the last layer needs the keys and values of all tokens, but queries, output and feed-forward
@@ -31,6 +34,8 @@ def _forward_first_states(layer, hidden_states: Tensor, attention_mask: Tensor |
 
     hidden_states: [1, T, D] if packed, which gives [1, S, D]; [p, L, D] if padded, which gives [p, 1, D].
     """
+    from transformers import AttentionInterface
+
     attention = layer.attention.self
     if "cu_seqlens" in kwargs:
         places = kwargs["cu_seqlens"][:-1].clamp(max=hidden_states.shape[1] - 1)  # empty pairs at the end start at T

@@ -14,14 +14,16 @@ Shapes: T tokens, S pairs, H heads, d their size, D hidden size.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
 
 from distill.data.batch import Batch, copy_to
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "distill_packed"  # of the attention function, in transformers' registry
 BUCKETS = 8  # chunks are filled up to a multiple of max_tokens / BUCKETS, so that compiled code sees few shapes
@@ -56,10 +58,11 @@ class PackedChunk:
             inputs["token_type_ids"] = self.token_type_ids
         return inputs | {"cu_seqlens": self.cu_seqlens, "lengths": self.lengths, "max_length": self.max_length}
 
-    def pool(self, states: Tensor, pooling: str) -> Tensor:
+    def pool(self, states: Tensor, pooling: str, *, of_all: bool = False) -> Tensor:
         """Return one state per pair, [p, D].
 
-        states: [1, T, D], or [1, S, D] where the last layer computed only those of first tokens.
+        states: [1, T, D], or [1, S, D] where the last layer computed only those of first tokens. of_all: they are those
+        of all tokens, even if there are as many tokens as pairs.
         """
         num_pairs, states = len(self.pairs), states[0]
         if pooling == "mean":
@@ -69,9 +72,17 @@ class PackedChunk:
             return (sums / lengths.clamp(min=1)[:, None])[:num_pairs]
         if pooling == "last":
             return states[self.cu_seqlens[1 : num_pairs + 1] - 1]
-        if len(states) == len(self.cu_seqlens) - 1:
+        if len(states) == len(self.cu_seqlens) - 1 and not of_all:
             return states[:num_pairs]
         return states[self.cu_seqlens[:num_pairs]]
+
+    def rows(self, states: Tensor) -> Tensor:
+        """Return the states [N, D] of the pairs' N tokens, pair after pair, without what fills the bucket."""
+        return states[0, : self.cu_seqlens[len(self.pairs)]]
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """Return the states [1, T, D] of which `rows` returns these; those of tokens that fill the bucket are 0."""
+        return F.pad(rows, (0, 0, 0, self.input_ids.shape[1] - len(rows)))[None]
 
 
 def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, buckets: bool) -> Iterator[PackedChunk]:
@@ -80,6 +91,7 @@ def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, 
     A pair longer than max_tokens gets a chunk to itself. buckets: pad every chunk to one of a few sizes, in tokens and
     in pairs; all chunks then have the same max_length, that of the longest possible pair.
     """
+    register_attention()  # also for a model that another process has unpickled
     order = torch.argsort(batch.lengths, descending=True, stable=True)
     lengths = batch.lengths[order].tolist()
     starts = F.pad(batch.lengths.cumsum(0), (1, 0))  # [P + 1]
@@ -197,9 +209,13 @@ def _attend(
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-AttentionInterface.register(NAME, packed_attention)
-
-
-def can_pack(backbone: PreTrainedModel) -> bool:
+def can_pack(backbone: "PreTrainedModel") -> bool:
     """Whether a backbone calls attention through transformers' registry, with all keyword arguments."""
     return backbone.config.model_type in PACKABLE
+
+
+def register_attention() -> None:
+    """Let transformers find packed_attention by its name."""
+    from transformers import AttentionInterface  # imported here because it takes as long as torch
+
+    AttentionInterface.register(NAME, packed_attention)

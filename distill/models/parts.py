@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from distill.models.causal import CausalHead
+    from distill.models.early_exit import ExitHead
     from distill.models.heads import NativeHead
 
 NO_LENGTH = 512  # tokens of a pair where no file limits them
@@ -51,6 +52,7 @@ class Parts:
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
     interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
     calibration: Calibration | None = None  # of the scores; None: none was fitted
+    exit: "ExitHead | None" = None  # a score after an inner layer; None: it has none
     first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
     @property
@@ -120,6 +122,13 @@ def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, pref
                 f"{path}: {prefix}{key} has the shape {tuple(tensor.shape)}, but its configuration asks for "
                 f"{tuple(state[key].shape)}"
             )
+
+
+def is_of_transformers(backbone) -> bool:
+    """Whether a backbone is a model of transformers, rather than an ONNX graph or a model that answers in words."""
+    from transformers import PreTrainedModel
+
+    return isinstance(backbone, PreTrainedModel)
 
 
 def longest_input(backbone) -> int:

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from distill.data.control_tokens import read_as_text
 from distill.data.pairs import PairTemplate
@@ -31,14 +30,15 @@ from distill.models.decoders import (
     put_score_layer,
     take_template,
 )
+from distill.models.early_exit import ExitHead, new_exit
 from distill.models.heads import HEADS, draw_native, mlp, one_score
 from distill.models.json_files import CONFIG, read_object
 from distill.models.lightning_ir import is_lightning_ir, lightning_ir_tokenizer
 from distill.models.locate import locate_model
 from distill.models.model_files import small_files
 from distill.models.modules import check_widths, module_names, read_head
-from distill.models.opening import answers_in_words, has_head, open_directory
-from distill.models.parts import Parts, explained, load_tokenizer
+from distill.models.opening import answers_in_words, has_head, open_directory, read_exit, saved_layer
+from distill.models.parts import Parts, explained, is_of_transformers, load_tokenizer
 from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """How to start: model.head, model.pooling, model.dropout, model.first_stage_score and those of backbone."""
+    """How to start: the keys of `model` that decide its layers, and those of `backbone`."""
 
     head: str = "auto"
     pooling: str = "cls"
@@ -57,6 +57,7 @@ class Start:
     num_layers: int | None = None
     first_stage_score: str | None = None
     prompt: str | None = None
+    exit_layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
                 _keep_modules(parts, folder)
             else:
                 _draw(name, parts, start)
+        parts.exit = _exit_of(name, folder, parts, start.exit_layer) if kept else None
         parts.tokenizer, parts.template = reader.tokenizer, reader.template
         if parts.native is not None:
             take_template(parts, reader.prompt)
@@ -161,6 +163,22 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
     return parts
 
 
+def _exit_of(name: str, folder: Path, parts: Parts, layer: int | None) -> ExitHead | None:
+    """Return the head after an inner layer that a directory has, if it is after this one."""
+    saved = saved_layer(folder)
+    if saved is not None and saved != layer:
+        log.warning("%s: its score after layer %d is dropped; model.exit_layer=%d keeps it", name, saved, saved)
+    return (parts.exit or read_exit(folder, parts.backbone)) if saved is not None and saved == layer else None
+
+
+def exit_to_train(parts: Parts, layer: int | None) -> ExitHead | None:
+    """Return the head after an inner layer to train: the one that there is, or a new one; None without a layer.
+
+    Raises InputError for a layer or a backbone that can have none.
+    """
+    return parts.exit if layer is None or parts.exit is not None else new_exit(parts.backbone, layer)
+
+
 def _say(name: str, parts: Parts, start: Start, kept: bool) -> None:
     if kept:
         what = "its own linear layer" if parts.is_linear else f"its own head, {parts.describe_head()}"
@@ -174,7 +192,7 @@ def _say(name: str, parts: Parts, start: Start, kept: bool) -> None:
 def _open_whole(name: str, folder: Path, start: Start) -> Parts:
     """Open a model of another library, all of it; raises InputError for one that cannot be trained."""
     parts = open_directory(folder, start.prompt, change=lambda config: _change(config, start, name))
-    if not isinstance(parts.backbone, PreTrainedModel):
+    if not is_of_transformers(parts.backbone):
         raise InputError(f"{name}: is no encoder or decoder with a head: it can be evaluated here, but not trained")
     return parts
 

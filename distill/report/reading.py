@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from distill.models.json_files import read_count, read_object
-from distill.models.parts import load_tokenizer
-from distill.models.saved import SETTINGS_FILE
 from distill.sources.texts import Texts
 
 LONGEST = 2**20  # tokens of a passage that are counted
@@ -37,7 +35,12 @@ def open_reading(model: str | None, windows: int = 1, stride: int | None = None)
 
     Raises InputError for a damaged directory.
     """
-    if model is None or not os.path.isfile(Path(model) / SETTINGS_FILE):
+    if model is None:
+        return None
+    from distill.models.parts import load_tokenizer  # here: without a model, nothing waits for torch
+    from distill.models.saved import SETTINGS_FILE
+
+    if not os.path.isfile(Path(model) / SETTINGS_FILE):
         return None
     file = Path(model) / SETTINGS_FILE
     length = read_count(read_object(file), "passage_length", file) or 0

@@ -20,6 +20,7 @@ from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
 from distill.models.onnx import OnnxScorer
 from distill.models.parts import evaluating
 from distill.models.precision import fastest_precision
+from distill.models.pruned import check_keep
 from distill.serving.batching import Pair
 from distill.serving.dialects import Asked
 from distill.serving.refusals import Refused
@@ -32,14 +33,18 @@ TOKENS_PER_THREAD = 512  # of a batch on a CPU: larger ones are no faster (AMD E
 class Scorer:
     """A model, and how it is used here."""
 
-    def __init__(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype):
-        """Take the model; raises InputError for one that needs more than a request holds."""
+    def __init__(self, model: CrossEncoder, max_tokens: int, precision: torch.dtype, exit_keep: int | None = None):
+        """Take the model; raises InputError for one that needs more than a request holds.
+
+        exit_keep: as in CrossEncoder.rank; None: all layers score all passages.
+        """
+        check_keep(model, exit_keep)
         if model.first_stage_score is not None:
             raise InputError(
                 "this model reads the first stage's score of each passage, which requests to these servers do not "
                 "hold: serve a model that was trained with model.first_stage_score=null"
             )
-        self.model, self.precision = model, precision
+        self.model, self.precision, self.exit_keep = model, precision, exit_keep
         self.max_tokens = max_tokens
         if model.device.type == "cpu":
             self.max_tokens = min(max_tokens, MAX_CPU_TOKENS, TOKENS_PER_THREAD * torch.get_num_threads())
@@ -61,6 +66,13 @@ class Scorer:
         """Return the model's scores of each list of pairs, as CrossEncoder.rank would."""
         with evaluating(self.model):
             return [scores.numpy() for scores in self.model.score_lists(lists, self.max_tokens, self.precision)]
+
+    @torch.inference_mode()
+    def score_list(self, pairs: list[Pair]) -> np.ndarray:
+        """Return the scores of one query's list, of which only the best go through all layers."""
+        with evaluating(self.model):
+            [scores] = self.model.score_lists([pairs], self.max_tokens, self.precision, self.exit_keep)
+        return scores.numpy()
 
     def returned(self, scores: np.ndarray, *, raw: bool) -> np.ndarray:
         """Return scores as they are, or as probabilities: by the model's calibration, or else σ of a logit.
@@ -86,6 +98,7 @@ class Scorer:
             "passage_length": self.model.passage_length,
             "max_batch_tokens": self.max_tokens,
             "device": str(self.model.device),
+            "exit_keep": self.exit_keep,
             "calibration": None if self.model.calibration is None else self.model.calibration.describe(),
         }
 
@@ -101,6 +114,6 @@ def load_scorer(cfg: ServeConfig) -> Scorer:
     precision = fastest_precision(model, cfg.precision)
     if must_measure(cfg.precision, device):
         log.info("%s", precision.describe())
-    scorer = Scorer(model, cfg.max_tokens, precision.dtype)
+    scorer = Scorer(model, cfg.max_tokens, precision.dtype, cfg.exit_keep)
     scorer.score([model.encode(["a query"], ["a passage"])])  # the first pass allocates memory and chooses kernels
     return scorer

@@ -7,12 +7,15 @@ and gradients do not change. This costs one more forward pass through the layers
 (https://arxiv.org/abs/1604.06174).
 """
 
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from distill.errors import InputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def recompute_activations(backbone: PreTrainedModel) -> None:
+
+def recompute_activations(backbone: "PreTrainedModel") -> None:
     """Make a backbone compute its activations again in the backward pass; it changes only the training mode.
 
     Raises InputError for an architecture that cannot.
