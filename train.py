@@ -103,7 +103,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
         backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
-        reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora")}
+        reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora", "exit_weight")}
         model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading)
         freeze(model, **cfg.model.freeze)
         if cfg.model.lora.rank is not None:
@@ -124,7 +124,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
-        objective = Objective(cfg.loss)
+        objective = Objective(cfg.loss, cfg.model.exit_weight if model.exit is not None else None)
         num_steps = plan.num_steps
         state = TrainingState(device, objective.names, may_skip=precision == torch.float16)
         average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
@@ -208,6 +208,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 stopped_by = int(max(ranks.gather(stop.signal or 0)))
                 if stopped_by or improved or joined or state.step % save_every == 0 or is_last:
                     state.check_finite(loader)
+                    tracker.flush()
                     checkpoints.save(improved)
                 if stopped_by:
                     log.info("checkpoint saved at step %d; resume with: %s", state.step, resume_command(cfg, directory))

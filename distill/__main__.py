@@ -21,6 +21,7 @@ COMMANDS = {
     "retrieve": "write a first-stage run: the best passages of a collection for each query",
     "fuse": "make one run of several: by reciprocal ranks, mean ranks or z-scores",
     "annotate": "let a teacher rank the passages of a first-stage run",
+    "join": "make one run of the shards of an evaluation or annotation",
     "judge": "let an LLM grade what rankings have at their top: qrels, where people have given none",
     "journals": "show what the journals of LLMs' answers hold, and what they cost",
     "export": "write a trained model in another library's format, and upload it",

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,9 +54,10 @@ def run_job(
 
     describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
-    redact_hydra_files(run_directory())
     sweep = is_sweep()  # for a launcher that runs its jobs through Hydra, such as the one for Slurm
-    directory = run_directory()
+    with exit_on_bad_input(sweep=sweep):
+        directory = directory_of_job() if sweep else run_directory()
+    redact_hydra_files(directory)
     with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
         results = take_up(cfg, directory) if sweep else None
         if results is None:
@@ -80,6 +82,28 @@ def redact_hydra_files(directory: Path) -> None:
 def is_sweep() -> bool:
     """Whether Hydra runs this process as a job of a sweep."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def directory_of_job() -> Path:
+    """Go where the command of a sweep was started, and return the job's directory there.
+
+    Ray starts its jobs where the cluster was started: names of files would mean other ones there. Raises InputError
+    where this machine does not have that directory.
+    """
+    made, sweep, home = run_directory(), HydraConfig.get().sweep, Path(HydraConfig.get().runtime.cwd)
+    if Path.cwd() == home:
+        return made
+    if not home.is_dir():
+        raise InputError(
+            f"{home}: no such directory on {socket.gethostname()}: start the sweep in a file system that all machines "
+            "share"
+        )
+    os.chdir(home)
+    directory = Path(os.path.abspath(Path(sweep.dir) / sweep.subdir))
+    if directory != made:
+        with contextlib.suppress(OSError):
+            made.rmdir()  # by Hydra, of the same name in another place
+    return directory
 
 
 def run_command(

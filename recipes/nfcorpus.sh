@@ -3,12 +3,12 @@
 #
 #   recipes/nfcorpus.sh
 #
-# Run it from the repository, with the environment active, the collection in collections/nfcorpus, and a model of
-# recipes/googleq.sh. Finished steps are skipped when you run it again, and the one that was stopped resumes.
+# Run it from the repository, with the environment active and the collection in collections/nfcorpus. Finished steps are
+# skipped when you run it again, and the one that was stopped resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-MODEL=${MODEL:-outputs/real/googleq/labels-6/0/model}   # the student to start from
+MODEL=${MODEL:-googleq-minilm-3}        # the student to start from
 PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a GPU; else float32
 SEEDS=${SEEDS:-0 1 2}
 PYTHON=${PYTHON:-python}

@@ -14,8 +14,10 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from benchmarks.less_work import Way, read_way
 from benchmarks.losses import extra_memory, limit_ms
 from benchmarks.processes import measure
+from distill.errors import InputError
 from distill.serving.server import open_socket
 from kernels import LOSSES
 from tests.helpers.models import make_model
@@ -53,6 +55,14 @@ def test_extra_memory_is_the_most_at_any_time():
         torch.empty(500), torch.empty(250)  # 3000 bytes together
 
     assert 4000 <= extra_memory(step, torch.device("cpu")) < 4000 + 256
+
+
+def test_ways_of_less_work_are_read_from_their_names():
+    assert read_way("bfloat16+exit-20+cut-96") == Way(torch.bfloat16, exit_keep=20, cut=96)
+    assert read_way("cascade-10+int8") == Way(cascade_keep=10, int8=True)
+    for name in ("float16", "exit", "exit-0", "cut-x"):
+        with pytest.raises(InputError, match=f"{name}: {name} is unknown"):
+            read_way(name)
 
 
 def test_limit_of_the_losses_by_hand():

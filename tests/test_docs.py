@@ -93,7 +93,7 @@ def parse(command: str) -> tuple[str | None, list[str], bool]:
     match = re.search(r"(?:\b(train|evaluate)\.py|-m distill (\w+)|^distill (\w+))", " ".join(words))
     name = next((group for group in match.groups() if group), None) if match else None
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
-    return name, overrides, "-m" in words and "distill" not in words
+    return name, overrides, words.count("-m") > ("distill" in words)
 
 
 def composable(override: str, sweep: bool) -> str | None:

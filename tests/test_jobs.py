@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from distill import jobs
 from distill.commands.annotate import annotate
 from distill.config.composition import make_directory
 from distill.config.overrides import as_override
 from distill.config.resuming import changes, command_of, refused
 from distill.errors import InputError
-from distill.jobs import open_run, resume_command, state_of
+from distill.jobs import directory_of_job, open_run, resume_command, state_of
 from distill.models.cross_encoder import CrossEncoder
 from evaluate import evaluate
 from tests.helpers.commands import run, start
@@ -391,3 +393,22 @@ def test_a_job_in_a_directory_of_several_levels_stays_in_its_sweeps_group(tmp_pa
     job.mkdir(parents=True)
     (tmp_path / "losses" / "multirun.yaml").touch()
     assert compose_config("train", "logger=wandb", as_override("resume", job)).logger.group == "losses"
+
+
+def test_a_job_that_starts_elsewhere_works_where_its_sweep_was_started(tmp_path, monkeypatch):
+    home, cluster = tmp_path / "home", tmp_path / "cluster"
+    home.mkdir()
+    for sweep_dir, place in {"sweep": "home/sweep", "../sweep": "sweep", f"{tmp_path}/other": "other"}.items():
+        made = cluster / "there" / sweep_dir / "3"
+        made.mkdir(parents=True)
+        monkeypatch.chdir(cluster / "there")
+        sweep, runtime = OmegaConf.create({"dir": sweep_dir, "subdir": "3"}), OmegaConf.create({"cwd": str(home)})
+        monkeypatch.setattr(jobs.HydraConfig, "get", lambda: OmegaConf.create({"sweep": sweep, "runtime": runtime}))  # noqa: B023
+        monkeypatch.setattr(jobs, "run_directory", lambda: made.resolve())  # noqa: B023
+        assert directory_of_job() == tmp_path / place / "3" and Path.cwd() == home
+        assert made.exists() == sweep_dir.startswith("/")
+        assert directory_of_job() == made.resolve()  # nothing to do
+    monkeypatch.chdir(cluster)
+    home.rmdir()
+    with pytest.raises(InputError, match="home: no such directory on .*: start the sweep in a file system that all"):
+        directory_of_job()

@@ -24,6 +24,7 @@ SOURCES = {
     "annotate": {"passages", "queries", "run", "qrels", "reference"},
     "judge": {"passages", "queries", "human"},  # its runs are a list, each opened where it is
     "export": {"passages", "queries", "run"},
+    "join": set(),
     "journals": set(),
     "report": {"queries"},
     "serve": set(),

@@ -95,7 +95,8 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     assert "absent" in run.stdout and "missing: absent: nowhere.run: no such file" in run.stdout
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("run.txt")}
     assert [path.parent.name for path in sorted(written)] == ["first", "second"]
-    (tmp_path / "out" / "tasks" / "second" / "per_query.csv").unlink()  # as if it had been stopped in the second task
+    for name in ("run.txt", "per_query.csv"):  # as if it had been stopped in the second task
+        (tmp_path / "out" / "tasks" / "second" / name).unlink()
     (tmp_path / "out" / "results.json").unlink()
     again = run_evaluate(tmp_path / "out", *overrides, f"resume={tmp_path / 'out'}")
     assert again.returncode == 0 and "first: already re-ranked" in again.stderr, again.stderr

@@ -5,6 +5,7 @@
     distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
     distill annotate passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
     distill annotate resume=outputs/annotate/DATE/TIME            resume a stopped annotation, with its configuration
+    distill annotate -m shard=0/4,1/4,2/4,3/4 ...             its lists divided among jobs: docs/clusters.md
 
 Writes teacher.run (TREC), teacher.parquet, card.md and results.json to its output directory, and every answer at once
 to journal.jsonl, from which it resumes. To train on the ranking:
@@ -39,7 +40,7 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.teachers.lists_to_rank import read_lists_to_rank
 
     with open_run(cfg, directory):
-        local = with_local_files(cfg)
+        local = with_local_files(cfg, unused=("qrels", "reference") if cfg.shard is not None else ())
         lists = read_lists_to_rank(cfg, local)
         estimate = estimate_cost(cfg, lists)
         if cfg.dry_run:
@@ -51,6 +52,9 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         for name, text in worth.describe():
             print(f"{name:{WIDTH}}  {text}")
         log.info("teacher's ranking: %s", shown_path(directory / "teacher.run"))
+        if cfg.shard is not None:
+            log.info("next, with all shards: %s", command_line("join", "shards=[DIR,DIR]", "output=NEW"))
+            return worth.results()
         log.info("look at its lists: %s", command_line("inspect", as_override("run", shown_path(directory))))
         log.info("next: %s", training_command(cfg, directory))
         return worth.results()

@@ -112,8 +112,26 @@ def check_evaluate(cfg: DictConfig) -> None:
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
     check_task(cfg.task, "task", texts=cfg.model is not None, by_teacher=True)
+    if cfg.shard is not None and cfg.model is None:
+        raise InputError(f"shard={cfg.shard}: without a model nothing is re-ranked: leave it out, or give model=DIR")
+    if cfg.shard is not None and cfg.latency_queries:
+        raise InputError(
+            f"latency_queries={cfg.latency_queries} with shard={cfg.shard}: times are not joined: leave one of them out"
+        )
     if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
         raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
+    if cfg.exit_keep is not None and cfg.task.windows > 1:
+        raise InputError(
+            f"exit_keep={cfg.exit_keep} with task.windows={cfg.task.windows}: passages of several windows cannot be "
+            "pruned: set task.windows=1, or exit_keep=null"
+        )
+    if cfg.cascade.model is not None and cfg.model is None:
+        raise InputError(f"cascade.model={cfg.cascade.model} needs model, which scores all passages first: give one")
+    if cfg.cascade.model is not None and any(part.interpolate == "auto" for part in split_suite(cfg.task)):
+        raise InputError(
+            "task.interpolate=auto: the weight in the model's files is for its own scores, not for those of a cascade: "
+            "give a number from 0 to 1"
+        )
 
 
 def _check_interpolation(cfg: DictConfig) -> None:
@@ -289,6 +307,11 @@ def _check_frozen(cfg: DictConfig) -> None:
             )
     if model.lora.save == "adapters" and model.lora.rank is None:
         raise InputError("model.lora.save=adapters needs model.lora.rank: give one, as in model.lora.rank=16")
+    if model.lora.save == "adapters" and model.exit_layer is not None:
+        raise InputError(
+            f"model.exit_layer={model.exit_layer}: model.lora.save=adapters has no place for that score: set "
+            "model.lora.save=merged"
+        )
     if model.lora.save == "adapters" and cfg.backbone.weights == "random":
         raise InputError("model.lora.save=adapters: random weights could not be had again: set it to merged")
 

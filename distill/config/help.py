@@ -20,7 +20,7 @@ from distill.errors import InputError
 
 COLUMN = 44  # where comments begin
 LONGEST = 34  # characters of a default that are shown
-SWEPT = ("train", "evaluate")  # commands whose runs can be jobs of a sweep
+SWEPT = ("train", "evaluate", "annotate")  # commands whose runs can be jobs of a sweep
 SILENT = ("hydra/job_logging", "hydra/hydra_logging")  # groups that nobody chooses from
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w-]+):(?P<rest>.*)")
 COMMENT = re.compile(r"\s#\s+(.*)")

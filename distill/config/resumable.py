@@ -73,7 +73,7 @@ EVALUATION = Command(
     schema=EvaluateConfig,
     key="max_tokens",
     needs="config.yaml",
-    stopped=("per_query.csv", "tasks/*/per_query.csv"),
+    stopped=("run.txt", "tasks/*/run.txt"),
     free=("device", "max_tokens"),
     moved=TEXTS,
 )

@@ -38,10 +38,12 @@ from distill.config.rules import (
     unchecked_source,
     without,
 )
+from distill.sources.shards import is_shard
 
 LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
+SHARD = "name one of several shards, from 0, as in 0/4, 1/4, 2/4 and 3/4"
 ENCODER = "an encoder's directory or Hub id"
 CROSS_ENCODERS = "only cross-encoders have adapters: leave it out, or set llm@teacher.llm=cross-encoder"
 
@@ -86,6 +88,8 @@ class Model:
     dropout: float | None = at_least(0, below=1, default=None)
     first_stage_score: str | None = choice("min-max", "global", default=None)
     prompt: str | None = choice("qwen3-reranker", default=None)
+    exit_layer: int | None = at_least(1, default=None)
+    exit_weight: float = above(0)
     freeze: Freeze = MISSING
     lora: Lora = MISSING
 
@@ -311,11 +315,23 @@ class DashboardsConfig:
 
 
 @dataclass
+class Cascade:
+    model: str | None = beside(field(default=None), needs_given("keep", "it scores the best passages of each list"))
+    prompt: str | None = beside(
+        choice("monot5", "rankt5", "qwen3-reranker", default=None), needs_given("model", "it is that model's prompt")
+    )
+    keep: int | None = beside(at_least(1, default=None), needs_given("model", "it scores the best passages again"))
+
+
+@dataclass
 class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     base: str | None = None
+    exit_keep: int | None = beside(at_least(1, default=None), needs_given("model", "its lists are pruned"))
+    cascade: Cascade = MISSING
     task: TaskConfig = MISSING
+    shard: str | None = must(SHARD, is_shard, default=None)
     latency_queries: int = at_least(0)
     resume: str | None = output_of("evaluation", needs="config.yaml")
     max_tokens: int = at_least(1)
@@ -443,6 +459,12 @@ class FuseConfig:
 
 
 @dataclass
+class JoinConfig:
+    shards: list[str] = each(must("be a directory", os.path.isdir), least=1)
+    output: str = MISSING
+
+
+@dataclass
 class VerdictConfig:
     runs: str = must("be a directory", lambda value: os.path.isdir(value))
     output: str = MISSING
@@ -472,6 +494,8 @@ class ServeConfig:
     names: list[str] | None = must("name at least one", bool, default=None)
     base: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
+    exit_keep: int | None = at_least(1, default=None)
+    cascade: Cascade = MISSING
     host: str = MISSING
     port: int = at_least(0, at_most=65535)
     api_key_variable: str | None = None
@@ -598,6 +622,7 @@ class AnnotateConfig:
     depth: int = at_least(2, why=TWO_PASSAGES)
     num_queries: int | None = at_least(1, default=None)
     subset_seed: int = at_least(0, below=2**63)
+    shard: str | None = must(SHARD, is_shard, default=None)
     teacher: LlmTeacher = MISSING
     method: str = choice("listwise", "pointwise", "first-token", "graded", "setwise", "pairwise")
     window: int = at_least(2, why=TWO_PASSAGES)

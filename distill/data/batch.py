@@ -101,3 +101,19 @@ def _take_lists(batch: Batch, lists: slice, pairs: slice, tokens: slice) -> Batc
         targets={name: target[lists] for name, target in batch.targets.items()},
         mask=batch.mask[lists],
     )
+
+
+def take_pairs(batch: Batch, taken: Tensor) -> Batch:
+    """Return the batch with only some pairs of each list, without targets; taken: [P] bool."""
+    tokens = taken.repeat_interleave(batch.lengths)
+    lists = torch.arange(len(batch.query_ids)).repeat_interleave(batch.list_sizes)
+    sizes = torch.bincount(lists[taken], minlength=len(batch.query_ids))
+    return Batch(
+        query_ids=batch.query_ids,
+        tokens=batch.tokens[tokens],
+        token_types=batch.token_types[tokens],
+        lengths=batch.lengths[taken],
+        list_sizes=sizes,
+        targets={},
+        mask=torch.arange(int(sizes.max()) if len(sizes) else 0) < sizes[:, None],
+    )

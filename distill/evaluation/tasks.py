@@ -28,6 +28,7 @@ from distill.sources.locate import is_missing_file, is_path, is_remote, with_loc
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
+from distill.sources.shards import Shard
 from distill.sources.stored_passages import Passages, passages_of
 from distill.sources.texts import Texts, check_passages, drop_empty, known_queries, read_queries
 
@@ -67,16 +68,18 @@ class Task:
         return article_run(run, self.name) if self.max_passage else run
 
 
-def read_tasks(cfg: DictConfig, missing: dict[str, str], *, texts: bool = True) -> Iterator[Task]:
+def read_tasks(
+    cfg: DictConfig, missing: dict[str, str], *, texts: bool = True, shard: str | None = None
+) -> Iterator[Task]:
     """Yield the tasks of a suite, or the one task that is no suite; there may be none.
 
-    missing: gets the tasks of a suite that are not available here, with the reason. Raises InputError like `read_task`,
-    and Unavailable if no task is available.
+    missing: gets the tasks of a suite that are not available here, with the reason. shard: as of `read_task`. Raises
+    InputError like `read_task`, and Unavailable if no task is available.
     """
     num_read = 0
     for task_cfg in split_suite(cfg):
         try:
-            task = read_task(task_cfg, texts=texts)
+            task = read_task(task_cfg, texts=texts, shard=shard)
         except Unavailable as error:
             if not cfg.tasks:
                 raise
@@ -90,10 +93,11 @@ def read_tasks(cfg: DictConfig, missing: dict[str, str], *, texts: bool = True) 
         raise Unavailable(f"{cfg.name}: none of its {len(missing)} tasks is available: {reason}")
 
 
-def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = None) -> Task:
+def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = None, shard: str | None = None) -> Task:
     """Read one task's files, with or without the texts that re-ranking needs.
 
-    reranked: whether a model re-ranks the run, which decides the value of depth=auto; None: the same as texts.
+    reranked: whether a model re-ranks the run, which decides the value of depth=auto; None: the same as texts. shard:
+    the share of the run's queries to take, without the rankings that are only measured; None: all.
 
     Raises InputError for bad files, measures that cannot be computed, and ids without a query or passage. Raises
     Unavailable for a file that is not on this machine and cannot be downloaded.
@@ -120,10 +124,14 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
     if cfg.qrels:
         _check_judged(cfg, run, qrels)
-    teacher = _read_beside(cfg.teacher, "teacher's ranking", cfg, run, qrels, depth)
+    if shard is not None:
+        taken = Shard.parse(shard).take(list(run), cfg.run, [len(ranked) for ranked in run.values()])
+        run = {query_id: run[query_id] for query_id in taken}
+    beside = {key: None if shard else cfg[key] for key in ("teacher", "fused")}
+    teacher = _read_beside(beside["teacher"], "teacher's ranking", cfg, run, qrels, depth)
     corpus = cfg.corpus or cfg.name
     task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
-    task.fused = _read_beside(cfg.fused, "fusion", cfg, run, qrels, depth)
+    task.fused = _read_beside(beside["fused"], "fusion", cfg, run, qrels, depth)
     task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
     task.max_passage = cfg.max_passage
     if texts:

@@ -5,11 +5,13 @@
     losses = objective(scores, targets, mask) / num_terms                               # [parts]
     loss = objective.weigh(losses, objective.weights(step, num_steps))                  # scalar
 
-A single loss is a mixture of one part with weight 1. Shapes: B lists, K passages per list.
+A single loss is a mixture of one part with weight 1. A model that also has a score after an inner layer, an
+exit, learns it by the same losses: they are further parts, weighted by exit_weight.
+Shapes: B lists, K passages per list.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,13 +31,17 @@ class Part:
     guide: str | None  # name of the scores that guide it
     averaged: bool  # over the terms of the step
     weights: tuple[float, float]  # at the first step, and at the last
+    of_exit: bool = False  # of the score after an inner layer
 
 
 class Objective:
     """The losses of a configuration, with their weights."""
 
-    def __init__(self, loss: Mapping[str, Any]):
-        """Take the configuration of a loss; the names are those of a mixture's parts, [""] for any other loss."""
+    def __init__(self, loss: Mapping[str, Any], exit_weight: float | None = None):
+        """Take the configuration of a loss; the names are those of a mixture's parts, [""] for any other loss.
+
+        exit_weight: that of the losses on a second score; their names begin with "exit". None: there is no such score.
+        """
         self.parts: list[Part] = []
         self.names = list(parts_of(loss))
         for name, options in parts_of(loss).items():
@@ -44,16 +50,21 @@ class Objective:
             target, *guides = part_targets(loss, name)
             guide = guides[0] if guides else None
             self.parts.append(Part(function, count, target, guide, options["reduction"] == "mean", weights))
+        if exit_weight is not None:
+            self.names = [name or "full" for name in self.names] + [f"exit/{name}".strip("/") for name in self.names]
+            self.parts += [_of_exit(part, exit_weight) for part in self.parts]
 
     def __call__(self, scores: Tensor, targets: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Return the losses [parts] of scores [B, K], each summed over its terms.
 
-        targets: of [B, K], NaN for passages that a teacher lacks: what it teaches leaves them out.
+        scores: with an exit, [2, B, K] of the last layer and of the exit. targets: of [B, K], NaN for passages that a
+        teacher lacks: what it teaches leaves them out.
         """
         losses = []
         for part in self.parts:
             guide = {} if part.guide is None else {"guide": targets[part.guide]}
-            losses.append(part.loss(scores, *_known(targets[part.target], mask), **guide))
+            own = scores if scores.dim() == 2 else scores[int(part.of_exit)]
+            losses.append(part.loss(own, *_known(targets[part.target], mask), **guide))
         return torch.stack(losses)
 
     def count_terms(self, targets: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -72,6 +83,11 @@ class Objective:
         for loss, weight in zip(losses[1:], weights[1:], strict=True):
             total = total + loss * weight
         return total
+
+
+def _of_exit(part: Part, weight: float) -> Part:
+    first, last = part.weights
+    return replace(part, weights=(weight * first, weight * last), of_exit=True)
 
 
 def _first_and_last(weight: Any) -> tuple[float, float]:

@@ -29,6 +29,7 @@ from distill.errors import InputError
 from distill.models.adapters import base_checksums, holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
+from distill.models.early_exit import ExitHead
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
@@ -40,9 +41,10 @@ from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, regi
 from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
 from distill.models.parts import Parts, evaluating, explained, first_position, is_of_transformers, longest_input
 from distill.models.prompts import name_of_prompt
+from distill.models.pruned import check_keep, score_pruned
 from distill.models.saved import download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
-from distill.models.starting import Start, load_for_training
+from distill.models.starting import Start, exit_to_train, load_for_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,6 +88,7 @@ class CrossEncoder(nn.Module):
         self.activation: nn.Module = nn.Identity()
         self.native: NativeHead | None = None
         self.causal: CausalHead | None = None
+        self.exit: ExitHead | None = None  # a second score, after an inner layer
         for parameter in getattr(getattr(backbone, "pooler", None), "parameters", list)():
             parameter.requires_grad_(False)  # the score does not use BERT's pooler
         self.tokenizer = tokenizer
@@ -138,6 +141,7 @@ class CrossEncoder(nn.Module):
             settings["first_stage_score"] = self.first_stage_score
         if self.saves_adapters:
             settings["base"] = self.base
+        settings |= {"exit_layer": self.exit.layer} if self.exit is not None else {}
         settings |= {"interpolation": self.interpolation.as_json()} if self.interpolation else {}
         return settings | ({"calibration": self.calibration.as_json()} if self.calibration else {})
 
@@ -179,7 +183,8 @@ class CrossEncoder(nn.Module):
         trained = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         part = f", of which {trained / 1e6:.2f} million are trained" if self.is_partly_frozen else ""
         without = " without attention dropout" if self.layout == "packed" and self.attention_dropout else ""
-        return f"{num_parameters / 1e6:.2f} million parameters{part}, {self.layout} layout{without}"
+        also = f", a score after layer {self.exit.layer}, too" if self.exit is not None else ""
+        return f"{num_parameters / 1e6:.2f} million parameters{part}, {self.layout} layout{without}{also}"
 
     def take_head(self, parts: Parts) -> None:
         """Use the layers of the parts in place of the new linear layer."""
@@ -220,24 +225,47 @@ class CrossEncoder(nn.Module):
             return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
         return pad_chunks(batch, max_tokens, pad_id, equal=self.backbone.config.model_type in READS_PADDING)
 
-    def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
-        """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits."""
-        states = self.backbone(
-            **chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position),
-            **self.options,
-        ).last_hidden_state
-        pooled = chunk.pool(states, self.pooling)  # [p, D]
-        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
-            scores = self.head(self.projection(pooled.to(self.head.weight.dtype))).squeeze(-1)  # [P]
-            return scores if self.training else self.activation(scores)
+    def run(self, backbone: Any, chunk: PackedChunk | PaddedChunk, **options) -> Any:
+        """Return what a backbone, the model's own or one with fewer layers, returns for a chunk."""
+        inputs = chunk.inputs(takes_token_types=self.takes_token_types, first_position=self.first_position)
+        return backbone(**inputs, **self.options, **options)
 
-    def score(self, batch: Batch, max_tokens: int) -> Tensor:
-        """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens."""
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Return the float32 logits [p] of pooled states [p, D], to which the activation is not applied."""
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
+            return self.head(self.projection(pooled.to(self.head.weight.dtype))).squeeze(-1)
+
+    def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
+        """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits.
+
+        If the model has a score after an inner layer, too, training gets both, [p, 2]: the last one and that.
+        """
+        trains_exit = self.exit is not None and self.training
+        output = self.run(self.backbone, chunk, **({"output_hidden_states": True} if trains_exit else {}))
+        logits = self.logits(chunk.pool(output.last_hidden_state, self.pooling))
+        if not self.training:
+            return self.activation(logits)
+        if self.exit is None:
+            return logits
+        inner = output.hidden_states[self.exit.layer]  # [0] is the embeddings'
+        return torch.stack([logits, self.exit(chunk.pool(inner, self.pooling, of_all=True))], dim=1)
+
+    def score(self, batch: Batch, max_tokens: int, exit_keep: int | None = None) -> Tensor:
+        """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens.
+
+        exit_keep: only so many passages of a list, the best by the score after an inner layer, go through all layers
+        (distill/models/pruned.py). Raises InputError for a model without such a score.
+        """
+        check_keep(self, exit_keep)
+        if exit_keep is not None and exit_keep < batch.mask.shape[1]:
+            return score_pruned(self, batch, max_tokens, exit_keep)
         chunks = list(self.chunks(batch, max_tokens))
         return self.arrange(batch, chunks, [self(chunk.to(self.device)) for chunk in chunks])
 
     def arrange(self, batch: Batch, chunks: list[PackedChunk | PaddedChunk], scores: list[Tensor]) -> Tensor:
-        """Arrange the scores of a batch's chunks as [B, K], with 0 where padded."""
+        """Arrange the scores of a batch's chunks as [B, K], with 0 where padded; two of each pair as [2, B, K]."""
+        if scores[0].dim() == 2:
+            return torch.stack([self.arrange(batch, chunks, [both[:, i] for both in scores]) for i in range(2)])
         flat = torch.cat(scores)  # [P], in the order of the chunks
         slots = copy_to(batch.slots[torch.cat([chunk.pairs for chunk in chunks])], flat.device)
         return flat.new_zeros(batch.mask.numel()).scatter(0, slots, flat).view(batch.mask.shape)  # [B, K]
@@ -252,6 +280,7 @@ class CrossEncoder(nn.Module):
         *,
         first_stage_scores: Iterable[float] | None = ...,
         weight: float | None = ...,
+        exit_keep: int | None = ...,
         return_documents: Literal[False] = ...,
     ) -> tuple[list[int], list[float]]: ...
 
@@ -268,6 +297,7 @@ class CrossEncoder(nn.Module):
         *,
         first_stage_scores=None,
         weight: float | None = None,
+        exit_keep: int | None = None,
         return_documents: bool = False,
     ) -> Any:
         """Return the indices of the passages from best to worst, and their scores in that order.
@@ -275,16 +305,19 @@ class CrossEncoder(nn.Module):
         query: a text; or a list of them, with a list of passages for each: the result is then a list of results.
         passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
         precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
-        torch.bfloat16. With float32, an autocast context around the call still applies.
+        torch.bfloat16: distill/models/precision.py measures it. With float32, an autocast context around the call still
+        applies.
         first_stage_scores: of the same passages, in their order; order and scores are then interpolated
         (distill/models/interpolation.py). A model that was trained to read them needs them, of the whole list; it
         interpolates only if a weight is given.
         weight: the model's share in that, from 0 to 1; None: the weight in the model's files.
+        exit_keep: of a model that was trained with model.exit_layer: only so many passages of each list go through all
+        layers, the others are placed below them (distill/models/pruned.py).
         return_documents: return the passages too, in that order.
 
         Several threads may call it at once. Raises TypeError if the query or a passage is not a string, and InputError
-        if a score is not finite, if there is no weight, if there is not one first-stage score for each passage, or if
-        the model needs them.
+        if a score is not finite, if there is no weight, if there is not one first-stage score for each passage, if the
+        model needs them, or if it has no score after an inner layer to keep by.
         """
         several = is_sequence(query)
         queries, lists = as_lists(query, passages) if several else ([query], [as_texts(query, passages)])
@@ -297,7 +330,7 @@ class CrossEncoder(nn.Module):
                 self.encode([text] * len(of_query), of_query, numbers)
                 for text, of_query, (numbers, _) in zip(queries, lists, scales, strict=True)
             ]
-            scores = self.score_lists(pairs, max_tokens, precision)
+            scores = self.score_lists(pairs, max_tokens, precision, exit_keep)
         results: list[Any] = []
         for texts, values, (_, interpolates) in zip(lists, scores, scales, strict=True):
             order, ordered = interpolates(values) if interpolates and texts else _in_order(values)
@@ -422,18 +455,20 @@ class CrossEncoder(nn.Module):
         lists: list[list[tuple[np.ndarray, np.ndarray]]],
         max_tokens: int = MAX_TOKENS,
         precision: torch.dtype | None = None,
+        exit_keep: int | None = None,
     ) -> list[Tensor]:
         """Return the scores [K] of each list of pairs, on the CPU; the lists share forward passes.
 
-        Call it in evaluation mode. Raises InputError for a score that is not finite.
+        exit_keep: as in `rank`. Call it in evaluation mode. Raises InputError for a score that is not finite.
         """
+        check_keep(self, exit_keep)
         if not any(lists):
             return [torch.zeros(0) for _ in lists]
         batch = make_batch([""] * len(lists), lists)
         precision = precision or choose_precision("auto", self.device)
         half = half_precision(self.device, precision)
         with contextlib.nullcontext() if precision == torch.float32 else half:  # the caller's autocast still applies
-            scores = self.score(batch, max_tokens).cpu()
+            scores = self.score(batch, max_tokens, exit_keep).cpu()
         for row, index in torch.nonzero(~torch.isfinite(scores)).tolist():
             where = f"list {row}, " if len(lists) > 1 else ""
             raise InputError(
@@ -487,6 +522,7 @@ class CrossEncoder(nn.Module):
         first_stage_score: str | None = None,
         head: str = "auto",
         prompt: str | None = None,
+        exit_layer: int | None = None,
     ) -> "CrossEncoder":
         """Load a transformers encoder or decoder in float32, to train it with the head that it has or with a new one.
 
@@ -502,15 +538,17 @@ class CrossEncoder(nn.Module):
             first_stage_score: put the first stage's score into the pairs, scaled by "min-max" or "global".
             head: "auto", "linear", "native" or "mlp" (distill/models/starting.py).
             prompt: of a decoder (distill/models/prompts.py); None: the one that its directory names, if any.
+            exit_layer: also learn a score after this layer, counted from 1 (distill/models/early_exit.py).
 
         Raises InputError if the backbone, its head or its tokenizer cannot be loaded, or cannot be trained.
         """
-        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score, prompt)
+        start = Start(head, pooling, weights, dropout, num_layers, first_stage_score, prompt, exit_layer)
         parts = load_for_training(name, start, revision)
         with explained(name):
             template = parts.template or PairTemplate.of(parts.tokenizer, first_stage_score)
         model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
         model.take_head(parts)
+        model.exit = exit_to_train(parts, exit_layer)
         if parts.causal is not None:  # its directory's name may have said it
             prompt = name_of_prompt(parts.causal.prompt.text) or prompt
         model.base = {"name": name, "revision": revision, "head": head, "pooling": pooling, "prompt": prompt}
@@ -552,7 +590,7 @@ class CrossEncoder(nn.Module):
             template = replace(template, max_length=parts.max_length)
             model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
             model.take_head(parts)
-            model.interpolation, model.calibration = parts.interpolation, parts.calibration
+            model.interpolation, model.calibration, model.exit = parts.interpolation, parts.calibration, parts.exit
             model._score_two_pairs(name)
             return model.eval()
 

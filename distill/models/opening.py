@@ -14,6 +14,7 @@ is refused.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from distill.models.calibration import read_calibration
 from distill.models.carried import check_carried
 from distill.models.classifiers import open_classifier
 from distill.models.decoders import may_have_prompt
+from distill.models.early_exit import ExitHead, new_exit
 from distill.models.generative import is_generative, open_generative
 from distill.models.interpolation import read_interpolation
 from distill.models.json_files import CONFIG, COPY_AGAIN, SETTINGS, read_count, read_object
@@ -37,8 +39,18 @@ from distill.models.modules import (
     module_names,
     read_head,
 )
-from distill.models.parts import Change, Parts, explained, load_tokenizer, load_whole, pair_length, quiet_transformers
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE
+from distill.models.parts import (
+    Change,
+    Parts,
+    explained,
+    fill,
+    load_tokenizer,
+    load_whole,
+    pair_length,
+    quiet_transformers,
+    read_weights,
+)
+from distill.models.saved import EXIT_FILE, ONNX_FILE, SETTINGS_FILE
 from distill.models.sizes import match_vocabulary
 
 
@@ -173,9 +185,29 @@ def _read_settings(path: Path, parts: Parts) -> None:
     parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
     parts.max_length = read_count(settings, "max_length", file, optional=True)
     parts.interpolation, parts.calibration = read_interpolation(settings, file), read_calibration(settings, file)
+    parts.exit = read_exit(path, parts.backbone)
     parts.first_stage_score = settings.get("first_stage_score")
     if parts.first_stage_score not in (None, *SCALES):
         raise InputError(
             f"{file}: first_stage_score={str(parts.first_stage_score)[:40]}: must be one of {', '.join(SCALES)}: "
             f"{COPY_AGAIN}"
         )
+
+
+def saved_layer(directory: Path) -> int | None:
+    """Return the layer after which the model in a directory has a score, None if after the last one only."""
+    file = directory / SETTINGS_FILE
+    return read_count(read_object(file, SETTINGS), "exit_layer", file, optional=True) if file.is_file() else None
+
+
+def read_exit(directory: Path, backbone: Any) -> ExitHead | None:
+    """Return the exit head in a saved model's directory, None if it has none; raises InputError for a damaged one."""
+    layer = saved_layer(directory)
+    if layer is None:
+        return None
+    try:
+        head = new_exit(backbone, layer)
+    except InputError as error:
+        raise InputError(f"{directory / SETTINGS_FILE}: {error}") from None
+    fill(head.linear, read_weights(directory / EXIT_FILE), directory / EXIT_FILE, "exit.")
+    return head

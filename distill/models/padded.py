@@ -36,10 +36,11 @@ class PaddedChunk:
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs | ({"token_type_ids": self.token_type_ids} if takes_token_types else {})
 
-    def pool(self, states: Tensor, pooling: str) -> Tensor:
+    def pool(self, states: Tensor, pooling: str, *, of_all: bool = False) -> Tensor:
         """Return one state per pair, [p, D].
 
-        states: [p, L, D], or [p, 1, D] where the last layer computed only those of first tokens.
+        states: [p, L, D], or [p, 1, D] where the last layer computed only those of first tokens. of_all: as in
+        PackedChunk; here it makes no difference.
         """
         if pooling == "cls":
             return states[:, 0]
@@ -47,6 +48,16 @@ class PaddedChunk:
             return states[torch.arange(len(states), device=states.device), self.attention_mask.sum(dim=1) - 1]
         weights = self.attention_mask[:, :, None].to(states.dtype)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def rows(self, states: Tensor) -> Tensor:
+        """Return the states [N, D] of the pairs' N tokens, pair after pair, without the padding."""
+        return states[self.attention_mask.bool()]
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """Return the states [p, L, D] of which `rows` returns these; those of the padding are 0."""
+        states = rows.new_zeros(*self.attention_mask.shape, rows.shape[1])
+        states[self.attention_mask.bool()] = rows
+        return states
 
 
 def pad_chunks(batch: Batch, max_tokens: int, pad_id: int, *, equal: bool = False) -> Iterator[PaddedChunk]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from distill.models.causal import CausalHead
+    from distill.models.early_exit import ExitHead
     from distill.models.heads import NativeHead
 
 NO_LENGTH = 512  # tokens of a pair where no file limits them
@@ -51,6 +52,7 @@ class Parts:
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
     interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
     calibration: Calibration | None = None  # of the scores; None: none was fitted
+    exit: "ExitHead | None" = None  # a score after an inner layer; None: it has none
     first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
     @property

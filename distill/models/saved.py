@@ -21,13 +21,16 @@ SETTINGS_FILE = "distill.json"  # lengths, interpolation and other things that n
 CHECKSUMS = "crc32"  # its key in distill.json: {file: CRC-32}, or null for a file that its user has changed
 KEYS = (
     *("query_length", "passage_length", "max_length", "first_stage_score"),
-    *("interpolation", "calibration", "base", CHECKSUMS),
+    *("interpolation", "calibration", "base", "exit_layer", CHECKSUMS),
 )
 CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
 _REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
 ADAPTER_FILE = "adapter_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ONNX_FILE = "onnx/model.onnx"
+EXIT_FILE = (
+    "exit/model.safetensors"  # in a folder that no other library reads: vLLM loads all weights beside config.json
+)
 MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -102,6 +105,8 @@ def _write_files(model, directory: Path) -> None:
     else:
         write_weights(model, directory)
         _write_sentence_transformers_files(model, directory)
+    if model.exit is not None:
+        model.exit.save(directory)
     save_tokenizer(model, directory)
     write_settings(model, directory)
 
@@ -140,6 +145,8 @@ def _without_types(tokenizer: dict[str, Any]) -> dict[str, Any]:
 def write_settings(model, directory: Path) -> None:
     """Write distill.json: how a model cuts its texts, its interpolation, and the checksums of the directory's files."""
     settings = model.settings
+    if not (directory / EXIT_FILE).is_file():  # of an ONNX graph, which has only the full score
+        settings.pop("exit_layer", None)
     checksums = {SETTINGS_FILE: _checksum_of(settings)}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()

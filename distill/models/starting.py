@@ -30,13 +30,14 @@ from distill.models.decoders import (
     put_score_layer,
     take_template,
 )
+from distill.models.early_exit import ExitHead, new_exit
 from distill.models.heads import HEADS, draw_native, mlp, one_score
 from distill.models.json_files import CONFIG, read_object
 from distill.models.lightning_ir import is_lightning_ir, lightning_ir_tokenizer
 from distill.models.locate import locate_model
 from distill.models.model_files import small_files
 from distill.models.modules import check_widths, module_names, read_head
-from distill.models.opening import answers_in_words, has_head, open_directory
+from distill.models.opening import answers_in_words, has_head, open_directory, read_exit, saved_layer
 from distill.models.parts import Parts, explained, is_of_transformers, load_tokenizer
 from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Start:
-    """How to start: model.head, model.pooling, model.dropout, model.first_stage_score and those of backbone."""
+    """How to start: the keys of `model` that decide its layers, and those of `backbone`."""
 
     head: str = "auto"
     pooling: str = "cls"
@@ -56,6 +57,7 @@ class Start:
     num_layers: int | None = None
     first_stage_score: str | None = None
     prompt: str | None = None
+    exit_layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
                 _keep_modules(parts, folder)
             else:
                 _draw(name, parts, start)
+        parts.exit = _exit_of(name, folder, parts, start.exit_layer) if kept else None
         parts.tokenizer, parts.template = reader.tokenizer, reader.template
         if parts.native is not None:
             take_template(parts, reader.prompt)
@@ -158,6 +161,22 @@ def load_for_training(name: str, start: Start, revision: str | None = None) -> P
         )
     _say(name, parts, start, kept)
     return parts
+
+
+def _exit_of(name: str, folder: Path, parts: Parts, layer: int | None) -> ExitHead | None:
+    """Return the head after an inner layer that a directory has, if it is after this one."""
+    saved = saved_layer(folder)
+    if saved is not None and saved != layer:
+        log.warning("%s: its score after layer %d is dropped; model.exit_layer=%d keeps it", name, saved, saved)
+    return (parts.exit or read_exit(folder, parts.backbone)) if saved is not None and saved == layer else None
+
+
+def exit_to_train(parts: Parts, layer: int | None) -> ExitHead | None:
+    """Return the head after an inner layer to train: the one that there is, or a new one; None without a layer.
+
+    Raises InputError for a layer or a backbone that can have none.
+    """
+    return parts.exit if layer is None or parts.exit is not None else new_exit(parts.backbone, layer)
 
 
 def _say(name: str, parts: Parts, start: Start, kept: bool) -> None:

@@ -6,7 +6,8 @@
     batcher.close()                 # once all jobs are done
 
 A batch takes pairs of as many jobs as fit. A job that does not fit is continued in a later batch: a large request, or
-one with a very long passage, does not hold up the others.
+one with a very long passage, does not hold up the others. A job with a function of its own for its whole list has a
+batch to itself.
 """
 
 import threading
@@ -29,6 +30,7 @@ class Job:
     scores: np.ndarray  # [P]
     left: list[int]  # indices of the pairs that no batch has taken: the longest first, so that the last is the next
     tokens_left: int
+    score_list: Callable[[list[Pair]], np.ndarray] | None = None  # scores all pairs at once; None: with other jobs
     clock: float = 0.0  # see Batcher
     future: Future = field(default_factory=Future)
     dropped: bool = False
@@ -64,11 +66,14 @@ class Batcher:
         self.thread = threading.Thread(target=self._run, name="scoring", daemon=True)
         self.thread.start()
 
-    def submit(self, pairs: list[Pair]) -> Job:
-        """Add a job; its future gets the scores [P] of the pairs, or what `score` has raised."""
+    def submit(self, pairs: list[Pair], score_list: Callable[[list[Pair]], np.ndarray] | None = None) -> Job:
+        """Add a job; its future gets the scores [P] of the pairs, or what `score` has raised.
+
+        score_list: is called with all of its pairs in place of `score`.
+        """
         left = sorted(range(len(pairs)), key=lambda index: -len(pairs[index][0]))
         tokens = sum(len(tokens) for tokens, _ in pairs)
-        job = Job(pairs, time.monotonic(), np.zeros(len(pairs)), left, tokens)
+        job = Job(pairs, time.monotonic(), np.zeros(len(pairs)), left, tokens, score_list)
         if not pairs:
             job.future.set_result(job.scores)
             return job
@@ -112,9 +117,14 @@ class Batcher:
 
     def _take(self) -> list[tuple[Job, list[int]]]:
         """Take pairs out of the jobs until a batch is full, from the job that is due first."""
-        batch, size = [], 0
-        for job in sorted(self.jobs, key=lambda job: job.clock + min(job.tokens_left, self.max_tokens)):
+        batch: list[tuple[Job, list[int]]] = []
+        size = 0
+        for job in sorted(self.jobs, key=self._due):
             taken: list[int] = []
+            if job.score_list is not None:
+                if not batch:
+                    batch, size, job.left = [(job, job.left)], job.tokens_left, []
+                break
             while job.left:
                 length = len(job.pairs[job.left[-1]][0])
                 if size and size + length > self.max_tokens:
@@ -129,11 +139,16 @@ class Batcher:
         self.jobs = [job for job in self.jobs if job.left]
         return batch
 
+    def _due(self, job: Job) -> float:
+        whole = job.score_list is not None
+        return job.clock + (job.tokens_left if whole else min(job.tokens_left, self.max_tokens))
+
     def _score(self, batch: list[tuple[Job, list[int]]]) -> None:
         """Score a batch; if that fails, each of its jobs by itself, so that only the one to blame fails."""
         lists = [[job.pairs[index] for index in taken] for job, taken in batch]
         try:
-            scores = self.score(lists)
+            [(first, _), *_] = batch
+            scores = self.score(lists) if first.score_list is None else [first.score_list(lists[0])]
         except Exception as error:  # whatever it is: the thread has other jobs to do
             if len(batch) > 1:
                 for one in batch:

@@ -52,6 +52,7 @@ class Asked:
     return_documents: bool = False
     top_n: int | None = None
     passage_tokens: int | None = None  # cut passages to so many tokens
+    is_list: bool = True  # of one query, to be ranked; else pairs, each of which is to be scored
 
 
 @dataclass
@@ -173,6 +174,7 @@ def read_score(body: dict[str, Any]) -> Asked:
         model=_optional_text(body, "model"),
         raw_scores=_raw(body),
         truncate=_flag(body, "truncate", True),
+        is_list=False,
     )
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from distill.errors import InputError
 from distill.evaluation.results import write_results
 from distill.sources.run_files import Run, write_run
+from distill.sources.runs import stored_run
 from distill.storage.writing import write_text, write_whole
 from distill.teachers.asking import ask_llm, estimate_requests
 from distill.teachers.data_card import data_card
@@ -20,6 +22,7 @@ from distill.teachers.orders import OrderedRun
 from distill.teachers.totals import Totals
 from distill.teachers.worth import TeacherWorth, random_answers
 
+RANKING = "teacher.run"
 ROWS = 2**16  # of teacher.parquet, that are in memory at a time
 
 
@@ -39,12 +42,28 @@ def rank_with_teacher(cfg: DictConfig, directory: Path, lists: ListsToRank) -> T
     Raises InputError if max_cost is reached, and for a teacher that cannot be loaded or ranks nothing.
     """
     if cfg.teacher.llm.engine == "cross-encoder":
+        if cfg.resume is not None and (directory / RANKING).is_file():
+            return TeacherRanking(scored_before(directory, lists.run), notes=[f"scores: as {RANKING} had them"])
         from distill.teachers.ensemble import score_lists  # imported here: an LLM over HTTP needs no torch
 
         run, notes = score_lists(lists.run, lists.queries, lists.passages, cfg)
         return TeacherRanking(run, notes=notes)
     orders, flagged, totals = ask_llm(cfg, directory, lists.texts)
     return TeacherRanking(OrderedRun(lists.run, orders), flagged, totals)
+
+
+def scored_before(directory: Path, lists: Run) -> Run:
+    """Return the ranking in a directory, such as that of joined shards; raises InputError if it is of other lists."""
+    ranking = stored_run(str(directory / RANKING))
+    for query_id in dict.fromkeys((*lists, *ranking)):
+        if any(query_id not in run for run in (lists, ranking)) or {*lists[query_id].doc_ids} != {
+            *ranking[query_id].doc_ids
+        }:
+            raise InputError(
+                f"{directory / RANKING}: ranks other passages of query {query_id} than the first stage has: give the "
+                "first stage that it was made from, or use another directory"
+            )
+    return {query_id: ranking[query_id] for query_id in lists}
 
 
 def estimate_cost(cfg: DictConfig, lists: ListsToRank) -> str:
@@ -62,7 +81,7 @@ def write_annotation(
     worth = TeacherWorth.of(lists.run, ranking.run, local, random_answers(cfg), ranking.totals)
     results = worth.results()
     card = data_card(cfg, lists.run, ranking.flagged, ranking.totals, worth.describe(), ranking.notes)
-    write_whole(directory / "teacher.run", lambda path: write_run(ranking.run, path, tag="teacher"))
+    write_whole(directory / RANKING, lambda path: write_run(ranking.run, path, tag="teacher"))
     write_whole(directory / "teacher.parquet", lambda path: _write_parquet(path, lists.run, ranking))
     write_text(directory / "card.md", card)
     write_results(directory / "results.json", results)

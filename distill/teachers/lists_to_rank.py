@@ -22,6 +22,7 @@ from distill.errors import InputError
 from distill.sources.fields import Fields
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import stored_run
+from distill.sources.shards import Shard
 from distill.sources.stored_passages import Passages, open_unnamed, store_passages
 from distill.sources.texts import (
     Texts,
@@ -122,7 +123,12 @@ def read_lists_to_rank(cfg: DictConfig, local: DictConfig) -> ListsToRank:
     give_back()
     queries = read_queries(local.queries, Fields.of(cfg, "queries"))
     known = known_queries(run, cfg.run, queries, cfg.queries)
-    run = ChosenLists(run, choose_queries(known, cfg.num_queries, cfg.subset_seed, cfg.run), cfg.depth)
+    chosen = choose_queries(known, cfg.num_queries, cfg.subset_seed, cfg.run)
+    if cfg.shard is not None:
+        by_model = cfg.teacher.llm.engine == "cross-encoder"
+        sizes = [len(run[query_id].cut(cfg.depth)) for query_id in chosen] if by_model else None
+        chosen = Shard.parse(cfg.shard).take(chosen, cfg.run, sizes)
+    run = ChosenLists(run, chosen, cfg.depth)
     if cfg.teacher.llm.engine == "cross-encoder":
         doc_ids = {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}
         passages = read_passages(local.passages, doc_ids, Fields.of(cfg))

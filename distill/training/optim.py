@@ -28,8 +28,8 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     With cfg.layer_decay, so do those of each layer of the backbone. Raises InputError for a backbone without layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    layers = [getattr(model, name, nn.Identity()) for name in ("head", "projection")] if cfg.head_lr is not None else []
-    head = {parameter for layer in layers for parameter in layer.parameters()}
+    layers = [getattr(model, name, None) for name in ("head", "projection", "exit")] if cfg.head_lr is not None else []
+    head = {parameter for layer in layers if layer is not None for parameter in layer.parameters()}
     depths, num_layers = ({}, 0) if cfg.layer_decay is None else layer_depths(model.get_submodule("backbone"))
     parts = [([parameter for parameter in trained if parameter not in head and parameter not in depths], 1.0)]
     if head:
