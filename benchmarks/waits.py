@@ -5,8 +5,8 @@
     python -m benchmarks.waits first-line help --rounds 9
 
 Each wait is a process of its own, and CUDA is hidden. Each checkout opens a model that it has trained for a step, and
-trains on its own sample. A sweep is 3 of its jobs, of equal steps, unless its name says `-whole`. CPU seconds are not lengthened by other work on the machine: on a free
-core they are about the wall time, where nothing waits for a server.
+trains on its own sample. A sweep is 3 of its jobs, of equal steps, unless its name says `-whole`. CPU seconds are not
+lengthened by other work on the machine: on a free core they are about the wall time, where nothing waits for a server.
 """
 
 import argparse
