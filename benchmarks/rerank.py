@@ -50,10 +50,10 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
                 return [module.score([query], [passages]).scores.flatten().tolist() for query, passages in lists]
 
         return score
-    from distill.models.cross_encoder import CrossEncoder as Ours
+    from distill.models.cross_encoder import CrossEncoder
 
     layout, *options = name.split("-")
-    ours = Ours.from_pretrained(model, layout if layout in ("packed", "padded") else "auto").to(device)
+    ours = CrossEncoder.from_pretrained(model, layout if layout in ("packed", "padded") else "auto").to(device)
     if "graphs" in options:
         ours.backbone.compile(mode="reduce-overhead", dynamic=False)
     elif device.type == "cuda":
