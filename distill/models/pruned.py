@@ -93,8 +93,8 @@ def _check_finite(scores: Tensor, layer: int) -> None:
     bad = scores[~scores.isfinite()]
     if len(bad):
         raise InputError(
-            f"the model's score after layer {layer} is {bad[0]:g} for a passage, which cannot be ranked: its weights are "
-            "damaged, or too large for the precision: use another checkpoint, or float32"
+            f"the model's score after layer {layer} is {bad[0]:g} for a passage, which cannot be ranked: its weights "
+            "are damaged, or too large for the precision: use another checkpoint, or float32"
         )
 
 
