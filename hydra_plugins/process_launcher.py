@@ -37,7 +37,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.overrides import as_override
 from distill.errors import InputError, exit_on_bad_input
-from distill.jobs import check_sweep, invocation, objective, read_results, redact_hydra_files, state_of
+from distill.jobs import RESULTS, check_sweep, invocation, objective, read_results, redact_hydra_files, state_of
 from distill.progress import duration
 from distill.storage.locking import locked
 from distill.warm import Fork, WarmProcess
@@ -305,7 +305,8 @@ def _job_return(job: Job) -> JobReturn:
     A job that failed has the worst value: a failed result would end Hydra's own sweeper at once, and a search should
     avoid where jobs fail.
     """
-    value = float("-inf") if job.reason else objective(read_results(job.directory))
+    measured = (job.directory / RESULTS).is_file()  # a dry run measures nothing
+    value = float("-inf") if job.reason else objective(read_results(job.directory)) if measured else None
     result = JobReturn(job.overrides, job.cfg, job.hydra_cfg, os.getcwd(), job.hydra_cfg.hydra.job.name)
     result.status, result.return_value = JobStatus.COMPLETED, value
     return result

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from benchmarks.less_work import Way, read_way
 from benchmarks.losses import extra_memory, limit_ms
+from benchmarks.processes import measure
 from distill.errors import InputError
 from distill.serving.server import open_socket
 from kernels import LOSSES
@@ -130,3 +131,23 @@ def test_the_clients_of_serve_count_what_was_answered_wrong_or_repeated():
         thread.join()
     assert (load.sent, len(load.seconds), load.repeated, load.wrong) == (6, 6, 3, 2)
     assert load.largest_difference == pytest.approx(7.5)
+
+
+def test_the_roofline_counts_the_products_of_the_model(tmp_path):
+    from benchmarks.roofline import operations, texts
+    from distill.training.flops import FlopCounter
+
+    model = make_model(tmp_path, "bert")
+    flops = FlopCounter(model)(torch.full((5,), 12))
+    assert operations(model.backbone.config, num_pairs=5, length=12) == flops / 3
+    [(query, passages)] = texts(model.tokenizer, num_pairs=5, length=20)
+    assert [len(model.tokenizer(query, passage)["input_ids"]) for passage in passages] == [20] * 5
+
+
+def test_a_process_is_measured_until_a_line_or_its_end(tmp_path):
+    code = "import sys; print('one', flush=True); kept = b'1' * 50_000_000; print('two', flush=True); sys.exit(3)"
+    until = measure([sys.executable, "-c", code], cwd=tmp_path, cache=tmp_path / "cache", lines=2)
+    assert until.output == "one\ntwo\n" and until.own_peak_bytes <= until.peak_bytes
+    assert until.peak_bytes > 50_000_000 and 0 <= until.cpu_seconds < until.seconds
+    with pytest.raises(SystemExit, match="ended with 3\none\ntwo"):
+        measure([sys.executable, "-c", code], cwd=tmp_path, cache=tmp_path / "cache")

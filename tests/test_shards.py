@@ -12,11 +12,13 @@ from distill.config.checks import check_evaluate
 from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.report.runs import read_runs
 from distill.sources import shards
 from distill.sources.shards import Shard, is_shard, starts_of_batches
 from distill.teachers.entries import line_of
 from evaluate import evaluate
 from tests.helpers.chat_server import overrides_of
+from tests.helpers.commands import run
 from tests.helpers.configuration import compose_config, resumed
 
 
@@ -147,6 +149,16 @@ def test_a_joined_annotation_by_cross_encoders_scores_nothing_again(collection, 
         annotate(resumed(joined, name="annotate"), joined)
 
 
+def test_shards_of_an_annotation_are_the_jobs_of_a_sweep(collection, tmp_path):
+    files = [f"{name}={collection[name]}" for name in ("passages", "queries")] + [f"run={collection['first_stage']}"]
+    llm = ["teacher.llm.base_url=http://127.0.0.1:1/v1", "teacher.llm.model=x"]
+    sweep = ["shard=0/2,1/2", "dry_run=true", f"hydra.sweep.dir={tmp_path / 'sweep'}", "hydra/launcher=processes"]
+    done = run("-m", "distill", "annotate", "-m", *files, *llm, *sweep)
+    assert done.returncode == 0, done.stderr
+    logs = [(tmp_path / "sweep" / name / "job.log").read_text() for name in "01"]
+    assert all("3 queries, " in log for log in logs) and logs[0] != logs[1]
+
+
 def test_of_two_answers_to_a_request_the_joined_journal_has_the_one_that_was_paid_for(tmp_path):
     entry = {"text": "[1]", "tokens_in": 3, "tokens_out": 1, "seconds": 0.5, "score": None}
     shared, other = entry | {"is_shared": True}, entry | {"text": "[2]"}
@@ -236,3 +248,13 @@ def test_shards_are_found_in_their_order_wherever_they_are(three):
     assert (join_all(three.parent) / "run.txt").read_text().split("\n")[0] == "q0 Q0 d1 1 2.5 model"
     with pytest.raises(InputError, match="joined: already exists: choose another name"):
         join_all(three.parent)
+
+
+def test_a_report_leaves_shards_out(three, caplog):
+    with pytest.raises(InputError, match="has only 3 shards, which are measured once `distill join` has joined them"):
+        read_runs([str(three)])
+    edit(three / "1", "shard: 1/3", "shard: null")
+    with caplog.at_level("INFO"):
+        runs, unfinished = read_runs([str(three)])
+    assert [run.directory.name for run in runs] == ["1"] and not unfinished
+    assert "left out: 2 shards" in caplog.text

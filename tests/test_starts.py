@@ -6,7 +6,7 @@ import pytest
 
 from distill.__main__ import COMMANDS
 from tests.helpers.chat_server import Server
-from tests.helpers.loaded import END, FIRST_LINE, packages_of
+from tests.helpers.loaded import END, FIRST_LINE, SECOND_LINE, packages_of
 from tests.helpers.paths import ROOT
 from tests.helpers.reports import DL19, make_run
 
@@ -26,7 +26,9 @@ IMPORTS = {  # what each may load
 }
 SLOW = {"torch", "transformers", "wandb", "ir_datasets", "pyarrow", "pandas", "matplotlib", "sklearn", "statsmodels"}
 ENDS = {  # commands without a model, from their start to their end, and what they need of these
-    **{name: set() for name in ("cut", "split", "retrieve", "fuse", "judge", "generate", "journals", "inspect")},
+    **{
+        name: set() for name in ("cut", "split", "retrieve", "fuse", "join", "judge", "generate", "journals", "inspect")
+    },
     "annotate": {"pyarrow", "pandas"},  # to write teacher.parquet
     "report": {"matplotlib"},
 }
@@ -45,6 +47,10 @@ def arguments_of(place, url: str) -> dict[str, list[str]]:
     (place / "journal.jsonl").write_text("")
     make_run(place / "runs" / "a", {"loss.name": "ranknet", "seed": 0}, {DL19: 0.5}, [0.4, 0.6])
     make_run(place / "runs" / "b", {"loss.name": "lce", "seed": 0}, {DL19: 0.4}, [0.5, 0.3])
+    (place / "shard").mkdir()
+    shard = {"config.yaml": "model: x\nshard: 0/1\nmax_tokens: 16384\n", "run.txt": "q1 Q0 d1 1 0.5 x\n"}
+    for name, text in {**shard, "results.json": "{}\n"}.items():
+        (place / "shard" / name).write_text(text)
     passages, queries = f"passages={place}/passages.tsv", f"queries={place}/queries.tsv"
     whole = f"passages={sample}/passages.tsv"
     run, qrels = f"{place}/first.run", f"qrels={sample}/test/qrels.txt.gz"
@@ -58,6 +64,7 @@ def arguments_of(place, url: str) -> dict[str, list[str]]:
         "split": [queries, f"output={place}/split"],
         "retrieve": [passages, queries, f"output={place}/new.run"],
         "fuse": [f"runs=[{run},{run}]", f"output={place}/fused.run"],
+        "join": [f"shards=[{place}/shard]", f"output={place}/joined"],
         "annotate": [whole, queries, f"run={run}", here["annotate"], *llm],
         "judge": [whole, queries, f"runs=[{run}]", here["judge"], *llm],
         "journals": [f"journal={place}/journal.jsonl"],
@@ -78,7 +85,8 @@ def loaded(tmp_path_factory) -> dict[str, dict[str, set]]:
     assert arguments.keys() == COMMANDS.keys()
     steps = {"--help": "; ".join(f"command({name!r}, '--help')" for name in COMMANDS)}
     steps |= {name: f"command({name!r}, *{options})" for name, options in arguments.items()}
-    return packages_of({name: code for name, (code, _) in IMPORTS.items()}, steps, stops=COMMANDS.keys() - ENDS.keys())
+    stops = {name: FIRST_LINE for name in COMMANDS.keys() - ENDS.keys()} | {"train": SECOND_LINE}
+    return packages_of({name: code for name, (code, _) in IMPORTS.items()}, steps, stops)
 
 
 @pytest.mark.parametrize("name", IMPORTS)
@@ -93,6 +101,10 @@ def test_help_loads_only_what_reads_options(loaded):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_first_line_waits_for_nothing_slow(loaded, name):
     assert loaded[name].get(FIRST_LINE, loaded[name][END]) <= FOR_RULES  # journals logs no line
+
+
+def test_the_second_line_of_a_training_waits_for_torch_but_not_for_transformers(loaded):
+    assert "torch" in loaded["train"][SECOND_LINE] and "transformers" not in loaded["train"][SECOND_LINE]
 
 
 @pytest.mark.parametrize("name", ENDS)

@@ -10,7 +10,7 @@ PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 WORK=${WORK:-outputs/clusters}/$(basename "$0" .sh)
 export OMP_NUM_THREADS=1
 trap 'exit 143' TERM INT
-TRAINING="train.max_steps=20 train.validate_every=10 train.save_every=2 train.log_every=1 train.batch_size=8
+TRAINING="train.max_steps=60 train.validate_every=30 train.save_every=2 train.log_every=1 train.batch_size=8
     data.depth=10 validation.depth=10 task.depth=10"
 
 begin() { # an empty folder
@@ -57,6 +57,10 @@ family() { # PROCESS...: these, and all that they have started
 
 kill_all() { # PROCESS...: at once and for good
     kill -9 "$@" 2>/dev/null
+}
+
+resumed() { # FILE...: what their logs say of it
+    grep -ho 'resumed at step [0-9]*' "$@" | tail -1 | grep . || echo "FAILED: not resumed"
 }
 
 same() { # WHAT UNBROKEN RESUMED: a line of the table on whether the two took the same steps

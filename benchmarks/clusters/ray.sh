@@ -58,7 +58,7 @@ for job in 0 1; do
 done
 kill_all "$(raylet_of n2)"
 wait $sweep
-row "a node lost after step 7 of job $job" "exit status $?, $(grep -o 'resumed at step [0-9]*' "$WORK/lost.log" | tail -1)"
+row "a node lost after step 7 of job $job" "exit status $?, $(resumed "$WORK/lost.log")"
 same "  job 0 beside the whole sweep's" "$WORK/whole/0" "$WORK/lost/0"
 same "  job 1" "$WORK/whole/1" "$WORK/lost/1"
 
@@ -72,7 +72,7 @@ sleep 10
 row "the command lost after step 7" "job 0 has left $(wc -l <"$WORK/again/0/metrics.jsonl") lines, results.json: $(ls "$WORK/again/0/results.json" 2>/dev/null || echo none)"
 sweep again seed=0,1
 wait $sweep
-row "  the same command again" "exit status $?, $(grep -o 'resumed at step [0-9]*' "$WORK/again.log" | tail -1)"
+row "  the same command again" "exit status $?, $(resumed "$WORK/again.log")"
 same "  job 0 beside the whole sweep's" "$WORK/whole/0" "$WORK/again/0"
 same "  job 1" "$WORK/whole/1" "$WORK/again/1"
 

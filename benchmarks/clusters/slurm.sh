@@ -89,7 +89,7 @@ kill_all $(processes_of "$node")
 wait_for 300 sh -c "sinfo -h -n $node -o %T | grep -q down"
 row "a node lost after step 7 of job 1" "Slurm: $node is $(sinfo -h -n "$node" -o %T), job 1 is $(squeue -h -r -j "$(job_of lost 1)" -o '%T (%r)')"
 wait $sweep
-row "  the sweep" "exit status $?, $(grep -ho 'resumed at step [0-9]*' "$WORK"/lost/.submitit/*/*.err | tail -1)"
+row "  the sweep" "exit status $?, $(resumed "$WORK"/lost/.submitit/*/*.err)"
 same "  job 0 beside the whole sweep's" "$WORK/whole/0" "$WORK/lost/0"
 same "  job 1" "$WORK/whole/1" "$WORK/lost/1"
 
@@ -100,7 +100,7 @@ sweep time seed=0 hydra.launcher.timeout_min=10 # below 10 minutes, submitit tak
 wait_for 900 at_step "$WORK/time/0" 7 || row "time is up" "FAILED: no step 7"
 scancel --signal=USR2 "$(job_of time 0)"
 wait $sweep
-row "time is up after step 7" "exit status $?, $(grep -ho 'resumed at step [0-9]*' "$WORK"/time/.submitit/*/*.err | tail -1)"
+row "time is up after step 7" "exit status $?, $(resumed "$WORK"/time/.submitit/*/*.err)"
 same "  beside the whole sweep's" "$WORK/whole/0" "$WORK/time/0"
 
 # 4. An evaluation of 3 shards on 2 nodes, so that one waits in the queue; joined and measured, beside the whole one

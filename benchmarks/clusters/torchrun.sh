@@ -45,7 +45,7 @@ node 0 2 $port "$WORK/fixed" "$WORK/fixed-0.log"; first=$node
 node 1 2 $port "$WORK/fixed" "$WORK/fixed-1.log"; second=$node
 wait $first; status=$?
 wait $second
-row "  the same commands again" "exit status $status, $(grep -ho 'resumed at step [0-9]*' "$WORK/fixed-0.log" | tail -1)"
+row "  the same commands again" "exit status $status, $(resumed "$WORK/fixed-0.log")"
 same "  beside the run that lost none" "$WORK/whole" "$WORK/fixed"
 
 # 3. Elastic: the node that is left restarts its process, and does so again when the other is back
@@ -57,9 +57,9 @@ node 1 1:2 $port "$WORK/elastic" "$WORK/elastic-1.log" --max-restarts 3; second=
 wait_for 900 at_step "$WORK/elastic" 7 || row "a node lost" "FAILED: no step 7"
 lost $second
 wait_for 900 grep -q "resumed at" "$WORK/elastic-0.log"
-row "--nnodes 1:2, a node lost after step 7" "the other continues: $(grep -ho 'resumed at step [0-9]*' "$WORK/elastic-0.log" | tail -1)"
+row "--nnodes 1:2, a node lost after step 7" "the other continues: $(resumed "$WORK/elastic-0.log")"
 node 1 1:2 $port "$WORK/elastic" "$WORK/elastic-1.log" --max-restarts 3; second=$node
 wait $first; status=$?
 wait $second
-row "  the node is back" "$(grep -c '2 ranks' "$WORK/elastic-0.log") starts with 2 ranks, $(grep -ho 'resumed at step [0-9]*' "$WORK/elastic-0.log" | tail -1), exit status $status"
+row "  the node is back" "$(grep -c '2 ranks' "$WORK/elastic-0.log") starts with 2 ranks, $(resumed "$WORK/elastic-0.log"), exit status $status"
 finish

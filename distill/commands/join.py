@@ -25,7 +25,6 @@ from distill.config.resuming import describe as describe_changes
 from distill.config.resuming import refused
 from distill.errors import InputError
 from distill.jobs import RESULTS, command_line, run_command, shown_path
-from distill.report.runs import NOT_SEARCHED
 from distill.sources.shards import Shard, is_shard
 
 log = logging.getLogger("join")
@@ -91,6 +90,8 @@ def find_shards(places: list[str]) -> tuple[Command, list[Path]]:
 
 
 def _runs_below(directory: Path) -> list[Path]:
+    from distill.report.runs import NOT_SEARCHED  # here: it needs NumPy
+
     paths = (path.parent for path in directory.rglob("config.yaml"))
     return [path for path in paths if not {*path.relative_to(directory).parts} & {*NOT_SEARCHED}]
 

@@ -126,7 +126,13 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     finished = [path for path in found.values() if (path / "results.json").is_file()]
     unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
     records = [RunRecord(path, read_config(path), read_numbers(path / "results.json")) for path in finished]
-    return records, unfinished
+    whole = [record for record in records if record.config.get("shard") is None]
+    if len(whole) < len(records):
+        shards = f"{len(records) - len(whole)} shards, which are measured once `distill join` has joined them"
+        if not whole:
+            raise InputError(f"runs={','.join(directories)}: has only {shards}")
+        log.info("left out: %s", shards)
+    return whole, unfinished
 
 
 def _find_runs(directory: Path) -> list[Path]:

@@ -6,6 +6,7 @@ pairs = scorer.encode(asked)                # several threads may do this at onc
 scorer.returned(scores, raw=False)          # from 0 to 1
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,15 +16,18 @@ import torch
 from torch import nn
 
 from distill.config.schema import ServeConfig
-from distill.device import choose_device, choose_precision
+from distill.device import choose_device, must_measure, num_weights
 from distill.errors import InputError
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
 from distill.models.onnx import OnnxScorer
 from distill.models.parts import evaluating
+from distill.models.precision import fastest_precision
 from distill.models.pruned import check_keep, score_again
 from distill.serving.batching import Pair
 from distill.serving.dialects import Asked
 from distill.serving.refusals import Refused
+
+log = logging.getLogger(__name__)
 
 TOKENS_PER_THREAD = 512  # of a batch on a CPU: larger ones are no faster (AMD EPYC, 2026-11-29), and others wait longer
 
@@ -142,10 +146,12 @@ def load_scorer(cfg: ServeConfig) -> Scorer:
     model, first = _load(cfg, cfg.model, cfg.prompt, cfg.base, device), None
     if cfg.cascade.model is not None:
         model, first = _load(cfg, cfg.cascade.model, cfg.cascade.prompt, None, device), model
-    scorer = Scorer(
-        model, cfg.max_tokens, choose_precision(cfg.precision, device), cfg.exit_keep, first, cfg.cascade.keep
-    )
-    for one in filter(None, (first, model)):  # the first pass allocates memory and chooses kernels
+    models = [one for one in (first, model) if one is not None]
+    precision = fastest_precision(max(models, key=num_weights), cfg.precision)
+    if must_measure(cfg.precision, device):
+        log.info("%s", precision.describe())
+    scorer = Scorer(model, cfg.max_tokens, precision.dtype, cfg.exit_keep, first, cfg.cascade.keep)
+    for one in models:  # the first pass allocates memory and chooses kernels
         one.predict(("a query", "a passage"), scorer.max_tokens, scorer.precision)
     return scorer
 
