@@ -31,16 +31,19 @@ from omegaconf import DictConfig
 from distill.config.checks import check_evaluate, check_stride
 from distill.config.command import start
 from distill.config.overrides import as_override
+from distill.config.resumable import command_of
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
 
 log = logging.getLogger("evaluate")
 
+PRECISION = "precision.json"  # in the output directory: what was measured, for an evaluation that is resumed
+
 
 def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     """Evaluate as configured and return the contents of results.json; raises InputError for bad input."""
     # Imported here, so that --help and the first line of output do not wait for torch
-    from distill.device import choose_device, choose_precision, describe_device
+    from distill.device import choose_device, choose_precision, describe_device, must_measure
     from distill.distributed import start_ranks
     from distill.evaluation.interpolation import interpolated_row
     from distill.evaluation.results import task_directory, write_results, write_rows, write_task
@@ -52,10 +55,12 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # ---- 1. Device, directory and model ------------------------------------------------------------------------------
     ranks = start_ranks(choose_device(cfg.device))
     if cfg.model is not None:
-        log.info("%s", describe_device(ranks.device, choose_precision(cfg.precision, ranks.device), ranks.size))
+        given = None if must_measure(cfg.precision, ranks.device) else choose_precision(cfg.precision, ranks.device)
+        log.info("%s", describe_device(ranks.device, given, ranks.size))
     with open_run(cfg, directory, ranks) as directory:
         models = load_models(cfg, ranks.device)
         model = models[0] if models else None
+        precision = precision_of(cfg, directory, models, ranks) if models else None
         measured_row, tag = ("test", tag_of(cfg)) if model is not None else ("first_stage", "first_stage")
 
         # ---- 2. Task by task; a resumed evaluation skips re-ranking that is done -------------------------------------
@@ -65,8 +70,11 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             place = task_directory(directory, cfg.task, task.name)
             is_done = cfg.resume is not None and ranks.gather((place / "run.txt").is_file())[0]
             rows, latency = task.rows, {}
-            if model is not None:
-                rows["test"], latency = reranked_before(place, task) if is_done else rerank(cfg, task, models, ranks)
+            if model is not None and precision is not None:
+                scored = reranked_before(place, task) if is_done else rerank(cfg, task, models, ranks, precision.dtype)
+                rows["test"], latency = scored
+                if precision.is_measured and ranks.is_first:  # a resumed evaluation keeps it
+                    write_text(directory / PRECISION, json.dumps(precision.results()) + "\n")
                 if cfg.shard is not None:  # measured once they are joined
                     numbers.means[f"shard/{task.name}/queries"] = len(rows["test"])
                     if ranks.is_first and not is_done:
@@ -88,6 +96,8 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
         results = numbers.results() | kept_of_lists(cfg)
+        if precision is not None and precision.is_measured:
+            results |= precision.results()
         if ranks.is_first:
             write_results(directory / "results.json", results)
         if ranks.is_first and cfg.shard is not None:
@@ -139,6 +149,28 @@ def load_model(cfg: DictConfig, name: str, prompt: str | None, base: str | None,
     return model
 
 
+def precision_of(cfg: DictConfig, directory: Path, models: list, ranks):
+    """Return the precision of scoring; that of the first part if an evaluation is resumed.
+
+    A shard's is not measured, so that all shards are scored in the same one.
+    """
+    from distill.device import ScoringPrecision, choose_precision, must_measure, num_weights
+    from distill.models.precision import fastest_precision, read_precision
+
+    chosen = None
+    if ranks.is_first:
+        is_begun = any(any(directory.glob(pattern)) for pattern in command_of(cfg).stopped)
+        if is_begun and (directory / PRECISION).is_file():
+            chosen = read_precision(directory / PRECISION)
+        elif is_begun or cfg.shard is not None:
+            chosen = ScoringPrecision(choose_precision(cfg.precision, ranks.device))
+        else:
+            chosen = fastest_precision(max(models, key=num_weights), cfg.precision)
+        if must_measure(cfg.precision, ranks.device):
+            log.info("%s", chosen.describe())
+    return ranks.gather(chosen)[0]
+
+
 def tag_of(cfg: DictConfig) -> str:
     """Return the tag of a run's lines: the model, and what was pruned or scored again."""
     tag = Path(cfg.model).name
@@ -153,18 +185,18 @@ def kept_of_lists(cfg: DictConfig) -> dict[str, float]:
     return {name: value for name, value in kept.items() if value is not None}
 
 
-def rerank(cfg: DictConfig, task, models: list, ranks) -> tuple:
+def rerank(cfg: DictConfig, task, models: list, ranks, precision) -> tuple:
     """Return a task's run in the models' order, and its latency if asked for."""
-    from distill.device import choose_precision
     from distill.evaluation.cascade import best_of, joined
     from distill.evaluation.rerank import TaskReranker
 
-    precision = choose_precision(cfg.precision, ranks.device)
     model, *others = models
-    reranked = TaskReranker(task, model, ranks=ranks).rerank(model, cfg.max_tokens, precision, cfg.exit_keep)
+    reranker = TaskReranker(task, model, ranks=ranks, once=True)
+    reranked = reranker.rerank(model, cfg.max_tokens, precision, cfg.exit_keep)
     for second in others:
         best = best_of(task, reranked, cfg.cascade.keep)
-        reranked = joined(reranked, TaskReranker(best, second, ranks=ranks).rerank(second, cfg.max_tokens, precision))
+        reranker = TaskReranker(best, second, ranks=ranks, once=True)
+        reranked = joined(reranked, reranker.rerank(second, cfg.max_tokens, precision))
     warn_of_ties(reranked, task.name)
     return reranked, time_queries(task, models, cfg, precision)
 

@@ -208,6 +208,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 stopped_by = int(max(ranks.gather(stop.signal or 0)))
                 if stopped_by or improved or joined or state.step % save_every == 0 or is_last:
                     state.check_finite(loader)
+                    tracker.flush()
                     checkpoints.save(improved)
                 if stopped_by:
                     log.info("checkpoint saved at step %d; resume with: %s", state.step, resume_command(cfg, directory))

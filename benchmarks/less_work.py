@@ -42,7 +42,7 @@ from distill.evaluation.measures import measure
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.locate import locate_model
 from distill.models.parts import evaluating
-from distill.models.pruned import check_keep, place_below
+from distill.models.pruned import check_keep, score_again
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
@@ -127,15 +127,6 @@ def score(model: CrossEncoder, query: str, passages: list[str], way: Way) -> np.
     return scores.double().numpy()
 
 
-def cascade(first: np.ndarray, rescore: Callable[[list[int]], np.ndarray], keep: int) -> np.ndarray:
-    """Return the scores [K] of a list whose best passages, by the first scores, are scored again, others below."""
-    order = np.argsort(-first, kind="stable")
-    scores = np.empty(len(first))
-    scores[order[:keep]] = rescore(order[:keep].tolist())
-    scores[order[keep:]] = place_below(scores[order[:keep]], first[order[keep:]])
-    return scores
-
-
 def contender(name: str, models: Models) -> Score:
     """Return a contender's function; raises InputError if it cannot run here."""
     if name == THEIRS:
@@ -151,7 +142,7 @@ def contender(name: str, models: Models) -> Score:
 
     def both(query: str, passages: list[str]) -> np.ndarray:
         first = score(small, query, passages, Way(cut=way.cut))
-        return cascade(first, lambda best: score(model, query, [passages[index] for index in best], way), keep)
+        return score_again(first, lambda best: score(model, query, [passages[index] for index in best], way), keep)
 
     return both
 

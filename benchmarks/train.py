@@ -89,7 +89,7 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
     if "compiled" in options:
         ours.backbone.compile(dynamic=True)
     precision = torch.bfloat16 if "bf16" in options else torch.float32
-    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-5, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-5, fused=True)  # as train.py does
     pairs = []
     for query, passages in lists:
         (tokens,) = ours._encode([query], 32)

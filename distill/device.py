@@ -4,6 +4,9 @@ import functools
 import importlib.util
 import logging
 import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +21,35 @@ FLAGS = {  # of CPUs with instructions for it: of x86 and, the last one, of ARM
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
+FASTER = 1.3  # bfloat16 must be so many times as fast as float32: scores are coarser in it
+FEW_WEIGHTS = 2_000_000  # of a model whose passes are too short to measure
+WORK = 2_700_000_000  # weights times tokens of a measured pass: 50 ms of one core of an AMD EPYC (2026)
+ROUNDS, ENOUGH = 3, 0.4  # passes in each precision, and seconds after which no other round begins
+
+
+@dataclass(frozen=True)
+class ScoringPrecision:
+    """A precision of scoring, and the tokens per second in float32 and bfloat16, 0 if it needed no measurement."""
+
+    dtype: torch.dtype
+    float32: float = 0.0
+    bfloat16: float = 0.0
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was chosen by its speed."""
+        return self.float32 > 0
+
+    def results(self) -> dict[str, float]:
+        """Return bits and speeds, under their names in results.json."""
+        names = ("bits", "float32_tokens_per_second", "bfloat16_tokens_per_second")
+        values = (float(torch.finfo(self.dtype).bits), self.float32, self.bfloat16)
+        return {f"precision/{name}": value for name, value in zip(names, values, strict=True)}
+
+    def describe(self) -> str:
+        """Return the choice, and why."""
+        speeds = f" (tokens/s: float32 {self.float32:,.0f}, bfloat16 {self.bfloat16:,.0f})" if self.is_measured else ""
+        return f"precision: {_name(self.dtype)}{speeds}"
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,6 +71,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32.
 
+    `scoring_precision` also measures whether bfloat16 is faster on a CPU.
     Warns about half precision on a CPU that lacks instructions for it; raises InputError where there is no float16.
     """
     if name == "auto":
@@ -48,6 +81,50 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name in FLAGS and device.type == "cpu":
         _warn_of_slow_half(name, cpu_flags(CPU_INFO))
     return getattr(torch, name)
+
+
+def must_measure(name: str, device: torch.device) -> bool:
+    """Whether bfloat16 may be faster for scoring: precision=auto on a CPU that has instructions for it."""
+    return name == "auto" and device.type == "cpu" and bool(cpu_flags(CPU_INFO) & FLAGS["bfloat16"])
+
+
+def scoring_precision(
+    name: str, device: torch.device, num_weights: int, make_pass: Callable[[int], tuple[Callable[[], object], int]]
+) -> ScoringPrecision:
+    """Return the precision of scoring; "auto" is bfloat16 on CUDA, and on a CPU where a measurement shows it faster.
+
+    num_weights: without embeddings. make_pass: takes how many tokens a forward pass should have, and returns the pass
+    and how many it has. Measuring takes under half a second with up to 10 million weights. Warns and raises like
+    `choose_precision`.
+    """
+    if not must_measure(name, device) or num_weights < FEW_WEIGHTS:
+        return ScoringPrecision(choose_precision(name, device))
+    run, num_tokens = make_pass(min(max(WORK // num_weights, 64), 512))
+    float32, bfloat16 = (num_tokens / seconds for seconds in time_precisions(run, device))
+    return ScoringPrecision(torch.bfloat16 if bfloat16 >= FASTER * float32 else torch.float32, float32, bfloat16)
+
+
+def time_precisions(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Return the seconds of a forward pass in float32 and in bfloat16, the shortest of a few in turn."""
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    started = time.perf_counter()
+    with torch.inference_mode(), half_precision(device, torch.bfloat16):  # around all: it keeps its copy of the weights
+        for number in range(1 + ROUNDS):  # the first ones allocate memory, and are not counted
+            for precision, measured in seconds.items():
+                start = time.perf_counter()
+                with half_precision(device, precision):
+                    run()
+                if number:
+                    measured.append(time.perf_counter() - start)
+            if number and time.perf_counter() - started > ENOUGH:
+                break
+    return min(seconds[torch.float32]), min(seconds[torch.bfloat16])
+
+
+def num_weights(model: torch.nn.Module) -> int:
+    """Return how many weights a model has in its layers, without embeddings."""
+    tables = {module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    return sum(weight.numel() for weight in model.parameters() if weight not in tables)
 
 
 def half_precision(device: torch.device, precision: torch.dtype) -> torch.autocast:
@@ -65,13 +142,20 @@ def _check_float16(device: torch.device) -> None:
         raise InputError(f"precision=float16: not usable on device={device} ({reason}): use float32 or auto") from None
 
 
-def describe_device(device: torch.device, precision: torch.dtype, num_ranks: int = 1) -> str:
-    """Return a description of what a command runs on: device, precision, and threads or GPU."""
+def describe_device(device: torch.device, precision: torch.dtype | None, num_ranks: int = 1) -> str:
+    """Return a description of what a command runs on: device, precision, and threads or GPU.
+
+    precision: None: it is still to be measured.
+    """
     num_threads = torch.get_num_threads()
     threads = f"{num_threads} thread{'s' if num_threads > 1 else ''}"
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     ranks = f", {num_ranks} ranks" if num_ranks > 1 else ""
-    return f"device: {device} ({kind}), {str(precision).removeprefix('torch.')}, torch {torch.__version__}{ranks}"
+    return f"device: {device} ({kind}), {_name(precision)}, torch {torch.__version__}{ranks}"
+
+
+def _name(precision: torch.dtype | None) -> str:
+    return "precision=auto" if precision is None else str(precision).removeprefix("torch.")
 
 
 def peak_memory(device: torch.device) -> int:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 
-import numpy as np
 import pytest
 import torch
 import uvicorn
@@ -15,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from benchmarks.less_work import Way, cascade, read_way
+from benchmarks.less_work import Way, read_way
 from benchmarks.losses import extra_memory, limit_ms
+from benchmarks.processes import measure
 from distill.errors import InputError
 from distill.serving.server import open_socket
 from kernels import LOSSES
@@ -63,11 +63,6 @@ def test_ways_of_less_work_are_read_from_their_names():
     for name in ("float16", "exit", "exit-0", "cut-x"):
         with pytest.raises(InputError, match=f"{name}: {name} is unknown"):
             read_way(name)
-
-
-def test_a_cascade_of_less_work_by_hand():
-    scores = cascade(np.array([1.0, 4.0, 2.5, 3.0]), lambda best: {(1, 3): np.array([7.0, 9.0])}[tuple(best)], keep=2)
-    assert scores.tolist() == [4.5, 7.0, 6.0, 9.0]
 
 
 def test_limit_of_the_losses_by_hand():
@@ -136,3 +131,23 @@ def test_the_clients_of_serve_count_what_was_answered_wrong_or_repeated():
         thread.join()
     assert (load.sent, len(load.seconds), load.repeated, load.wrong) == (6, 6, 3, 2)
     assert load.largest_difference == pytest.approx(7.5)
+
+
+def test_the_roofline_counts_the_products_of_the_model(tmp_path):
+    from benchmarks.roofline import operations, texts
+    from distill.training.flops import FlopCounter
+
+    model = make_model(tmp_path, "bert")
+    flops = FlopCounter(model)(torch.full((5,), 12))
+    assert operations(model.backbone.config, num_pairs=5, length=12) == flops / 3
+    [(query, passages)] = texts(model.tokenizer, num_pairs=5, length=20)
+    assert [len(model.tokenizer(query, passage)["input_ids"]) for passage in passages] == [20] * 5
+
+
+def test_a_process_is_measured_until_a_line_or_its_end(tmp_path):
+    code = "import sys; print('one', flush=True); kept = b'1' * 50_000_000; print('two', flush=True); sys.exit(3)"
+    until = measure([sys.executable, "-c", code], cwd=tmp_path, cache=tmp_path / "cache", lines=2)
+    assert until.output == "one\ntwo\n" and until.own_peak_bytes <= until.peak_bytes
+    assert until.peak_bytes > 50_000_000 and 0 <= until.cpu_seconds < until.seconds
+    with pytest.raises(SystemExit, match="ended with 3\none\ntwo"):
+        measure([sys.executable, "-c", code], cwd=tmp_path, cache=tmp_path / "cache")

@@ -36,6 +36,15 @@ def test_bfloat16_without_instructions_for_it_is_warned_of_once(cpu_info, caplog
     ]
 
 
+def test_float16_without_instructions_for_it_is_warned_of_once(cpu_info, caplog):
+    cpu_info.write_text("flags\t\t: fpu avx2 avx512_bf16\n")
+    assert choose_precision("float16", CPU) == choose_precision("float16", CPU) == torch.float16
+    assert caplog.messages == [
+        "precision=float16: this CPU has no instructions for it (none of amx_fp16, asimdhp, avx512_fp16): it is slower "
+        "than float32: use float32 or auto"
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [

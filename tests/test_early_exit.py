@@ -21,7 +21,7 @@ from distill.losses.objective import Objective
 from distill.losses.pairwise import ranknet
 from distill.models import pruned
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.pruned import place_below, ranges
+from distill.models.pruned import place_below, ranges, score_again
 from distill.serving.scoring import Scorer
 from distill.sources.runs import read_run
 from distill.training.backward import backward
@@ -136,10 +136,22 @@ def test_equal_exit_scores_keep_the_earlier_passages(tmp_path):
     assert set((scores[2:] - scores[:2].min()).tolist()) == {-1.0}
 
 
+def test_an_exit_score_that_is_not_finite_is_refused(tmp_path):
+    model = make(tmp_path).eval()
+    nn.init.constant_(model.exit.linear.bias, -torch.inf)
+    with pytest.raises(InputError, match="the model's score after layer 2 is -inf for a passage"):
+        model.score(random_batch(sizes=(6,)), 1000, 2)
+
+
 def test_others_are_placed_one_below_the_lowest_kept_and_keep_their_distances():
     assert place_below(np.array([5.0, 2.0]), np.array([7.0, 9.5, 7.5])).tolist() == [-1.5, 1.0, -1.0]
     assert place_below(np.array([5.0]), np.zeros(0)).tolist() == []
     assert ranges(torch.tensor([4, 0, 9]), torch.tensor([2, 0, 3])).tolist() == [4, 5, 9, 10, 11]
+
+
+def test_a_cascade_by_hand():
+    first, second = np.array([1.0, 4.0, 2.5, 3.0]), np.array([np.nan, 7.0, np.nan, 9.0])
+    assert score_again(first, lambda best: second[best], keep=2).tolist() == [4.5, 7.0, 6.0, 9.0]
 
 
 def test_pairs_are_taken_out_of_a_batch():
@@ -248,7 +260,7 @@ def test_training_goes_on_with_the_exit_of_a_directory_unless_another_is_asked_f
 # ---- Ranking ---------------------------------------------------------------------------------------------------------
 
 
-def test_rank_prunes_each_list(tmp_path):
+def test_rank_prunes_each_list(tmp_path, monkeypatch):
     model = make(tmp_path).eval()
     passages = ["a bee finds its home", "trains follow rails of iron", "by the sun", "snow", "and so does an ant"]
     order, scores = model.rank("a bee", passages, exit_keep=2)
@@ -256,8 +268,14 @@ def test_rank_prunes_each_list(tmp_path):
     assert sorted(order) == [0, 1, 2, 3, 4] and scores == sorted(scores, reverse=True)
     assert scores[:2] == pytest.approx([full[order[0]], full[order[1]]], abs=TOLERANCE)
     assert scores[2] == pytest.approx(scores[1] - 1)
-    [(first, _), (_, short)] = model.rank(["a bee", "snow"], [passages, passages[:2]], exit_keep=2)
-    assert first == order and short == pytest.approx(model.rank("snow", passages[:2])[1], abs=TOLERANCE)
+    monkeypatch.setattr(pruned, "MAX_TOKENS_HELD", 1)  # each list by itself
+    queries, lists = ["a bee", "sun", "snow"], [passages, [], passages[:2]]
+    [(first, _), empty, (_, short)] = model.rank(queries, lists, exit_keep=2)
+    assert (
+        first == order
+        and empty == ([], [])
+        and short == pytest.approx(model.rank("snow", passages[:2])[1], abs=TOLERANCE)
+    )
     model.activation = nn.Sigmoid()  # the order stays, and all scores are within its range
     bent, values = model.rank("a bee", passages, exit_keep=2)
     assert bent == order and values == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
@@ -406,7 +424,7 @@ def test_a_server_prunes_lists_and_scores_pairs_in_full(tmp_path):
     model = make(tmp_path).eval()
     query, passages = "a bee", ["a bee finds its home", "trains follow rails", "by the sun", "snow"]
     order, scores = model.rank(query, passages, exit_keep=2)
-    with serving(Scorer(model, 16384, torch.float32, exit_keep=2), exit_keep=2) as client:
+    with serving(Scorer(model, 16384, torch.float32, exit_keep=2)) as client:
         asked = {"query": query, "texts": passages, "raw_scores": True}
         answer = client.post("/rerank", json=asked).json()
         assert [one["index"] for one in answer] == order
@@ -416,3 +434,22 @@ def test_a_server_prunes_lists_and_scores_pairs_in_full(tmp_path):
         full = model.predict([(query, passage) for passage in passages])
         assert [one["score"] for one in data] == pytest.approx(full.tolist(), abs=TOLERANCE)
         assert client.get("/info").json()["exit_keep"] == 2
+
+
+def test_a_server_scores_the_best_of_a_cascades_first_model_again(tmp_path):
+    small, large = (make(tmp_path / family, family).eval() for family in ("bert", "electra"))
+    query, passages = "a bee", ["a bee finds its home", "trains follow rails", "by the sun", "snow"]
+    order, first = small.rank(query, passages)
+    full = large.predict([(query, passage) for passage in passages])
+    best = sorted(order[:2], key=lambda index: -full[index])
+    with serving(Scorer(large, 16384, torch.float32, first=small, keep=2)) as client:
+        answer = client.post("/rerank", json={"query": query, "texts": passages, "raw_scores": True}).json()
+        assert [one["index"] for one in answer] == best + order[2:]
+        low = min(full[best]) - 1
+        expected = [*full[best], low, low - (first[2] - first[3])]
+        assert [one["score"] for one in answer] == pytest.approx(expected, abs=TOLERANCE)
+        pairs = {"text_1": query, "text_2": passages, "use_activation": False}
+        data = client.post("/score", json=pairs).json()["data"]
+        assert [one["score"] for one in data] == pytest.approx(full.tolist(), abs=TOLERANCE)
+        refused = client.post("/rerank", json={"query": query, "texts": ["snow " * 17], "truncate": False})
+        assert refused.status_code == 422

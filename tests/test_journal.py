@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,6 +36,24 @@ def test_lines_that_are_no_entries_are_left_out_and_said(tmp_path, caplog):
         journal.add("c", ENTRY)
     with Journal(path) as journal:
         assert set(journal.answers) == {"a", "b", "c"}
+
+
+def test_a_disk_that_is_slow_to_flush_holds_no_answer(tmp_path, monkeypatch):
+    path, gate, begun = tmp_path / "journal.jsonl", threading.Event(), threading.Event()
+
+    def fsync(number: int) -> None:
+        begun.set()
+        assert gate.wait(60)
+
+    monkeypatch.setattr("distill.teachers.journal.os.fsync", fsync)
+    with Journal(path) as journal:
+        journal.add("first", ENTRY)
+        assert begun.wait(60)  # the disk is at work until the gate opens
+        for number in range(100):
+            journal.add(f"k{number}", ENTRY)
+            assert journal.find(f"k{number}") == ENTRY
+        assert len(path.read_bytes().splitlines()) == 101  # what add has returned from, a killed process has written
+        gate.set()
 
 
 def test_any_answer_can_be_written_and_read(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from distill.config.measures import parse_measures
+from distill.data.tokens_as_needed import TokensAsNeeded
 from distill.errors import InputError
 from distill.evaluation.averages import measure_rows
 from distill.evaluation.measures import measure
@@ -57,6 +58,36 @@ def test_queries_whose_ends_the_model_does_not_read_are_counted(collection, back
     )
 
 
+@pytest.mark.parametrize("kept", [10_000, 7])  # tokens: of every passage, or of one or two
+def test_tokens_that_are_not_kept_give_the_same_scores_bit_for_bit(collection, backbone, monkeypatch, kept):
+    monkeypatch.setattr("distill.sources.shards.PAIRS_AT_ONCE", 20)  # three groups of two queries
+    monkeypatch.setattr("distill.data.tokens_as_needed.KEPT", kept)
+    task = read_task(task_config(collection, "task.windows=2"))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=5).eval()
+    once, whole = TaskReranker(task, model, once=True), TaskReranker(task, model)
+    expected = whole.rerank(model, max_tokens=60)
+    for reranked in (once.rerank(model, max_tokens=60), once.rerank(model, max_tokens=60)):
+        assert list(reranked) == list(expected)
+        for query_id, ranked in reranked.items():
+            assert ranked.doc_ids == expected[query_id].doc_ids
+            np.testing.assert_array_equal(ranked.scores, expected[query_id].scores)
+    assert isinstance(once.passages, TokensAsNeeded)
+    assert once.passages.num_kept == len(once.passages.tokens) <= kept
+
+
+def test_unknown_tokens_of_passages_are_warned_of_with_the_first_queries(collection, backbone, monkeypatch, caplog):
+    monkeypatch.setattr("distill.sources.shards.PAIRS_AT_ONCE", 20)
+    texts = [f"d{number}\t蜂蜜 bees\n" for number in range(30)]
+    collection["passages"].write_text("".join(texts))
+    task = read_task(task_config(collection))
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
+    for once in (False, True):
+        caplog.clear()
+        TaskReranker(task, model, once=once).rerank(model, max_tokens=60)
+        [warning] = [message for message in caplog.messages if "unknown" in message]
+        assert warning.startswith("passages of files: ")
+
+
 def test_passages_of_equal_score_keep_their_order(collection, backbone):
     task = read_task(task_config(collection))
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
@@ -74,8 +105,8 @@ def test_a_score_that_is_not_finite_is_refused_with_its_query_and_passage(collec
     place = sum(num_windows[:7]) - 1  # the last window of the seventh passage; the best of them would hide -inf
     score = model.score
 
-    def spoilt(batch, max_tokens):
-        scores = score(batch, max_tokens)
+    def spoilt(batch, max_tokens, exit_keep=None):
+        scores = score(batch, max_tokens, exit_keep)
         scores[1, place] = value
         return scores
 

@@ -6,7 +6,7 @@ import pytest
 
 from distill.__main__ import COMMANDS
 from tests.helpers.chat_server import Server
-from tests.helpers.loaded import END, FIRST_LINE, packages_of
+from tests.helpers.loaded import END, FIRST_LINE, SECOND_LINE, packages_of
 from tests.helpers.paths import ROOT
 from tests.helpers.reports import DL19, make_run
 
@@ -85,7 +85,8 @@ def loaded(tmp_path_factory) -> dict[str, dict[str, set]]:
     assert arguments.keys() == COMMANDS.keys()
     steps = {"--help": "; ".join(f"command({name!r}, '--help')" for name in COMMANDS)}
     steps |= {name: f"command({name!r}, *{options})" for name, options in arguments.items()}
-    return packages_of({name: code for name, (code, _) in IMPORTS.items()}, steps, stops=COMMANDS.keys() - ENDS.keys())
+    stops = {name: FIRST_LINE for name in COMMANDS.keys() - ENDS.keys()} | {"train": SECOND_LINE}
+    return packages_of({name: code for name, (code, _) in IMPORTS.items()}, steps, stops)
 
 
 @pytest.mark.parametrize("name", IMPORTS)
@@ -100,6 +101,10 @@ def test_help_loads_only_what_reads_options(loaded):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_first_line_waits_for_nothing_slow(loaded, name):
     assert loaded[name].get(FIRST_LINE, loaded[name][END]) <= FOR_RULES  # journals logs no line
+
+
+def test_the_second_line_of_a_training_waits_for_torch_but_not_for_transformers(loaded):
+    assert "torch" in loaded["train"][SECOND_LINE] and "transformers" not in loaded["train"][SECOND_LINE]
 
 
 @pytest.mark.parametrize("name", ENDS)

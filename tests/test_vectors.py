@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from distill import device
 from distill.config.rules import check_rules
 from distill.errors import InputError
 from distill.retrieval import encoders, graphs, vectors
@@ -236,3 +237,21 @@ def test_rows_of_several_parts_are_found_in_any_order(source, tmp_path, use):
     rows = np.array([89, 3, 41, 3, 20, 19])
     assert (stored.of(rows) == everything[rows]).all() and stored.id_of(41) == f"d{41 * 37 % 97}"
     assert np.concatenate(list(stored.blocks(40, 80))).tolist() == everything[40:80].tolist()
+
+
+def test_a_measured_precision_is_that_of_the_vectors_which_are_there(source, use, encoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags\t: avx512_bf16\n")
+    monkeypatch.setattr(device, "FEW_WEIGHTS", 0)
+    monkeypatch.setattr(encoders._Encoder, "_pass", lambda self, num_tokens: (None, num_tokens))
+    monkeypatch.setattr(device, "time_precisions", lambda *_: (2.0, 1.0))
+    precisions, encode = set(), encoders._Encoder.encode
+    monkeypatch.setattr(
+        encoders._Encoder, "encode", lambda self, *given: (precisions.add(self.precision), encode(self, *given))[1]
+    )
+    before = retrieve(source, vectors="float32")
+    encoded.clear()
+    assert retrieve(source, vectors="float32", precision="auto") == before and not encoded
+    assert precisions == {torch.float32}
+    assert retrieve(source, vectors="float16", precision="auto") and sum(encoded) == 90  # there are none: measured
+    assert precisions == {torch.float32, torch.bfloat16}

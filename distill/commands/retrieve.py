@@ -48,10 +48,10 @@ def retrieve(cfg: DictConfig) -> None:
         from distill.retrieval.encoders import encoder_rerank, encoder_run
 
         device = choose_device(cfg.device)
-        precision = choose_precision(cfg.precision, device)
+        choose_precision(cfg.precision, device)  # refuses it before anything is loaded
         with explained(f"model={cfg.model}", f"as a {cfg.method} encoder"):
             check_source(cfg.model)
-        options = cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields, precision
+        options = cfg.depth, cfg.model, cfg.method, cfg.batch_size, device, fields, cfg.precision
         if cfg.run is None:
             run = encoder_run(local.passages, queries, *options, vectors=cfg.vectors, index=cfg.index)
         else:

@@ -495,6 +495,7 @@ class ServeConfig:
     base: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     exit_keep: int | None = at_least(1, default=None)
+    cascade: Cascade = MISSING
     host: str = MISSING
     port: int = at_least(0, at_most=65535)
     api_key_variable: str | None = None

@@ -10,7 +10,7 @@ Nothing is tokenised inside a training step.
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -74,6 +74,10 @@ class TokenStore:
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self) - 1)
         return np.where(self.hashes[places] == hashes, self.hashed_rows[places].astype(np.int64), -1)
 
+    def of_ids(self, text_ids: Iterable[str]) -> list[np.ndarray]:
+        """Return the token ids of some texts, not to be changed."""
+        return [self[row] for row in self.rows(text_ids).tolist()]
+
     def text_id(self, row: int) -> str:
         """Return the id of a row."""
         return text_at(self.ids, self.id_offsets, row)
@@ -84,7 +88,7 @@ class TokenStore:
         return [self.text_id(row) for row in rows[self.cut[rows] > 0].tolist()]
 
 
-def unknown_share(store: TokenStore, tokenizer) -> float:
+def unknown_share(store: "HasTokens", tokenizer) -> float:
     """Return the share of a store's tokens that stand for what the tokenizer does not know, in a sample of them."""
     size = len(store.tokens)
     if tokenizer.unk_token_id is None or not size:
@@ -92,6 +96,14 @@ def unknown_share(store: TokenStore, tokenizer) -> float:
     step = max(size // UNKNOWN_BLOCKS, UNKNOWN_BLOCK)
     blocks = [store.tokens[start : min(start + UNKNOWN_BLOCK, size)] for start in range(0, size, step)]
     return float(np.mean(np.concatenate(blocks) == tokenizer.unk_token_id))
+
+
+class HasTokens(Protocol):
+    """What holds tokens in one array, of which slices can be taken."""
+
+    @property
+    def tokens(self) -> Any:
+        """Token ids [T], or a FlatFile of them."""
 
 
 class Encoder:

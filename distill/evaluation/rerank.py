@@ -2,6 +2,7 @@
 
 task = read_task(cfg.task)
 student_run = TaskReranker(task, model).rerank(model, max_tokens=16384)
+TaskReranker(task, model, once=True)            # tokenises the next queries while the current ones are scored
 """
 
 import math
@@ -15,9 +16,11 @@ from distill.cores import CoreWatch
 from distill.data.batch import make_batch
 from distill.data.pairs import cut
 from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
+from distill.data.tokens_as_needed import TokensAsNeeded
 from distill.device import half_precision
 from distill.distributed import Ranks
 from distill.errors import InputError
+from distill.evaluation.ahead import ahead
 from distill.evaluation.tasks import Task
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.parts import evaluating
@@ -28,12 +31,22 @@ from distill.sources.texts import warn_of_unknown
 
 FEW_PAIRS = 2000  # up to this number, no progress bar is shown
 
+Pair = tuple[np.ndarray, np.ndarray]  # tokens and token types
+
 
 class TaskReranker:
-    """Re-ranks one task's run any number of times; the texts are tokenised only once."""
+    """Re-ranks one task's run any number of times, for which the tokens are kept; or once, in bounded memory."""
 
-    def __init__(self, task: Task, model: CrossEncoder, *, judged_only: bool = False, ranks: Ranks | None = None):
-        """Tokenise the task's texts for the model.
+    def __init__(
+        self,
+        task: Task,
+        model: CrossEncoder,
+        *,
+        judged_only: bool = False,
+        ranks: Ranks | None = None,
+        once: bool = False,
+    ):
+        """Tokenise the task's queries for the model, and its passages unless they are needed only once.
 
         judged_only leaves out queries without judgments. With several ranks, each re-ranks its share of the queries.
         """
@@ -50,9 +63,14 @@ class TaskReranker:
         self.length, self.windows = model.passage_length, task.windows
         self.stride = task.window_stride or max(self.length // 2, 1)
         read = self.length + (self.windows - 1) * self.stride
-        self.passages = TokenStore.of(model.tokenizer, task.passages, read, "passages", model.template.passage_text)
-        for store, what in ((self.queries, "queries"), (self.passages, "passages")):
-            warn_of_unknown(unknown_share(store, model.tokenizer), f"{what} of {task.name}")
+        warn_of_unknown(unknown_share(self.queries, model.tokenizer), f"queries of {task.name}")
+        form, self.name = model.template.passage_text, task.name
+        self.passages: TokenStore | TokensAsNeeded
+        if once:
+            self.passages = TokensAsNeeded(model.tokenizer, task.passages, read, form)
+        else:
+            self.passages = TokenStore.of(model.tokenizer, task.passages, read, "passages", form)
+        self.is_looked_at = False  # for tokens that are unknown
 
     @torch.inference_mode()
     def rerank(
@@ -73,15 +91,15 @@ class TaskReranker:
         with (
             evaluating(model),
             Progress(total=num_pairs, desc="re-ranking", unit="pair", leave=False, shown=shown) as bar,
+            ahead(lambda query_ids: self._prepare(model, query_ids), self._groups()) as groups,
         ):
             cores = CoreWatch(model.device)
-            for query_ids in self._groups():
-                pairs_of = [self._pairs(model, query_id) for query_id in query_ids]
-                lists = [pairs for pairs, _ in pairs_of]
-                batch = make_batch(query_ids, lists)
+            for group in groups:
+                query_ids = [query_id for query_id, _, _ in group]
+                batch = make_batch(query_ids, [pairs for _, pairs, _ in group])
                 with half_precision(model.device, precision):
                     scores = model.score(batch, max_tokens, exit_keep).cpu().double().numpy()  # [B, K]
-                for query_id, row, (_, firsts) in zip(query_ids, scores, pairs_of, strict=True):
+                for (query_id, _, firsts), row in zip(group, scores, strict=True):
                     self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
                     reranked[query_id] = _sort_by(self.run[query_id], best)
@@ -89,6 +107,14 @@ class TaskReranker:
                 cores.look()
         of_all_ranks = {query_id: ranked for share in self.ranks.gather(reranked) for query_id, ranked in share.items()}
         return {query_id: of_all_ranks[query_id] for query_id in self.query_ids}
+
+    def _prepare(self, model: CrossEncoder, query_ids: list[str]) -> list[tuple[str, list[Pair], list[bool]]]:
+        """Return the queries of a group, each with what `_pairs` returns; at the first one, look for unknown tokens."""
+        prepared = [(query_id, *self._pairs(model, query_id)) for query_id in query_ids]
+        if not self.is_looked_at:
+            self.is_looked_at = True
+            warn_of_unknown(unknown_share(self.passages, model.tokenizer), f"passages of {self.name}")
+        return prepared
 
     def _check_finite(self, query_id: str, scores: np.ndarray, firsts: list[bool]) -> None:
         """Raise InputError for the first score that is not finite: sorting would silently accept it."""
@@ -106,13 +132,12 @@ class TaskReranker:
         for start, end in zip(starts, [*starts[1:], len(self.run)], strict=True):
             yield list(islice(query_ids, end - start))
 
-    def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+    def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[Pair], list[bool]]:
         """Return the pairs of a query, one for each window, and whether each starts a passage."""
         query, ranked = self.queries[self.queries.rows([query_id])[0]], self.run[query_id]
         pairs, firsts = [], []
         numbers = model.template.numbers(ranked.scores)  # the run is the first stage
-        for row, number in zip(self.passages.rows(ranked.doc_ids), numbers, strict=True):
-            tokens = self.passages[row]
+        for tokens, number in zip(self.passages.of_ids(ranked.doc_ids), numbers, strict=True):
             for start in window_starts(len(tokens), self.length, self.stride):
                 window = cut(tokens[start:], self.length, model.template.passage_end)
                 pairs.append(model.template.join(query, window, number))

@@ -305,7 +305,8 @@ class CrossEncoder(nn.Module):
         query: a text; or a list of them, with a list of passages for each: the result is then a list of results.
         passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
         precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
-        torch.bfloat16. With float32, an autocast context around the call still applies.
+        torch.bfloat16: distill/models/precision.py measures it. With float32, an autocast context around the call still
+        applies.
         first_stage_scores: of the same passages, in their order; order and scores are then interpolated
         (distill/models/interpolation.py). A model that was trained to read them needs them, of the whole list; it
         interpolates only if a weight is given.

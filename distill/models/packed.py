@@ -185,13 +185,15 @@ def _attend(
     query, key, value, lengths, query_lengths, scaling: float | None, window: int | None, *, causal: bool = False
 ) -> Tensor:
     """Attend with scaled_dot_product_attention, over all consecutive pairs of equal length at once."""
-    parts, start, query_start = [], 0, 0
-    for (length, query_length), run in groupby(zip(lengths, query_lengths, strict=True)):
-        num_pairs = len(list(run))
-        end, query_end = start + num_pairs * length, query_start + num_pairs * query_length
-        shape = (num_pairs, length, *key.shape[1:])
-        keys, values = (states[start:end].view(shape).transpose(1, 2) for states in (key, value))  # [n, H, length, d]
-        queries = query[query_start:query_end].view(num_pairs, query_length, *key.shape[1:]).transpose(1, 2)
+    groups = [(*of_pair, len(list(run))) for of_pair, run in groupby(zip(lengths, query_lengths, strict=True))]
+    sizes, query_sizes = ([group[of] * group[2] for group in groups] for of in (0, 1))
+    parts = []
+    # Not by slices: in the backward pass, each would fill a gradient of all tokens with zeros
+    split = zip(groups, query.split(query_sizes), key.split(sizes), value.split(sizes), strict=True)
+    for (length, query_length, num_pairs), queries, keys, values in split:
+        rest = key.shape[1:]
+        keys, values = (states.view(num_pairs, length, *rest).transpose(1, 2) for states in (keys, values))
+        queries = queries.view(num_pairs, query_length, *rest).transpose(1, 2)  # [n, H, length, d]
         mask = None
         if window is not None and window < length - 1:
             places = torch.arange(length, device=query.device)
@@ -201,11 +203,10 @@ def _attend(
             attended = F.scaled_dot_product_attention(
                 queries, keys, values, mask, is_causal=causal and mask is None, scale=scaling
             )
-            parts.append(attended.transpose(1, 2).reshape(-1, *key.shape[1:]))
+            parts.append(attended.transpose(1, 2).reshape(-1, *rest))
         elif query_length:
-            parts.append(torch.zeros_like(query[query_start:query_end]))
-        start, query_start = end, query_end
-    return torch.cat(parts)
+            parts.append(queries.new_zeros(num_pairs * query_length, *rest))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def can_pack(backbone: "PreTrainedModel") -> bool:

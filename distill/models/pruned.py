@@ -2,10 +2,13 @@
 
     scores = score_pruned(model, batch, max_tokens, keep=20)        # [B, K] float64, on the CPU
     low = place_below(kept, others)                                 # scores of the others, below those that are kept
+    scores = score_again(first, score, keep=20)                     # in a cascade of two models
 
 Kept passages continue from the states that the first layers have computed; nothing is computed twice but embeddings.
 Shapes: B lists, K passages per list, P pairs, N tokens of the pairs that are held, D hidden size.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -41,18 +44,33 @@ def place_below(kept: np.ndarray, others: np.ndarray) -> np.ndarray:
     return kept.min() - 1 - (others.max() - others)
 
 
+def score_again(first: np.ndarray, score: Callable[[list[int]], np.ndarray], keep: int) -> np.ndarray:
+    """Return the scores [K] of a list in a cascade: its best passages are scored again, the others placed below them.
+
+    first: scores [K] of the first model. score: returns the second model's scores of passages, given their places.
+    """
+    order = np.argsort(-first, kind="stable")
+    scores = np.empty(len(first))
+    scores[order[:keep]] = score(order[:keep].tolist())
+    scores[order[keep:]] = place_below(scores[order[:keep]], first[order[keep:]])
+    return scores
+
+
 @torch.no_grad()
 def score_pruned(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
     """Return the scores [B, K] of a batch, 0 where padded, with full scores only for the `keep` best of each list.
 
     Which these are, the exit's score decides; of equal ones, the earlier. The others are placed below as logits, so a
-    model's activation applies to them, too. Call it in evaluation mode.
+    model's activation applies to them, too. Call it in evaluation mode. Raises InputError for an exit's score that is
+    not finite.
     """
     parts = [_score_lists(model, lists, max_tokens, keep) for lists in split_lists(batch, MAX_TOKENS_HELD)]
     return torch.cat([torch.zeros(0, batch.mask.shape[1], dtype=torch.float64), *parts])
 
 
 def _score_lists(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
+    if not len(batch.lengths):  # only empty lists
+        return torch.zeros(batch.mask.shape, dtype=torch.float64)
     layer, mask = model.exit.layer, batch.mask.cpu()
     early = torch.full(batch.lengths.shape, -torch.inf)  # [P]; of pairs that no chunk has reached, too
     held: list[tuple[Tensor, Tensor]] = []  # pairs, and the states [N, D] of their tokens
@@ -60,6 +78,7 @@ def _score_lists(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
         on_device = chunk.to(model.device)
         states = states_after(layer, model.run, model.backbone, on_device)
         early[chunk.pairs] = model.exit(on_device.pool(states, model.pooling, of_all=True)).cpu()
+        _check_finite(early[chunk.pairs], layer)
         may_stay = _best(early, mask, keep)[chunk.pairs]
         rows = may_stay.repeat_interleave(batch.lengths[chunk.pairs])
         held.append((chunk.pairs[may_stay], on_device.rows(states)[rows.to(model.device)]))
@@ -68,6 +87,15 @@ def _score_lists(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
     full = torch.zeros(early.shape)
     full[kept] = _full_logits(model, take_pairs(batch, is_kept), states, max_tokens)
     return _arranged(full, early, is_kept, mask, model.activation)
+
+
+def _check_finite(scores: Tensor, layer: int) -> None:
+    bad = scores[~scores.isfinite()]
+    if len(bad):
+        raise InputError(
+            f"the model's score after layer {layer} is {bad[0]:g} for a passage, which cannot be ranked: its weights "
+            "are damaged, or too large for the precision: use another checkpoint, or float32"
+        )
 
 
 def _best(scores: Tensor, mask: Tensor, keep: int) -> Tensor:

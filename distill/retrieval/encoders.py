@@ -13,6 +13,7 @@ The vectors of a dense encoder can be kept on disk (vectors.py), for later queri
 import hashlib
 import itertools
 import json
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -21,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.device import half_precision
+from distill.device import choose_precision, half_precision, must_measure, num_weights, scoring_precision
 from distill.errors import InputError
 from distill.progress import Progress
 from distill.retrieval.graphs import check_similarity, load_faiss, nearest
-from distill.retrieval.vectors import BLOCK, Vectors, open_vectors
+from distill.retrieval.vectors import BLOCK, Vectors, are_begun, open_vectors
 from distill.sources.fields import USUAL, Fields
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run
@@ -39,7 +40,10 @@ from distill.sources.texts import (
     warn_of_unknown,
 )
 
+log = logging.getLogger(__name__)
+
 QUERIES = 8192  # compared with a block at once
+WORDS = 128  # of a text with which precisions are compared
 LOOKED_AT = 256  # texts in which unknown tokens are counted
 
 
@@ -53,7 +57,7 @@ def encoder_run(
     batch_size: int,
     device: torch.device,
     fields: Fields = USUAL,
-    precision: torch.dtype = torch.float32,
+    precision: str = "float32",
     *,
     vectors: str | None = None,
     index: str = "exact",
@@ -62,14 +66,16 @@ def encoder_run(
 
     kind: "dense" or "sparse". Passages of equal score keep the order of the source. vectors: "float32" or "float16",
     as which the passages' dense vectors are kept in the cache; None: they are not kept. index: "exact", or "hnsw" to
-    compare a query only with the passages that faiss's graphs find, which needs vectors. Raises InputError where a
+    compare a query only with the passages that faiss's graphs find, which needs vectors. precision: as in conf/; "auto"
+    measures on a CPU, and keeps to the precision of vectors that are in the cache. Raises InputError where a
     library or the encoder cannot be loaded, for a similarity that is not finite, and for whatever is wrong with the
     source.
     """
     if index == "hnsw":
         load_faiss()
     refuse_duplicates(source, "passages", fields)  # first, since encoding takes hours
-    encoder = _Encoder(name, kind, batch_size, device, precision)
+    encoder = _Encoder(name, kind, batch_size, device)
+    encoder.choose_precision(precision, None if vectors is None or kind != "dense" else (source, fields, vectors))
     if index == "hnsw":
         check_similarity(encoder.model.similarity_fn_name)
     query_ids, encoded_queries = list(queries), encoder.encode(list(queries.values()), "query")
@@ -160,7 +166,7 @@ def encoder_rerank(
     batch_size: int,
     device: torch.device,
     fields: Fields = USUAL,
-    precision: torch.dtype = torch.float32,
+    precision: str = "float32",
 ) -> Run:
     """Return each query's `depth` best passages of a run by the encoder's similarity; only these are encoded.
 
@@ -171,7 +177,8 @@ def encoder_rerank(
     run = {query_id: run[query_id] for query_id in known_queries(run, run_file, queries, "the queries")}
     passages = read_passages(source, {doc_id for ranked in run.values() for doc_id in ranked.doc_ids}, fields)
     check_passages(run, run_file, passages, source)
-    encoder = _Encoder(name, kind, batch_size, device, precision)
+    encoder = _Encoder(name, kind, batch_size, device)
+    encoder.choose_precision(precision)
     encoded_queries = encoder.encode([queries[query_id] for query_id in run], "query")
     row_of = {doc_id: row for row, doc_id in enumerate(passages)}
     blocks = []
@@ -195,10 +202,29 @@ def encoder_rerank(
 class _Encoder:
     """An encoder of sentence-transformers with its own similarity; only its forward pass is in half precision."""
 
-    def __init__(self, name: str, kind: str, batch_size: int, device: torch.device, precision: torch.dtype):
+    def __init__(self, name: str, kind: str, batch_size: int, device: torch.device):
         self.name, self.model, self.batch_size = name, _load(name, kind, device), batch_size
-        self.device, self.precision = device, precision
+        self.device, self.precision = device, torch.float32
         self.looked_at: set[str] = set()
+
+    def choose_precision(self, name: str, kept: tuple[str, Fields, str] | None = None) -> None:
+        """Set the precision of the forward pass; kept: source, fields and type of vectors that the cache may hold."""
+        if not must_measure(name, self.device):
+            self.precision = choose_precision(name, self.device)
+            return
+        for precision in (torch.float32, torch.bfloat16):
+            if kept is not None and are_begun(kept[0], kept[1], self.state(precision), kept[2]):
+                self.precision = precision
+                return
+        chosen = scoring_precision(name, self.device, num_weights(self.model), self._pass)
+        log.info("%s", chosen.describe())
+        self.precision = chosen.dtype
+
+    def _pass(self, num_tokens: int) -> tuple[Callable[[], object], int]:
+        """Return a forward pass over texts of some length, and about how many tokens it has."""
+        texts = ["a " * WORDS] * -(-num_tokens // WORDS)
+        encode = self.model.encode_document
+        return lambda: encode(texts, show_progress_bar=False, convert_to_tensor=True), WORDS * len(texts)
 
     def encode(self, texts: list[str], kind: str) -> Tensor:
         """Return the float32 vectors of queries or documents, on the device."""
@@ -236,7 +262,7 @@ class _Encoder:
                 _check_finite(self.similarity(encoded_queries, encoded), query_ids, 0, doc_ids.__getitem__, self.name)
             return encoded.cpu().numpy()
 
-        return open_vectors(source, fields, self.state(), dtype, encode)
+        return open_vectors(source, fields, self.state(self.precision), dtype, encode)
 
     def from_disk(self, stored: Vectors, source: str) -> Iterator[Tensor]:
         """Read all vectors of a source, a block at a time."""
@@ -245,8 +271,8 @@ class _Encoder:
                 yield torch.from_numpy(block).to(self.device)
                 bar.update(len(block))
 
-    def state(self) -> dict:
-        """Return what decides the vectors of passages: weights, modules, tokenizer, prompts and library."""
+    def state(self, precision: torch.dtype) -> dict:
+        """Return what decides the vectors of passages: weights, modules, tokenizer, prompts, library, precision."""
         weights = 0
         for name, values in self.model.state_dict().items():
             weights = zlib.crc32(name.encode(), weights)
@@ -258,7 +284,7 @@ class _Encoder:
         return {
             "weights": weights,
             "settings": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
-            "precision": str(self.precision),
+            "precision": str(precision),
             "library": metadata.version("sentence-transformers"),
         }
 

@@ -1,6 +1,6 @@
 """A dense encoder's vectors of all passages of a source, on disk: encoded once, part by part, and read in blocks.
 
-    vectors = open_vectors("passages.tsv", fields, encoder.state(), "float32", encode)
+    vectors = open_vectors("passages.tsv", fields, encoder.state(precision), "float32", encode)
     for block in vectors.blocks(): ...                       # [N, D], up to BLOCK passages in the order of the source
     vectors.of(rows), vectors.id_of(7)
 
@@ -23,7 +23,7 @@ from distill.sources.fields import Fields
 from distill.sources.locate import source_state
 from distill.sources.texts import iterate_texts
 from distill.storage.arrays import offsets_of, text_at
-from distill.storage.cache import REMEDY, entry, key_of, make_once
+from distill.storage.cache import PARTIAL, REMEDY, entry, key_of, make_once
 from distill.storage.locking import locked_in_turn
 from distill.storage.parts import is_whole, load_arrays, save_arrays, write_part
 from distill.storage.writing import write_text
@@ -78,13 +78,6 @@ def open_vectors(source: str, fields: Fields, encoder: dict, dtype: str, encode:
     encoder: what tells its vectors from another's. dtype: "float32" or "float16". Raises InputError for whatever is
     wrong with the source, and for vectors that float16 cannot hold.
     """
-    key = key_of(
-        source=source_state(source),
-        fields=[fields.id, fields.texts],
-        encoder=encoder,
-        dtype=dtype,
-        format=[FORMAT, PART],
-    )
 
     def texts(first: int = 0) -> Iterator[tuple[str, str]]:
         return itertools.islice(iterate_texts(source, "passages", fields), first, None)
@@ -104,7 +97,7 @@ def open_vectors(source: str, fields: Fields, encoder: dict, dtype: str, encode:
                 total, number = total + added, number + 1
         write_text(directory / INDEX, json.dumps({"passages": total}) + "\n")
 
-    directory = make_once(entry("vectors", source, key), write, resumes=True)
+    directory = make_once(_place(source, fields, encoder, dtype), write, resumes=True)
     damaged = [number for number in _numbers(_length(directory)) if not is_whole(_part(directory, number))]
     if damaged:
         with locked_in_turn(directory.with_name(directory.name + ".lock"), REMEDY):
@@ -115,6 +108,23 @@ def open_vectors(source: str, fields: Fields, encoder: dict, dtype: str, encode:
                     with Progress(desc=f"encoding {part.name}", unit=" passages") as bar:
                         _encode_part(part, texts(number * PART), dtype, encode, bar)
     return Vectors(directory)
+
+
+def are_begun(source: str, fields: Fields, encoder: dict, dtype: str) -> bool:
+    """Whether the cache has these vectors, or a part of them."""
+    place = _place(source, fields, encoder, dtype)
+    return place.is_dir() or is_whole(_part(place.with_name(place.name + PARTIAL), 0))
+
+
+def _place(source: str, fields: Fields, encoder: dict, dtype: str) -> Path:
+    key = key_of(
+        source=source_state(source),
+        fields=[fields.id, fields.texts],
+        encoder=encoder,
+        dtype=dtype,
+        format=[FORMAT, PART],
+    )
+    return entry("vectors", source, key)
 
 
 def _encode_part(part: Path, texts: Iterator[tuple[str, str]], dtype: str, encode: Encode, bar: Progress) -> int:

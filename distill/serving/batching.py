@@ -117,7 +117,8 @@ class Batcher:
 
     def _take(self) -> list[tuple[Job, list[int]]]:
         """Take pairs out of the jobs until a batch is full, from the job that is due first."""
-        batch, size = [], 0
+        batch: list[tuple[Job, list[int]]] = []
+        size = 0
         for job in sorted(self.jobs, key=self._due):
             taken: list[int] = []
             if job.score_list is not None:

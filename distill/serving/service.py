@@ -108,17 +108,21 @@ class Service:
         assert self.scorer is not None and self.batcher is not None, "within admitted"
         loop = asyncio.get_running_loop()
         dialect, asked, pairs = await loop.run_in_executor(self.preparing, self._prepare, path, body)
-        scores = await self._score(pairs, gone, is_list=asked.is_list)
+        scores = await self._score(pairs, gone, self.scorer.list_scorer(asked))
         returned = self.scorer.returned(scores, raw=asked.raw_scores).tolist()
         order = np.argsort(-scores, kind="stable").tolist()  # of the model's scores: probabilities near 1 would tie
         self.num_answered += 1
         num_tokens = sum(len(tokens) for tokens, _ in pairs)
         return dialect.write(asked, Scored(returned, order, num_tokens, self.names[0]))
 
-    async def _score(self, pairs: list[Pair], gone: Callable[[], Awaitable[object]], *, is_list: bool) -> np.ndarray:
-        assert self.scorer is not None and self.batcher is not None
-        prunes = is_list and self.cfg.exit_keep is not None
-        job = self.batcher.submit(pairs, self.scorer.score_list if prunes else None)
+    async def _score(
+        self,
+        pairs: list[Pair],
+        gone: Callable[[], Awaitable[object]],
+        score_list: Callable[[list[Pair]], np.ndarray] | None,
+    ) -> np.ndarray:
+        assert self.batcher is not None
+        job = self.batcher.submit(pairs, score_list)
         scored, left = asyncio.wrap_future(job.future), asyncio.ensure_future(gone())
         try:
             await asyncio.wait({scored, left}, return_when=asyncio.FIRST_COMPLETED)

@@ -28,7 +28,7 @@ from distill.sources.texts import passage_text, read_passages, refuse_duplicates
 from distill.storage.writing import writing
 
 AT_ONCE = 4096  # rows whose ids are looked up together
-MANY = 250_000  # pairs of a run: the texts of a larger one are on disk
+MANY = 50_000  # pairs of a run: the texts of a larger one are on disk
 
 
 class Passages(Protocol):

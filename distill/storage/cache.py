@@ -21,6 +21,7 @@ from distill.storage.writing import writing
 
 log = logging.getLogger(__name__)
 
+PARTIAL = ".partial"  # after the name of a directory that is being written
 REMEDY = "set DISTILL_CACHE to a directory of your own"
 
 
@@ -86,7 +87,7 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
                 return directory
             log.warning("%s: %s: rebuilding it", directory, reason)
             remove(directory)
-        aside = directory.with_name(directory.name + ".partial")
+        aside = directory.with_name(directory.name + PARTIAL)
         try:
             with writing(directory):
                 if not resumes:

@@ -65,7 +65,7 @@ def score_with(
     place = choose_device(device)
     model = CrossEncoder.from_pretrained(name, base=base).to(place)
     notes = take_logits(model, name)
-    reranker = TaskReranker(Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None), model)
+    reranker = TaskReranker(Task("teacher", "teacher", run, {}, [], None, queries, passages, 1, None), model, once=True)
     scored = reranker.rerank(model, MAX_TOKENS, choose_precision("auto", place))
     notes += check_scores(scored, name)
     if reranker.cut_queries:

@@ -3,6 +3,7 @@
 with Tracker(cfg) as tracker:                       # an exception inside marks the W&B run as failed
     tracker.start(directory, step)
     tracker.log(step, {"train/loss": 0.4})
+    tracker.flush()                                 # before a checkpoint
     tracker.save_results({"test/sample/nDCG@10": 0.9})
     tracker.finish({"test/sample/nDCG@10": 0.9}, directory / "model", {"sample": {"q1": {"nDCG@10": 0.9}}})
 """
@@ -24,10 +25,12 @@ from distill.secrets import for_others
 from distill.sources.literals import with_texts
 from distill.storage.small_files import read_small
 from distill.storage.writing import append, write_text, writing
+from distill.training.sender import Sender
 
 log = logging.getLogger(__name__)
 
-WANDB_SECONDS = 30  # to wait for W&B's servers before logging offline instead
+WANDB_SECONDS = 30  # to wait for W&B's servers before logging offline instead, and at the end for what was logged
+CHECKPOINT_SECONDS = 5.0  # to wait for it at a checkpoint
 FLUSH_SECONDS = (
     0.5  # between writes of W&B's file; its default of 15 could lose the configuration of a job killed early
 )
@@ -43,6 +46,7 @@ class Tracker:
         self.cfg = cfg
         self.file: BinaryIO | None = None
         self.wandb: Any = None
+        self.sender: Sender | None = None
 
     def start(self, directory: Path, step: int = 0) -> None:
         """Open the run's files; if the run is resumed at a step, drop what was logged after that step.
@@ -59,6 +63,7 @@ class Tracker:
         self.source = _source_artifact(self.cfg.backbone.name)
         if self.cfg.logger.mode != "disabled":
             self.wandb = _start_wandb(directory, self.cfg, self.source)
+            self.sender = Sender(self.wandb)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -67,12 +72,17 @@ class Tracker:
         self.close(exit_code=0 if kind is None else 1)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Append the metrics of a step to metrics.jsonl and to W&B."""
+        """Append the metrics of a step to metrics.jsonl, and soon to W&B."""
         if not self.file:
             return
         append(self.file, (json.dumps({"step": step, **metrics}) + "\n").encode())
-        if self.wandb:
-            self.wandb.log(metrics, step=step)
+        if self.sender:
+            self.sender.send(metrics, step)
+
+    def flush(self) -> None:
+        """Wait a little until W&B has everything that was logged: what a resumed run continues from."""
+        if self.sender:
+            self.sender.flush(CHECKPOINT_SECONDS)
 
     def save_results(self, results: dict[str, float]) -> None:
         """Write results.json, with which a run is finished."""
@@ -84,7 +94,8 @@ class Tracker:
 
         per_query: task -> query id -> measure -> value, as in per_query.csv.
         """
-        if self.wandb:
+        if self.wandb and self.sender:
+            self.sender.flush(WANDB_SECONDS, at_end=True)
             self._finish_wandb(results, model, per_query)
 
     def _finish_wandb(self, results: dict[str, float], model: Path, per_query: dict) -> None:
@@ -114,7 +125,9 @@ class Tracker:
         """Close the files and the W&B run; an exit code other than 0 marks the run as failed."""
         if self.file:
             self.file.close()
-        if self.wandb:
+        if self.wandb and self.sender:
+            self.sender.flush(WANDB_SECONDS, at_end=True)
+            self.sender.close()
             self.wandb.finish(exit_code=exit_code)
 
 

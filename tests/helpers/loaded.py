@@ -1,10 +1,10 @@
 """Which packages of third parties each step of a list loads, in forks of one process that starts with none.
 
-    loaded = packages_of({"import": "import distill"}, {"report --help": "command('report', '--help')"}, stops=())
+    loaded = packages_of({"import": "import distill"}, {"report --help": "command('report', '--help')"}, stops={})
 
 A step is Python code. The steps of the second list are forked once Hydra is loaded; `forget()` leaves out what is
-loaded before it. What a step has loaded is noted at its first log line, where it ends if `stops` names it, and at its
-end.
+loaded before it. What a step has loaded is noted at its first two log lines, and at its end; `stops` names
+those that end at one of these lines.
 """
 
 import json
@@ -12,25 +12,25 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 
 from tests.helpers.paths import ROOT
 
 PROGRAM = "from tests.helpers.loaded import main; main()"
-FIRST_LINE, END = "first line", "end"
+LINES = FIRST_LINE, SECOND_LINE = "first line", "second line"
+END = "end"
 started_with = set(sys.modules)
 
 
 class Stop(BaseException):
-    """Ends a step at its first line."""
+    """Ends a step at one of its lines."""
 
 
-def packages_of(bare: dict[str, str], hydra: dict[str, str], stops: Iterable[str] = ()) -> dict[str, dict[str, set]]:
+def packages_of(bare: dict[str, str], hydra: dict[str, str], stops: dict[str, str]) -> dict[str, dict[str, set]]:
     """Run the steps; return the packages that each has loaded, by step and by moment.
 
     Raises AssertionError for a step that fails.
     """
-    given = json.dumps({"bare": bare, "hydra": hydra, "stops": [*stops]})
+    given = json.dumps({"bare": bare, "hydra": hydra, "stops": stops})
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input=given, env=env, cwd=ROOT, capture_output=True, text=True
@@ -44,11 +44,11 @@ def main() -> None:
     """Fork for each step of the request on standard input; write a line of JSON for each."""
     request = json.load(sys.stdin)
     for name, code in request["bare"].items():
-        _fork(name, code, stops=name in request["stops"])
+        _fork(name, code, request["stops"].get(name))
     import distill.config.command  # noqa: F401
 
     for name, code in request["hydra"].items():
-        _fork(name, code, stops=name in request["stops"])
+        _fork(name, code, request["stops"].get(name))
 
 
 def command(*arguments: str) -> None:
@@ -70,7 +70,7 @@ def forget() -> None:
     started_with.update(sys.modules)
 
 
-def _fork(name: str, code: str, *, stops: bool) -> None:
+def _fork(name: str, code: str, stop: str | None) -> None:
     pid = os.fork()
     if pid:
         if os.waitpid(pid, 0)[1]:
@@ -82,8 +82,10 @@ def _fork(name: str, code: str, *, stops: bool) -> None:
     make_record = logging.getLogRecordFactory()
 
     def note(*arguments, **keywords) -> logging.LogRecord:
-        noted.setdefault(FIRST_LINE, loaded())
-        if stops:
+        line = next((line for line in LINES if line not in noted), None)
+        if line is not None:
+            noted[line] = loaded()
+        if stop is not None and line == stop:
             raise Stop
         return make_record(*arguments, **keywords)
 

@@ -1,0 +1,84 @@
+"""Lines for W&B are sent by a thread: in order, never waited for by a step, and all there at a checkpoint."""
+
+import threading
+
+import pytest
+
+from distill.training import sender
+from distill.training.sender import Sender
+
+LONG = 60.0  # seconds, which no test takes
+
+
+class Run:
+    """A W&B run that takes lines only while its gate is open."""
+
+    def __init__(self, error: Exception | None = None):
+        self.gate, self.begun, self.error = threading.Event(), threading.Event(), error
+        self.taken: list[tuple[dict, int]] = []
+
+    def log(self, metrics: dict, step: int) -> None:
+        self.begun.set()
+        assert self.gate.wait(LONG)
+        if self.error is not None:
+            raise self.error
+        self.taken.append((metrics, step))
+
+
+@pytest.fixture
+def run():
+    run = Run()
+    yield run
+    run.gate.set()
+
+
+def test_a_stalled_run_holds_no_step_and_gets_its_lines_in_order(run):
+    lines = Sender(run)
+    for step in range(100):
+        lines.send({"train/loss": step / 2}, step)  # returns although nothing is taken
+    assert not run.taken and not lines.flush(0.01)
+    run.gate.set()
+    assert lines.flush(LONG, at_end=True) and run.taken == [({"train/loss": step / 2}, step) for step in range(100)]
+    lines.close()
+
+
+def test_a_checkpoint_waits_once_for_a_stalled_run_and_again_when_it_moves(run, monkeypatch):
+    lines = Sender(run)
+    waits = []
+    wait_for = lines.lines.all_tasks_done.wait_for
+    monkeypatch.setattr(
+        lines.lines.all_tasks_done, "wait_for", lambda holds, seconds: waits.append(seconds) or wait_for(holds, seconds)
+    )
+    lines.send({}, 1)
+    assert [lines.flush(0.01) for _ in range(3)] == [False] * 3 and waits == [0.01]
+    run.gate.set()
+    lines.send({}, 2)
+    while len(run.taken) < 2:
+        pass
+    assert lines.flush(LONG)
+
+
+def test_what_does_not_fit_is_left_out_with_one_warning(run, monkeypatch, caplog):
+    monkeypatch.setattr(sender, "WAITING", 3)
+    lines = Sender(run)
+    lines.send({}, 0)
+    assert run.begun.wait(LONG)  # the thread holds the first one
+    for step in range(1, 8):
+        lines.send({}, step)
+    run.gate.set()
+    assert lines.flush(LONG) and [step for _, step in run.taken] == [0, 1, 2, 3] and lines.num_left_out == 4
+    assert caplog.messages == [
+        "wandb: does not keep up, so step 4 and others are left out there: metrics.jsonl has them all"
+    ]
+
+
+def test_an_error_of_wandb_stops_its_lines_and_not_the_training(caplog):
+    run = Run(RuntimeError("the service\nis gone"))
+    run.gate.set()
+    lines = Sender(run)
+    for step in range(3):
+        lines.send({}, step)
+    assert lines.flush(LONG) and not run.taken
+    assert caplog.messages == [
+        "wandb: cannot log any more (the service is gone): metrics.jsonl has what is missing there"
+    ]
