@@ -4,9 +4,9 @@
     python -m benchmarks.waits --before OTHER_CHECKOUT --rounds 3   # both in turn, with the same packages
     python -m benchmarks.waits first-line help --rounds 9
 
-Each wait is a process of its own, and CUDA is hidden. Files and the model are made by this checkout, for both. A sweep
-is 3 of its jobs unless its name says `-whole`. CPU seconds are not lengthened by other work on the machine: on a free
-core they are about the wall time, where nothing waits for a server.
+Each wait is a process of its own, and CUDA is hidden. Each checkout opens a model that it has trained for a step, and
+trains on its own sample. A sweep is 3 of its jobs, of equal steps, unless its name says `-whole`. CPU seconds are not
+lengthened by other work on the machine: on a free core they are about the wall time, where nothing waits for a server.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.growth import Files, measured
+from benchmarks.growth import Files
 from benchmarks.processes import Used, measure
 from benchmarks.report import RESULTS, ROOT, environment, save
 from distill.models.locate import locate_model
@@ -29,6 +29,7 @@ PACKAGED = "googleq-minilm-3"
 OPEN = f"from distill import CrossEncoder; CrossEncoder.from_pretrained({locate_model(PACKAGED)!r})"
 LIBRARIES = "import torch; from transformers import BertModel, PreTrainedTokenizerFast"
 FIGURE1, GRID = "experiment=figure1-mini", "experiment=comparison/grid-mini"
+EQUAL = ["train.max_epochs=null", "train.max_steps=60", "train.batch_size=8", "train.validate_every=60", "seed=0,1,2"]
 MAIN = ["-m", "distill"]
 Command = Callable[[Files, str, str], list[str]]  # of files, output directory and a server's address
 WAITS: dict[
@@ -68,13 +69,13 @@ WAITS: dict[
         "3 jobs of figure1-mini",
         0,
         lambda files, out, url: [
-            *("train.py", "-m", FIGURE1, "data.depth=5", "data.num_queries=25", f"hydra.sweep.dir={out}"),
+            *("train.py", "-m", FIGURE1, *EQUAL, "data.depth=5", "data.num_queries=25", f"hydra.sweep.dir={out}"),
         ],
     ),
     "grid-mini": (
         "3 jobs of grid-mini",
         0,
-        lambda files, out, url: ["train.py", "-m", GRID, "backbone=tiny", "loss=lce", f"hydra.sweep.dir={out}"],
+        lambda files, out, url: ["train.py", "-m", GRID, *EQUAL, "backbone=tiny", "loss=lce", f"hydra.sweep.dir={out}"],
     ),
     "figure1-mini-whole": (
         "figure1-mini, 27 jobs",
@@ -87,6 +88,15 @@ WAITS: dict[
         lambda files, out, url: ["train.py", "-m", GRID, f"hydra.sweep.dir={out}"],
     ),
 }
+
+
+def trained(directory: Path, checkout: str, root: Path) -> Path:
+    """Return a model that a checkout has trained for a step."""
+    model = directory / f"trained-{checkout}" / "model"
+    if not model.is_dir():
+        command = [sys.executable, "train.py", "train.max_steps=1", f"hydra.run.dir={model.parent}"]
+        measure(command, cwd=root, cache=directory / "cache", env={"PYTHONPATH": str(root)})
+    return model
 
 
 @contextmanager
@@ -102,16 +112,19 @@ def stand_in() -> Iterator[str]:
         process.wait()
 
 
-def middle(used: list[Used]) -> dict[str, float]:
-    """Return the medians of several rounds."""
+def middle(used: list[Used]) -> dict[str, float] | None:
+    """Return the medians of several rounds, None if there is none."""
     numbers = [one.numbers() for one in used]
-    return {key: statistics.median(one[key] for one in numbers) for key in numbers[0]}
+    return {key: statistics.median(one[key] for one in numbers) for key in numbers[0]} if numbers else None
 
 
-def line(name: str, found: dict[str, dict]) -> str:
+def line(name: str, found: dict[str, dict | None]) -> str:
     """Return a row of the table in Markdown."""
     cells = []
     for of_checkout in found.values():
+        if of_checkout is None:
+            cells += ["–"] * 3
+            continue
         cells += [f"{of_checkout['seconds']:.1f}", f"{of_checkout['cpu_seconds']:.2f}"]
         cells.append(f"{of_checkout['peak_bytes'] / 2**20:.0f}")
     return f"| {WAITS[name][0]} | {' | '.join(cells)} |"
@@ -133,11 +146,8 @@ def main() -> None:
     directory = arguments.directory.absolute()
     checkouts = {"before": arguments.before.absolute()} if arguments.before else {}
     checkouts["after"] = ROOT
-    model = directory / "trained" / "model"
-    if not model.is_dir():
-        directory.mkdir(parents=True, exist_ok=True)
-        measured(["train.py", "train.max_steps=1", f"hydra.run.dir={model.parent}"], directory)
-    files, rows = Files(directory, model), []
+    files = {name: Files(directory, trained(directory, name, root)) for name, root in checkouts.items()}
+    rows = []
     head = [f"{name}: {what}" for name in checkouts for what in ("seconds", "CPU seconds", "peak MB")]
     print(f"| wait | {' | '.join(head)} |", "| --- " * (len(head) + 1) + "|", sep="\n")
     with stand_in() as url:
@@ -148,9 +158,14 @@ def main() -> None:
                     _, lines, command = WAITS[name]
                     out = directory / f"{checkout}-{name}-{turn}"
                     shutil.rmtree(out, ignore_errors=True)
-                    given = [sys.executable, *command(files, str(out), url)]
+                    given = [sys.executable, *command(files[checkout], str(out), url)]
                     env = {"PYTHONPATH": str(root)}
-                    used[checkout].append(measure(given, cwd=root, cache=directory / "cache", lines=lines, env=env))
+                    try:
+                        one = measure(given, cwd=root, cache=directory / "cache", lines=lines, env=env)
+                    except SystemExit as error:  # an older checkout may lack a command
+                        print(f"{checkout}, {name}: {str(error).splitlines()[-1]}", file=sys.stderr)
+                        continue
+                    used[checkout].append(one)
             found = {checkout: middle(rounds) for checkout, rounds in used.items()}
             rows.append({"wait": name, "what": WAITS[name][0], "rounds": arguments.rounds} | found)
             print(line(name, found), flush=True)
