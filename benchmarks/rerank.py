@@ -29,9 +29,9 @@ CONTENDERS = ("packed", "padded", "packed-bf16", "sentence-transformers", "light
 def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], list[list[float]]]:
     """Return a contender's function that scores all lists once."""
     if name == "sentence-transformers":
-        from sentence_transformers import CrossEncoder
+        from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
-        theirs = CrossEncoder(model, device=str(device), trust_remote_code=False)
+        theirs = TheirCrossEncoder(model, device=str(device), trust_remote_code=False)
         pairs = [(query, passage) for query, passages in lists for passage in passages]
         bounds = [len(passages) for _, passages in lists]
 
@@ -50,10 +50,10 @@ def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], l
                 return [module.score([query], [passages]).scores.flatten().tolist() for query, passages in lists]
 
         return score
-    from distill.models.cross_encoder import CrossEncoder as Ours
+    from distill.models.cross_encoder import CrossEncoder
 
     layout, *options = name.split("-")
-    ours = Ours.from_pretrained(model, layout if layout in ("packed", "padded") else "auto").to(device)
+    ours = CrossEncoder.from_pretrained(model, layout if layout in ("packed", "padded") else "auto").to(device)
     if "graphs" in options:
         ours.backbone.compile(mode="reduce-overhead", dynamic=False)
     elif device.type == "cuda":
