@@ -149,9 +149,10 @@ def contender(name: str, models: Models) -> Score:
 
 def their_scores(arguments: argparse.Namespace) -> Score:
     """Return sentence-transformers' function."""
-    from sentence_transformers import CrossEncoder as Theirs
+    from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
-    theirs: Any = Theirs(locate_model(arguments.model), device=arguments.device, trust_remote_code=False)
+    name = locate_model(arguments.model)
+    theirs: Any = TheirCrossEncoder(name, device=arguments.device, trust_remote_code=False)
 
     def predict(query: str, passages: list[str]) -> np.ndarray:
         pairs = [(query, passage) for passage in passages]

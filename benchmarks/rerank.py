@@ -29,9 +29,9 @@ CONTENDERS = ("packed", "padded", "packed-bf16", "sentence-transformers", "light
 def scorer(name: str, model: str, lists, device: torch.device) -> Callable[[], list[list[float]]]:
     """Return a contender's function that scores all lists once."""
     if name == "sentence-transformers":
-        from sentence_transformers import CrossEncoder
+        from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
-        theirs = CrossEncoder(model, device=str(device), trust_remote_code=False)
+        theirs = TheirCrossEncoder(model, device=str(device), trust_remote_code=False)
         pairs = [(query, passage) for query, passages in lists for passage in passages]
         bounds = [len(passages) for _, passages in lists]
 

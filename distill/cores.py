@@ -12,11 +12,15 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 CGROUP = Path("/sys/fs/cgroup")
 SETTING = "OMP_NUM_THREADS"
@@ -68,7 +72,20 @@ class CoreWatch:
 
     def restart(self) -> None:
         """Leave out what has happened since: a validation, a checkpoint."""
-        self.wall, self.busy = time.perf_counter(), time.thread_time()
+        self.wall, self.busy = time.perf_counter(), _busy()
+
+    def without_waits(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items; leave out the time that each one is waited for, as for what another thread prepares."""
+        rest = iter(items)
+        while True:
+            wall, busy = time.perf_counter(), _busy()
+            try:
+                item = next(rest)
+            except StopIteration:
+                return
+            self.wall += time.perf_counter() - wall
+            self.busy += _busy() - busy
+            yield item
 
     def look(self) -> None:
         """After ten seconds of work, say so if this thread did not have a core most of the time."""
@@ -76,10 +93,15 @@ class CoreWatch:
         if not self.wanted or seconds < LONG_ENOUGH:
             return
         self.wanted = False
-        share = (time.thread_time() - self.busy) / seconds
+        share = (_busy() - self.busy) / seconds
         if share < ENOUGH:
             CoreWatch.warned = True
             log.warning("%s", contention(share, torch.get_num_threads()))
+
+
+def _busy() -> float:
+    """Return the CPU seconds of this thread; of the process where its other threads share the core with this one."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.thread_time()
 
 
 def contention(share: float, num_threads: int) -> str:

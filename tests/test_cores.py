@@ -58,6 +58,7 @@ def spent(monkeypatch, wall: float, busy: float) -> None:
     """Let a watch that starts now see so many seconds of both clocks at its next look."""
     monkeypatch.setattr(time, "perf_counter", lambda: wall)
     monkeypatch.setattr(time, "thread_time", lambda: busy)
+    monkeypatch.setattr(time, "process_time", lambda: busy)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +97,31 @@ def test_what_a_validation_takes_is_left_out_and_a_gpu_is_not_watched(monkeypatc
     spent(monkeypatch, 31.0, 12.0)
     watch.look()
     of_gpu.look()
+    assert not caplog.messages
+
+
+def test_the_wait_for_what_another_thread_prepares_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(CoreWatch, "warned", False)
+
+    def prepared():
+        yield "first"
+        spent(monkeypatch, 108.0, 8.0)  # a hundred seconds for the second one, in which this thread did nothing
+        yield "second"
+
+    spent(monkeypatch, 0.0, 0.0)
+    watch = CoreWatch(CPU)
+    for item in watch.without_waits(prepared()):
+        spent(monkeypatch, *((8.0, 8.0) if item == "first" else (116.0, 16.0)))
+        watch.look()
+    assert item == "second" and not caplog.messages
+
+
+def test_other_threads_of_a_process_with_one_core_do_not_count_as_other_processes(monkeypatch, caplog):
+    monkeypatch.setattr(CoreWatch, "warned", False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    spent(monkeypatch, 0.0, 0.0)
+    watch = CoreWatch(CPU)
+    spent(monkeypatch, 20.0, 19.0)
+    monkeypatch.setattr(time, "thread_time", lambda: 10.0)  # half of it went to a thread that tokenises
+    watch.look()
     assert not caplog.messages

@@ -10,10 +10,11 @@ source "$(dirname "$0")/common.sh"
 begin
 RAY=$(dirname "$PYTHON")/ray
 place=$(mktemp -d /tmp/ray-XXXXXX) # Ray's sockets need a short path
+mkdir -p "$place/else/where/on/this/machine"
 export RAY_ADDRESS=127.0.0.1:$((20000 + RANDOM % 20000))
 
 start_node() ( # NAME OPTIONS...; not in the repository, as on a machine where it runs all the time
-    cd / && "$RAY" start "${@:2}" --node-name "$1" --num-cpus 1 --num-gpus 0 --object-store-memory 80000000 \
+    cd "$place/else/where/on/this/machine" && "$RAY" start "${@:2}" --node-name "$1" --num-cpus 1 --num-gpus 0 --object-store-memory 80000000 \
         --disable-usage-stats >>"$WORK/cluster.log" 2>&1
 )
 

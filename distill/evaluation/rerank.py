@@ -94,7 +94,7 @@ class TaskReranker:
             ahead(lambda query_ids: self._prepare(model, query_ids), self._groups()) as groups,
         ):
             cores = CoreWatch(model.device)
-            for group in groups:
+            for group in cores.without_waits(groups):
                 query_ids = [query_id for query_id, _, _ in group]
                 batch = make_batch(query_ids, [pairs for _, pairs, _ in group])
                 with half_precision(model.device, precision):
