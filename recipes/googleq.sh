@@ -161,7 +161,7 @@ packaged() {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # grid: losses and mixtures, 9,984 pairs each, after the labels' 3-layer student; 500 of the test questions. Losses with
-# labels have the marked passage in each list.
+# labels have the marked passage in each list. The best one and the papers' two once more with 29,952 pairs.
 
 with_labels=(data.list_size=null data.num_negatives=7)
 grid() {
@@ -171,10 +171,13 @@ grid() {
         cell lambda "$seed" loss.target=rank loss.gain=linear
         cell mse "$seed" loss.normalise=z-score
     done
-    "$PYTHON" -m distill report runs=$OUT-grid output=$OUT-grid/report baseline=loss=ranknet published=false
+    for loss in kl ranknet adrmse; do GRID=$OUT-grid-30k cell $loss 0 train.max_steps=234; done
+    for grid in $OUT-grid $OUT-grid-30k; do
+        "$PYTHON" -m distill report runs=$grid output=$grid/report baseline=loss=ranknet published=false
+    done
 }
 cell() {        # LOSS SEED OVERRIDES...
-    local place=$OUT-grid/$1/$2 loss=$1 seed=$2
+    local place=${GRID:-$OUT-grid}/$1/$2 loss=$1 seed=$2
     shift 2
     step "$place/results.json" "$PYTHON" train.py experiment=real/googleq-grid train.precision="$PRECISION" \
         seed="$seed" loss="$loss" hydra.run.dir="$place" "$@"
