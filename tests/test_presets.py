@@ -66,7 +66,7 @@ def test_a_look_alike_of_a_preset_is_loaded_trained_and_saved(tmp_path, name, fo
     cfg = compose_config("train", *overrides)
     assert cfg.model.head == "auto" and cfg.optimizer.lr == cfg.backbone.lr
     backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
-    reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora")}
+    reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora", "exit_weight")}
     model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading).train()
     assert model.is_plain == (form in ("encoder", "bi-encoder"))
     if not model.is_plain:
