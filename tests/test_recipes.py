@@ -10,14 +10,22 @@ import pytest
 
 from distill.sources.runs import read_run
 from tests.helpers.paths import ROOT
+from tests.helpers.warm_python import warm_python
 
 
-def run_recipe(name: str, **variables: str) -> str:
-    environment = os.environ | {"PYTHON": sys.executable} | variables
+def run_recipe(name: str, python: str, **variables: str) -> str:
+    environment = os.environ | {"PYTHON": python} | variables
     command = ["bash", str(ROOT / "recipes" / name)]
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert run.returncode == 0, run.stdout
     return run.stdout
+
+
+@pytest.fixture
+def python(tmp_path):
+    """The command that a recipe starts Python with."""
+    with warm_python(tmp_path) as script:
+        yield script
 
 
 @pytest.fixture
@@ -40,10 +48,10 @@ def own_corpus(collection, llm_url, tmp_path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_own_corpus_goes_all_the_way_and_nothing_is_done_twice(own_corpus, tmp_path):
+def test_own_corpus_goes_all_the_way_and_nothing_is_done_twice(own_corpus, python, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     out = tmp_path / "out"
-    first = run_recipe("own-corpus.sh", **own_corpus)
+    first = run_recipe("own-corpus.sh", python, **own_corpus)
     assert "requests, about" in first  # of the dry run
     lists, ranked = read_run(str(out / "train.run")), read_run(str(out / "teacher" / "teacher.run"))
     assert lists.keys() == ranked.keys()
@@ -51,7 +59,7 @@ def test_own_corpus_goes_all_the_way_and_nothing_is_done_twice(own_corpus, tmp_p
     results = json.loads((out / "test" / "results.json").read_text())
     assert {"first_stage/files/nDCG@10", "test/files/nDCG@10", "test/files/RR@10"} <= results.keys()
     assert (out / "onnx-int8" / "onnx" / "model.onnx").is_file() and (out / "report" / "index.html").is_file()
-    again = run_recipe("own-corpus.sh", **own_corpus | {"LLM_URL": "http://127.0.0.1:9/v1"})
+    again = run_recipe("own-corpus.sh", python, **own_corpus | {"LLM_URL": "http://127.0.0.1:9/v1"})
     assert again.count(": skipped") == 9 and "requests, about" not in again
 
 
@@ -128,10 +136,10 @@ def test_own_corpus_says_what_is_missing(arguments, variables, said):
 
 
 @pytest.mark.slow
-def test_the_sample_goes_all_the_way(tmp_path):
+def test_the_sample_goes_all_the_way(python, tmp_path):
     few = "validation.depth=10 task.depth=10"
     settings = {"LOSSES": "ranknet,adrmse", "SEEDS": "0", "STEPS": "2", "TRAIN": few, "OUT": str(tmp_path / "out")}
-    run_recipe("sample.sh", **settings, DISTILL_CACHE=str(tmp_path / "cache"))
+    run_recipe("sample.sh", python, **settings, DISTILL_CACHE=str(tmp_path / "cache"))
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "The bundled sample" in page and "ranknet" in page and "adrmse" in page
     results = json.loads((tmp_path / "out" / "top-20" / "results.json").read_text())
