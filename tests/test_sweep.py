@@ -56,7 +56,7 @@ def summary(errors: str) -> list[str]:
 @pytest.mark.slow
 def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_is_missing(file_overrides, tmp_path):
     common = [*file_overrides, "train.validate_every=20"]
-    overrides = [*common, "train.max_steps=150,0,20"]
+    overrides = [*common, "train.max_steps=60,0,20"]
     directory = tmp_path / "sweep"
     sweep = start_sweep(directory, *overrides, cwd=tmp_path)
     wait_for(directory / "0" / "config.yaml", "seed", sweep)
@@ -67,7 +67,7 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
     assert sweep.returncode == 1 and "Traceback" not in errors
     failed = summary(errors)
     assert len(failed) == 2
-    assert failed[0].startswith(f"failed: job 0 in {directory}/0: backbone=hf") and "train.max_steps=150" in failed[0]
+    assert failed[0].startswith(f"failed: job 0 in {directory}/0: backbone=hf") and "train.max_steps=60" in failed[0]
     assert failed[0].endswith(": killed by signal 9")
     assert failed[1].startswith(f"failed: job 1 in {directory}/1: ") and "train.max_steps=0 " in failed[1]
     assert failed[1].endswith(": train.max_steps=0: must be at least 1")
@@ -82,10 +82,10 @@ def test_the_rest_runs_when_jobs_fail_or_are_killed_and_a_second_call_runs_what_
     times = {path: path.stat().st_mtime_ns for path in (directory / "2").rglob("*")}
     status, output, errors = run_sweep(directory, *overrides)
     assert status == 1 and len(summary(errors)) == 1
-    assert f"resumed at step {stopped_at} of 150" in output and errors.count("finished before") == 1
+    assert f"resumed at step {stopped_at} of 60" in output and errors.count("finished before") == 1
     assert {path: path.stat().st_mtime_ns for path in (directory / "2").rglob("*")} == times
     (tmp_path / "straight").mkdir()
-    train(compose_config("train", *common, "train.max_steps=150"), tmp_path / "straight")
+    train(compose_config("train", *common, "train.max_steps=60"), tmp_path / "straight")
     straight, resumed = (
         load_checkpoint(path / "checkpoints" / "last.pt")["model"] for path in (tmp_path / "straight", directory / "0")
     )
