@@ -71,6 +71,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.training.backward import backward
     from distill.training.calibration import calibration_errors, fit_calibration
     from distill.training.checkpoint import Checkpoints, seed_of_rank
+    from distill.training.draw import PassageDraw
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.plan import plan_training, warn_of_few_lists
     from distill.training.recompute import recompute_activations
@@ -163,9 +164,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 # Divided by the terms of the whole step, so that the update depends on neither micro-batches nor ranks
                 num_terms = ranks.sum_on_device(objective.count_terms(batch.targets, batch.mask)).clamp(min=1)
                 losses = torch.zeros(len(weights), device=device)
+                draw = PassageDraw(cfg.train.learn_from, cfg.seed, state.step)
                 for micro_batch in split_lists(batch, cfg.train.max_tokens):
                     losses += backward(
-                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision, scaler
+                        model, micro_batch, objective, num_terms, weights, cfg.train.max_tokens, precision, scaler, draw
                     )
                 ranks.sum_gradients(model)
                 scaler.unscale_(optimizer)  # of float16 only, as is its decision to skip a step
@@ -177,7 +179,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 loss = objective.weigh(losses, weights)
                 state.note(loss, losses, grad_norm)  # no .item() here: it would wait for the GPU
                 average.update(state.step)
-                throughput.count(batch)
+                throughput.count(batch, draw)
                 bar.update()
                 is_last = state.step == num_steps
 

@@ -256,6 +256,10 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("optimizer.schedule=step", "optimizer.schedule=step is unknown: choose one of constant, linear, cosine"),
         ("data.list_size=1", "data.list_size=1: must be at least 2, since a list needs two passages"),
         ("data.list_choice=best", "data.list_choice=best is unknown: choose one of random, stratified, quantiles, top"),
+        (
+            "data.list_size=4 train.learn_from=4",
+            "train.learn_from=4 leaves nothing out of lists of data.list_size=4: set",
+        ),
         ("loss=lce data.list_size=4 data.num_negatives=7", "data.list_size=4 and data.num_negatives=7 both say"),
         ("loss.implementation=cuda", "loss.implementation=cuda is unknown: choose one of auto, torch, triton"),
         ("train.precision=fp16", "train.precision=fp16 is unknown"),

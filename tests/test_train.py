@@ -84,11 +84,11 @@ def test_epochs_are_turned_into_steps(file_overrides, tmp_path):
     assert results["train/steps"] == 3  # 1.5 * 6 lists / 4, rounded up
 
 
-def test_the_token_budget_leaves_the_update_as_it_is(file_overrides, tmp_path):
+@pytest.mark.parametrize("learn_from", ["null", "2"])
+def test_the_token_budget_leaves_the_update_as_it_is(file_overrides, tmp_path, learn_from):
+    same = [*file_overrides, "model.dropout=0.0", "optimizer.eps=1e-3", f"train.learn_from={learn_from}"]
     for name, budget in (("whole", 10**6), ("cut", 50)):
-        run_train(
-            tmp_path / name, *file_overrides, f"train.max_tokens={budget}", "model.dropout=0.0", "optimizer.eps=1e-3"
-        )
+        run_train(tmp_path / name, *same, f"train.max_tokens={budget}")
     whole, cut = (weights_of(tmp_path / name) for name in ("whole", "cut"))
     for name, value in whole.items():
         torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-6)

@@ -78,6 +78,11 @@ def _check_training(cfg: DictConfig) -> None:
         )
     _check_negatives(cfg)
     _check_list_choice(cfg)
+    if None not in (cfg.train.learn_from, data.list_size) and cfg.train.learn_from >= data.list_size:
+        raise InputError(
+            f"train.learn_from={cfg.train.learn_from} leaves nothing out of lists of data.list_size={data.list_size}: "
+            "set one of them to null"
+        )
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)

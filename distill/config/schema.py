@@ -246,6 +246,7 @@ class Train:
     batch_size: int | None = at_least(1, default=None)
     max_steps: int | None = beside(at_least(1, default=None), not_beside("max_epochs"))
     max_epochs: float | None = above(0, below=2**31, default=None)
+    learn_from: int | None = at_least(1, default=None)
     max_tokens: int = at_least(1)
     validate_every: int = at_least(1)
     patience: int | None = beside(

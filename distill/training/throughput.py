@@ -1,7 +1,7 @@
 """Measure the speed of training: pairs and tokens per second, and MFU, the share of the device's peak arithmetic.
 
 throughput = Throughput(model, device)
-throughput.count(batch)                           # after every step
+throughput.count(batch, draw)                     # after every step
 with throughput.paused(): ...                     # the time of a validation does not count
 metrics |= throughput.take(ranks)                 # since the last call
 """
@@ -15,6 +15,7 @@ import torch
 from distill.cores import CoreWatch
 from distill.data.batch import Batch
 from distill.distributed import Ranks
+from distill.training.draw import PassageDraw
 from distill.training.flops import FlopCounter, peak_flops
 
 
@@ -30,11 +31,11 @@ class Throughput:
     def _start(self) -> None:
         self.num_pairs, self.num_tokens, self.num_flops, self.clock = 0, 0, 0.0, time.perf_counter()
 
-    def count(self, batch: Batch) -> None:
-        """Add a step's batch."""
+    def count(self, batch: Batch, draw: PassageDraw) -> None:
+        """Add a step's batch, of which a draw may have left out some pairs: they had no backward pass."""
         self.num_pairs += len(batch.lengths)
         self.num_tokens += len(batch.tokens)
-        self.num_flops += self.count_flops(batch.lengths)
+        self.num_flops += self.count_flops(batch.lengths) - 2 / 3 * sum(map(self.count_flops, draw.left_out))
         self.cores.look()
 
     @contextlib.contextmanager

@@ -14,8 +14,10 @@ SPECIALS = {name: ("<s>", "</s>", "<pad>", "<unk>", "<mask>") for name in ("robe
 BERT_SPECIALS = ("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 
 
-def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: list[str] = WORDS) -> Path:
-    """Write a two-layer encoder with a word-level tokenizer, as Hugging Face directories are."""
+def make_backbone(
+    directory: Path, family: str = "bert", seed: int = 0, words: list[str] = WORDS, num_layers: int = 2
+) -> Path:
+    """Write an encoder with a word-level tokenizer, as Hugging Face directories are."""
     cls, sep, pad, unk, mask = SPECIALS.get(family, BERT_SPECIALS)
     vocabulary = {word: index for index, word in enumerate([pad, unk, cls, sep, mask, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unk))
@@ -27,7 +29,12 @@ def make_backbone(directory: Path, family: str = "bert", seed: int = 0, words: l
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, cls_token=cls, sep_token=sep, pad_token=pad, unk_token=unk, mask_token=mask
     )
-    sizes = {"vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 16,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 2,
+    }
     sizes |= {"intermediate_size": 32, "max_position_embeddings": 64, "pad_token_id": vocabulary[pad]}
     if family == "modernbert":
         sizes |= {"local_attention": 8, "global_attn_every_n_layers": 2}
