@@ -100,20 +100,24 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             results |= precision.results()
         if ranks.is_first:
             write_results(directory / "results.json", results)
-        if ranks.is_first and cfg.shard is not None:
-            log.info("shard %s: %s", cfg.shard, shown_path(directory))
-            log.info("next, with all shards: %s", command_line("join", "shards=[DIR,DIR]", "output=NEW"))
-        elif ranks.is_first:
-            print("\n\n".join(filter(None, [numbers.table(results), *(agreed.table() for agreed in agreements)])))
-            for line, is_better in filter(None, (agreed.verdict() for agreed in agreements)):
-                log.log(logging.INFO if is_better else logging.WARNING, "verdict: %s", line)
-            log.info("runs, values of each query and results: %s", shown_path(directory))
-            is_judged = any(numbers.per_query.values())
-            command = ("report", as_override("runs", shown_path(directory)))
-            command = command if is_judged else ("inspect", as_override("run", shown_path(directory)))
-            log.info("next: %s", command_line(*command))
+            if cfg.shard is None:
+                print("\n\n".join(filter(None, [numbers.table(results), *(agreed.table() for agreed in agreements)])))
+                for line, is_better in filter(None, (agreed.verdict() for agreed in agreements)):
+                    log.log(logging.INFO if is_better else logging.WARNING, "verdict: %s", line)
+            say_what_is_next(cfg, directory, is_judged=any(numbers.per_query.values()))
         ranks.finish()
         return results
+
+
+def say_what_is_next(cfg: DictConfig, directory: Path, *, is_judged: bool) -> None:
+    """Log where the results are, and the command that reads them."""
+    if cfg.shard is not None:
+        log.info("shard %s: %s", cfg.shard, shown_path(directory))
+        log.info("next, with all shards: %s", command_line("join", "shards=[DIR,DIR]", "output=NEW"))
+        return
+    log.info("runs, values of each query and results: %s", shown_path(directory))
+    command, key = ("report", "runs") if is_judged else ("inspect", "run")
+    log.info("next: %s", command_line(command, as_override(key, shown_path(directory))))
 
 
 def load_models(cfg: DictConfig, device) -> list:

@@ -63,7 +63,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.freezing import freeze
     from distill.models.lora import add_adapters
     from distill.models.saved import write_settings
-    from distill.models.starting import reader_of
+    from distill.models.starting import reader_of, start_options
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.sources.locate import with_local_files
@@ -103,9 +103,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
         # ---- 3. Model and state --------------------------------------------------------------------------------------
         torch.manual_seed(cfg.seed)
-        backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
-        reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora", "exit_weight")}
-        model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading)
+        model = CrossEncoder.from_backbone(cfg.backbone.name, **start_options(cfg))
         freeze(model, **cfg.model.freeze)
         if cfg.model.lora.rank is not None:
             add_adapters(model, **cfg.model.lora)

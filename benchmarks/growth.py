@@ -26,6 +26,7 @@ from benchmarks.data import generated
 from benchmarks.generate import passages, qrels_lines, queries, run_lines
 from benchmarks.processes import measure
 from benchmarks.report import RESULTS, ROOT, environment, save
+from benchmarks.workers import check_known
 
 FACTOR = 3  # between sizes
 START = 100  # the start is measured at the smallest size divided by this
@@ -218,9 +219,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("outputs/benchmark-growth"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.cases) - set(CASES))
-    if unknown:
-        parser.error(f"{', '.join(unknown)}: no such case: choose from {', '.join(CASES)}")
+    check_known(parser, "case", arguments.cases, CASES)
     directory = arguments.directory.absolute()
     os.chdir(ROOT)
     model = directory / "trained" / "model"

@@ -23,6 +23,7 @@ import torch
 from benchmarks.growth import Files
 from benchmarks.processes import Used, measure
 from benchmarks.report import RESULTS, ROOT, environment, save
+from benchmarks.workers import check_known
 from distill.models.locate import locate_model
 
 PACKAGED = "googleq-minilm-3"
@@ -140,9 +141,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("outputs/benchmark-waits"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.waits) - set(WAITS))
-    if unknown:
-        parser.error(f"{', '.join(unknown)}: no such wait: choose from {', '.join(WAITS)}")
+    check_known(parser, "wait", arguments.waits, WAITS)
     directory = arguments.directory.absolute()
     checkouts = {"before": arguments.before.absolute()} if arguments.before else {}
     checkouts["after"] = ROOT

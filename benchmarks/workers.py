@@ -9,6 +9,7 @@ A worker prints a line of JSON when it is ready. Then it does one round for each
 line of JSON; anything else it prints goes to standard error. Only one worker runs at a time.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -141,6 +142,13 @@ def spread(values: list[float]) -> dict[str, float | list[float]]:
     """Return median and quartiles."""
     low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
     return {"median": median, "quartiles": [low, high]}
+
+
+def check_known(parser: argparse.ArgumentParser, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """End with the parser's message if names were given that are not known."""
+    unknown = sorted(set(given).difference(known))
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: no such {kind}: choose from {', '.join(known)}")
 
 
 def environment_of(python: str) -> dict[str, str]:

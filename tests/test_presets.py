@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.starting import start_options
 from distill.training.optim import make_optimizer
 from tests.helpers.backbones import make_backbone
 from tests.helpers.configuration import compose_config
@@ -65,9 +66,7 @@ def test_a_look_alike_of_a_preset_is_loaded_trained_and_saved(tmp_path, name, fo
     overrides = [f"backbone={name}", f"backbone.name={path}", "model.query_length=8", "model.passage_length=20"]
     cfg = compose_config("train", *overrides)
     assert cfg.model.head == "auto" and cfg.optimizer.lr == cfg.backbone.lr
-    backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
-    reading = {key: value for key, value in cfg.model.items() if key not in ("freeze", "lora", "exit_weight")}
-    model = CrossEncoder.from_backbone(cfg.backbone.name, **backbone, **reading).train()
+    model = CrossEncoder.from_backbone(cfg.backbone.name, **start_options(cfg)).train()
     assert model.is_plain == (form in ("encoder", "bi-encoder"))
     if not model.is_plain:
         torch.testing.assert_close(ours(model), theirs(form, path), rtol=1e-5, atol=1e-5)

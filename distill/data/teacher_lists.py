@@ -162,14 +162,8 @@ class RankedLists:
                     taught.first_stage_scores = _scores_in(first, taught.doc_ids)
                 taught.targets = {name: taught.targets[name] for name in self.targets}
                 yield taught
-        if short or unlabelled or tied:
-            self._report(short, unlabelled, tied)
-        if num_added > num_relevant / 2:
-            log.warning(
-                "%s: its lists lack %d of the %d relevant passages, which were added: the student learns to find what "
-                "the first stage does not rank; with teacher.add_relevant=false, lists have only what it ranks",
-                *(self.path, num_added, num_relevant),
-            )
+        if short or unlabelled or tied or num_added > num_relevant / 2:
+            self._report(short, unlabelled, tied, num_added, num_relevant)
 
     def _within_first_stage(self, query_id: str, ranked: RankedList) -> RankedList:
         """Keep the passages of the first stage's top `depth`, in their present order."""
@@ -186,8 +180,13 @@ class RankedLists:
         kept = ranked.keep([doc_id in top for doc_id in ranked.doc_ids])
         return replace(kept, ranks=ranks_among(kept.ranks))
 
-    def _report(self, short: list[str], unlabelled: list[str], tied: list[str]) -> None:
-        """Log which queries were left out or teach nothing; raises InputError where no list teaches an order."""
+    def _report(
+        self, short: list[str], unlabelled: list[str], tied: list[str], num_added: int, num_relevant: int
+    ) -> None:
+        """Log which queries were left out or teach nothing, and whether most relevant passages were added to the lists.
+
+        Raises InputError where no list teaches an order.
+        """
         num_lists = len(self.query_ids)
         at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
         log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, num_lists)
@@ -207,6 +206,12 @@ class RankedLists:
             log.warning(
                 "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
                 *(self.path, len(tied), num_lists, tied[0]),
+            )
+        if num_added > num_relevant / 2:
+            log.warning(
+                "%s: its lists lack %d of the %d relevant passages, which were added: the student learns to find what "
+                "the first stage does not rank; with teacher.add_relevant=false, lists have only what it ranks",
+                *(self.path, num_added, num_relevant),
             )
 
 

@@ -45,6 +45,8 @@ from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 
 log = logging.getLogger(__name__)
 
+NOT_OF_THE_START = ("freeze", "lora", "exit_weight")  # keys of `model` that are about the training
+
 
 @dataclass(frozen=True)
 class Start:
@@ -72,6 +74,12 @@ class Reader:
     def forms(self) -> tuple[str, str]:
         """How queries and passages are tokenised, at the {} of these texts."""
         return (self.template.query_text, self.template.passage_text) if self.template else ("{}", "{}")
+
+
+def start_options(cfg: Any) -> dict[str, Any]:
+    """Return what `CrossEncoder.from_backbone` takes of a training's configuration, without the name."""
+    backbone = {key: cfg.backbone[key] for key in ("weights", "revision", "num_layers")}
+    return backbone | {key: value for key, value in cfg.model.items() if key not in NOT_OF_THE_START}
 
 
 def reader_of(name: str, revision: str | None = None, prompt: str | None = None) -> Reader:
