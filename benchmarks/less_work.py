@@ -12,7 +12,7 @@ several joined by +:
 | --- | --- |
 | float32, bfloat16 | the precision; float32 if neither is named |
 | exit-K | only the K best passages of each list go through all layers |
-| cascade-K | --small scores all passages in float32, and the model the K best again |
+| cascade-K | --small scores all passages, in that precision, and the model the K best again |
 | cut-N | passages are cut to N tokens |
 | int8 | the ONNX graph in place of the model |
 
@@ -53,7 +53,7 @@ THEIRS = "sentence-transformers"
 CONTENDERS = (
     *("float32", "bfloat16", "exit-10", "exit-20", "exit-30", "cascade-20"),
     *("cut-64", "cut-96", "cut-128", "cut-192", "int8"),
-    *("exit-20+cut-128", "bfloat16+exit-20", "cascade-20+int8"),
+    *("exit-20+cut-128", "bfloat16+exit-20", "bfloat16+cascade-20", "cascade-20+int8"),
 )
 Score = Callable[[str, list[str]], np.ndarray]  # of a query and its passages: scores [K]
 
@@ -141,7 +141,7 @@ def contender(name: str, models: Models) -> Score:
     small = models.open(models.arguments.small)
 
     def both(query: str, passages: list[str]) -> np.ndarray:
-        first = score(small, query, passages, Way(cut=way.cut))
+        first = score(small, query, passages, Way(way.precision, cut=way.cut))
         return score_again(first, lambda best: score(model, query, [passages[index] for index in best], way), keep)
 
     return both
