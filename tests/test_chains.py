@@ -110,8 +110,16 @@ def test_an_answer_without_a_ranking_is_unusable(answer):
     assert mend_permutation(answer, 6) == ([0, 1, 2, 3, 4, 5], {"unusable"})
 
 
-def test_text_without_thoughts_is_kept():
-    text = "I think that <b>analysis</b> and thought help: [2] > [1]"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I think that <b>analysis</b> and thought help: [2] > [1]",
+        "analysis of the passages: [2] is best.\n\n[2] > [1] > [3]",
+        "analysis of final exam scores",
+        "analysis: [2] > [1]",
+    ],
+)
+def test_text_without_thoughts_is_kept(text):
     assert answer_after_thinking(text) == text
 
 

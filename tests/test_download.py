@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -333,6 +334,8 @@ def test_a_body_of_unknown_length_is_warned_of(server, caplog):
     "source, message",
     [
         ("https://example.org/a#sha1=0", "sha1= is unknown: use md5=, sha256=, file= or max_gb= after #"),
+        ("https://example.org/a.run#sha256:abcd", "expected NAME=VALUE after #, as in #sha256=, not sha256:abcd"),
+        ("https://example.org/a.run#md5=", "md5= has no value: give one, or leave it out"),
         ("https://example.org/a#max_gb=much", "max_gb=much: expected a number of gigabytes"),
         ("https://[::1/a", "is not an address"),
         ("https://me:hunter2@example.org/a", "https://***@example.org/a: a user and a password are not sent: download"),
@@ -404,6 +407,12 @@ def test_the_hub_is_asked_for_repository_revision_and_file(tmp_path, monkeypatch
         return str(path)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: SimpleNamespace(size=5_000_000))
+    with pytest.raises(
+        InputError, match=r"^c.run: it has 0.0 GB, more than 0.001 GB: if the file is so large, put max_gb"
+    ):
+        local_file("hf://datasets/a/b/c.run#max_gb=0.001")
+    assert asked == []
     path = local_file("hf://datasets/owner/name@refs%2Fconvert%2Fparquet/default/train/0000.parquet#file=mine.parquet")
     assert Path(path).read_bytes() == b"rows" and Path(path).name == "mine.parquet"
     assert asked == [("owner/name", "default/train/0000.parquet", "dataset", "refs/convert/parquet")]

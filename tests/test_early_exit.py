@@ -422,7 +422,10 @@ def test_adapters_have_no_place_for_an_exit(file_overrides):
 
 def test_a_server_prunes_lists_and_scores_pairs_in_full(tmp_path):
     model = make(tmp_path).eval()
-    query, passages = "a bee", ["a bee finds its home", "trains follow rails", "by the sun", "snow"]
+    query, passages = (
+        "a bee",
+        ["by the sun", "snow", "a bee finds its home", "trains follow rails"],
+    )  # no order of lengths
     order, scores = model.rank(query, passages, exit_keep=2)
     with serving(Scorer(model, 16384, torch.float32, exit_keep=2)) as client:
         asked = {"query": query, "texts": passages, "raw_scores": True}
@@ -438,7 +441,10 @@ def test_a_server_prunes_lists_and_scores_pairs_in_full(tmp_path):
 
 def test_a_server_scores_the_best_of_a_cascades_first_model_again(tmp_path):
     small, large = (make(tmp_path / family, family).eval() for family in ("bert", "electra"))
-    query, passages = "a bee", ["a bee finds its home", "trains follow rails", "by the sun", "snow"]
+    query, passages = (
+        "a bee",
+        ["by the sun", "snow", "a bee finds its home", "trains follow rails"],
+    )  # no order of lengths
     order, first = small.rank(query, passages)
     full = large.predict([(query, passage) for passage in passages])
     best = sorted(order[:2], key=lambda index: -full[index])

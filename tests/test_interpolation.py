@@ -188,6 +188,10 @@ def test_rank_interpolates_with_the_given_weight_or_the_models_own(tmp_path, bac
     assert model.rank(query, passages, first_stage_scores=first, weight=1)[0] == places
     assert model.rank(query, passages, first_stage_scores=np.array(first), weight=np.float32(0))[0] == [0, 2, 3, 1]
     assert model.rank(query, [], first_stage_scores=[]) == ([], [])
+    several = model.rank([query] * 2, [passages] * 2, first_stage_scores=np.array([first, first]), weight=1)
+    assert several == [model.rank(query, passages, first_stage_scores=first, weight=1)] * 2
+    with pytest.raises(InputError, match="first_stage_scores has 0 lists: give one for each of 2 queries"):
+        model.rank([query] * 2, [passages] * 2, first_stage_scores=[])
 
 
 def test_pyterrier_interpolates_with_the_column_score(tmp_path, backbone):

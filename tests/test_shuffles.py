@@ -62,8 +62,10 @@ def test_several_orders_undo_a_bias_towards_the_passage_shown_first(tmp_path):
     assert merged[:2] == [1, 3] and merged.index(9) >= 3
 
 
-def test_scores_have_no_windows_to_shuffle():
-    files = ["passages=p", "queries=q", "run=r", "teacher.llm.model=m", "shuffles=3"]
+@pytest.mark.parametrize("key, what", [("shuffles", "to shuffle"), ("passes", "to pass over again")])
+def test_what_is_done_to_windows_is_refused_without_them(key, what):
+    files = ["passages=p", "queries=q", "run=r", "teacher.llm.model=m", f"{key}=3"]
     check(compose_config("annotate", *files))
-    with pytest.raises(InputError, match="shuffles=3 with method=graded: it has no windows to shuffle"):
-        check(compose_config("annotate", *files, "method=graded"))
+    for method in ("graded", "pointwise", "setwise", "pairwise"):
+        with pytest.raises(InputError, match=f"{key}=3 with method={method}: it has no windows {what}"):
+            check(compose_config("annotate", *files, f"method={method}"))

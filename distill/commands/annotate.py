@@ -82,8 +82,9 @@ def check(cfg: DictConfig) -> None:
             f"window={cfg.window} with method=first-token: passages have {MOST_LETTERS} letters at most: lower it"
         )
     _check_sorting(cfg)
-    if cfg.shuffles > 1 and cfg.method not in ("listwise", "first-token"):
-        raise InputError(f"shuffles={cfg.shuffles} with method={cfg.method}: it has no windows to shuffle: set it to 1")
+    for key, what in (("shuffles", "to shuffle"), ("passes", "to pass over again")):
+        if cfg[key] > 1 and cfg.method not in ("listwise", "first-token"):
+            raise InputError(f"{key}={cfg[key]} with method={cfg.method}: it has no windows {what}: set it to 1")
 
 
 def _check_sorting(cfg: DictConfig) -> None:

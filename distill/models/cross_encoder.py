@@ -321,7 +321,9 @@ class CrossEncoder(nn.Module):
         """
         several = is_sequence(query)
         queries, lists = as_lists(query, passages) if several else ([query], [as_texts(query, passages)])
-        given = list(first_stage_scores or [None] * len(queries)) if several else [first_stage_scores]
+        given: list[Any] = [first_stage_scores]
+        if several:
+            given = [None] * len(queries) if first_stage_scores is None else list(first_stage_scores)
         if len(given) != len(queries):
             raise InputError(f"first_stage_scores has {len(given)} lists: give one for each of {len(queries)} queries")
         scales = [self._scale(texts, scores, weight) for texts, scores in zip(lists, given, strict=True)]

@@ -19,11 +19,11 @@ EMPTY, TOO_LONG, COPIED = "empty", "too-long", "copied"  # what is wrong with a 
 MENTIONS, OTHER_SCRIPT = "mentions-passage", "other-script"
 LEAST_SHARE = 0.1  # of a passage's letters: with fewer, a script is not one of its own
 
-INTRODUCTION = re.compile(
-    r"(?:sure|certainly|of course|okay|ok|absolutely|great|here(?:['’]s| is| are)|the (?:search )?query (?:is|could be)"
-    r"|gerne|natürlich|klar|hier (?:ist|sind)|当然|好的|可以|以下是|这是)(?![\w]{2})[^:：]*",
-    re.IGNORECASE,
+ASSENT = r"(?:sure|certainly|of course|okay|ok|absolutely|great|gerne|natürlich|klar|当然可以|当然|好的|可以)"
+HERE = (
+    r"(?:here(?:['’]s| is| are)|the (?:search )?query (?:is|could be)|hier (?:ist|sind)|以下是|这是)(?![a-z]{2})"
 )
+INTRODUCTION = re.compile(rf"(?:{ASSENT}\s*(?:[!,.，！。、–—]|(?=[:：]|{HERE})|$)|{HERE})[^:：]*", re.IGNORECASE)
 LABEL = re.compile(
     r"(?:(?:(?:search|keyword|long|short|user|suggested|possible|generated) )*(?:quer(?:y|ies)|questions?|keywords?)"
     r"(?: query)?|answer|suchanfrage|suchbegriffe?|anfrage|frage|查询词?|搜索词|关键词|检索词|问题|提问)\s*[:：]\s*",
@@ -32,7 +32,10 @@ LABEL = re.compile(
 NUMBER = re.compile(r"(?:[-*•–·]|\(?1[.):、])\s+|#+\s+|>\s+")
 QUOTES = ('""', "''", "``", "“”", "„“", "„”", "‘’", "«»", "»«", "「」", "『』", "‹›")
 EXPLAINED = re.compile(r"[\"“„「]([^\"“”„「」]+)[\"”“」]\s*[-–—(（].*")
-EMPHASIS = re.compile(r"(\*{1,3}|_{1,3})(?=\S)(.+?)(?<=\S)\1")
+EMPHASIS = re.compile(r"(?<![A-Za-z0-9_])(\*{1,3}|_{1,3})(?=\S)(.+?)(?<=\S)\1(?![A-Za-z0-9_])")
+FENCED = re.compile(r"```[\w-]*\s*([\[{].*?)```", re.DOTALL)
+IN_TAG = re.compile(r"<(query|question|search_?query|q)>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+KEYS = ("query", "question", "search_query", "q")  # of the query in a JSON object with several texts
 
 # What somebody who has not seen the passage cannot mean; a pair: the second only counts if the passage lacks it
 THIS = re.compile(
@@ -66,14 +69,24 @@ def query_of(answer: str) -> str:
 
 
 def _unpacked(text: str) -> str:
-    """Return the value of a JSON object with a single text in it; any other text as it is."""
-    if text.startswith("{"):
-        try:
-            (value,) = json.loads(text).values()
-        except (ValueError, AttributeError, RecursionError):
-            return text
-        return value if isinstance(value, str) else text
-    return text
+    """Return what a tag or JSON holds: the only text of an object, that under "query", or the first of a list.
+
+    JSON with no such text gives an empty one; any other text is returned as it is.
+    """
+    if tagged := IN_TAG.search(text):
+        return tagged[2]
+    fenced = FENCED.search(text)
+    try:
+        value = json.loads(fenced[1] if fenced else text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, dict):
+        value = value[next(iter(value))] if len(value) == 1 else next((value[key] for key in KEYS if key in value), "")
+    if isinstance(value, str):
+        return value
+    return text if isinstance(value, int | float) else ""  # a query may be a number
 
 
 def _without_marks(line: str) -> str:
@@ -82,7 +95,7 @@ def _without_marks(line: str) -> str:
     while line != before:
         before = line
         line = NUMBER.sub("", line.strip(), count=1) if NUMBER.match(line.strip()) else line.strip()
-        line = EMPHASIS.sub(r"\2", line)
+        line = EMPHASIS.sub(_without_emphasis, line)
         line = LABEL.sub("", line, count=1) if LABEL.match(line) else line
         introduction = INTRODUCTION.match(line)
         if introduction and line[introduction.end() : introduction.end() + 1] in (":", "："):
@@ -90,6 +103,11 @@ def _without_marks(line: str) -> str:
         explained = EXPLAINED.fullmatch(line)
         line = explained[1] if explained else _without_quotes(line)
     return " ".join(line.split())
+
+
+def _without_emphasis(found: re.Match) -> str:
+    """Return what is emphasised; a name such as __init__ stays as it is."""
+    return found[0] if re.fullmatch(r"__+\w+?__+", found[0]) else found[2]
 
 
 def _without_quotes(text: str) -> str:

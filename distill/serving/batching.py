@@ -69,7 +69,7 @@ class Batcher:
     def submit(self, pairs: list[Pair], score_list: Callable[[list[Pair]], np.ndarray] | None = None) -> Job:
         """Add a job; its future gets the scores [P] of the pairs, or what `score` has raised.
 
-        score_list: is called with all of its pairs in place of `score`.
+        score_list: is called with all of its pairs, in their order, in place of `score`.
         """
         left = sorted(range(len(pairs)), key=lambda index: -len(pairs[index][0]))
         tokens = sum(len(tokens) for tokens, _ in pairs)
@@ -122,8 +122,8 @@ class Batcher:
         for job in sorted(self.jobs, key=self._due):
             taken: list[int] = []
             if job.score_list is not None:
-                if not batch:
-                    batch, size, job.left = [(job, job.left)], job.tokens_left, []
+                if not batch:  # its function gets them in the request's order
+                    batch, size, job.left = [(job, list(range(len(job.pairs))))], job.tokens_left, []
                 break
             while job.left:
                 length = len(job.pairs[job.left[-1]][0])

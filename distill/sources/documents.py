@@ -73,9 +73,9 @@ def read_document(path: str) -> str:
 def _markdown_fields(path: str, text: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
     found = FRONT_MATTER.match(text)
-    if found:
-        given = _front_matter(path, found[1], found[2])
-        text = text[found.end() :]
+    fields = _front_matter(path, found[1], found[2]) if found else None
+    if found and fields is not None:
+        given, text = fields, text[found.end() :]
     title = given.pop("title", "")
     first, _, rest = text.lstrip().partition("\n")
     below, _, after = rest.partition("\n")
@@ -86,8 +86,11 @@ def _markdown_fields(path: str, text: str) -> dict[str, Any]:
     return {"title": title, "text": text} | {name: value for name, value in given.items() if name != "text"}
 
 
-def _front_matter(path: str, mark: str, content: str) -> dict[str, Any]:
-    """Return the fields of front matter, YAML or TOML; a value that is no text and no number as text."""
+def _front_matter(path: str, mark: str, content: str) -> dict[str, Any] | None:
+    """Return the fields of front matter, YAML or TOML; a value that is no text and no number as text.
+
+    None for text between two rules, which is part of the document.
+    """
     try:
         if mark == "---" and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
             raise ValueError("it refers to values by *name, which could repeat them without end")
@@ -96,7 +99,7 @@ def _front_matter(path: str, mark: str, content: str) -> dict[str, Any]:
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"{path}:1: its front matter cannot be read ({reason}): correct or remove it") from None
     if not isinstance(found, dict):
-        return {}  # a line between two rules is no front matter
+        return {} if found is None or not content.strip() else None
     fields = flattened({str(name): value for name, value in found.items()})
     return {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from distill.errors import InputError, Unavailable
 from distill.progress import Progress
-from distill.sources.fetching import fetch
+from distill.sources.fetching import fetch, too_large
 from distill.storage.cache import REMEDY, cache_directory, file_state, key_of, make_cache_directory
 from distill.storage.checksums import checksum
 from distill.storage.locking import locked_in_turn
@@ -71,8 +71,14 @@ def place_of(source: str) -> Path:
 def _parsed(source: str) -> tuple[str, dict[str, str]]:
     """Return the address, and what follows its #; raises InputError for what cannot follow."""
     address, _, fragment = source.partition("#")
-    options = {"max_gb": str(MAX_GB)} | dict(urllib.parse.parse_qsl(fragment))
-    for name in options:
+    try:
+        given = dict(urllib.parse.parse_qsl(fragment, keep_blank_values=True, strict_parsing=True)) if fragment else {}
+    except ValueError:
+        raise InputError(f"{source}: expected NAME=VALUE after #, as in #sha256=, not {fragment[:40]}") from None
+    options = {"max_gb": str(MAX_GB)} | given
+    for name, value in options.items():
+        if not value:
+            raise InputError(f"{source}: {name}= has no value: give one, or leave it out")
         if name not in (*ALGORITHMS, "file", "max_gb"):
             raise InputError(f"{source}: {name}= is unknown: use md5=, sha256=, file= or max_gb= after #")
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", options["max_gb"]):
@@ -115,7 +121,7 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
     log.info("%s: downloading to %s, once", path.name, path.parent)
     try:
         if address.startswith("hf://"):
-            _fetch_from_hub(address, path)
+            _fetch_from_hub(address, path, max_bytes)
         elif fetch(address, path, has_checksum=bool(options), max_bytes=max_bytes) and _differs(path, options):
             log.warning("%s: its parts do not fit together: downloading it from the beginning", path.name)
             path.unlink()
@@ -131,9 +137,9 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
     write_text(record, json.dumps(state, indent=1) + "\n")
 
 
-def _fetch_from_hub(address: str, path: Path) -> None:
+def _fetch_from_hub(address: str, path: Path, max_bytes: int) -> None:
     """Download a file of a Hub data set; raises OSError."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
     hub = HUB.fullmatch(address)
@@ -145,6 +151,9 @@ def _fetch_from_hub(address: str, path: Path) -> None:
     revision = unquote(revision) if revision else None
     local = path.with_name(".hub")
     try:
+        size = get_hf_file_metadata(hf_hub_url(repository, name, repo_type="dataset", revision=revision)).size
+        if size is not None and size > max_bytes:
+            raise too_large(path.name, f"it has {size / 1e9:.1f} GB, more than", max_bytes)
         downloaded = hf_hub_download(repository, name, repo_type="dataset", revision=revision, local_dir=local)
     except HFValidationError as error:
         raise InputError(f"{address}: {error}") from None

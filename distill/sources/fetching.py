@@ -119,7 +119,7 @@ def _fetch_rest(
                     size += len(block)
                     if size > max_bytes:
                         file.truncate(0)
-                        raise _too_large(name, "it goes on after", max_bytes)
+                        raise too_large(name, "it goes on after", max_bytes)
                     with writing(partial):
                         file.write(block)
                     bar.update(len(block))
@@ -181,7 +181,7 @@ def _check_size(name: str, partial: Path, have: int, total: int | None, max_byte
     if total is None:
         return
     if total > max_bytes:
-        raise _too_large(name, f"it has {total / 1e9:.1f} GB, more than", max_bytes)
+        raise too_large(name, f"it has {total / 1e9:.1f} GB, more than", max_bytes)
     free = shutil.disk_usage(partial.parent).free
     if total - have > free:
         raise InputError(
@@ -190,7 +190,7 @@ def _check_size(name: str, partial: Path, have: int, total: int | None, max_byte
         )
 
 
-def _too_large(name: str, what: str, max_bytes: int) -> InputError:
+def too_large(name: str, what: str, max_bytes: int) -> InputError:
     return InputError(
         f"{name}: {what} {max_bytes / 1e9:g} GB: if the file is so large, put max_gb=NUMBER behind the # of its address"
     )

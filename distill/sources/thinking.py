@@ -20,7 +20,8 @@ MARKS = re.compile(
 )
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
 ENDS = re.compile(r"<\|(?:end|return|start|call)\|>")
-BARE_CHANNEL = re.compile(r"\s*(?:assistant\s*)?analysis(?![:：])")  # only the control tokens are missing
+# Only the control tokens are missing; "analysis of ..." is a text like any other
+BARE_CHANNEL = re.compile(r"\s*(?:assistant\s*)?analysis(?=\s*[A-Z\[(<\n]|\s*[^\W\da-z_]|\s*$)")
 BARE_FINAL = re.compile(r"assistant\s*final|(?<![A-Za-z])final(?![A-Za-z])")
 
 

@@ -22,7 +22,7 @@ from distill.teachers.orders import PackedOrders
 from distill.teachers.prompt import read_prompt
 from distill.teachers.shared_journal import SharedJournal, shared_path
 from distill.teachers.sorting import SORTS, Sorting
-from distill.teachers.totals import ENOUGH, Prices, Totals
+from distill.teachers.totals import ENOUGH, Limits, Totals
 
 log = logging.getLogger(__name__)
 
@@ -83,21 +83,17 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
         Journal(directory / "journal.jsonl") as journal,
         Progress(total=num_windows, desc="annotating", unit="window") as bar,
     ):
-        prices, max_cost, max_unusable = Prices(llm.price_in, llm.price_out), llm.max_cost, cfg.max_unusable
+        limits = Limits(llm, cfg.max_unusable, num_windows)
 
         def show(totals: Totals) -> None:
-            bar.set_postfix_str(totals.describe(prices), refresh=False)
+            bar.set_postfix_str(totals.describe(limits.prices), refresh=False)
             bar.update(totals.windows - bar.n)
-
-        def allowed(totals: Totals) -> bool:
-            has_money = max_cost is None or totals.cost(prices) < max_cost
-            return has_money and not totals.is_useless(max_unusable, num_windows)
 
         if shared is not None:
             shared.add_missing(journal.answers)
         ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, shared)
         try:
-            for query_id, order, is_flagged in ranker.rank(lists, allowed, without=repeated):
+            for query_id, order, is_flagged in ranker.rank(lists, limits.allow, without=repeated):
                 orders.add(query_id, order)
                 flagged[query_id] = is_flagged
         finally:
@@ -107,7 +103,7 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
     totals, num_lists = ranker.totals, len(lists) - len(repeated)
     totals.failures, totals.adapted = engine.failures, engine.adapted
     log_totals(totals, llm, num_lists)
-    _check_whole(cfg, directory, totals, len(orders), num_lists, num_windows)
+    _check_whole(cfg, directory, totals, limits, len(orders), num_lists)
     for query_id, first in repeated.items():
         orders.repeat(query_id, first)
         flagged[query_id] = flagged[first]
@@ -154,13 +150,14 @@ def open_engine(llm: DictConfig, method: str):
 
 
 def _check_whole(
-    cfg: DictConfig, directory: Path, totals: Totals, num_ranked: int, num_lists: int, num_windows: int
+    cfg: DictConfig, directory: Path, totals: Totals, limits: Limits, num_ranked: int, num_lists: int
 ) -> None:
     """Raise InputError, with the remedy, if the answers are useless, or if lists are left since max_cost is reached."""
     resume = as_override("resume", directory)
-    if num_ranked == num_lists:
-        num_windows = totals.windows  # a sorting may need fewer than it could
-    if totals.is_useless(cfg.max_unusable, num_windows):
+    # A sorting may need fewer windows than it could
+    num_windows = totals.windows if num_ranked == num_lists else limits.num_windows
+    stopped = limits.found_useless and num_ranked < num_lists
+    if stopped or totals.is_useless(cfg.max_unusable, num_windows):
         raise InputError(
             f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="
             f"{cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {remedy(totals)}, or raise max_unusable "

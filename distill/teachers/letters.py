@@ -23,6 +23,7 @@ LINES = (
     re.compile(rf"\W*(?:(?i:{NOUN})\s+{LETTER}|([B-HJ-Z]))\s*[,，—–-]\s.*"),
 )
 OTHERS = re.compile(r"(?<![\w.])[B-HJ-Z](?![\w.]?\w)|[\[(][A-Z][\])]")  # letters by themselves
+AFTER_COLON = re.compile(r"[:：]\s*[\[({<]?\s*([A-Z])(?!\w)")
 NAMED = re.compile(rf"\b(?i:{NOUN})\s*(?:is|=|:|：)?\s*[\[(]?([A-Z])(?![\w'’])|[\[(]([A-Z])[\])]|\bis\s+([A-HJ-Z])\W*$")
 BEST = re.compile(r"\b(?:best|better|most|answers?|choose|chose|choice|pick|select)\b", re.IGNORECASE)
 DENIED = re.compile(
@@ -47,7 +48,7 @@ def _letter_of(line: str) -> str | None:
     for form in LINES:
         if match := form.fullmatch(line):
             letter = next(filter(None, match.groups())).upper()
-            others = {other.strip("[]()") for other in OTHERS.findall(line)} - {letter}
+            others = {other.strip("[]()") for other in [*OTHERS.findall(line), *AFTER_COLON.findall(line)]} - {letter}
             return None if others or DENIED.search(line) else letter
     return None
 

@@ -215,8 +215,10 @@ class WindowRanker:
         def fill(shorter: int) -> Messages:
             return self.prompt.fill(query, texts, shorter, self.engine.tokenizer)
 
+        # Its score is a grade, where that of the same request for pointwise is a log-odds
+        options = self.engine.options | ({"method": "graded"} if self.windows.method == "graded" else {})
         for attempt in range(self.tries):
-            key = key_of_request(self.model, self.engine.options, self.prompt.digest, query, texts, attempt)
+            key = key_of_request(self.model, options, self.prompt.digest, query, texts, attempt)
             entry, is_new = yield from self.requests.ask(key, fill)
             if entry is None:
                 return None, None

@@ -26,7 +26,7 @@ from distill.teachers.asking import open_engine, open_shared, remedy, what_came_
 from distill.teachers.journal import Journal
 from distill.teachers.requests import Requests
 from distill.teachers.side_by_side import SideBySide, Steps
-from distill.teachers.totals import Prices, Totals
+from distill.teachers.totals import Limits, Totals
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class Questions:
         Raises InputError if one of them cannot be used.
         """
         self.cfg, self.llm, self.directory = cfg, cfg.teacher.llm, directory
-        self.wording, self.number = wording, number
-        self.prices = Prices(self.llm.price_in, self.llm.price_out)
+        self.wording = wording
+        self.limits = Limits(self.llm, cfg.max_unusable, number)
         self.totals, self.lock = Totals(), threading.Lock()
         self.engine = open_engine(self.llm, "listwise")  # which answers with text
         self.journal = Journal(directory / "journal.jsonl")
@@ -66,7 +66,7 @@ class Questions:
         Raises InputError if max_cost is reached, and if too many answers are of no use.
         """
         self.bar.total += len(steps)
-        found = dict(SideBySide(self.engine, self.totals, self.lock).run(iter(steps), self._is_allowed))
+        found = dict(SideBySide(self.engine, self.totals, self.lock).run(iter(steps), self.limits.allow))
         self._check_whole(len(steps) - len(found))
         return found
 
@@ -80,17 +80,14 @@ class Questions:
         with self.lock:
             self.totals.windows += 1
             self.totals.unanswered += not is_answered
-            self.bar.set_postfix_str(self.totals.describe(self.prices), refresh=False)
+            self.bar.set_postfix_str(self.totals.describe(self.limits.prices), refresh=False)
             self.bar.update()
-
-    def _is_allowed(self, totals: Totals) -> bool:
-        has_money = self.llm.max_cost is None or totals.cost(self.prices) < self.llm.max_cost
-        return has_money and not totals.is_useless(self.cfg.max_unusable, self.number)
 
     def _check_whole(self, num_missing: int) -> None:
         """Raise InputError, with the remedy, if the answers are useless, or if max_cost is reached."""
         totals, resume = self.totals, as_override("resume", self.directory)
-        if totals.is_useless(self.cfg.max_unusable, self.number):
+        stopped = self.limits.found_useless and num_missing
+        if stopped or totals.is_useless(self.cfg.max_unusable, self.limits.num_windows):
             raise InputError(
                 f"{totals.unanswered} of {totals.windows} answers are no {self.wording.wanted}, more than max_unusable="
                 f"{self.cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {remedy(totals)}, or raise "
@@ -99,7 +96,7 @@ class Questions:
         if num_missing:
             raise InputError(
                 f"teacher.llm.max_cost={self.llm.max_cost}: reached after {totals.windows} answers, at "
-                f"{totals.cost(self.prices):.4f}: raise it and resume with {resume}"
+                f"{totals.cost(self.limits.prices):.4f}: raise it and resume with {resume}"
             )
 
     def __enter__(self) -> "Questions":

@@ -107,6 +107,21 @@ class Totals:
         return ", ".join([*parts, f"cost {cost:.4f}"] if cost else parts)
 
 
+class Limits:
+    """When no more requests are sent: at max_cost, or once too large a share of the answers is useless."""
+
+    def __init__(self, llm: DictConfig, max_unusable: float, num_windows: int):
+        """Take teacher.llm, the share, and how many windows there are."""
+        self.prices, self.max_cost = Prices(llm.price_in, llm.price_out), llm.max_cost
+        self.max_unusable, self.num_windows = max_unusable, num_windows
+        self.found_useless = False  # answers that were still on their way may lower the share again
+
+    def allow(self, totals: Totals) -> bool:
+        """Whether another request may be sent."""
+        self.found_useless |= totals.is_useless(self.max_unusable, self.num_windows)
+        return not self.found_useless and (self.max_cost is None or totals.cost(self.prices) < self.max_cost)
+
+
 def _what_came(entry: dict) -> str:
     end = f" (finish_reason: {entry['finish']})" if entry.get("finish") else ""
     text = printable(" ".join(entry["text"].split()))
