@@ -125,7 +125,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss, cfg.model.exit_weight if model.exit is not None else None)
         num_steps = plan.num_steps
-        state = TrainingState(device, objective.names, may_skip=precision == torch.float16)
+        state = TrainingState(device, objective.names, started=started, may_skip=precision == torch.float16)
         average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         also, keep = {"average": average, "soup": soup, "scaler": scaler}, cfg.train.keep_previous
@@ -136,7 +136,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             untrained = SuiteNumbers(cfg.task, missing)
             for task, tester in zip(tasks, testers, strict=True):
                 reranked = tester.rerank(model, cfg.train.max_tokens, precision)
-                state.results |= untrained.add(task, {"untrained": reranked})
+                untrained.add(task, {"untrained": reranked})
+            state.results |= untrained.results()
         if ranks.is_first:
             tracker.start(directory, state.step)
         warn_of_warmup(cfg.optimizer, num_steps)
@@ -242,7 +243,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             average.copy_to_model()
             checkpoints.keep_last()
         results |= {"train/lists": plan.num_lists, "train/steps": state.step}
-        results["train/seconds"] = time.perf_counter() - started
+        results["train/seconds"] = state.seconds()
         results["memory/train/peak_bytes"] = peak_memory(device)
         numbers = SuiteNumbers(cfg.task, missing)
         for task, tester in zip(tasks, testers, strict=True):

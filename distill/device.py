@@ -65,6 +65,8 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"device={name}: not usable here ({str(error).splitlines()[0]}): try device=cpu") from None
     if device.type == "cpu":
         fit_threads()
+    elif device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # or random states and memory would be those of the first GPU
     return device
 
 

@@ -8,11 +8,19 @@ from scipy.optimize import minimize
 
 from distill.config.checks import check_train
 from distill.errors import InputError
+from distill.evaluation.tasks import Task
 from distill.models.calibration import Isotonic, Platt, read_calibration, sigmoid
 from distill.models.cross_encoder import CrossEncoder
 from distill.serving.scoring import Scorer
-from distill.training.calibration import expected_calibration_error, fit_calibration, fit_isotonic, fit_platt
+from distill.training.calibration import (
+    expected_calibration_error,
+    fit_calibration,
+    fit_isotonic,
+    fit_platt,
+    judged_scores,
+)
 from tests.helpers.configuration import compose_config
+from tests.helpers.rankings import ranked
 from tests.helpers.training import run_train
 
 
@@ -152,6 +160,14 @@ def test_scores_that_say_nothing_of_relevance_are_not_calibrated(caplog, monkeyp
     ]:
         monkeypatch.setattr(of, lambda *_, s=scores, r=relevant: (np.array(s), np.array(r)))
         assert fit_calibration(cfg, [], []) is None and caplog.messages[-1].endswith(reason)
+
+
+def test_a_passage_of_a_relevant_article_is_relevant():
+    run = {"q": ranked({"d7#2": 3.0, "d9#0": 2.0, "d7#0": 1.0})}
+    task = Task("t", "t", run, {"q": {"d7": 1}}, [], None, {}, {}, 1, None)
+    assert judged_scores([task], [run], 1)[1].tolist() == [False, False, False]
+    task.max_passage = True
+    assert judged_scores([task], [run], 1)[1].tolist() == [True, False, True]
 
 
 def test_a_calibration_without_validation_is_refused(file_overrides):

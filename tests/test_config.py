@@ -258,8 +258,13 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("data.list_choice=best", "data.list_choice=best is unknown: choose one of random, stratified, quantiles, top"),
         (
             "data.list_size=4 train.learn_from=4",
-            "train.learn_from=4 leaves nothing out of lists of data.list_size=4: set",
+            "train.learn_from=4 leaves nothing out of the 4 passages of lists with d",
         ),
+        (
+            "loss=lce data.num_negatives=7 train.learn_from=8",
+            "of the 8 passages of lists with data.num_negatives=7: set",
+        ),
+        ("teacher.format=triples train.learn_from=2 data.depth=null", "of lists with teacher.format=triples: set"),
         ("loss=lce data.list_size=4 data.num_negatives=7", "data.list_size=4 and data.num_negatives=7 both say"),
         ("loss.implementation=cuda", "loss.implementation=cuda is unknown: choose one of auto, torch, triton"),
         ("train.precision=fp16", "train.precision=fp16 is unknown"),

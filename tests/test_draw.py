@@ -89,6 +89,14 @@ def test_lists_that_are_no_longer_than_the_draw_are_learned_whole(model):
     assert [len(lengths) for lengths in draw.left_out] == [2]
 
 
+@pytest.mark.parametrize("model", [{}, {"layout": "padded"}], ids=str, indirect=True)
+def test_lists_that_teach_nothing_leave_a_gradient_of_0(model):
+    batch = random_batch(sizes=(7, 5), longest=8)
+    batch.targets["rank"] = torch.full((2, 7), 4.0) * batch.mask  # all tie
+    losses, own = gradient(model, batch, PassageDraw(3, 0, 0))
+    assert losses.item() == 0 and len(own) == sum(p.numel() for p in model.parameters()) and not own.any()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_all_passages_are_taken_where_gradients_are_not_finite(value):
     batch = random_batch(sizes=(7, 2), longest=8)

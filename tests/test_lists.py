@@ -55,6 +55,16 @@ def test_ties_keep_their_average_rank_after_the_cut(file_overrides, collection):
     assert any((np.diff(one.target) == 0).any() for one in lists)
 
 
+@pytest.mark.parametrize("first_stage", ["null", "teacher"])
+def test_a_cut_through_a_tie_leaves_the_ranks_of_what_is_kept(file_overrides, collection, first_stage):
+    doc_ids = read_run(str(collection["teacher"]))["q0"].doc_ids
+    lines = [f"q0 Q0 {doc_id} 0 {-(place // 4)} t\n" for place, doc_id in enumerate(doc_ids)]  # 4, 4 and 2 tie
+    collection["teacher"].write_text("".join(lines))
+    source = "null" if first_stage == "null" else collection["teacher"]
+    (one,) = read(file_overrides, "data.depth=5", f"teacher.first_stage={source}", "data.num_queries=null")
+    np.testing.assert_array_equal(one.target, [2.5, 2.5, 2.5, 2.5, 5.0])
+
+
 def test_smaller_subsets_lie_within_larger_ones(file_overrides):
     subsets = [{one.query_id for one in read(file_overrides, f"data.num_queries={n}")} for n in (2, 4, 6)]
     assert [len(subset) for subset in subsets] == [2, 4, 6]
@@ -219,3 +229,14 @@ def test_lists_on_disk_are_those_in_memory_and_are_made_once(file_overrides, mon
     assert as_tuples(read(file_overrides, *overrides)) == expected
     with pytest.raises(TypeError):
         read(file_overrides, *overrides, "data.num_queries=3")  # other lists
+
+
+def test_the_cache_tells_apart_what_keeps_other_lists(file_overrides, monkeypatch, tmp_path, collection):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)
+    first, *_ = collection["qrels"].read_text().splitlines(keepends=True)
+    collection["qrels"].write_text(first)  # of one query
+    guided = ["loss=lce", "loss.guided=true", "teacher.scores=true"]
+    assert len(read(file_overrides, *guided)) == 6
+    assert len(read(file_overrides, *guided, "data.num_negatives=3")) == 1  # negatives are drawn beside a relevant one
+    assert len(read(file_overrides, *guided)) == 6

@@ -15,6 +15,7 @@ OWN = ["experiment=own-corpus", "data.passages=p", "data.queries=q", "teacher.pa
         (10, 4, 50, "20.0"),  # 300 steps would be 120 passes: no more than 20
         (75, 4, 300, "16.0"),
         (300, 8, 300, "8.0"),
+        (146, 4, 300, "8.2"),  # 300 * 4 / 146 * 146 / 4 is a little more than 300
         (1_500, 16, 300, "3.2"),
         (10_000, 16, 1_875, "3.0"),  # as before: 3 passes
     ],

@@ -9,6 +9,7 @@ from distill.report.labels import read_labels, shorten
 from distill.report.paired import per_query
 from distill.report.rows import find_row, make_rows, name_rows
 from distill.report.runs import read_runs
+from distill.report.table import _reference_rows, lower_is_better
 from tests.helpers.reports import DL19, make_grid, make_run, named_rows, read_table, report_on
 
 
@@ -60,6 +61,45 @@ def test_a_model_measured_by_its_run_and_once_more_stands_in_one_row(tmp_path):
     (tmp_path / "1" / "tasks" / "trec-dl-2019-bm25").mkdir(parents=True)
     (tmp_path / "1" / "per_query.csv").rename(tmp_path / "1" / "tasks" / "trec-dl-2019-bm25" / "per_query.csv")
     assert per_query(row, DL19) == {"q0": 0.4, "q1": 0.6}
+
+
+def test_a_command_that_was_run_twice_counts_once_for_each_query_too(tmp_path):
+    for name, seed, value in (("a", 0, 0.0), ("b", 0, 0.0), ("c", 1, 0.9)):
+        make_run(tmp_path / name, {"loss.name": "lce", "seed": seed}, {DL19: value}, [value, value])
+    (row,) = named_rows(read_runs([str(tmp_path)])[0])
+    assert row.by_seed(DL19) == {0: 0.0, 1: 0.9}
+    assert per_query(row, DL19) == {"q0": 0.45, "q1": 0.45}
+
+
+def test_a_line_of_a_reference_holds_what_one_run_found(tmp_path):
+    ndcg, recall, other = (DL19, DL19.replace("nDCG@10", "R@100"), "test/other/nDCG@10")
+    of = lambda name: name.replace("test/", "first_stage/")  # noqa: E731
+    found = [{ndcg: 0.5, recall: 0.6}, {ndcg: 0.5, recall: 0.7}, {ndcg: 0.4, recall: 0.8}, {other: 0.1}, {ndcg: 0.4}]
+    for number, values in enumerate(found):
+        make_run(tmp_path / str(number), {"seed": number}, {of(name): value for name, value in values.items()})
+    lines = _reference_rows(read_runs([str(tmp_path)])[0], [ndcg, recall, other])
+    assert [{name: cell.mean for name, cell in line.cells.items()} for line in lines] == [
+        {ndcg: 0.5, recall: 0.6, other: 0.1},
+        {ndcg: 0.5, recall: 0.7},
+        {ndcg: 0.4, recall: 0.8},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "less"),
+    [
+        ("test/glossary/nDCG@10", False),
+        ("train/loss", True),
+        ("train/loss/ranknet", True),
+        ("train/pairs_per_second", False),
+        ("train/seconds", True),
+        ("latency/t/seconds_per_query", True),
+        ("memory/train/peak_bytes", True),
+        ("calibration/t/after", True),
+    ],
+)
+def test_less_is_better_for_times_memory_losses_and_errors(metric, less):
+    assert lower_is_better(metric) is less
 
 
 def test_runs_without_a_configuration_stay_apart(tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from distill.config.measures import parse_measures
 from distill.data.tokens_as_needed import TokensAsNeeded
+from distill.distributed import Ranks
 from distill.errors import InputError
 from distill.evaluation.averages import measure_rows
 from distill.evaluation.measures import measure
@@ -36,6 +37,17 @@ def test_every_passage_has_the_score_that_rank_gives_it(collection, backbone):
         indices, scores = model.rank(task.queries[query_id], [task.passages[doc_id] for doc_id in doc_ids])
         assert ranked.doc_ids == [doc_ids[index] for index in indices]
         np.testing.assert_allclose(ranked.scores, scores, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rank_without_queries_scores_none_and_gathers_the_others(collection, backbone):
+    class Second(Ranks):
+        def gather(self, value):
+            return [{"q0": "by the first"}, value]
+
+    task = read_task(task_config(collection))
+    task.run = dict(list(task.run.items())[:1])
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).eval()
+    assert TaskReranker(task, model, ranks=Second(1, 2, model.device)).rerank(model, 60) == {"q0": "by the first"}
 
 
 def test_reranking_stops_at_the_depth_and_keeps_the_training_mode(collection, backbone):

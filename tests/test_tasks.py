@@ -135,7 +135,10 @@ def test_a_wrong_key_in_a_task_of_a_suite_is_refused(tmp_path, collection):
 def test_training_validates_and_tests_on_suites(file_overrides, collection, tmp_path):
     suite = [one.replace("task.", "validation.").replace("task=", "task@validation=") for one in
              suite_overrides(collection, missing=False)]  # fmt: skip
-    results = run_train(tmp_path / "run", *file_overrides, *suite_overrides(collection, missing=False), *suite)
+    suite += [*suite_overrides(collection, missing=False), "task.untrained=true"]
+    results = run_train(tmp_path / "run", *file_overrides, *suite)
+    untrained = (results["untrained/first/nDCG@10"] + results["untrained/second/nDCG@10"]) / 2
+    assert results["untrained/pair-arithmetic-mean/nDCG@10"] == pytest.approx(untrained)
     mean = (results["test/first/nDCG@10"] + results["test/second/nDCG@10"]) / 2
     assert results["test/pair-arithmetic-mean/nDCG@10"] == pytest.approx(mean)
     assert results["val/nDCG@10"] == pytest.approx(mean)  # the same queries, the best model
@@ -220,8 +223,11 @@ def test_a_passage_with_its_querys_id_is_dropped_on_request(collection):
     overrides = [f"task.{name}={collection[name]}" for name in ("passages", "queries", "qrels")]
     overrides += ["task=files", f"task.run={collection['first_stage']}"]
     kept = read_task(compose_config("evaluate", *overrides).task)
+    overrides += [f"task.{name}={collection['first_stage']}" for name in ("teacher", "fused")]
     dropped = read_task(compose_config("evaluate", *overrides, "task.drop_identical=true").task)
     assert kept.run["q0"].doc_ids == ["q0", *dropped.run["q0"].doc_ids]
+    for beside in (dropped.teacher, dropped.fused):
+        assert beside["q0"].doc_ids == dropped.run["q0"].doc_ids
 
 
 def test_bm25_keeps_as_many_passages_whether_one_is_dropped_or_not(collection, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from distill.evaluation.teacher_agreement import TeacherAgreement, agree_on
 from distill.sources.run_files import RankedList, average_ranks
 from evaluate import evaluate
 from tests.helpers.configuration import compose_config
+from tests.helpers.models import make_model
 
 
 def ranked(doc_ids, scores=None) -> RankedList:
@@ -104,6 +105,17 @@ def test_without_judgments_an_evaluation_compares_with_the_teacher(collection, t
     assert np.mean([float(row["tau"]) for row in rows]) == pytest.approx(results["agreement/first_stage/files/tau"])
     assert not (tmp_path / "out" / "per_query.csv").exists() and (tmp_path / "out" / "run.txt").is_file()
     assert "agreement with the teacher: 6 queries" in capsys.readouterr().out
+
+
+def test_a_teacher_that_orders_nothing_is_refused_before_the_work(collection, tmp_path, monkeypatch):
+    lines = [line.split() for line in collection["teacher"].read_text().splitlines()]
+    (tmp_path / "tied.run").write_text("".join(f"{q} Q0 {doc_id} 0 1 t\n" for q, _, doc_id, *_ in lines))
+    files = ["task=files", *(f"task.{name}={collection[name]}" for name in ("passages", "queries"))]
+    files += [f"task.run={collection['first_stage']}", f"task.teacher={tmp_path / 'tied.run'}", "model=any"]
+    monkeypatch.setattr("evaluate.load_models", lambda *_: [make_model(tmp_path, "bert")])
+    monkeypatch.setattr("evaluate.rerank", None)  # not called
+    with pytest.raises(InputError, match="task.teacher of files: orders no two passages of any list"):
+        evaluate(compose_config("evaluate", *files), tmp_path / "out")
 
 
 def test_with_judgments_the_agreement_is_beside_them(collection, tmp_path):

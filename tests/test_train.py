@@ -223,6 +223,7 @@ def test_resuming_a_finished_run_only_measures_again(file_overrides, tmp_path):
     first = run_train(tmp_path / "run", *file_overrides)
     again = run_train(tmp_path / "run", *file_overrides, f"resume={tmp_path / 'run'}")
     differ = {"train/seconds", "memory/train/peak_bytes"}
+    assert 0 < again["train/seconds"] <= first["train/seconds"]  # up to the last checkpoint: measuring is no training
     assert {k: v for k, v in first.items() if k not in differ} == {k: v for k, v in again.items() if k not in differ}
 
 

@@ -78,11 +78,7 @@ def _check_training(cfg: DictConfig) -> None:
         )
     _check_negatives(cfg)
     _check_list_choice(cfg)
-    if None not in (cfg.train.learn_from, data.list_size) and cfg.train.learn_from >= data.list_size:
-        raise InputError(
-            f"train.learn_from={cfg.train.learn_from} leaves nothing out of lists of data.list_size={data.list_size}: "
-            "set one of them to null"
-        )
+    _check_learn_from(cfg)
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
@@ -122,6 +118,11 @@ def check_evaluate(cfg: DictConfig) -> None:
     if cfg.shard is not None and cfg.latency_queries:
         raise InputError(
             f"latency_queries={cfg.latency_queries} with shard={cfg.shard}: times are not joined: leave one of them out"
+        )
+    if cfg.latency_queries and cfg.task.windows > 1:
+        raise InputError(
+            f"latency_queries={cfg.latency_queries} with task.windows={cfg.task.windows}: queries are timed with "
+            "one window of each passage: leave one of them out"
         )
     if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
         raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
@@ -337,6 +338,22 @@ def _check_negatives(cfg: DictConfig) -> None:
         raise InputError(
             f"{shown} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
         )
+
+
+def _check_learn_from(cfg: DictConfig) -> None:
+    """Check that lists are longer than what is learned of them, as far as their length is set; raises InputError."""
+    learn_from, data = cfg.train.learn_from, cfg.data
+    lengths = {f"data.list_size={data.list_size}": data.list_size}
+    if data.num_negatives is not None:
+        lengths[f"data.num_negatives={data.num_negatives}"] = data.num_negatives + 1
+    if cfg.teacher.format == "triples":
+        lengths["teacher.format=triples"] = 2
+    for shown, length in lengths.items():
+        if None not in (learn_from, length) and learn_from >= length:
+            raise InputError(
+                f"train.learn_from={learn_from} leaves nothing out of the {length} passages of lists with {shown}: set "
+                "train.learn_from=null"
+            )
 
 
 def _check_list_choice(cfg: DictConfig) -> None:

@@ -101,6 +101,9 @@ class RankedLists:
         teacher, data = self.cfg.teacher, self.cfg.data
         target = self.targets[0] if len(self.targets) == 1 else self.targets
         options = {"target": target, "format": teacher.format, "min_grade": teacher.min_grade}
+        if "label" in self.targets:  # which lists and passages are kept
+            options["needs_relevant"] = needs_relevant(self.cfg)
+            options["only_labels"] = targets_of(self.cfg.loss) == ["label"]
         if not teacher.add_relevant:
             options["add_relevant"] = False
         if self.reads_scores:
@@ -136,6 +139,7 @@ class RankedLists:
                 ranked = self._within_first_stage(query_id, ranked)
             elif self.depth is not None:
                 ranked = ranked.cut(self.depth)
+                ranked = replace(ranked, ranks=ranks_among(ranked.ranks))  # the cut may go through a tie
             if len(ranked.doc_ids) < 2:
                 short.append(query_id)
             elif qrels is not None:

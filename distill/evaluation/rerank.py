@@ -129,7 +129,7 @@ class TaskReranker:
     def _groups(self) -> Iterator[list[str]]:
         starts = starts_of_batches(map(len, self.run.values()))
         query_ids = iter(self.run)
-        for start, end in zip(starts, [*starts[1:], len(self.run)], strict=True):
+        for start, end in zip(starts, [*starts[1:], len(self.run)][: len(starts)], strict=True):  # a rank may have none
             yield list(islice(query_ids, end - start))
 
     def _pairs(self, model: CrossEncoder, query_id: str) -> tuple[list[Pair], list[bool]]:

@@ -177,7 +177,8 @@ def _read_beside(
     """
     if source is None:
         return None
-    beside = {query_id: ranked.cut(depth) for query_id, ranked in read_run(source).items()}
+    whole = read_run(source)
+    beside = {query_id: _without_itself(cfg, query_id, ranked).cut(depth) for query_id, ranked in whole.items()}
     shared = [query_id for query_id in run if query_id in beside]
     if not any(set(run[query_id].doc_ids) & set(beside[query_id].doc_ids) for query_id in shared):
         what = "passage" if shared else "query"
@@ -221,7 +222,12 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
         run = read_run(cfg.run)
-    if cfg.drop_identical:
-        judged_as = article_of if cfg.max_passage else str
-        run = {q: ranked.keep([judged_as(doc_id) != q for doc_id in ranked.doc_ids]) for q, ranked in run.items()}
-    return {query_id: ranked.cut(depth) for query_id, ranked in run.items()}
+    return {query_id: _without_itself(cfg, query_id, ranked).cut(depth) for query_id, ranked in run.items()}
+
+
+def _without_itself(cfg: DictConfig, query_id: str, ranked: RankedList) -> RankedList:
+    """Return a list without the passage that is the query itself, where the task says so."""
+    if not cfg.drop_identical:
+        return ranked
+    judged_as = article_of if cfg.max_passage else str
+    return ranked.keep([judged_as(doc_id) != query_id for doc_id in ranked.doc_ids])

@@ -20,9 +20,7 @@ MENTIONS, OTHER_SCRIPT = "mentions-passage", "other-script"
 LEAST_SHARE = 0.1  # of a passage's letters: with fewer, a script is not one of its own
 
 ASSENT = r"(?:sure|certainly|of course|okay|ok|absolutely|great|gerne|natürlich|klar|当然可以|当然|好的|可以)"
-HERE = (
-    r"(?:here(?:['’]s| is| are)|the (?:search )?query (?:is|could be)|hier (?:ist|sind)|以下是|这是)(?![a-z]{2})"
-)
+HERE = r"(?:here(?:['’]s| is| are)|the (?:search )?query (?:is|could be)|hier (?:ist|sind)|以下是|这是)(?![a-z]{2})"
 INTRODUCTION = re.compile(rf"(?:{ASSENT}\s*(?:[!,.，！。、–—]|(?=[:：]|{HERE})|$)|{HERE})[^:：]*", re.IGNORECASE)
 LABEL = re.compile(
     r"(?:(?:(?:search|keyword|long|short|user|suggested|possible|generated) )*(?:quer(?:y|ies)|questions?|keywords?)"

@@ -6,6 +6,7 @@ table.notes += note_seeds(table, baseline="loss=ranknet")
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
@@ -83,13 +84,21 @@ def per_query(row: Row, column: str) -> dict[str, float]:
     runs = [run for run in row.runs if column in run.results]
     has_files = kind in ROWS
     measured = [(run, run.per_query(kind, task).get(measure, {})) for run in runs] if has_files else []
-    values = [scores for _, scores in measured if scores]
+    measured = [(run, scores) for run, scores in measured if scores]
+    values = [scores for _, scores in measured]
     if row.reference:
         return values[0] if values and all(scores == values[0] for scores in values) else {}
-    seeds = {run.config.get("seed") for run, scores in measured if scores}
-    if not values or seeds != set(row.by_seed(column)) or any(scores.keys() != values[0].keys() for scores in values):
+    seeds: dict[Any, list[dict[str, float]]] = {}  # a command that was run twice counts once
+    for run, scores in measured:
+        seeds.setdefault(run.config.get("seed"), []).append(scores)
+    if not values or set(seeds) != set(row.by_seed(column)) or any(one.keys() != values[0].keys() for one in values):
         return {}
-    return {query_id: math.fsum(scores[query_id] for scores in values) / len(values) for query_id in values[0]}
+    return _mean([_mean(ones) for ones in seeds.values()])
+
+
+def _mean(values: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean value of each query, which all have."""
+    return {query_id: math.fsum(one[query_id] for one in values) / len(values) for query_id in values[0]}
 
 
 def note_seeds(table: Table, baseline: str | None) -> list[str]:

@@ -80,8 +80,11 @@ def choose_columns(runs: Sequence[RunRecord], patterns: Sequence[str] | None) ->
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether less of a metric is better: times and losses."""
-    return any(word in metric for word in ("latency", "seconds", "loss")) and "per_second" not in metric.split("/")[-1]
+    """Whether less of a metric is better: times, memory, losses and errors of calibration."""
+    kind, _, rest = metric.partition("/")
+    measure = rest.rpartition("/")[2]
+    is_less = kind in ("latency", "memory", "calibration") or measure in ("seconds", "loss", "peak_bytes")
+    return is_less or (kind == "train" and rest.startswith("loss/"))
 
 
 def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], columns: list[str]) -> Table:
@@ -118,16 +121,29 @@ def _reference_rows(runs: Sequence[RunRecord], columns: list[str]) -> list[Table
     """The references; several rows of one where runs give it different values (other files or depths)."""
     rows = []
     for kind in REFERENCES:
-        values: dict[str, list[float]] = {}
+        tasks: dict[str, dict[str, str]] = {}  # task -> column -> name in results.json
         for column in columns:
-            name = reference_metric(kind, column)
-            found = {round(run.results[name], 6): run.results[name] for run in runs if name in run.results}
-            if found:
-                values[column] = list(found.values())
-        for number in range(max(map(len, values.values()), default=0)):
-            cells = {column: Cell(ones[number]) for column, ones in values.items() if number < len(ones)}
+            tasks.setdefault(column.rpartition("/")[0], {})[column] = reference_metric(kind, column)
+        of_tasks = [_different(runs, names) for names in tasks.values()]
+        for number in range(max(map(len, of_tasks), default=0)):
+            values = {name: value for found in of_tasks if number < len(found) for name, value in found[number].items()}
+            cells = {column: Cell(values[column]) for column in columns if column in values}
             rows.append(TableRow(ROWS[kind] + (f" ({number + 1})" if number else ""), "reference", cells))
     return rows
+
+
+def _different(runs: Sequence[RunRecord], names: dict[str, str]) -> list[dict[str, float]]:
+    """Return what runs found of a task's columns, by column: each time that they differ, and what they share once."""
+    found: list[dict[str, float]] = []
+    for run in runs:
+        values = {column: run.results[name] for column, name in names.items() if name in run.results}
+        for known in found:
+            if all(round(value, 6) == round(known.get(column, value), 6) for column, value in values.items()):
+                known |= {column: value for column, value in values.items() if column not in known}
+                break
+        else:
+            found += [values] if values else []
+    return found
 
 
 def reference_metric(kind: str, column: str) -> str:

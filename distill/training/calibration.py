@@ -11,6 +11,7 @@ import logging
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.data.cutting import article_of
 from distill.evaluation.tasks import Task
 from distill.models.calibration import Calibration, Isotonic, Platt, sigmoid
 from distill.sources.run_files import Run
@@ -42,14 +43,15 @@ def fit_calibration(cfg: DictConfig, tasks: list[Task], runs: list[Run]) -> Cali
 
 
 def judged_scores(tasks: list[Task], runs: list[Run], min_grade: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores [N] of all passages of judged queries, and whether each is relevant."""
+    """Return the scores [N] of all passages of judged queries, and whether each is relevant, or its article is."""
     scores, relevant = [np.zeros(0)], [np.zeros(0, bool)]
     for task, run in zip(tasks, runs, strict=True):
         for query_id, ranked in run.items():
             if query_id in task.qrels:
                 judged = task.qrels[query_id]
                 scores.append(np.asarray(ranked.scores, np.float64))
-                relevant.append(np.array([judged.get(doc_id, 0) >= min_grade for doc_id in ranked.doc_ids], bool))
+                judged_as = [article_of(doc_id) or doc_id if task.max_passage else doc_id for doc_id in ranked.doc_ids]
+                relevant.append(np.array([judged.get(doc_id, 0) >= min_grade for doc_id in judged_as], bool))
     return np.concatenate(scores), np.concatenate(relevant)
 
 

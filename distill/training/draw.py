@@ -56,6 +56,8 @@ class PassageDraw:
         if len(influence) <= self.size or not np.isfinite(influence).all():
             return np.ones(len(influence))
         shares = inclusion_probabilities(influence, self.size)
+        if not shares.any():  # the loss has no gradient here; one passage is taken, so that the weights still get one
+            shares[0] = 1.0
         offset = np.random.default_rng((*self.seed, zlib.crc32(query_id.encode()))).random()
         return np.where(draw_systematically(shares, offset), shares, 0.0)
 

@@ -6,6 +6,7 @@ state.check_finite(loader)                        # when a line is logged, befor
 improved = state.improves(value)
 """
 
+import time
 from typing import Any
 
 import torch
@@ -20,12 +21,15 @@ from distill.errors import InputError
 class TrainingState:
     """The state that changes from step to step, apart from weights and optimiser; checkpoints contain it."""
 
-    def __init__(self, device: torch.device, parts: list[str], *, may_skip: bool = False):
+    def __init__(self, device: torch.device, parts: list[str], *, started: float | None = None, may_skip: bool = False):
         """Start at step 0, with nothing validated; parts: the names of a mixture's losses, [""] for any other loss.
 
-        may_skip: a step whose gradient is not finite is skipped, and no fault.
+        started: when the process began to work, by time.perf_counter; None: now. may_skip: a step whose gradient is not
+        finite is skipped, and no fault.
         """
         self.may_skip = may_skip
+        self.started = time.perf_counter() if started is None else started
+        self.seconds_before, self.steps_before = 0.0, 0  # of the stopped run that this one resumes
         self.step, self.best_step, self.best_value = 0, 0, float("-inf")
         self.results: dict[str, float] = {}  # for results.json, so far
         # On the device: reading them at every step would wait for the device
@@ -69,6 +73,11 @@ class TrainingState:
         """Whether `patience` steps have passed without a better validation; never, if it is None."""
         return patience is not None and self.step - self.best_step >= patience
 
+    def seconds(self) -> float:
+        """Return the seconds of the training so far, with those before it was stopped; measuring again adds none."""
+        is_measuring = self.steps_before and self.step == self.steps_before
+        return self.seconds_before + (0.0 if is_measuring else time.perf_counter() - self.started)
+
     def saved(self, ranks: Ranks) -> dict[str, Any]:
         """Return the state as checkpoints contain it, the same on every rank."""
         return {
@@ -76,12 +85,14 @@ class TrainingState:
             "best_step": self.best_step,
             "best_value": self.best_value,
             "results": self.results,
+            "seconds": self.seconds(),
             "sums": torch.cat([ranks.sum_on_device(self.sums[:-1]), self.sums[-1:]]).cpu(),
         }
 
     def restore(self, saved: dict[str, Any], ranks: Ranks) -> None:
         """Restore the state from a checkpoint; the first rank takes the loss of all ranks so far."""
         self.step, self.results = saved["step"], saved["results"]
+        self.steps_before, self.seconds_before = saved["step"], saved.get("seconds", 0.0)  # before 2026-11-30: unknown
         self.best_step, self.best_value = saved["best_step"], saved["best_value"]
         self.sums = saved["sums"].to(self.sums.device)
         if not ranks.is_first:
