@@ -55,8 +55,8 @@ MAIN = "import sys; sys.path[0] = sys.argv[1]; from distill.warm import main; ma
 class WarmProcess:
     """Starts commands as forks of one process. It imports in the background; the first command waits for it."""
 
-    def __init__(self, env: Mapping[str, str] | None = None):
-        """Start it, with the environment that its commands will have."""
+    def __init__(self, env: Mapping[str, str] | None = None, root: Path = Path(__file__).parent.parent):
+        """Start it, with the environment that its commands will have; root: of the checkout whose code they run."""
         self.env = dict(os.environ if env is None else env)
         self.connection: socket.socket | None = None
         self._ready = False
@@ -65,7 +65,7 @@ class WarmProcess:
         self.connection, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, str(Path(__file__).parent.parent), str(theirs.fileno()), " " * ROOM],
+                [sys.executable, "-c", MAIN, str(root), str(theirs.fileno()), " " * ROOM],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=self.env,

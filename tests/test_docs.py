@@ -4,11 +4,11 @@ import ast
 import gzip
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from distill.config.overrides import quoted
 from tests.helpers.backbones import make_backbone
+from tests.helpers.commands import run
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
 
@@ -274,14 +275,13 @@ PARTS = {"train": "train", "val": "dev", "test": "test"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(DIFFS)))
-def test_the_diffs_of_extending_apply_and_run(number, extended, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(extended))
+def test_the_diffs_of_extending_apply_and_run(number, extended):
     if number == len(DIFFS) - 1 and not (extended / MODEL / "model").is_dir():
         pytest.skip("needs the model that the first diff's command trains")
     for command in RUNS[number]:
-        words = [sys.executable, *shlex.split(command, comments=True)[1:]]
-        words += ADDED[number] if words[1] in ("train.py", "evaluate.py") else []
-        done = subprocess.run(words, cwd=extended, capture_output=True, text=True)
+        words = shlex.split(command, comments=True)[1:]
+        words += ADDED[number] if words[0] in ("train.py", "evaluate.py") else []
+        done = run(*words, env=os.environ | {"PYTHONPATH": str(extended)}, cwd=extended, root=extended)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 

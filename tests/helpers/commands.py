@@ -36,11 +36,13 @@ runpy.run_path({script!r}, run_name="__main__")
 class Started:
     """A command that runs; what it prints is read once it has ended."""
 
-    def __init__(self, arguments: list[str], env: Mapping[str, str] | None, cwd, start_new_session: bool):
+    def __init__(
+        self, arguments: list[str], env: Mapping[str, str] | None, cwd, start_new_session: bool, root: Path = ROOT
+    ):
         """Start it."""
         self.arguments = arguments
         self._files = output, errors = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = warm_process().start(
+        self.process = warm_process(root).start(
             arguments, stdout=output, stderr=errors, env=env, cwd=cwd, start_new_session=start_new_session
         )
         self.pid, self.poll, self.wait = self.process.pid, self.process.poll, self.process.wait
@@ -65,10 +67,12 @@ class Started:
         return texts[0], texts[1]
 
 
-def start(*arguments, env: Mapping[str, str] | None = None, cwd=None, start_new_session: bool = False) -> Started:
-    """Start `python ARGUMENTS`."""
-    first = str(ROOT / arguments[0]) if arguments[0] in SCRIPTS else str(arguments[0])
-    return Started([first, *map(str, arguments[1:])], as_user(env), cwd, start_new_session)
+def start(
+    *arguments, env: Mapping[str, str] | None = None, cwd=None, start_new_session: bool = False, root: Path = ROOT
+) -> Started:
+    """Start `python ARGUMENTS`; root: another checkout, whose code it runs."""
+    first = str(root / arguments[0]) if arguments[0] in SCRIPTS else str(arguments[0])
+    return Started([first, *map(str, arguments[1:])], as_user(env), cwd, start_new_session, root)
 
 
 def as_user(env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -86,9 +90,11 @@ def start_ranks(size: int, *arguments) -> list[Started]:
     return [start(*arguments, env=common | dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))) for rank in range(size)]
 
 
-def run(*arguments, env: Mapping[str, str] | None = None, cwd=None, check: bool = False) -> subprocess.CompletedProcess:
+def run(
+    *arguments, env: Mapping[str, str] | None = None, cwd=None, check: bool = False, root: Path = ROOT
+) -> subprocess.CompletedProcess:
     """Run `python ARGUMENTS`; check: raise an AssertionError with what it has printed where it fails."""
-    started = start(*arguments, env=env, cwd=cwd)
+    started = start(*arguments, env=env, cwd=cwd, root=root)
     try:
         output, errors = started.communicate()
     finally:
@@ -113,10 +119,14 @@ def run_patched(place: Path, patch: str, script: str, *arguments: str) -> subpro
     return run(place / "patched.py", *arguments)
 
 
+def warm_process(root: Path = ROOT) -> WarmProcess:
+    """Return the process that the commands of this test session are forks of, one for each checkout."""
+    return _warm_process(root)
+
+
 @functools.cache
-def warm_process() -> WarmProcess:
-    """Return the process that the commands of this test session are forks of."""
-    warm = WarmProcess(as_user())
+def _warm_process(root: Path) -> WarmProcess:
+    warm = WarmProcess(as_user() | {"PYTHONPATH": str(root)}, root)
     atexit.register(warm.close)
     return warm
 
