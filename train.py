@@ -128,6 +128,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         state = TrainingState(device, objective.names, started=started, may_skip=precision == torch.float16)
         average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        scaler.scale(torch.zeros((), device=device))  # makes its scale, for a rank without lists in its first step
         also, keep = {"average": average, "soup": soup, "scaler": scaler}, cfg.train.keep_previous
         checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep)
         if cfg.resume:

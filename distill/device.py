@@ -70,14 +70,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def is_ampere(device: torch.device) -> bool:
+    """Whether a GPU is of the Ampere generation or newer, which have bfloat16 and FlashAttention."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the forward pass; "auto" is bfloat16 on CUDA, where it is always faster, else float32.
+    """Return the dtype of the forward pass; "auto" is bfloat16 on GPUs that have it, where it is faster, else float32.
 
     `scoring_precision` also measures whether bfloat16 is faster on a CPU.
     Warns about half precision on a CPU that lacks instructions for it; raises InputError where there is no float16.
     """
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" else "float32"
+        name = "bfloat16" if device.type == "cuda" and is_ampere(device) else "float32"
     if name == "float16":
         _check_float16(device)
     if name in FLAGS and device.type == "cpu":

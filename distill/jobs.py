@@ -11,6 +11,7 @@ It does not import torch: a sweep looks through its directories before it starts
 import contextlib
 import logging
 import os
+import re
 import shlex
 import socket
 import time
@@ -118,9 +119,22 @@ def run_command(
     describe: returns the first line of output. Bad input ends with a one-line message and exit status 2.
     """
     with exit_on_bad_input(sweep=is_sweep()):
-        check(cfg)
-        with timed(describe(cfg), output or shown_path(cfg.output)):
-            run(cfg)
+        try:
+            check(cfg)
+            with timed(describe(cfg), output or shown_path(cfg.output)):
+                run(cfg)
+        finally:
+            _remove_if_empty(run_directory())
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """Remove the directory that Hydra has made, and that of its date, where nothing was written into them."""
+    if directory == Path.cwd():  # some commands need none, and give this one
+        return
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", directory.parent.name):
+            directory.parent.rmdir()
 
 
 @contextlib.contextmanager

@@ -170,6 +170,16 @@ def scaled_gradient(ctx, grad_loss, *_):
     return operators.scale(gradient, grad_loss, num_terms, ctx.dtype), *others
 
 
+def _on_its_device(launch: Callable) -> Callable:
+    """Launch on the first tensor's GPU: Triton takes the current one, and its stream."""
+
+    def launched(tensor: Tensor, *others):
+        with torch.cuda.device_of(tensor):
+            return launch(tensor, *others)
+
+    return launched
+
+
 def register_loss(name: str, options: str, launch: Callable) -> None:
     """Register operators.NAME(scores, targets, counters, options) for eager, compiled and differentiated use.
 
@@ -178,7 +188,7 @@ def register_loss(name: str, options: str, launch: Callable) -> None:
     """
     arguments = f"Tensor scores, Tensor targets, Tensor counters, {options}"
     torch.library.define(f"{OPERATORS}::{name}", f"({arguments}) -> (Tensor, Tensor, Tensor)")
-    torch.library.impl(f"{OPERATORS}::{name}", DEVICES, launch)
+    torch.library.impl(f"{OPERATORS}::{name}", DEVICES, _on_its_device(launch))
     torch.library.register_fake(f"{OPERATORS}::{name}", lambda scores, *_: empty_outputs(scores))
     torch.library.register_autograd(f"{OPERATORS}::{name}", scaled_gradient, setup_context=keep_gradient)
 
@@ -186,7 +196,7 @@ def register_loss(name: str, options: str, launch: Callable) -> None:
 torch.library.define(
     f"{OPERATORS}::scale", "(Tensor gradient, Tensor grad_output, Tensor num_terms, ScalarType dtype) -> Tensor"
 )
-torch.library.impl(f"{OPERATORS}::scale", DEVICES, scale)
+torch.library.impl(f"{OPERATORS}::scale", DEVICES, _on_its_device(scale))
 torch.library.register_fake(
     f"{OPERATORS}::scale", lambda gradient, grad_output, num_terms, dtype: torch.empty_like(gradient, dtype=dtype)
 )

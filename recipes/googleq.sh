@@ -51,10 +51,10 @@ to() {
 # others (BM25's top 25 of those); BM25's runs within the marked passages; 200 development questions; 500 test questions,
 # for grids.
 
-marked() { awk 'NR == FNR { marked[$1]; next } $3 in marked' $DATA/gold_docids.txt <(gzip -dc "$1"); }
-others() { awk 'NR == FNR { marked[$1]; next } !($3 in marked) && n[$1]++ < 25' $DATA/gold_docids.txt <(gzip -dc "$1"); }
+marked() { gzip -dc "$1" | awk 'NR == FNR { marked[$1]; next } $3 in marked' $DATA/gold_docids.txt -; }
+others() { gzip -dc "$1" | awk 'NR == FNR { marked[$1]; next } !($3 in marked) && n[$1]++ < 25' $DATA/gold_docids.txt -; }
 marked_passages() {
-    awk -F'\t' 'NR == FNR { marked[$1]; next } $1 in marked' $DATA/gold_docids.txt <(gzip -dc $DATA/passages.tsv.gz)
+    gzip -dc $DATA/passages.tsv.gz | awk -F'\t' 'NR == FNR { marked[$1]; next } $1 in marked' $DATA/gold_docids.txt -
 }
 every_third() { awk 'NR % 3 == 1' $DATA/queries.test.tsv | sed -n 1,500p; }
 every_fourth() { awk 'NR % 4 == 1' "$1" | sed -n 1,200p; }

@@ -29,31 +29,31 @@ step() {
     fi
 }
 
-mkdir -p $OUT
+mkdir -p "$OUT"
 
 for year in 19 20; do
     other=$((39 - year))
     # 1. The bi-encoder on the same lists, the student as it is
     for stage in bm25 splade; do
-        step $OUT/dl$year.$stage.dense.run "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz method=dense \
+        step "$OUT/dl$year.$stage.dense.run" "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz method=dense \
             queries=$DATA/queries.dl$year.tsv run=$DATA/dl$year.$stage.run.gz model="$ENCODER" precision="$PRECISION" \
-            output=$OUT/dl$year.$stage.dense.run
-        step $OUT/dense-$year-$stage/results.json "$PYTHON" evaluate.py model=null task=files task.name=dl$year-$stage \
-            task.run=$OUT/dl$year.$stage.dense.run task.qrels=$DATA/qrels.dl$year.txt \
-            hydra.run.dir=$OUT/dense-$year-$stage
+            output="$OUT/dl$year.$stage.dense.run"
+        step "$OUT/dense-$year-$stage/results.json" "$PYTHON" evaluate.py model=null task=files task.name=dl$year-$stage \
+            task.run="$OUT/dl$year.$stage.dense.run" task.qrels=$DATA/qrels.dl$year.txt \
+            hydra.run.dir="$OUT/dense-$year-$stage"
     done
-    step $OUT/untuned-$year/results.json "$PYTHON" evaluate.py model="$MODEL" task=real/msmarco-mini-20$year \
-        task.interpolate=auto precision="$PRECISION" hydra.run.dir=$OUT/untuned-$year
+    step "$OUT/untuned-$year/results.json" "$PYTHON" evaluate.py model="$MODEL" task=real/msmarco-mini-20$year \
+        task.interpolate=auto precision="$PRECISION" hydra.run.dir="$OUT/untuned-$year"
 
     # 2. The student of RankVicuna's rankings of the other year
     for seed in $SEEDS; do
-        step $OUT/ranknet-20$year/"$seed"/results.json "$PYTHON" train.py experiment=real/msmarco-mini \
+        step "$OUT/ranknet-20$year/$seed/results.json" "$PYTHON" train.py experiment=real/msmarco-mini \
             backbone.name="$MODEL" data.queries=$DATA/dl$other.five.queries.tsv.gz \
             teacher.path=$DATA/dl$other.five.run.gz teacher.first_stage=$DATA/dl$other.five.first.run.gz \
             task=real/msmarco-mini-20$year seed="$seed" train.precision="$PRECISION" \
-            hydra.run.dir=$OUT/ranknet-20$year/"$seed"
+            hydra.run.dir="$OUT/ranknet-20$year/$seed"
     done
 done
 
 # 3. Report
-"$PYTHON" -m distill report runs=$OUT output=$OUT/report baseline=first_stage published=false
+"$PYTHON" -m distill report runs="$OUT" output="$OUT/report" baseline=first_stage published=false

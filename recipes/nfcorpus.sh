@@ -13,7 +13,7 @@ PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a G
 SEEDS=${SEEDS:-0 1 2}
 PYTHON=${PYTHON:-python}
 DATA=collections/nfcorpus
-OUT=${OUT:-outputs/real/nfcorpus}
+OUT=outputs/real/nfcorpus     # where conf/experiment/real/nfcorpus.yaml and conf/task/real/nfcorpus.yaml look
 
 # step FILE COMMAND...: run a command, unless the file that it ends with is there.
 step() {
@@ -34,7 +34,10 @@ for split in train dev test; do
     step $OUT/$split.fused.run "$PYTHON" -m distill fuse runs=[$DATA/$split.bm25.run.gz,$DATA/$split.dense.run.gz] \
         depth=100 output=$OUT/$split.fused.run
 done
-[[ -e $OUT/queries.dev100.tsv ]] || sed -n 1,100p $DATA/queries.dev.tsv >$OUT/queries.dev100.tsv
+if [[ ! -e $OUT/queries.dev100.tsv ]]; then
+    sed -n 1,100p $DATA/queries.dev.tsv >$OUT/queries.dev100.tsv.part
+    mv $OUT/queries.dev100.tsv.part $OUT/queries.dev100.tsv
+fi
 
 # 2. The student as it is
 step $OUT/untuned/results.json "$PYTHON" evaluate.py model="$MODEL" task=real/nfcorpus task.interpolate=auto \

@@ -22,6 +22,7 @@ from distill.export.formats import export
 from distill.export.use import use
 from distill.losses import LOSSES, ON_RANKS
 from distill.losses.objective import Objective
+from distill.models import packed
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.prompts import PROMPTS
 from distill.models.starting import reader_of
@@ -211,6 +212,20 @@ def test_packed_padded_and_plain_scores_and_gradients_agree(tmp_path, family):
             for name, parameter in model.backbone.named_parameters():
                 error = (parameter.grad - gradients[name]).norm()
                 assert error <= 1e-4 * gradients[name].norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_queries_and_keys_have_the_type_of_the_values_under_autocast(tmp_path, monkeypatch, family):
+    model, seen = decoder(tmp_path, family, "packed", **PACKED[family]).eval(), set()
+
+    def attend(query, key, value, *_, **__):
+        seen.update({query.dtype, key.dtype, value.dtype})
+        return torch.zeros_like(query)
+
+    monkeypatch.setattr(packed, "_attend", attend)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model.score(ragged_batch(LENGTHS, SIZES), 10_000)
+    assert seen == {torch.bfloat16}  # varlen_attn takes no other
 
 
 def test_the_operations_of_two_short_pairs_by_hand(tmp_path):

@@ -2,10 +2,16 @@
 
 import sys
 import unicodedata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from distill.commands.annotate import training_command
+from distill.config.checks import check_values
+from distill.config.overrides import field_overrides
 from distill.errors import InputError
+from distill.report.two_runs import _with_given
 from distill.sources.fields import (
     ID_NAMES,
     TEXT_NAMES,
@@ -17,6 +23,7 @@ from distill.sources.fields import (
     read_grade,
     read_number,
 )
+from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
 
 
@@ -170,3 +177,18 @@ def test_every_usual_name_is_documented():
     page = (ROOT / "docs" / "formats.md").read_text()
     for name in (*ID_NAMES, *TEXT_NAMES["passages"], *TEXT_NAMES["queries"]):
         assert f"`{name}`" in page, name
+
+
+def test_the_next_command_gets_the_fields_too():
+    names = ["id_field=sku", "text_fields=[name,the text]", "query_id_field=nr"]
+    cfg = compose_config("annotate", "passages=P.csv", "queries=Q.csv", "run=R.run", "teacher.llm.model=m", *names)
+    fields = "data.id_field=sku 'data.text_fields=[name,'\"'\"'the text'\"'\"']' data.query_id_field=nr"
+    assert training_command(cfg, Path("out")).endswith(fields)
+    assert field_overrides(cfg, kinds=[""]) == ["id_field=sku", "text_fields=[name,'the text']"]
+
+
+def test_fields_without_their_source_are_refused():
+    with pytest.raises(InputError, match="id_field=nope is about passages=...: give that, too, or leave it out"):
+        _with_given(SimpleNamespace(task=None), compose_config("inspect", "run=DIR", "id_field=nope"))
+    with pytest.raises(InputError, match="passages=.* with run=null: the change is measured on the lists of a run"):
+        check_values(compose_config("export", "model=m", "format=onnx", "output=o", "passages=p", "queries=q"))

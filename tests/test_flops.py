@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.models.cross_encoder import CrossEncoder
-from distill.training.flops import FlopCounter
+from distill.training.flops import FlopCounter, peak_flops
 from tests.helpers.backbones import make_backbone, positions
 from tests.helpers.batches import ragged_batch
 
@@ -41,3 +41,19 @@ def test_operations_of_two_short_pairs_by_hand(tmp_path, family, pooling, length
     directory = str(make_backbone(tmp_path, family))
     model = CrossEncoder.from_backbone(directory, pooling, 8, 40, layout="packed").train()
     assert FlopCounter(model)(torch.tensor(lengths)) == 3 * forward  # backward is twice the forward pass
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_the_peak_is_that_of_the_whole_name(monkeypatch, name, peak):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda")) == peak

@@ -60,6 +60,8 @@ def assert_refused(directory, message: str, *overrides) -> None:
 @given(text=(MARKS | st.text(max_size=20) | st.sampled_from(["null", "true", "1e5", "007"])).filter("???".__ne__))
 def test_a_printed_override_is_parsed_to_the_same_text_and_no_interpolation(text):
     [override] = PARSER.parse_overrides([as_override("resume", text)])
+    [several] = PARSER.parse_overrides([as_override("runs", [text, "b.run"])])
+    assert OmegaConf.create({"runs": several.value()}).runs == [text, "b.run"]
     assert not override.is_sweep_override() and OmegaConf.create({"resume": override.value()}).resume == text
 
 

@@ -1,6 +1,7 @@
 """The packed layout gives the padded one's scores and gradients, for every family, and little remainder."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel
 
+from distill.device import choose_precision
 from distill.errors import InputError
 from distill.models import packed
 from distill.models.cross_encoder import CrossEncoder
@@ -126,3 +128,21 @@ def test_the_way_of_a_gpu_traces_into_one_graph_for_all_shapes(tmp_path, monkeyp
     (graph,) = graphs
     calls = [node for node in graph.graph.nodes if "varlen_attn" in str(node.target)]
     assert len(calls) == model.backbone.config.num_hidden_layers
+
+
+def test_flash_attention_is_asked_for_what_it_takes():
+    def taken(size: int, dtype: torch.dtype) -> bool:
+        return packed._takes_varlen_attn(SimpleNamespace(is_cuda=True, dtype=dtype, shape=(9, 2, size)))
+
+    assert taken(64, torch.bfloat16) and taken(256, torch.float16)
+    assert not (taken(64, torch.float32) or taken(26, torch.bfloat16) or taken(264, torch.bfloat16))
+
+
+@pytest.mark.parametrize(("capability", "kept"), [((7, 5), (7, 5)), ((8, 0), None)])
+def test_older_gpus_get_the_lengths_for_attention_without_flash_attention(monkeypatch, capability, kept):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr(packed, "copy_to", lambda tensor, device: tensor)
+    (chunk,) = pack_chunks(ragged_batch([5, 7], [2]), 100, 0, 20, buckets=False)
+    assert chunk.to(torch.device("cuda")).lengths == kept
+    assert choose_precision("auto", torch.device("cuda")) == (torch.float32 if kept else torch.bfloat16)

@@ -11,8 +11,9 @@ from distill.commands.verdict import add_language, give_verdict
 from distill.errors import InputError
 from distill.jobs import command_line
 from distill.report.facts import Compared, Facts, read_facts
-from distill.report.reasons import RULES, likeliest
+from distill.report.reasons import RULES, _train, likeliest
 from distill.report.verdict import judge
+from tests.helpers.commands import run
 from tests.helpers.configuration import compose_config
 
 FIRST = {f"q{number}": 0.1 * (number % 5) for number in range(60)}
@@ -236,6 +237,22 @@ def test_the_language_of_the_passages_is_looked_at(recipe, monkeypatch, text, na
     add_language(facts)
     assert (facts.language == name and facts.pieces > 1.6) or facts.unknown_tokens > 0.05
     assert judge(facts).reasons[0].name == "language"
+
+
+def test_the_command_for_a_teacher_of_several_runs_parses_to_them():
+    teacher = {"path": ["a.run", "b c.run"], "fusion": {"method": "z-score", "weights": [1.0, 0.5], "k": None}}
+    words = _train(Facts("out", student={"teacher": teacher, "data": {"passages": "p.tsv"}}), "-longer")
+    keep = [one for one in words if one.startswith("teacher.") and not one.endswith("=...")]
+    cfg = compose_config("train", *keep)
+    assert list(cfg.teacher.path) == ["a.run", "b c.run"]
+    assert (cfg.teacher.fusion.method, list(cfg.teacher.fusion.weights)) == ("z-score", [1.0, 0.5])
+
+
+@pytest.mark.parametrize("command", [["verdict", "runs=nothere"], ["report", "runs=nothere", "output=new"]])
+def test_a_refused_command_leaves_nothing(tmp_path, command):
+    done = run("-m", "distill", *command, cwd=tmp_path)
+    assert done.returncode == 2 and "error: " in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_a_training_is_refused(tmp_path):

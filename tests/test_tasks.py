@@ -243,6 +243,13 @@ def test_bm25_keeps_as_many_passages_whether_one_is_dropped_or_not(collection, t
     assert (run["q0"].doc_ids, run["q1"].doc_ids) == (["a", "b", "c"], ["q0", "a", "b"])
 
 
+def test_a_suites_task_may_set_a_key_to_null():
+    (task,) = split_suite(
+        suite_config({"all": {"run": "all.run", "depth": None, "teacher": None}}, depth=5, teacher="t")
+    )
+    assert task.depth is None and task.teacher is None and task.run == "all.run"
+
+
 def test_a_suites_task_may_differ_in_one_key_of_bm25():
     tasks = {"en": {"run": "bm25"}, "de": {"run": "bm25", "bm25": {"stemmer": "german"}}}
     english, german = split_suite(suite_config(tasks, bm25={"stop_words": "none"}))

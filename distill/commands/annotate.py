@@ -19,7 +19,7 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.composition import ROOT
-from distill.config.overrides import as_override
+from distill.config.overrides import as_override, field_overrides
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
 
@@ -68,7 +68,7 @@ def training_command(cfg: DictConfig, directory: Path) -> str:
         "teacher.path": shown_path(directory / "teacher.run"),
         "teacher.first_stage": cfg.run,
     }
-    overrides = [as_override(key, value) for key, value in files.items()]
+    overrides = [*(as_override(key, value) for key, value in files.items()), *field_overrides(cfg, "data.")]
     return command_line("train", "experiment=own-corpus", *overrides)
 
 

@@ -20,6 +20,8 @@ from distill.jobs import check_output, command_line, run_command
 
 log = logging.getLogger("fuse")
 
+DEFAULT_K = 60  # of conf/fuse.yaml
+
 
 def fuse_files(cfg: DictConfig) -> None:
     """Fuse as configured; raises InputError for bad input."""
@@ -50,7 +52,10 @@ def fuse_files(cfg: DictConfig) -> None:
     log.info("%d queries, %.1f passages each: %s", len(fused), sum(map(len, fused.values())) / len(fused), output)
     if cfg.qrels is not None and weights is not None:
         shares = ",".join(f"{weight:g}" for weight in weights)
-        others = ("runs=...", "output=...", f"method={cfg.method}", f"weights=[{shares}]")
+        others = ["runs=...", "output=...", f"method={cfg.method}", f"weights=[{shares}]"]
+        others += [f"k={cfg.k:g}"] if cfg.method == "rrf" and cfg.k != DEFAULT_K else []
+        others += [f"{key}={cfg[key]}" for key in ("run_depth", "depth") if cfg[key] is not None]
+        others += ["max_passage=true"] if cfg.max_passage else []
         log.info("on other queries of the same rankers: %s", command_line("fuse", *others))
     measured = ("model=null", "task=files", as_override("task.run", output), "task.qrels=...")
     log.info("next: %s", command_line("evaluate", *measured))

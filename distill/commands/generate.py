@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from distill.config.composition import ROOT
-from distill.config.overrides import as_override
+from distill.config.overrides import as_override, field_overrides
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
 
@@ -63,6 +63,7 @@ def generate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         queries = shown_path(directory / "queries.tsv")
         log.info("queries: %s", queries)
         files = [as_override("passages", cfg.passages), as_override("queries", queries)]
+        files += field_overrides(cfg, kinds=[""])  # the queries are in a file of our own
         log.info("next: %s", command_line("retrieve", *files, "output=first.run"))
         return results
 

@@ -17,7 +17,7 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.composition import ROOT
-from distill.config.overrides import as_override
+from distill.config.overrides import as_override, field_overrides
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
 
@@ -61,6 +61,7 @@ def judge(cfg: DictConfig, directory: Path) -> dict[str, float]:
         qrels_path = shown_path(directory / "qrels.txt")
         files = {"passages": cfg.passages, "queries": cfg.queries, "run": cfg.runs[0], "qrels": qrels_path}
         overrides = [as_override(f"task.{key}", value) for key, value in files.items()]
+        overrides += field_overrides(cfg, "task.")
         log.info("next: %s", command_line("evaluate", "model=...", "task=files", *overrides))
         if teacher is not None and is_same_model(teacher, cfg.teacher.llm.model):
             log.warning("the judge is the teacher, %s: it judges its own ranking, and favours it", teacher)

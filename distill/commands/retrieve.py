@@ -10,7 +10,6 @@ Writes a TREC run, completely or not at all. BM25's index and the vectors of a d
 later queries.
 """
 
-import contextlib
 import logging
 from pathlib import Path
 
@@ -18,8 +17,8 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT, run_directory
-from distill.config.overrides import as_override
+from distill.config.composition import ROOT
+from distill.config.overrides import as_override, field_overrides
 from distill.jobs import check_output, command_line, run_command
 
 log = logging.getLogger("retrieve")
@@ -60,7 +59,7 @@ def retrieve(cfg: DictConfig) -> None:
     num_passages = sum(map(len, run.values()))
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
     files = {"passages": cfg.passages, "queries": cfg.queries, "run": output}
-    overrides = [as_override(key, value) for key, value in files.items()]
+    overrides = [*(as_override(key, value) for key, value in files.items()), *field_overrides(cfg)]
     log.info("next: %s", command_line("annotate", *overrides, "teacher.llm.base_url=...", "teacher.llm.model=..."))
 
 
@@ -73,8 +72,4 @@ def describe(cfg: DictConfig) -> str:
 @hydra.main(config_path=str(ROOT / "conf"), config_name="retrieve", version_base="1.3")
 def run(cfg: DictConfig) -> None:
     """Retrieve once; bad input ends with a one-line message and exit status 2."""
-    try:
-        run_command(cfg, describe, check_values, retrieve)
-    finally:
-        with contextlib.suppress(OSError):
-            run_directory().rmdir()  # Hydra has made it, and `output` is elsewhere
+    run_command(cfg, describe, check_values, retrieve)

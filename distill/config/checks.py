@@ -232,10 +232,7 @@ def _check_part(part: Any, prefix: str) -> None:
         if name not in PART_KEYS:
             raise InputError(unknown_key(f"{prefix}.{name}", [f"{prefix}.{one}" for one in PART_KEYS]))
     try:
-        values = OmegaConf.to_container(part, resolve=True)
-        typed = OmegaConf.merge(
-            TaskConfig, escaped({name: value for name, value in values.items() if value is not None})
-        )
+        typed = OmegaConf.merge(TaskConfig, escaped(OmegaConf.to_container(part, resolve=True)))
     except OmegaConfBaseException as error:
         raise InputError(f"{prefix}.{error.full_key}: {str(error).splitlines()[0]}") from None
     check_rules(typed, f"{prefix}.")

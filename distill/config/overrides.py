@@ -5,7 +5,9 @@ quoted("baseline=loss=ranknet")         # baseline='loss=ranknet': as a user may
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -20,16 +22,25 @@ WITH_COMMAS = (
 )  # keys whose text may have commas, which Hydra would take for a sweep
 
 
-def as_override(key: str, text: str | Path) -> str:
+def as_override(key: str, text: str | Path | Sequence[str]) -> str:
     """Return `key=value` for Hydra's command line, which parses to exactly the text; for a shell, quote it once more.
 
-    Unquoted only if it looks like a path or a name, and not like a number or a constant of Hydra's grammar.
+    Unquoted only if it looks like a path or a name, and not like a number or a constant of Hydra's grammar. Several
+    texts become a list.
     """
+    if not isinstance(text, str | Path):
+        return f"{key}=[{','.join(as_override('', one)[1:] for one in text)}]"
     text = str(text)
     path, name = r"[\w.-]*/[\w/.-]*", r"[A-Za-z][\w.-]*"
     if re.fullmatch(f"{path}|{name}", text, re.ASCII) and text.lower() not in CONSTANTS:
         return f"{key}={text}"
     return f"{key}={QuotedString(as_literal(text), Quote.single).with_quotes()}"
+
+
+def field_overrides(cfg: Mapping[str, Any], prefix: str = "", kinds: Sequence[str] = ("", "query_")) -> list[str]:
+    """Return the overrides that name the fields of a command's passages and queries for another command."""
+    keys = [f"{kind}{what}" for kind in kinds for what in ("id_field", "text_fields")]
+    return [as_override(prefix + key, cfg[key]) for key in keys if cfg[key] is not None]
 
 
 def quoted(argument: str) -> str:

@@ -480,7 +480,9 @@ class ExportConfig:
         choice("float32", "float16", "bfloat16"),
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
     )
-    passages: str | None = source(or_directory=True, default=None)
+    passages: str | None = beside(
+        source(or_directory=True, default=None), needs_given("run", "the change is measured on the lists of a run")
+    )
     queries: str | None = beside(source(default=None), needs_given("passages", "its change is measured on their texts"))
     run: str | None = beside(source(default=None), needs_given("queries", "its change is measured on their texts"))
     opset: int = at_least(18, at_most=23)

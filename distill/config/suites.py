@@ -24,7 +24,7 @@ def split_suite(task: DictConfig) -> list[DictConfig]:
     own = OmegaConf.to_container(task, resolve=True)
     tasks = []
     for name, part in (own["tasks"] or {own["name"]: {}}).items():
-        merged = own | {key: value for key, value in part.items() if value is not None} | {"name": name, "tasks": {}}
+        merged = own | part | {"name": name, "tasks": {}}
         merged["bm25"] = own["bm25"] | (part.get("bm25") or {})
         if own["runs"] is not None:
             merged["run"] = own["runs"].replace("{task}", name)

@@ -20,7 +20,7 @@ def score_only_first_states(backbone: "PreTrainedModel") -> bool:
     """Make the last layer return only the states of first tokens, if its architecture is known; return whether it does.
 
     In BERT-like models the last layer needs the keys and values of all tokens, but queries, output and feed-forward
-    network only for the first. This saves an eighth of all arithmetic with 6 layers, a sixteenth with 12.
+    network only for the first. This saves a seventh of all arithmetic with 6 layers, a fourteenth with 12.
     """
     if backbone.config.model_type not in BERT_LIKE:
         return False

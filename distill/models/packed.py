@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.data.batch import Batch, copy_to
+from distill.device import is_ampere
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,14 +43,14 @@ class PackedChunk:
     token_type_ids: Tensor  # [1, T]
     position_ids: Tensor  # [1, T], from 0 in each pair
     cu_seqlens: Tensor  # [S + 1] int32: where each pair starts, and where the last one ends
-    lengths: tuple[int, ...] | None  # of the S pairs; None on CUDA, which reads cu_seqlens
+    lengths: tuple[int, ...] | None  # of the S pairs; None for varlen_attn on a GPU, which reads cu_seqlens
     max_length: int  # at least the length of the longest pair
 
     def to(self, device: torch.device) -> "PackedChunk":
         """Return the chunk with the model's inputs on the device."""
         names = ("input_ids", "token_type_ids", "position_ids", "cu_seqlens")
         moved: dict[str, Any] = {name: copy_to(getattr(self, name), device) for name in names}
-        return replace(self, **moved, lengths=None if device.type == "cuda" else self.lengths)
+        return replace(self, **moved, lengths=None if device.type == "cuda" and is_ampere(device) else self.lengths)
 
     def inputs(self, *, takes_token_types: bool, first_position: int = 0) -> dict:
         """Return the backbone's keyword arguments."""
@@ -156,11 +157,13 @@ def packed_attention(
     Returns ([1, T or S, H, d], None).
     """
     causal, groups = bool(getattr(module, "is_causal", False)), query.shape[1] // key.shape[1]
+    if query.dtype != value.dtype:  # under autocast, rotary embeddings and norms of decoders return float32
+        query, key = query.to(value.dtype), key.to(value.dtype)
     if groups > 1:
         key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, H, d]
     window = None if sliding_window is None else sliding_window - 1
-    if _takes_varlen_attn(query):
+    if lengths is None and _takes_varlen_attn(query):
         from torch.nn.attention.varlen import varlen_attn
 
         starts = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device) if first_only else cu_seqlens
@@ -178,7 +181,9 @@ def packed_attention(
 
 
 def _takes_varlen_attn(query: Tensor) -> bool:
-    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
+    """Whether varlen_attn takes these states [T, H, d]: FlashAttention's types and sizes of a head."""
+    size = query.shape[-1]
+    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and size % 8 == 0 and size <= 256
 
 
 def _attend(

@@ -158,6 +158,7 @@ def _train(facts: Facts, suffix: str, *changed: str) -> Command:
     """Return the command that trains another student on the same lists."""
     given = [_of(facts, key, f"data.{key}") for key in ("passages", "queries")]
     given += [_of(facts, f"teacher.{key}", f"teacher.{key}") for key in ("path", "first_stage")]
+    given += _fusion(facts)
     if not any(one.startswith("backbone=") for one in changed):
         given += ["backbone=hf", _of(facts, "backbone.name", "backbone.name")]
     given += [f"data.depth={facts.student.get('data', {}).get('depth') or 'null'}"]
@@ -174,6 +175,15 @@ def _judge(facts: Facts) -> Command:
 def _annotate(facts: Facts, *changed: str) -> Command:
     given = [_of(facts, "passages"), _of(facts, "queries"), _of(facts, "teacher.first_stage", "run")]
     return ("annotate", *given, *changed)
+
+
+def _fusion(facts: Facts) -> list[str]:
+    """Return how the runs of a teacher are fused, where it has several."""
+    teacher = facts.student.get("teacher", {})
+    if isinstance(teacher.get("path"), str | None):
+        return []
+    fusion = {key: value for key, value in (teacher.get("fusion") or {}).items() if value is not None}
+    return [f"teacher.fusion.{key}={str(value).replace(' ', '')}" for key, value in fusion.items()]
 
 
 def _of(facts: Facts, key: str, name: str | None = None) -> str:

@@ -192,6 +192,10 @@ def _with_given(known: Directory, cfg: DictConfig) -> Directory:
     for key in ("passages", "queries", "qrels", "model"):
         if cfg[key] is not None:
             setattr(known, key, cfg[key])
+    for source, kind in (("passages", ""), ("queries", "query_")):
+        for key in (f"{kind}id_field", f"{kind}text_fields"):
+            if cfg[source] is None and cfg[key] is not None:
+                raise InputError(f"{key}={cfg[key]} is about {source}=...: give that, too, or leave it out")
     if cfg.passages is not None:
         known.passage_fields = Fields.of(cfg)
     if cfg.queries is not None:

@@ -278,7 +278,7 @@ def _holds(directory: Path, model: CrossEncoder, weights: dict[str, torch.Tensor
     except InputError:
         return False
     used = {name: weight for name, weight in (weights or {}).items() if not name.startswith("backbone.pooler.")}
-    return all(torch.equal(saved[name], weight) for name, weight in used.items())
+    return all(torch.equal(saved[name], weight.cpu()) for name, weight in used.items())
 
 
 def random_state() -> dict[str, torch.Tensor]:

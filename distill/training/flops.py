@@ -11,6 +11,8 @@ if they were trained, and activations that are computed again do not count.
 Embeddings, normalisation, activations and the loss do not count. MFU = operations per second / the device's peak.
 """
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ PEAK = {  # dense bfloat16 operations per second of one device, from the manufac
     "B200": 2250e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
@@ -67,7 +70,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for model, peak in PEAK.items() if model in name), None)
+    return next((peak for model, peak in PEAK.items() if re.search(rf"\b{model}\b", name)), None)
 
 
 def _layers(backbone) -> list[nn.Module]:
