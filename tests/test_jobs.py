@@ -61,7 +61,7 @@ def assert_refused(directory, message: str, *overrides) -> None:
 def test_a_printed_override_is_parsed_to_the_same_text_and_no_interpolation(text):
     [override] = PARSER.parse_overrides([as_override("resume", text)])
     [several] = PARSER.parse_overrides([as_override("runs", [text, "b.run"])])
-    assert OmegaConf.create({"runs": several.value()}).runs == [text, "b.run"]
+    assert list(OmegaConf.create({"runs": several.value()}).runs) == [text, "b.run"]
     assert not override.is_sweep_override() and OmegaConf.create({"resume": override.value()}).resume == text
 
 
