@@ -70,8 +70,8 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
             place = task_directory(directory, cfg.task, task.name)
             is_done = cfg.resume is not None and ranks.gather((place / "run.txt").is_file())[0]
             rows, latency = task.rows, {}
-            TeacherAgreement.of(task, rows)  # a teacher that orders nothing is refused before the work
             if model is not None and precision is not None:
+                TeacherAgreement.of(task, rows)  # a teacher that orders nothing is refused before the work
                 scored = reranked_before(place, task) if is_done else rerank(cfg, task, models, ranks, precision.dtype)
                 rows["test"], latency = scored
                 if precision.is_measured and ranks.is_first:  # a resumed evaluation keeps it

@@ -70,6 +70,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+@functools.cache  # packed chunks ask for each of them
 def is_ampere(device: torch.device) -> bool:
     """Whether a GPU is of the Ampere generation or newer, which have bfloat16 and FlashAttention."""
     return not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8

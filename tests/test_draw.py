@@ -14,7 +14,7 @@ from tests.helpers.batches import random_batch
 
 
 def test_probabilities_worked_by_hand():
-    # 8 of 4, of 13: certain; the rest share 1 in proportion to 3, 2, 0
+    # Twice 8 is more than the sum, 13: certain. The others share the second place in proportion to 3, 2 and 0
     np.testing.assert_allclose(inclusion_probabilities(np.array([8.0, 3.0, 2.0, 0.0]), 2), [1, 0.6, 0.4, 0])
     np.testing.assert_allclose(inclusion_probabilities(np.array([4.0, 4.0, 1.0, 1.0]), 1), [0.4, 0.4, 0.1, 0.1])
     np.testing.assert_array_equal(inclusion_probabilities(np.array([0.0, 5.0, 0.0, 1e-300]), 2), [0, 1, 0, 1])
@@ -41,7 +41,7 @@ def model(tmp_path, request):
     return CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, **options).double().train()
 
 
-def gradient(model, batch, draw: PassageDraw | None, max_tokens: int = 10**6, loss: str = "ranknet", step: int = 0):
+def gradient(model, batch, draw: PassageDraw | None, max_tokens: int = 10**6, loss: str = "ranknet"):
     model.zero_grad()
     torch.manual_seed(0)
     objective = Objective({"name": loss, "target": "rank", "reduction": "sum"}, 0.5 if model.exit is not None else None)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel
 
-from distill.device import choose_precision
+from distill.device import choose_precision, is_ampere
 from distill.errors import InputError
 from distill.models import packed
 from distill.models.cross_encoder import CrossEncoder
@@ -144,5 +144,7 @@ def test_older_gpus_get_the_lengths_for_attention_without_flash_attention(monkey
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
     monkeypatch.setattr(packed, "copy_to", lambda tensor, device: tensor)
     (chunk,) = pack_chunks(ragged_batch([5, 7], [2]), 100, 0, 20, buckets=False)
+    is_ampere.cache_clear()
     assert chunk.to(torch.device("cuda")).lengths == kept
     assert choose_precision("auto", torch.device("cuda")) == (torch.float32 if kept else torch.bfloat16)
+    is_ampere.cache_clear()

@@ -20,8 +20,6 @@ from distill.jobs import check_output, command_line, run_command
 
 log = logging.getLogger("fuse")
 
-DEFAULT_K = 60  # of conf/fuse.yaml
-
 
 def fuse_files(cfg: DictConfig) -> None:
     """Fuse as configured; raises InputError for bad input."""
@@ -29,7 +27,7 @@ def fuse_files(cfg: DictConfig) -> None:
     from distill.config.measures import parse_measures
     from distill.evaluation.articles import article_run, is_of_passages
     from distill.evaluation.fusion_weights import fit_weights
-    from distill.retrieval.fusion import fuse, warn_of_lacking
+    from distill.retrieval.fusion import DEFAULT_K, fuse, warn_of_lacking
     from distill.sources.qrels import read_qrels
     from distill.sources.run_files import write_run
     from distill.sources.runs import read_run

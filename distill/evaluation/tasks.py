@@ -60,8 +60,12 @@ class Task:
         """The rankings measured besides the student's: the first stage's and those that were asked for."""
         rows = {"first_stage": self.run, "teacher": self.teacher, "fused": self.fused}
         if self.ideal:
-            rows["ideal"] = perfect_order(self.run, self.qrels, article_of if self.max_passage else str)
+            rows["ideal"] = perfect_order(self.run, self.qrels, self.judged_as)
         return {row: run for row, run in rows.items() if run}
+
+    def judged_as(self, doc_id: str) -> str:
+        """Return the id by which the qrels judge a passage: its own, or its article's."""
+        return (article_of(doc_id) if self.max_passage else None) or doc_id
 
     def judged(self, run: Run) -> Run:
         """Return a ranking as it is measured: of what the qrels judge."""
@@ -194,7 +198,7 @@ def first_stage_name(source: str) -> str:
     return source.split("#")[0].rsplit("/", 1)[-1] if is_file else source
 
 
-def perfect_order(run: Run, qrels: Qrels, judged_as: Callable[[str], str | None] = str) -> Run:
+def perfect_order(run: Run, qrels: Qrels, judged_as: Callable[[str], str] = str) -> Run:
     """Return the run in the order of the judgments, best grade first; within a grade, passages keep their order.
 
     judged_as: returns what the qrels judge, of a passage's id.
@@ -202,7 +206,7 @@ def perfect_order(run: Run, qrels: Qrels, judged_as: Callable[[str], str | None]
     ordered = {}
     for query_id, ranked in run.items():
         judged = qrels.get(query_id, {})
-        grades = np.array([max(judged.get(judged_as(doc_id) or doc_id, 0), 0) for doc_id in ranked.doc_ids])  # [K]
+        grades = np.array([max(judged.get(judged_as(doc_id), 0), 0) for doc_id in ranked.doc_ids])  # [K]
         doc_ids = [ranked.doc_ids[place] for place in np.argsort(-grades, kind="stable")]
         ordered[query_id] = RankedList.in_order(doc_ids, -np.arange(len(doc_ids), dtype=np.float64))
     return ordered

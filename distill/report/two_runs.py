@@ -32,6 +32,10 @@ from distill.sources.texts import Texts, read_passages, read_queries
 
 log = logging.getLogger(__name__)
 
+FIELD_KEYS = {  # of a source -> the keys that say which fields of it are read
+    "passages": ("id_field", "text_fields"),
+    "queries": ("query_id_field", "query_text_fields"),
+}
 RUN_FILES = ("run.txt", "interpolated.run.txt", "teacher.run")  # that commands leave beside a config.yaml
 
 
@@ -192,8 +196,8 @@ def _with_given(known: Directory, cfg: DictConfig) -> Directory:
     for key in ("passages", "queries", "qrels", "model"):
         if cfg[key] is not None:
             setattr(known, key, cfg[key])
-    for source, kind in (("passages", ""), ("queries", "query_")):
-        for key in (f"{kind}id_field", f"{kind}text_fields"):
+    for source, keys in FIELD_KEYS.items():
+        for key in keys:
             if cfg[source] is None and cfg[key] is not None:
                 raise InputError(f"{key}={cfg[key]} is about {source}=...: give that, too, or leave it out")
     if cfg.passages is not None:
@@ -201,11 +205,7 @@ def _with_given(known: Directory, cfg: DictConfig) -> Directory:
     if cfg.queries is not None:
         known.query_fields = Fields.of(cfg, "queries")
     if known.task is not None:
-        groups = (
-            ("passages", "id_field", "text_fields"),
-            ("queries", "query_id_field", "query_text_fields"),
-            ("qrels",),
-        )
+        groups = [*((source, *keys) for source, keys in FIELD_KEYS.items()), ("qrels",)]
         known.task.update({key: cfg[key] for group in groups if cfg[group[0]] is not None for key in group})
     if cfg.model is not None and not os.path.isdir(cfg.model):
         raise InputError(f"model={cfg.model}: no such directory: give that of a trained model, or leave it out")

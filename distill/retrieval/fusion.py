@@ -24,13 +24,14 @@ from distill.sources.run_files import RankedList, Run, average_ranks
 log = logging.getLogger(__name__)
 
 METHODS = ("rrf", "mean-rank", "z-score")
+DEFAULT_K = 60  # as in conf/fuse.yaml
 
 
 def fuse(
     runs: Sequence[Run],
     method: str = "rrf",
     weights: Sequence[float] | None = None,
-    k: float = 60,
+    k: float = DEFAULT_K,
     run_depth: int | None = None,
     depth: int | None = None,
 ) -> Run:

@@ -99,7 +99,7 @@ def _front_matter(path: str, mark: str, content: str) -> dict[str, Any] | None:
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"{path}:1: its front matter cannot be read ({reason}): correct or remove it") from None
     if not isinstance(found, dict):
-        return {} if found is None or not content.strip() else None
+        return {} if found is None else None
     fields = flattened({str(name): value for name, value in found.items()})
     return {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
 

@@ -11,7 +11,6 @@ import logging
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.data.cutting import article_of
 from distill.evaluation.tasks import Task
 from distill.models.calibration import Calibration, Isotonic, Platt, sigmoid
 from distill.sources.run_files import Run
@@ -50,8 +49,8 @@ def judged_scores(tasks: list[Task], runs: list[Run], min_grade: int) -> tuple[n
             if query_id in task.qrels:
                 judged = task.qrels[query_id]
                 scores.append(np.asarray(ranked.scores, np.float64))
-                judged_as = [article_of(doc_id) or doc_id if task.max_passage else doc_id for doc_id in ranked.doc_ids]
-                relevant.append(np.array([judged.get(doc_id, 0) >= min_grade for doc_id in judged_as], bool))
+                grades = [judged.get(task.judged_as(doc_id), 0) for doc_id in ranked.doc_ids]
+                relevant.append(np.array([grade >= min_grade for grade in grades], bool))
     return np.concatenate(scores), np.concatenate(relevant)
 
 
