@@ -9,6 +9,7 @@
 # skipped when you run it again, and the one that was stopped resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source recipes/steps.sh
 
 ENCODER=${ENCODER:-sentence-transformers/all-MiniLM-L6-v2}      # directory or Hub id
 PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a GPU; else float32
@@ -18,32 +19,12 @@ PYTHON=${PYTHON:-python}
 DATA=collections/googleq
 OUT=outputs/real/googleq
 
-# step FILE COMMAND...: run a command, unless the file that it ends with is there.
-step() {
-    local file=$1
-    shift
-    if [[ -e $file ]]; then
-        echo "== $file is there: skipped"
-    else
-        echo "== $*"
-        "$@"
-    fi
-}
-
 # train NAME SEED OVERRIDES...: train into $OUT/NAME/SEED.
 train() {
     local place=$OUT/$1/$2 seed=$2
     shift 2
     step "$place/results.json" "$PYTHON" train.py backbone.name="$ENCODER" train.precision="$PRECISION" seed="$seed" \
         hydra.run.dir="$place" "$@"
-}
-
-# to FILE COMMAND...: write a command's output to a file, whole or not at all.
-to() {
-    local file=$1
-    shift
-    "$@" >"$file.part"
-    mv "$file.part" "$file"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -61,15 +42,15 @@ every_fourth() { awk 'NR % 4 == 1' "$1" | sed -n 1,200p; }
 
 lists() {
     mkdir -p $OUT
-    step $OUT/test.gold.run to $OUT/test.gold.run marked $DATA/test.bm25.run.gz
-    step $OUT/dev.gold.run to $OUT/dev.gold.run marked $DATA/dev.bm25.run.gz
-    step $OUT/queries.dev200.tsv to $OUT/queries.dev200.tsv every_fourth $DATA/queries.dev.tsv
-    step $OUT/queries.test500.tsv to $OUT/queries.test500.tsv every_third
-    step $OUT/marked.tsv to $OUT/marked.tsv marked_passages
+    print_to $OUT/test.gold.run marked $DATA/test.bm25.run.gz
+    print_to $OUT/dev.gold.run marked $DATA/dev.bm25.run.gz
+    print_to $OUT/queries.dev200.tsv every_fourth $DATA/queries.dev.tsv
+    print_to $OUT/queries.test500.tsv every_third
+    print_to $OUT/marked.tsv marked_passages
     step $OUT/train.marked.run "$PYTHON" -m distill retrieve passages=$OUT/marked.tsv queries=$DATA/queries.train.tsv \
         depth=25 bm25.stop_words=bm25s output=$OUT/train.marked.run
-    step $OUT/train.others.run to $OUT/train.others.run others $DATA/train.bm25.run.gz
-    step $OUT/train.mixed.run to $OUT/train.mixed.run sort -s -k1,1 $OUT/train.marked.run $OUT/train.others.run
+    print_to $OUT/train.others.run others $DATA/train.bm25.run.gz
+    print_to $OUT/train.mixed.run sort -s -k1,1 $OUT/train.marked.run $OUT/train.others.run
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -105,9 +86,9 @@ rank() {
 
 first() { sed -n "1,${TEACHER_QUERIES}p" $OUT/queries.unseen.tsv; }
 teacher() {
-    step $OUT/queries.unseen.tsv to $OUT/queries.unseen.tsv unseen
-    step $OUT/queries.distil.tsv to $OUT/queries.distil.tsv first
-    step $OUT/distil.run to $OUT/distil.run short_lists $OUT/queries.distil.tsv
+    print_to $OUT/queries.unseen.tsv unseen
+    print_to $OUT/queries.distil.tsv first
+    print_to $OUT/distil.run short_lists $OUT/queries.distil.tsv
     rank $OUT/queries.distil.tsv $OUT/distil.run $OUT/teacher $OUT/distil.dense.run $OUT/fused.run
 }
 
@@ -130,9 +111,9 @@ distil() {
 tenth_of_questions() { awk 'NR % 10 == 1' $DATA/queries.train.tsv; }
 unlabelled() { awk 'NR % 10 != 1' $DATA/queries.train.tsv | awk 'NR % 5 == 1' | sed -n "1,${TEACHER_QUERIES}p"; }
 tenth() {
-    step $OUT/queries.tenth.tsv to $OUT/queries.tenth.tsv tenth_of_questions
-    step $OUT/queries.unlabelled.tsv to $OUT/queries.unlabelled.tsv unlabelled
-    step $OUT/unlabelled.run to $OUT/unlabelled.run short_lists $OUT/queries.unlabelled.tsv
+    print_to $OUT/queries.tenth.tsv tenth_of_questions
+    print_to $OUT/queries.unlabelled.tsv unlabelled
+    print_to $OUT/unlabelled.run short_lists $OUT/queries.unlabelled.tsv
     train labels-6-tenth 0 experiment=real/googleq task=files data.queries=$OUT/queries.tenth.tsv
     rank $OUT/queries.unlabelled.tsv $OUT/unlabelled.run $OUT/teacher-tenth $OUT/unlabelled.dense.run \
         $OUT/fused.tenth.run $OUT/labels-6-tenth/0/model
@@ -150,7 +131,7 @@ tenth() {
 
 long=(data.queries=$OUT/queries.unseen.tsv data.list_size=12 train.batch_size=16 train.validate_every=78)
 packaged() {
-    step $OUT/unseen.run to $OUT/unseen.run short_lists $OUT/queries.unseen.tsv
+    print_to $OUT/unseen.run short_lists $OUT/queries.unseen.tsv
     rank $OUT/queries.unseen.tsv $OUT/unseen.run $OUT/teacher-all $OUT/unseen.dense.run $OUT/fused.all.run
     train ranknet-3-long 0 experiment=real/googleq-distil "${long[@]}" train.max_steps=780 \
         teacher.path=$OUT/teacher-all/run.txt
@@ -192,8 +173,8 @@ depth_lists() {
     gzip -dc $DATA/train.bm25.run.gz | awk 'NR == FNR { asked[$1]; next } $1 in asked' $OUT/queries.depth.tsv -
 }
 depth() {
-    step $OUT/queries.depth.tsv to $OUT/queries.depth.tsv depth_questions
-    step $OUT/depth.run to $OUT/depth.run depth_lists
+    print_to $OUT/queries.depth.tsv depth_questions
+    print_to $OUT/depth.run depth_lists
     step $OUT/depth.dense.run "$PYTHON" -m distill retrieve passages=$DATA/passages.tsv.gz \
         queries=$OUT/queries.depth.tsv run=$OUT/depth.run method=dense model="$ENCODER" \
         precision="$PRECISION" output=$OUT/depth.dense.run
@@ -233,7 +214,7 @@ zero_shot() {
 report() {
     "$PYTHON" -m distill report runs=$OUT output=$OUT/report baseline=first_stage published=false
     for part in yesno open new; do
-        step $OUT/queries.$part.tsv to $OUT/queries.$part.tsv "$part"
+        print_to $OUT/queries.$part.tsv "$part"
         "$PYTHON" -m distill report runs=$OUT output=$OUT/report-$part queries=$OUT/queries.$part.tsv \
             baseline=first_stage published=false
     done

@@ -8,6 +8,7 @@
 # recipes/googleq.sh. Finished steps are skipped when you run it again, and the one that was stopped resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source recipes/steps.sh
 
 MODEL=${MODEL:-outputs/real/googleq/labels-6/0/model}   # the student to start from
 ENCODER=${ENCODER:-sentence-transformers/all-MiniLM-L6-v2}      # bi-encoder to compare with
@@ -16,18 +17,6 @@ SEEDS=${SEEDS:-0 1 2}
 PYTHON=${PYTHON:-python}
 DATA=collections/msmarco-mini
 OUT=${OUT:-outputs/real/msmarco-mini}
-
-# step FILE COMMAND...: run a command, unless the file that it ends with is there.
-step() {
-    local file=$1
-    shift
-    if [[ -e $file ]]; then
-        echo "== $file is there: skipped"
-    else
-        echo "== $*"
-        "$@"
-    fi
-}
 
 mkdir -p "$OUT"
 

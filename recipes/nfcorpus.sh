@@ -7,6 +7,7 @@
 # skipped when you run it again, and the one that was stopped resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source recipes/steps.sh
 
 MODEL=${MODEL:-googleq-minilm-3}        # the student to start from
 PRECISION=${PRECISION:-bfloat16}        # bfloat16 needs AVX512-BF16, AMX or a GPU; else float32
@@ -15,18 +16,6 @@ PYTHON=${PYTHON:-python}
 DATA=collections/nfcorpus
 OUT=outputs/real/nfcorpus     # where conf/experiment/real/nfcorpus.yaml and conf/task/real/nfcorpus.yaml look
 
-# step FILE COMMAND...: run a command, unless the file that it ends with is there.
-step() {
-    local file=$1
-    shift
-    if [[ -e $file ]]; then
-        echo "== $file is there: skipped"
-    else
-        echo "== $*"
-        "$@"
-    fi
-}
-
 mkdir -p $OUT
 
 # 1. First stage: BM25 and a bi-encoder, fused by reciprocal ranks
@@ -34,10 +23,7 @@ for split in train dev test; do
     step $OUT/$split.fused.run "$PYTHON" -m distill fuse runs=[$DATA/$split.bm25.run.gz,$DATA/$split.dense.run.gz] \
         depth=100 output=$OUT/$split.fused.run
 done
-if [[ ! -e $OUT/queries.dev100.tsv ]]; then
-    sed -n 1,100p $DATA/queries.dev.tsv >$OUT/queries.dev100.tsv.part
-    mv $OUT/queries.dev100.tsv.part $OUT/queries.dev100.tsv
-fi
+print_to $OUT/queries.dev100.tsv sed -n 1,100p $DATA/queries.dev.tsv
 
 # 2. The student as it is
 step $OUT/untuned/results.json "$PYTHON" evaluate.py model="$MODEL" task=real/nfcorpus task.interpolate=auto \

@@ -17,6 +17,7 @@
 # docs/your-own-corpus.md explains each of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source recipes/steps.sh
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What you have
@@ -68,18 +69,6 @@ LANGUAGE='import sys
 from distill.retrieval.languages import choose_language, sampled_languages
 from distill.sources.fields import Fields
 print(choose_language(sys.argv[1], sampled_languages(sys.argv[1], Fields())))'
-
-# step FILE COMMAND...: run a command, unless the file that it ends with is there.
-step() {
-    local file=$1
-    shift
-    if [[ -e $file ]]; then
-        echo "== $file is there: skipped"
-    else
-        echo "== $*"
-        "$@"
-    fi
-}
 
 # paid FILE COMMAND...: the same, but first show what it costs, and ask if that is money.
 paid() {

@@ -9,6 +9,7 @@
 # that was stopped resumes. Step 5 needs: pip install -r requirements-report.txt -c constraints.txt
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source recipes/steps.sh
 
 LLM_URL=${LLM_URL:-}            # an OpenAI-compatible endpoint; empty: the sample's simulated teacher
 LLM=${LLM:-}                    # the model, by the name that the endpoint knows it by
@@ -20,18 +21,6 @@ JOBS=${JOBS:-2}                 # trainings side by side
 TRAIN=${TRAIN:-}                # further overrides of train.py, as in TRAIN="backbone=tiny-1layer data.depth=50"
 PYTHON=${PYTHON:-python}
 OUT=${OUT:-outputs/sample-recipe}
-
-# step FILE COMMAND...: run a command, unless the file that it ends with is there.
-step() {
-    local file=$1
-    shift
-    if [[ -e $file ]]; then
-        echo "== $file is there: skipped"
-    else
-        echo "== $*"
-        "$@"
-    fi
-}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. First stage: BM25 finds 100 passages for each training query. It sees a third of what makes a passage relevant here.
