@@ -162,8 +162,7 @@ def removed_if_refused(directory: Path) -> Iterator[None]:
         yield
     except InputError:
         if not any(override.startswith("hydra.run.dir=") for override in command_overrides("hydra")):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+            _remove_if_empty(directory)
         raise
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from distill.config.overrides import as_override
-from distill.errors import InputError
 from distill.progress import Progress
 from distill.teachers.endpoint import HttpEngine
 from distill.teachers.journal import Journal
@@ -103,7 +102,16 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
     totals, num_lists = ranker.totals, len(lists) - len(repeated)
     totals.failures, totals.adapted = engine.failures, engine.adapted
     log_totals(totals, llm, num_lists)
-    _check_whole(cfg, directory, totals, limits, len(orders), num_lists)
+    is_whole = len(orders) == num_lists
+    if is_whole:
+        limits.num_windows = totals.windows  # a sorting may need fewer windows than it could
+    limits.check_whole(
+        totals,
+        "windows got no usable answer",
+        f"{len(orders)} of {num_lists} queries",
+        as_override("resume", directory),
+        is_whole=is_whole,
+    )
     for query_id, first in repeated.items():
         orders.repeat(query_id, first)
         flagged[query_id] = flagged[first]
@@ -149,41 +157,6 @@ def open_engine(llm: DictConfig, method: str):
     return LocalEngine(llm, choose_device(llm.device), method)
 
 
-def _check_whole(
-    cfg: DictConfig, directory: Path, totals: Totals, limits: Limits, num_ranked: int, num_lists: int
-) -> None:
-    """Raise InputError, with the remedy, if the answers are useless, or if lists are left since max_cost is reached."""
-    resume = as_override("resume", directory)
-    # A sorting may need fewer windows than it could
-    num_windows = totals.windows if num_ranked == num_lists else limits.num_windows
-    stopped = limits.found_useless and num_ranked < num_lists
-    if stopped or totals.is_useless(cfg.max_unusable, num_windows):
-        raise InputError(
-            f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="
-            f"{cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {remedy(totals)}, or raise max_unusable "
-            f"and resume with {resume}"
-        )
-    if num_ranked < num_lists:
-        raise InputError(
-            f"teacher.llm.max_cost={cfg.teacher.llm.max_cost}: reached after {num_ranked} of {num_lists} queries, at "
-            f"{totals.cost(cfg.teacher.llm):.4f}: raise it and resume with {resume}"
-        )
-
-
-def what_came_back(totals: Totals) -> str:
-    """Return in words what came back most often in place of usable answers."""
-    return "; ".join(f"{number} × {what}" for what, number in totals.useless.most_common(3))
-
-
-def remedy(totals: Totals) -> str:
-    """Return what to do if most answers are useless."""
-    if any("length" in what for what in totals.useless):
-        return "raise teacher.llm.max_tokens, or turn the model's thinking off with teacher.llm.body={...}"
-    if totals.refused:
-        return "check teacher.llm"
-    return "try another prompt or model"
-
-
 def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
     """Log the totals, and warn about lists whose many equal scores leave them in the first stage's order."""
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.answers.items()))
@@ -191,7 +164,7 @@ def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
     if totals.unanswered:
         log.warning(
             "%d of %d windows keep their order, since they got no usable answer; what came back: %s",
-            *(totals.unanswered, totals.windows, what_came_back(totals)),
+            *(totals.unanswered, totals.windows, totals.what_came_back()),
         )
     if totals.consistency.num_windows >= ENOUGH and totals.consistency.mostly_as_shown:
         log.warning(

@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from distill.config.overrides import as_override
-from distill.errors import InputError
 from distill.progress import Progress
-from distill.teachers.asking import open_engine, open_shared, remedy, what_came_back
+from distill.teachers.asking import open_engine, open_shared
 from distill.teachers.journal import Journal
 from distill.teachers.requests import Requests
 from distill.teachers.side_by_side import SideBySide, Steps
@@ -67,7 +66,13 @@ class Questions:
         """
         self.bar.total += len(steps)
         found = dict(SideBySide(self.engine, self.totals, self.lock).run(iter(steps), self.limits.allow))
-        self._check_whole(len(steps) - len(found))
+        self.limits.check_whole(
+            self.totals,
+            f"answers are no {self.wording.wanted}",
+            f"{self.totals.windows} answers",
+            as_override("resume", self.directory),
+            is_whole=len(found) == len(steps),
+        )
         return found
 
     def count(self, entry: dict, is_new: bool, *, is_usable: bool) -> None:
@@ -82,22 +87,6 @@ class Questions:
             self.totals.unanswered += not is_answered
             self.bar.set_postfix_str(self.totals.describe(self.limits.prices), refresh=False)
             self.bar.update()
-
-    def _check_whole(self, num_missing: int) -> None:
-        """Raise InputError, with the remedy, if the answers are useless, or if max_cost is reached."""
-        totals, resume = self.totals, as_override("resume", self.directory)
-        stopped = self.limits.found_useless and num_missing
-        if stopped or totals.is_useless(self.cfg.max_unusable, self.limits.num_windows):
-            raise InputError(
-                f"{totals.unanswered} of {totals.windows} answers are no {self.wording.wanted}, more than max_unusable="
-                f"{self.cfg.max_unusable:g}; what came back: {what_came_back(totals)}: {remedy(totals)}, or raise "
-                f"max_unusable and resume with {resume}"
-            )
-        if num_missing:
-            raise InputError(
-                f"teacher.llm.max_cost={self.llm.max_cost}: reached after {totals.windows} answers, at "
-                f"{totals.cost(self.limits.prices):.4f}: raise it and resume with {resume}"
-            )
 
     def __enter__(self) -> "Questions":
         return self

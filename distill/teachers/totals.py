@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from distill.errors import printable
+from distill.errors import InputError, printable
 from distill.teachers.consistency import Consistency
 
 QUOTED = 80  # characters of an answer in a message
@@ -97,6 +97,10 @@ class Totals:
         """Whether more than this share of the windows got no usable answer, as far as that can be known."""
         return self.windows >= min(ENOUGH, num_windows) and self.unanswered > limit * self.windows
 
+    def what_came_back(self) -> str:
+        """Return in words what came back most often in place of usable answers."""
+        return "; ".join(f"{number} × {what}" for what, number in self.useless.most_common(3))
+
     def describe(self, llm: DictConfig | Prices) -> str:
         """Return requests, tokens and cost in words: the same on the screen, in the log and in the card."""
         earlier = f" ({self.requests} in this run)" if self.earlier else ""
@@ -120,6 +124,34 @@ class Limits:
         """Whether another request may be sent."""
         self.found_useless |= totals.is_useless(self.max_unusable, self.num_windows)
         return not self.found_useless and (self.max_cost is None or totals.cost(self.prices) < self.max_cost)
+
+    def check_whole(self, totals: Totals, useless: str, reached: str, resume: str, *, is_whole: bool) -> None:
+        """Raise InputError, with the remedy, if too many answers are useless, or if max_cost has left work undone.
+
+        useless: what the unanswered are, as in "windows got no usable answer". reached: how far the work got. resume:
+        the override that goes on with it. is_whole: whether nothing is left undone.
+        """
+        stopped = self.found_useless and not is_whole
+        if stopped or totals.is_useless(self.max_unusable, self.num_windows):
+            raise InputError(
+                f"{totals.unanswered} of {totals.windows} {useless}, more than max_unusable={self.max_unusable:g}; "
+                f"what came back: {totals.what_came_back()}: {_remedy(totals)}, or raise max_unusable and resume with "
+                f"{resume}"
+            )
+        if not is_whole:
+            raise InputError(
+                f"teacher.llm.max_cost={self.max_cost}: reached after {reached}, at {totals.cost(self.prices):.4f}: "
+                f"raise it and resume with {resume}"
+            )
+
+
+def _remedy(totals: Totals) -> str:
+    """Return what to do if most answers are useless."""
+    if any("length" in what for what in totals.useless):
+        return "raise teacher.llm.max_tokens, or turn the model's thinking off with teacher.llm.body={...}"
+    if totals.refused:
+        return "check teacher.llm"
+    return "try another prompt or model"
 
 
 def _what_came(entry: dict) -> str:
