@@ -15,7 +15,7 @@ import re
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -60,6 +60,8 @@ def run_job(
         directory = directory_of_job() if sweep else run_directory()
     redact_hydra_files(directory)
     with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
+        if sweep:
+            check_copies(HydraConfig.get().launcher)
         results = take_up(cfg, directory) if sweep else None
         if results is None:
             if cfg.resume is not None and not sweep:
@@ -209,6 +211,16 @@ def check_sweep(cfg: DictConfig) -> None:
             f"resume={cfg.resume}: resumes one run, not a sweep: leave out -m, or resume a sweep with "
             "hydra.sweep.dir=ITS_DIRECTORY"
         )
+
+
+def check_copies(launcher: Mapping) -> None:
+    """Raise InputError if a launcher, such as Slurm's, would run a job several times at once, in the same directory."""
+    for key in ("nodes", "tasks_per_node"):
+        if (launcher.get(key) or 1) > 1:
+            raise InputError(
+                f"hydra.launcher.{key}={launcher[key]}: would run as many copies of each job: set it to 1; for one "
+                "training on several machines or GPUs, see docs/clusters.md"
+            )
 
 
 @contextlib.contextmanager

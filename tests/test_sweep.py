@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from distill import interrupt
 from distill.errors import InputError
 from distill.interrupt import StopRequest
-from distill.jobs import objective, state_of, take_up
+from distill.jobs import check_copies, objective, state_of, take_up
 from distill.training.checkpoint import load_checkpoint
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
@@ -188,6 +188,15 @@ def test_a_job_takes_up_what_its_directory_holds(tmp_path):
     with pytest.raises(InputError, match="resume=x: resumes one run, not a sweep"):
         take_up(cfg("resume=x"), tmp_path)
     assert objective({"train/steps": 3, "test/a/nDCG@10": 0.25}) == 0.25 and objective({"train/steps": 3}) is None
+
+
+def test_a_launcher_may_not_run_a_job_several_times_at_once():
+    check_copies({"nodes": 1, "tasks_per_node": None})
+    check_copies({"n_jobs": 2})
+    with pytest.raises(InputError, match=r"hydra.launcher.nodes=2: would run as many copies of each job: set it to 1"):
+        check_copies({"nodes": 2, "tasks_per_node": 1})
+    with pytest.raises(InputError, match=r"hydra.launcher.tasks_per_node=4: "):
+        check_copies({"nodes": 1, "tasks_per_node": 4})
 
 
 def test_a_stop_request_that_comes_twice_within_a_second_is_one(monkeypatch):
