@@ -267,8 +267,8 @@ def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
             yield
         except InputError:
             if not _present(directory, LEFT):
-                for name in ("config.yaml", "run.lock"):
-                    (directory / name).unlink(missing_ok=True)
+                for path in (config, directory / "run.lock", *directory.glob("false_negatives*.tsv")):
+                    path.unlink(missing_ok=True)
             raise
         return
     before, results = config.read_bytes(), set(directory.glob("results-*.json"))

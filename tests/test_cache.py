@@ -1,5 +1,6 @@
 """The cache on disk: damage is noticed wherever it is, two at once do not mix, and a place that cannot be written."""
 
+import logging
 import os
 import random
 import subprocess
@@ -188,6 +189,16 @@ def test_what_a_killed_writer_has_left_is_not_mixed_in(cache):
     (partial / "stale").write_text("of an earlier try")
     entry = make_once(cache / "runs" / "a-1", lambda directory: (directory / "numbers").write_text("1"))
     assert sorted(path.name for path in entry.iterdir()) == ["checksums.json", "numbers"]
+
+
+def test_warnings_are_repeated_when_what_they_are_about_is_used_again(cache, caplog):
+    def write(directory):
+        logging.getLogger("distill.sources.texts").warning("%s: %d empty passages", "p.tsv", 3)
+
+    for _ in range(2):
+        caplog.clear()
+        make_once(cache / "runs" / "a-1", write)
+        assert caplog.messages == ["p.tsv: 3 empty passages"]
 
 
 def test_a_cache_that_cannot_be_written_is_answered_before_the_work(tmp_path, monkeypatch):

@@ -120,6 +120,14 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed_or_changes_nothing(checkpoint,
     assert noticed > len(whole) / 3 / 4  # the rest is padding, and fields that nobody reads
 
 
+def test_a_part_that_is_said_to_be_compressed_is_damage(checkpoint, tmp_path):
+    whole = bytearray(checkpoint.read_bytes())
+    whole[whole.index(b"PK\x01\x02") + 10] ^= 8  # its method in the archive's list: 0, stored, becomes 8, deflated
+    (tmp_path / "last.pt").write_bytes(whole)
+    with pytest.raises(InputError, match=r"last\.pt: is damaged \("):
+        load_checkpoint(tmp_path / "last.pt")
+
+
 def test_a_damaged_checkpoint_names_the_newest_good_one(checkpoint, tmp_path):
     last, previous, best = (tmp_path / f"{name}.pt" for name in ("last", "previous", "best"))
     last.write_bytes(checkpoint.read_bytes()[:-100])

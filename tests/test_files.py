@@ -11,9 +11,8 @@ import pytest
 
 from distill.errors import InputError
 from distill.sources.fields import Fields
-from distill.sources.opening import find_line
 from distill.sources.qrels import read_qrels
-from distill.sources.runs import cached_run, read_run
+from distill.sources.runs import cached_run, find_line, read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.storage.files import form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers
@@ -229,10 +228,19 @@ def test_an_id_of_ten_million_characters_is_refused_at_once(tmp_path):
             reader(path)
 
 
-def test_a_line_is_found_by_its_columns(tmp_path):
-    path = write(tmp_path / "a.run", "q1 Q0 d1 1 2 t\nq1 Q0 d2 1 2 t\n")
-    assert find_line(path, "q1", "d2") == f"{path}:2"
-    assert find_line("no-such-file", "q1") == "no-such-file"
+def test_a_line_is_found_by_its_query_and_its_passage(tmp_path):
+    path = write(tmp_path / "a.run", "2 Q0 8 1 2 t\n2 Q0 0 1 2 t\n1 Q0 2 1 2 t\n2 Q0 1 1 2 t\n")
+    assert find_line(path, "2", "1") == f"{path}:4"  # line 1 has rank 1, and line 3 both names in other columns
+    assert find_line(path, "2", "0") == f"{path}:2" and find_line(path, "1") == f"{path}:3"
+    assert find_line(path, "2", "9") == path and find_line("no-such-file", "q1") == "no-such-file"
+    triples = write(tmp_path / "triples.tsv", "1\t2\t3\n2\t1\t4\n")
+    assert find_line(triples, "2", "4") == f"{triples}:2"
+    pq.write_table(
+        pa.table({"query_id": ["q", "q"], "doc_id": ["a", "b"], "score": [2.0, 1.0]}), tmp_path / "a.parquet"
+    )
+    assert find_line(str(tmp_path / "a.parquet"), "q", "b").endswith("a.parquet:row 2")
+    answers = write(tmp_path / "answers.json", '["[2] > [1]"]')
+    assert find_line(answers, "q", "b") == answers
 
 
 @pytest.mark.parametrize("num_cases", [500, pytest.param(4000, marks=pytest.mark.long)])

@@ -77,6 +77,19 @@ def test_tied_passages_of_a_run_share_their_average_rank(tmp_path):
     assert scores_of(fuse([tied, other])) == pytest.approx(expected, rel=FLOAT32)
 
 
+def test_passages_of_equal_fused_score_tie_and_are_read_back_as_tied(tmp_path):
+    fused = fuse([{"q": ranked({"a": 3, "b": 2, "c": 1})}, {"q": ranked({"b": 3, "a": 2, "c": 1})}])
+    assert fused["q"].ranks.tolist() == [1.5, 1.5, 3]  # a student must not learn that b comes before a
+    write_run(fused, tmp_path / "fused.run", tag="rrf")
+    lines = [line.split() for line in (tmp_path / "fused.run").read_text().splitlines()]
+    assert [(doc_id, rank) for _, _, doc_id, rank, *_ in lines] == [("b", "1"), ("a", "1"), ("c", "3")]
+    read = read_run(str(tmp_path / "fused.run"))["q"]
+    assert read.doc_ids == fused["q"].doc_ids and read.ranks.tolist() == [1.5, 1.5, 3]
+    (tmp_path / "cut.run").write_text("q Q0 a 1 2 x\nq Q0 b 2 2 x\n")  # equal scores that the rank column orders
+    write_run(read_run(str(tmp_path / "cut.run")), tmp_path / "again.run", tag="x")
+    assert read_run(str(tmp_path / "again.run"))["q"].ranks.tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_query_that_a_run_lacks_is_fused_from_the_others(method):
     only = {"p": ranked({"x": 1, "y": 0})}
@@ -225,8 +238,8 @@ def test_the_command_writes_a_run_that_is_measured_as_it_is_written(files, tmp_p
     assert f"{tmp_path}/b.run: lacks 1 of 2 queries: they are fused from the other runs (first: p)" in done.stderr
     assert "2 queries, 3.0 passages each: " in done.stderr
     # (3 * 1 + 3) / 4, (3 * 2 + 4) / 4, (3 * 3 + 1) / 4, (3 * 4 + 2) / 4: b and c tie
-    lines = [f"q Q0 {doc_id} {rank} {score} mean-rank" for rank, (doc_id, score) in
-             enumerate([("a", -1.5), ("c", -2.5), ("b", -2.5), ("d", -3.5)], 1)]  # fmt: skip
+    rows = [("a", 1, -1.5), ("c", 2, -2.5), ("b", 2, -2.5), ("d", 4, -3.5)]
+    lines = [f"q Q0 {doc_id} {rank} {score} mean-rank" for doc_id, rank, score in rows]
     lines += ["p Q0 x 1 -1.0 mean-rank", "p Q0 y 2 -2.0 mean-rank"]
     assert (tmp_path / "f.run").read_text().splitlines() == lines
     (tmp_path / "qrels").write_text("q 0 b 1\np 0 y 1\n")

@@ -131,7 +131,25 @@ def test_empty_passages_are_left_out_and_counted(file_overrides, collection, cap
     collection["passages"].write_text("\n".join(["d0\t", *text[1:]]) + "\n")
     lists = read(file_overrides)
     assert all("d0" not in one.doc_ids for one in lists)
-    assert "empty passages left out" in caplog.text
+    assert "empty passages left out of the training lists (first: d0)" in caplog.text
+
+
+@pytest.mark.parametrize("largest", [10, 250_000], ids=["on disk", "in memory"])
+def test_lists_that_empty_passages_leave_too_short_are_counted(
+    file_overrides, collection, caplog, tmp_path, monkeypatch, largest
+):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("distill.data.teacher_lists.MAX_IN_MEMORY", largest)
+    ranked = read_run(str(collection["teacher"]))["q0"]
+    empty = set(ranked.doc_ids[1:])
+    text = [line.split("\t") for line in collection["passages"].read_text().splitlines()]
+    collection["passages"].write_text("".join(f"{i}\t{'' if i in empty else words}\n" for i, words in text))
+    for _ in range(2):  # the second time, the lists on disk are in the cache
+        caplog.clear()
+        lists = read(file_overrides)
+        short = 6 - len(lists)
+        assert short > 0 and "q0" not in [one.query_id for one in lists]
+        assert f": {short} of 6 lists have fewer than two passages with a text: left out (first: q0)" in caplog.text
 
 
 def break_line(path, number: int, line: str) -> None:

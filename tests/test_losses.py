@@ -220,6 +220,12 @@ def test_kl_at_temperature_1_has_the_gradient_of_listnet():
     torch.testing.assert_close(*gradients, **EXACT)
 
 
+@pytest.mark.parametrize("loss", [listmle, plistmle])
+def test_targets_may_be_whole_numbers(loss):
+    whole = torch.arange(SCORES.numel()).view_as(SCORES)
+    torch.testing.assert_close(loss(SCORES, whole, MASK), loss(SCORES, whole.to(SCORES.dtype), MASK))
+
+
 def test_listmle_by_hand():
     # relevance 3, 1, 0 (any numbers of that order): the first against all, the second against the third
     terms = [math.log(1 + math.exp(-2) + math.exp(-1)), softplus(1)]

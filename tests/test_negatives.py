@@ -17,6 +17,7 @@ from distill.models.parts import load_tokenizer
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
 from tests.helpers.configuration import compose_config, decoded_lists
+from tests.helpers.training import run_train
 
 NAN = float("nan")
 DOC_IDS = ["a", "b", "c", "d", "e"]
@@ -110,6 +111,15 @@ def test_negatives_above_the_relevant_passage_are_left_out_where_labels_teach(fi
             assert one.doc_ids == doc_ids and one.targets["rank"].tolist() == [*range(1, 11)]
             np.testing.assert_array_equal(one.targets["label"], [NAN, NAN, 1, NAN, *[0] * 6])
     assert "18 of 54 negatives score too high to be irrelevant: left out (first: passage" in caplog.text
+
+
+def test_a_refused_training_leaves_no_list_of_false_negatives(file_overrides, collection, tmp_path):
+    relevant_at(collection, 2)
+    queries = tmp_path / "twice.tsv"
+    queries.write_text(2 * collection["queries"].read_text())
+    with pytest.raises(InputError, match="appears twice"):
+        run_train(tmp_path / "out", *file_overrides, "loss=lce", "data.negatives.margin=1.5", f"data.queries={queries}")
+    assert not [*(tmp_path / "out").iterdir()]
 
 
 @pytest.mark.parametrize("largest", [10, 250_000], ids=["on disk", "in memory"])

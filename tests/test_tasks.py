@@ -112,6 +112,22 @@ def test_a_suite_is_measured_task_by_task_resumed_and_says_what_is_missing(tmp_p
     assert other.returncode == 2 and differs in other.stderr
 
 
+def test_a_bad_line_of_a_later_task_is_found_before_the_first_is_measured(tmp_path, collection):
+    bad = tmp_path / "bad.txt"
+    bad.write_text(collection["qrels"].read_text() + "q1 0 d1 high\n")
+    run = run_evaluate(tmp_path / "out", "model=null", *suite_overrides(collection), f"+task.tasks.second.qrels={bad}")
+    assert run.returncode == 2 and f"error: {bad}:" in run.stderr and "is not a whole number" in run.stderr
+    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").iterdir()]
+
+
+def test_lists_that_are_cut_are_counted(collection, caplog):
+    caplog.set_level("INFO")
+    run, qrels = collection["first_stage"], collection["qrels"]
+    overrides = "task=files", f"task.run={run}", f"task.qrels={qrels}", "task.depth=4"
+    read_task(compose_config("evaluate", *overrides).task, texts=False)
+    assert f"depth=4: 6 of 6 lists of {run} are longer, and are cut (first: q0)" in caplog.text
+
+
 def test_a_suite_of_which_nothing_is_here_is_one_line_and_exit_status_2(tmp_path, collection):
     overrides = ["task=files", "task.name=none", f"task.qrels={collection['qrels']}", "+task.tasks.a.run=nowhere.run"]
     run = run_evaluate(tmp_path / "out", "model=null", *overrides)

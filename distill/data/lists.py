@@ -31,7 +31,7 @@ from distill.errors import InputError
 from distill.progress import Progress
 from distill.sources.fields import Fields
 from distill.sources.locate import source_state
-from distill.sources.opening import find_line
+from distill.sources.runs import find_line
 from distill.sources.texts import log_left_out, read_passages, read_queries, warn_of_unknown
 from distill.storage.arrays import FlatFile, offsets_of
 from distill.storage.cache import entry, key_of, make_once
@@ -168,10 +168,11 @@ class _Join:
     passages: TokenStore
     num_lists: int = 0
     num_kept: int = 0
-    num_empty: int = 0
-    num_missing: int = 0
+    empty: list[str] = field(default_factory=list)  # passages without a text
+    missing: list[str] = field(default_factory=list)  # relevant passages that the collection lacks
     num_unscored: int = 0  # passages kept that the first stage lacks, where its scores are read
     no_query: list[str] = field(default_factory=list)  # query ids of the lists that were dropped for lack of a text
+    shrunk: list[str] = field(default_factory=list)  # of those that the passages left teach nothing
 
     def blocks(self, lists: Iterable[TeacherList]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the columns of some lists at a time, with `sizes` in place of `starts`; log what was dropped."""
@@ -182,12 +183,15 @@ class _Join:
                 yield self._join(block)
                 bar.update(len(block))
         passages, queries = self.cfg.data.passages, self.cfg.data.queries
-        if self.num_empty:
-            log.warning("%s: %d empty passages left out of the training lists", passages, self.num_empty)
-        if self.num_missing:
+        if self.empty:
             log.warning(
-                "%s: lacks %d of the relevant passages missing from %s: left out",
-                *(passages, self.num_missing, self.path),
+                "%s: %d empty passages left out of the training lists (first: %s)",
+                *(passages, len(self.empty), self.empty[0]),
+            )
+        if self.missing:
+            log.warning(
+                "%s: lacks %d of the relevant passages missing from %s: left out (first: %s)",
+                *(passages, len(self.missing), self.path, self.missing[0]),
             )
         if self.num_unscored:
             log.info(
@@ -196,6 +200,8 @@ class _Join:
             )
         if self.no_query:
             log_left_out(self.path, f"lists are of queries without a text in {queries}", self.no_query, self.num_lists)
+        both = ", or none that is relevant and one that is not" if needs_relevant(self.cfg) else ""
+        log_left_out(self.path, f"lists have fewer than two passages with a text{both}", self.shrunk, self.num_lists)
         if not self.num_kept:
             raise InputError(f"{self.path}: no training list is left: see the counts in the log above")
 
@@ -203,7 +209,8 @@ class _Join:
         """Join L lists with N passages."""
         query_rows = self.queries.rows([each.query_id for each in lists])
         has_query = (query_rows >= 0) & (self.queries.lengths(query_rows) > 0)
-        rows = self.passages.rows([doc_id for each in lists for doc_id in each.doc_ids])  # [N]
+        doc_ids = [doc_id for each in lists for doc_id in each.doc_ids]
+        rows = self.passages.rows(doc_ids)  # [N]
         targets = {  # of [N]
             name: np.concatenate([each.targets[name] for each in lists]).astype(np.float32) for name in lists[0].targets
         }
@@ -214,14 +221,15 @@ class _Join:
         empty = ~unknown & (self.passages.lengths(rows) == 0)
         kept = ~unknown & ~empty
         self.num_lists += len(lists)
-        self.num_missing += int(unknown.sum())
-        self.num_empty += int(empty.sum())
-        self.no_query += [each.query_id for each, has in zip(lists, has_query, strict=True) if not has]
+        self.missing += [doc_ids[place] for place in np.flatnonzero(unknown)]
+        self.empty += [doc_ids[place] for place in np.flatnonzero(empty)]
+        self.no_query += [lists[place].query_id for place in np.flatnonzero(~has_query)]
         sizes = np.bincount(owner[kept], minlength=len(lists))  # [L]
         usable = has_query & (sizes >= 2)  # [L]
         if needs_relevant(self.cfg):
             for part in (targets["label"] > 0, targets["label"] <= 0):
                 usable &= np.bincount(owner[kept & part], minlength=len(lists)) > 0
+        self.shrunk += [lists[place].query_id for place in np.flatnonzero(has_query & ~usable)]
         if not kept.all():
             for name in (name for name in targets if split_target(name)[1] == "rank"):
                 _close_gaps(targets[name], owner, kept)

@@ -16,11 +16,11 @@ from distill.data.negatives import Negatives, are_chosen, by_score
 from distill.errors import InputError
 from distill.sources.fields import checked_id, read_number
 from distill.sources.large_runs import CachedRun
-from distill.sources.opening import find_line, open_source
+from distill.sources.opening import open_source
 from distill.sources.permutations import read_permuted_run
 from distill.sources.qrels import read_qrels
 from distill.sources.run_files import RankedList, Run
-from distill.sources.runs import read_run
+from distill.sources.runs import find_line, read_run
 from distill.sources.texts import log_left_out
 from distill.storage.files import as_text
 from distill.targets import kept_targets, own_targets, targets_of

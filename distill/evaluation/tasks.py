@@ -77,11 +77,15 @@ def read_tasks(
 ) -> Iterator[Task]:
     """Yield the tasks of a suite, or the one task that is no suite; there may be none.
 
+    The files of all tasks but their passages are read first, so that none is refused after hours of work on others.
+
     missing: gets the tasks of a suite that are not available here, with the reason. shard: as of `read_task`. Raises
     InputError like `read_task`, and Unavailable if no task is available.
     """
-    num_read = 0
-    for task_cfg in split_suite(cfg):
+    num_read, tasks = 0, split_suite(cfg)
+    for later in tasks[1:]:
+        _check_files(later)
+    for task_cfg in tasks:
         try:
             task = read_task(task_cfg, texts=texts, shard=shard)
         except Unavailable as error:
@@ -124,7 +128,10 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
         run = {query_id: run[query_id] for query_id in known_queries(run, cfg.run, queries, cfg.queries)}
     foreign = [query_id for query_id in qrels if query_id not in queries] if queries else []
     if foreign:
-        log.info("%s: ignored the judgments of %d queries that are not in %s", cfg.name, len(foreign), cfg.queries)
+        log.info(
+            "%s: ignored the judgments of %d queries that are not in %s (first: %s)",
+            *(cfg.name, len(foreign), cfg.queries, foreign[0]),
+        )
         qrels = {query_id: grades for query_id, grades in qrels.items() if query_id in queries}
     if cfg.qrels:
         _check_judged(cfg, run, qrels)
@@ -145,6 +152,17 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     return task
 
 
+def _check_files(cfg: DictConfig) -> None:
+    """Read a task's files but its passages; raises InputError for bad ones. Downloads are left for later."""
+    if cfg.queries and os.path.isfile(cfg.queries):
+        read_queries(cfg.queries, Fields.of(cfg, "queries"))
+    if cfg.qrels and os.path.isfile(cfg.qrels):
+        try_measures(parse_measures(cfg.measures), read_qrels(cfg.qrels))
+    for run in (cfg.run, cfg.teacher, cfg.fused):
+        if run and os.path.isfile(run):
+            read_run(run)
+
+
 def _check_judged(cfg: DictConfig, run: Run, qrels: Qrels) -> None:
     """Warn of queries without judgments, and like `log_unranked`; raises InputError where no query has any."""
     unjudged = [query_id for query_id in run if query_id not in qrels]
@@ -154,7 +172,8 @@ def _check_judged(cfg: DictConfig, run: Run, qrels: Qrels) -> None:
         )
     if unjudged:
         log.warning(
-            "%s: %d of %d queries of the run have no judgments: not measured", cfg.name, len(unjudged), len(run)
+            "%s: %d of %d queries of the run have no judgments: not measured (first: %s)",
+            *(cfg.name, len(unjudged), len(run), unjudged[0]),
         )
     log_unranked(cfg.run, article_run(run, cfg.run) if cfg.max_passage else run, qrels)
 
@@ -226,6 +245,12 @@ def _read_first_stage(cfg: DictConfig, queries: Texts, qrels: Qrels, depth: int 
         raise Unavailable(f"{cfg.run}: no such file: put the run of {cfg.name} there, or name another")
     else:
         run = read_run(cfg.run)
+    longer = [query_id for query_id, ranked in run.items() if depth is not None and len(ranked) > depth]
+    if longer and cfg.run != "bm25":
+        log.info(
+            "%s: depth=%d: %d of %d lists of %s are longer, and are cut (first: %s)",
+            *(cfg.name, depth, len(longer), len(run), cfg.run, longer[0]),
+        )
     return {query_id: _without_itself(cfg, query_id, ranked).cut(depth) for query_id, ranked in run.items()}
 
 

@@ -83,7 +83,10 @@ def bm25_run(source: str, queries: Texts, depth: int, bm25: Bm25 = Bm25(), field
     if not run:
         raise InputError(f"{source}: no query shares a word with any passage: check that they belong together")
     if len(run) < len(queries):
-        log.warning("BM25 on %s: %d queries find no passage: left out", source, len(queries) - len(run))
+        first = next(query_id for query_id in queries if query_id not in run)
+        log.warning(
+            "BM25 on %s: %d queries find no passage: left out (first: %s)", source, len(queries) - len(run), first
+        )
     return run
 
 

@@ -23,6 +23,7 @@ from distill.targets import teacher_keys
 log = logging.getLogger(__name__)
 
 FILE = "fused.run"
+FORMAT = 2  # of the file: ties share their rank
 
 
 def with_fused_teacher(cfg: DictConfig) -> DictConfig:
@@ -52,7 +53,7 @@ def _fusion(teacher: DictConfig, key: str) -> Path:
         warn_of_lacking(list(names), runs, fused)
         write_run(fused, aside / FILE, tag=fusion.method)
 
-    state = key_of(sources=[source_state(name) for name in names], **options)
+    state = key_of(format=FORMAT, sources=[source_state(name) for name in names], **options)
     path = make_once(entry("fused", teacher.name, state), write) / FILE
     log.info("%s: %s of %s, in %s", key, fusion.method, ", ".join(names), path)
     return path

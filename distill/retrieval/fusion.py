@@ -123,7 +123,8 @@ class Given:
             scores /= weights.sum()
         scores = scores.astype(np.float32).astype(np.float64)
         order = np.argsort(-scores, kind="stable")
-        return RankedList.in_order([self.doc_ids[column] for column in order], scores[order])
+        scores = scores[order]
+        return RankedList([self.doc_ids[column] for column in order], scores, average_ranks(scores, scores))
 
 
 def _values_of(ranked: RankedList, num_lacking: int, method: str, k: float) -> tuple[np.ndarray, float]:

@@ -104,7 +104,7 @@ def read_number(value: object, column: str, place: str) -> float:
         number = math.inf
     shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if number is None:
-        raise InputError(f"{place}: {column} {_shown(shown)} is not a number")
+        raise InputError(f"{place}: {column} {_shown(shown)} is not a number: correct or remove the line")
     if not math.isfinite(number):
         raise InputError(f"{place}: {column} {_shown(shown)} is not finite: a ranking needs ordinary numbers")
     return number
@@ -131,7 +131,7 @@ def read_grade(value: object, place: str) -> int:
     elif isinstance(value, int) and not isinstance(value, bool):
         grade = value
     else:
-        raise InputError(f"{place}: grade {_shown(value)} is not a whole number")
+        raise InputError(f"{place}: grade {_shown(value)} is not a whole number: use grades such as 0 to 3")
     if abs(grade) > MAX_GRADE:
         raise InputError(f"{place}: grade {_shown(value)} is beyond ±{MAX_GRADE}: use small grades, such as 0 to 3")
     return grade

@@ -143,14 +143,3 @@ def _is_inline(path: str, kind: str, form: str) -> bool:
         return True  # no run or qrels have named fields there
     _, row = next(_rows(path, form), ("", {}))
     return inline_shape(row) is not None
-
-
-def find_line(name: str, *values: str) -> str:
-    """Return "path:number" of a run's first line whose columns hold all values, for an error message; else its name."""
-    source = open_source(name, "run")
-    if source.form == "lines":
-        wanted = {value.encode() for value in values}
-        for place, line in source.rows():
-            if wanted <= set(line.split()):
-                return place
-    return name

@@ -63,7 +63,9 @@ def _column_rows(source: Source) -> Iterator[tuple[str, str, str, int]]:
                     raise InputError(f"{place}: three columns without BEIR's header line `query-id corpus-id score`")
                 continue
         if len(columns) != num_columns:
-            raise InputError(f"{place}: {len(columns)} columns, but earlier lines have {num_columns}: {text!r}")
+            raise InputError(
+                f"{place}: {len(columns)} columns, but earlier lines have {num_columns}: correct the line {text!r}"
+            )
         query_id, doc_id = checked_id(columns[0], place, "query id"), checked_id(columns[-2], place, "passage id")
         yield place, query_id, doc_id, read_grade(columns[-1], place)
 

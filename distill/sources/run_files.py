@@ -94,11 +94,18 @@ def warn_of_reordered(source: str, num_reordered: int, num_queries: int) -> None
 def write_run(run: Run, path: Path, tag: str) -> None:
     """Write a run as a TREC file, ranks from 1; scores keep enough digits to be read back unchanged.
 
+    Passages that share their rank get the number of the first of them, so that they are read back as tied.
     White space in the tag becomes an underscore. Raises InputError for an id that could not be read back.
     """
     tag = re.sub(NOT_IN_ID, "_", tag) or "run"
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for query_id, ranked in run.items():
             checked_id(query_id, str(path), "query")
-            for rank, (doc_id, score) in enumerate(zip(ranked.doc_ids, ranked.scores, strict=True), start=1):
+            for doc_id, rank, score in zip(ranked.doc_ids, _first_of_ties(ranked.ranks), ranked.scores, strict=True):
                 file.write(f"{query_id} Q0 {checked_id(doc_id, str(path))} {rank} {float(score)!r} {tag}\n")
+
+
+def _first_of_ties(ranks: np.ndarray) -> list[int]:
+    """Return the place [K], from 1, of the first passage that has the same rank, of ranks in order."""
+    starts = np.r_[True, np.diff(ranks) != 0][: len(ranks)]
+    return np.maximum.accumulate(np.where(starts, np.arange(1, len(ranks) + 1), 0)).tolist()

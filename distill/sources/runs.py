@@ -78,6 +78,28 @@ def run_rows(source: Source) -> Iterator[RunRow]:
             yield place, query_id, doc_id, read_number(record.score, "score", place), 0.0
 
 
+def find_line(name: str, query_id: str, doc_id: str | None = None) -> str:
+    """Return the place of the first row that names a query, and a passage, for an error message; else the name."""
+    try:
+        for place, its_query, its_passages in _named(open_source(name, "run")):
+            if its_query == query_id and (doc_id is None or doc_id in its_passages):
+                return place
+    except InputError:  # of another form, such as an array of answers
+        pass
+    return name
+
+
+def _named(source: Source) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield the place, the query and the passages of each row of a run, or of triples."""
+    if source.form == "lines":
+        for place, line in source.rows():
+            query_id, *others = (column.decode() for column in line.split())
+            yield place, query_id, others if len(others) == 2 else others[1:2]
+    elif source.form != "records":
+        for place, query_id, doc_id, _, _ in run_rows(source):
+            yield place, query_id, [doc_id]
+
+
 def _sorted(scored: dict[str, tuple[float, float]]) -> tuple[RankedList, bool]:
     """Rank passages by (score, rank column), and say whether their order is that of the rank column."""
     doc_ids = sorted(scored, key=lambda doc_id: (-scored[doc_id][0], scored[doc_id][1]))

@@ -18,8 +18,9 @@ from distill.sources.dumps import flattened
 from distill.sources.fields import USUAL, Fields, checked_id
 from distill.sources.inline import inline_passages, inline_queries
 from distill.sources.locate import ir_datasets_records
-from distill.sources.opening import Source, find_line, open_source
+from distill.sources.opening import Source, open_source
 from distill.sources.run_files import Run
+from distill.sources.runs import find_line
 from distill.storage.files import as_text
 
 log = logging.getLogger(__name__)

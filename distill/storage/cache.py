@@ -3,18 +3,20 @@
     directory = make_once(cache_directory() / "tokens" / key, write)      # write(path) fills a directory, once
 
 The cache is $DISTILL_CACHE, or ~/.cache/distill. Anything in it can be deleted at any time: it is rebuilt, and so is
-what a disk has damaged.
+what a disk has damaged. Warnings that were logged while something was built are repeated when it is used again.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distill.errors import DiskError, InputError
+from distill.secrets import redacted
 from distill.storage.checksums import damage, note_whole, write_checksums
 from distill.storage.locking import locked_in_turn
 from distill.storage.writing import writing
@@ -22,6 +24,7 @@ from distill.storage.writing import writing
 log = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # after the name of a directory that is being written
+WARNINGS = "warnings.json"  # logged while the directory was filled
 REMEDY = "set DISTILL_CACHE to a directory of your own"
 
 
@@ -78,12 +81,14 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
     written.
     """
     if directory.is_dir() and damage(directory) is None:
+        _repeat_warnings(directory)
         return directory
     make_cache_directory(directory.parent)
     with locked_in_turn(directory.with_name(directory.name + ".lock"), REMEDY):
         if directory.is_dir():
             reason = damage(directory)
             if reason is None:  # another process has made it meanwhile
+                _repeat_warnings(directory)
                 return directory
             log.warning("%s: %s: rebuilding it", directory, reason)
             remove(directory)
@@ -93,7 +98,8 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
                 if not resumes:
                     shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(exist_ok=True)
-                write(aside)
+                with _kept_warnings(aside):
+                    write(aside)
                 write_checksums(aside)
                 aside.rename(directory)
         except DiskError:
@@ -104,6 +110,36 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
             raise
         note_whole(directory)
     return directory
+
+
+class _Kept(logging.Handler):
+    """Keeps the messages of warnings."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(redacted(record.getMessage()))
+
+
+@contextlib.contextmanager
+def _kept_warnings(directory: Path) -> Iterator[None]:
+    """Write the warnings that are logged meanwhile into a directory, if there are any."""
+    handler, logger = _Kept(), logging.getLogger("distill")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if handler.messages:
+        (directory / WARNINGS).write_text(json.dumps(handler.messages), encoding="utf-8")
+
+
+def _repeat_warnings(directory: Path) -> None:
+    path = directory / WARNINGS
+    for message in json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ():
+        log.warning("%s", message)
 
 
 def remove(directory: Path) -> None:

@@ -199,7 +199,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"`{next(key for key in keys if keys.count(key) > 1)}` appears twice")
+        raise ValueError(f"`{next(key for key in keys if keys.count(key) > 1)}` appears twice: keep one of the two")
     return row
 
 
@@ -217,7 +217,9 @@ def unique_names(names: list[str], place: str) -> list[str]:
 
 def _row(names: list[str], cells: list[str], place: str) -> dict[str, str]:
     if len(cells) != len(names):
-        raise InputError(f"{place}: {len(cells)} columns, but the header has {len(names)}")
+        raise InputError(
+            f"{place}: {len(cells)} columns, but the header has {len(names)}: give each row a cell for each column"
+        )
     return dict(zip(names, cells, strict=True))
 
 
@@ -248,7 +250,9 @@ def _csv_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: is not CSV ({error})") from None
+            raise InputError(
+                f"{path}:{reader.line_num}: is not CSV ({error}): correct the quotes of this row"
+            ) from None
         finally:
             csv.field_size_limit(others_limit)
         number = reader.line_num + 1

@@ -112,6 +112,8 @@ def parquet_rows(path: str) -> Iterator[tuple[str, dict]]:
         try:
             rows = batch.to_pylist()
         except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # dates beyond Python's, for one
-            raise InputError(f"{path}:row {first}: holds a value that cannot be read ({error})") from None
+            raise InputError(
+                f"{path}:row {first}: holds a value that cannot be read ({error}): write it as text"
+            ) from None
         for number, row in enumerate(rows, start=first):
             yield f"{path}:row {number}", row

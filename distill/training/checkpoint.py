@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ NAMES = ("last.pt", "previous.pt", "best.pt")  # in checkpoints/
 # Exceptions that torch.load raises for a damaged file
 DAMAGE = (
     *(OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError),
-    *(zipfile.BadZipFile, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, OverflowError, MemoryError),
 )
 
 
