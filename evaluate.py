@@ -143,13 +143,12 @@ def load_model(cfg: DictConfig, name: str, prompt: str | None, base: str | None,
     """Load a model onto its device."""
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.onnx import OnnxScorer
+    from distill.models.precision import check_precision
 
     model = CrossEncoder.from_pretrained(name, cfg.layout, prompt, base).to(device)
     check_stride(cfg.task, "task", model.passage_length)
-    is_graph = isinstance(model.backbone, OnnxScorer)
-    if is_graph and cfg.precision in ("bfloat16", "float16"):
-        raise InputError(f"precision={cfg.precision}: {name} is an ONNX graph, whose precision is fixed: leave it out")
-    if device.type == "cuda" and not is_graph:
+    check_precision(model, name, cfg.precision)
+    if device.type == "cuda" and not isinstance(model.backbone, OnnxScorer):
         model.backbone.compile(dynamic=True)
     return model
 

@@ -59,9 +59,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.export.model_card import write_card
     from distill.interrupt import StopRequest
     from distill.losses.objective import Objective
+    from distill.models.adapters import train_adapters
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.freezing import freeze
-    from distill.models.lora import add_adapters
     from distill.models.saved import write_settings
     from distill.models.starting import reader_of, start_options
     from distill.progress import Progress
@@ -97,7 +97,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             report = report_path(directory, name) if ranks.is_first else None
             lists[name] = read_lists(local, reader.tokenizer, reader.forms, report)
         plan = plan_training(cfg.train, sum(map(len, lists.values())))
-        for own in (cfg, *sets.values()):
+        for own in (cfg, *sets.values()):  # the loaders and the model's card read it
             own.train.batch_size = plan.batch_size
         warn_of_few_lists(plan.num_lists)
 
@@ -106,7 +106,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         model = CrossEncoder.from_backbone(cfg.backbone.name, **start_options(cfg))
         freeze(model, **cfg.model.freeze)
         if cfg.model.lora.rank is not None:
-            add_adapters(model, **cfg.model.lora)
+            train_adapters(model, **cfg.model.lora)
         if cfg.train.checkpointing:
             recompute_activations(model.backbone)
         model.to(device)
@@ -120,7 +120,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             return [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
 
         testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
-        if cfg.train.compile.lower() == "true" or (cfg.train.compile.lower() == "auto" and device.type == "cuda"):
+        if {"true": True, "false": False, "auto": device.type == "cuda"}[cfg.train.compile.lower()]:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss, cfg.model.exit_weight if model.exit is not None else None)
@@ -256,11 +256,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 place = task_directory(directory, cfg.task, task.name)
                 write_rows(place, rows, numbers.per_query[task.name], "test", tag="student")
         results |= numbers.results()
-        taus = (
-            measure_agreement(sets[MAIN], lists[MAIN], model, precision)
-            if ranks.is_first and not (tasks or validation)
-            else {}
-        )
+        taus = {}
+        if ranks.is_first and not (tasks or validation):
+            taus = measure_agreement(sets[MAIN], lists[MAIN], model, precision)
         results |= agreement_results(taus)
         if ranks.is_first:
             if tasks:
@@ -275,7 +273,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             log_verdict(cfg, directory, results, numbers.per_query, validation, taus)
             model_path = shown_path(checkpoints.model_directory)
             log.info("model: %s", model_path)
-            log.info("next: %s", command_line("evaluate", as_override("model", model_path), "task=..."))
+            base = [as_override("base", cfg.backbone.name)] if model.saves_adapters else []
+            log.info("next: %s", command_line("evaluate", as_override("model", model_path), *base, "task=..."))
         return results
 
 

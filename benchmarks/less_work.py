@@ -225,8 +225,7 @@ def run_all(contenders: dict[str, Score], lists: dict, qrels: dict, device: str)
         query, doc_ids, passages = lists[query_id]
         for name, score_list in contenders.items():
             scores, wall, cpu = timed(score_list, query, passages, device)
-            order = np.argsort(-scores, kind="stable")
-            runs[name][query_id] = RankedList.in_order([doc_ids[index] for index in order], scores[order])
+            runs[name][query_id] = RankedList.by_score(doc_ids, scores)
             if place:
                 seconds[name].append(wall)
                 counted[name].append(wall if device == "cuda" else cpu)

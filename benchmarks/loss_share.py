@@ -13,7 +13,7 @@ import json
 import torch
 from transformers import BertConfig, BertModel
 
-from benchmarks.losses import ROUNDS, _time, spread
+from benchmarks.losses import ROUNDS, _time, spread_ms
 from benchmarks.report import environment
 from distill.losses import LOSSES
 
@@ -60,7 +60,7 @@ def main() -> None:
             seconds = _time(step, 1 if name == "encoder" else 10, device)
             if round_number:  # the first warms up
                 times[name].append(seconds)
-    result = environment(device) | {name: spread(values) for name, values in times.items()}
+    result = environment(device) | {name: spread_ms(values) for name, values in times.items()}
     encoder_ms = result["encoder"]["median"]
     for name in ("ranknet", "adrmse"):
         result[name]["share"] = result[name]["median"] / (result[name]["median"] + encoder_ms)

@@ -164,11 +164,11 @@ def measure(
         for contender, _ in running:
             times[contender.name].append(_time(contender.step, repeats[contender.name], device, clock))
     for contender, row in running:
-        row["wall_ms"] = spread(times[contender.name])
+        row["wall_ms"] = spread_ms(times[contender.name])
     return rows
 
 
-def spread(times: list[float]) -> dict[str, float]:
+def spread_ms(times: list[float]) -> dict[str, float | list[float]]:
     """Return median and quartiles of times in seconds, in milliseconds."""
     low, median, high = (1e3 * value for value in statistics.quantiles(times, n=4))
     return {"median": median, "quartiles": [low, high]}
@@ -213,7 +213,7 @@ def graph_times(step: Callable[[], None]) -> dict[str, float] | None:
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end) / 1e4)
-    return spread(times)
+    return spread_ms(times)
 
 
 def extra_memory(step: Callable[[], None], device: torch.device) -> int:

@@ -55,9 +55,7 @@ def main() -> None:
             used = time.process_time()
             order, scores = opened.rank(queries[query_id], passages, precision=precision)
             seconds[name].append(time.process_time() - used)
-            runs[name][query_id] = RankedList(
-                [doc_ids[place] for place in order], np.asarray(scores), np.arange(1.0, 1 + len(order))
-            )
+            runs[name][query_id] = RankedList.in_order([doc_ids[place] for place in order], np.asarray(scores))
     num_pairs = sum(map(len, top.values()))
     rows = []
     for name in contenders:

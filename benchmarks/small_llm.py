@@ -26,15 +26,15 @@ from distill.config.composition import register_schemas
 from distill.sources.locate import with_local_files
 from distill.teachers.annotation import rank_with_teacher, write_annotation
 from distill.teachers.lists_to_rank import read_lists_to_rank
+from distill.teachers.prompt import BUNDLED
 
 METHODS = ("listwise", "pointwise", "first-token")
 
 
-def shorter(prompt: str, max_words: int, directory: Path) -> Path:
-    """Write a bundled prompt with passages of at most so many words; return its path."""
-    template = (ROOT / "distill" / "teachers" / "prompts" / f"{prompt}.yaml").read_text(encoding="utf-8")
-    path = directory / f"{prompt}.yaml"
-    path.write_text(re.sub(r"^max_words: *\d+", f"max_words: {max_words}", template, flags=re.MULTILINE))
+def shorter(prompt: Path, max_words: int, directory: Path) -> Path:
+    """Write a prompt again, with passages of at most so many words; return its path."""
+    text, path = prompt.read_text(encoding="utf-8"), directory / prompt.name
+    path.write_text(re.sub(r"^max_words: *\d+", f"max_words: {max_words}", text, flags=re.MULTILINE))
     return path
 
 
@@ -47,7 +47,7 @@ def annotate(args: argparse.Namespace, model: str, method: str, prompt: str, dir
     overrides += [f"teacher.llm.max_tokens={args.max_tokens}"] if args.max_tokens else []
     overrides += [f"journal={args.journal}", "max_unusable=1", "tries=1", f"teacher.llm.base_url={args.url}"]
     overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]
-    overrides += [f"prompt={shorter(prompt, args.max_words, directory)}"]
+    overrides += [f"prompt={shorter(BUNDLED / f'{prompt}.yaml', args.max_words, directory)}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("annotate", overrides=overrides)
     OmegaConf.resolve(cfg)

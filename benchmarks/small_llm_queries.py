@@ -11,7 +11,6 @@ lists, beside those of other passages that were drawn at random, and ten of the 
 import argparse
 import json
 import random
-import re
 import tempfile
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from benchmarks.report import ROOT, environment, save
-from benchmarks.small_llm import first_model
+from benchmarks.small_llm import first_model, shorter
 from distill.config.composition import register_schemas
 from distill.queries.generation import Candidate, Corpus, generate, read_corpus
 from distill.queries.prompt import BUNDLED, read_query_prompts
@@ -31,14 +30,6 @@ from distill.sources.locate import with_local_files
 
 TYPES = ("keyword", "question", "long")
 DEPTHS = (1, 5, 20, 100)
-
-
-def shorter(kind: str, max_words: int, directory: Path) -> Path:
-    """Write a bundled prompt with passages of at most so many words; return its path."""
-    text = (BUNDLED / f"{kind}.yaml").read_text(encoding="utf-8")
-    path = directory / f"{kind}.yaml"
-    path.write_text(re.sub(r"^max_words: *\d+", f"max_words: {max_words}", text, flags=re.MULTILINE))
-    return path
 
 
 def ranks(corpus: Corpus, queries: list[Candidate], doc_ids: list[str]) -> list[int | None]:
@@ -58,7 +49,7 @@ def within(found: list[int | None]) -> dict[int, int]:
 
 def measure(args: argparse.Namespace, model: str, directory: Path) -> dict:
     """Generate once; return what came back, and what was kept of it."""
-    prompts = ",".join(str(shorter(kind, args.max_words, directory)) for kind in TYPES)
+    prompts = ",".join(str(shorter(BUNDLED / f"{kind}.yaml", args.max_words, directory)) for kind in TYPES)
     overrides = [f"passages={args.passages}", f"num_queries={args.queries}", f"max_passages={args.queries}"]
     overrides += [f"types=[{prompts}]", "journal=none", "max_unusable=1", f"teacher.llm.base_url={args.url}"]
     overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]

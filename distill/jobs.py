@@ -39,9 +39,9 @@ from distill.storage.writing import aside_of, write_text, write_whole, writing
 log = logging.getLogger(__name__)
 
 RESULTS = "results.json"  # only a finished run has it
-LEFT = (  # files of a run, besides config.yaml: a directory without any of them is free
-    *(RESULTS, "metrics.jsonl", "checkpoints/*.pt", "model", "run.txt", "per_query.csv", "tasks/*/per_query.csv"),
-    *("journal.jsonl", "teacher.run", "teacher.parquet", "card.md"),
+RUN_FILES = (  # of a run, besides config.yaml: a directory without any of them is free
+    *(RESULTS, "metrics.jsonl", "checkpoints/*.pt", "model", "run.txt", "per_query.csv"),
+    *("tasks/*/run.txt", "tasks/*/per_query.csv", "journal.jsonl", "teacher.run", "teacher.parquet", "card.md"),
 )
 
 
@@ -174,7 +174,7 @@ def state_of(cfg: DictConfig, directory: Path) -> str:
     A run that left only its config.yaml is new, whatever that file says, and so is one that left nothing to resume
     from. Raises InputError if the directory has a run of another configuration, or of another command.
     """
-    if not _present(directory, LEFT):
+    if not _has_any(directory, RUN_FILES):
         return "new"
     command, saved = command_of(cfg), read_saved(directory)
     check_command(saved, command, directory)
@@ -184,9 +184,9 @@ def state_of(cfg: DictConfig, directory: Path) -> str:
             f"{directory}: belongs to another configuration ({describe(changed)}): use another directory, or repeat "
             "the overrides that it was started with"
         )
-    if _present(directory, (RESULTS,)):
+    if _has_any(directory, (RESULTS,)):
         return "finished"
-    return "stopped" if _present(directory, command.stopped) else "new"
+    return "stopped" if _has_any(directory, command.stopped) else "new"
 
 
 def take_up(cfg: DictConfig, directory: Path) -> dict[str, float] | None:
@@ -266,8 +266,13 @@ def _given_back_if_refused(cfg: DictConfig, directory: Path) -> Iterator[None]:
         try:
             yield
         except InputError:
-            if not _present(directory, LEFT):
-                for path in (config, directory / "run.lock", *directory.glob("false_negatives*.tsv")):
+            if not _has_any(directory, RUN_FILES):
+                for path in (
+                    config,
+                    directory / "run.lock",
+                    directory / "journal.jsonl",
+                    *directory.glob("false_negatives*.tsv"),
+                ):
                     path.unlink(missing_ok=True)
             raise
         return
@@ -324,7 +329,7 @@ def _check_resumed(cfg: DictConfig, directory: Path) -> None:
 
 
 def _resume_hint(cfg: DictConfig, directory: Path) -> str:
-    can_resume = _present(directory, command_of(cfg).stopped)
+    can_resume = _has_any(directory, command_of(cfg).stopped)
     return f"; resume with: {resume_command(cfg, directory)}" if can_resume else ""
 
 
@@ -387,7 +392,7 @@ def objective(results: dict[str, float]) -> float | None:
     return None
 
 
-def _present(directory: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """Return the paths that match; empty files, which a run has opened but not written, do not count."""
-    paths = [path for pattern in patterns for path in directory.glob(pattern)]
-    return [path for path in paths if path.is_dir() or path.stat().st_size]
+def _has_any(directory: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether any path matches; empty files, which a run has opened but not written, do not count."""
+    paths = (path for pattern in patterns for path in directory.glob(pattern))
+    return any(path.is_dir() or path.stat().st_size for path in paths)

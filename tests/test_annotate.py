@@ -117,7 +117,9 @@ def rank_numbers(tmp_path, engine, passes: int = 1, seed: int = 0, depth: int = 
         ranker = WindowRanker(
             engine, "judge", journal, read_prompt(str(PROMPT)), Windows("listwise", 20, 10, passes), 2
         )
-        ((_, order, flagged),) = ranker.rank({"q": ("which is least", [str(n) for n in numbers])}, lambda totals: True)
+        ((_, order, flagged, _),) = ranker.rank(
+            {"q": ("which is least", [str(n) for n in numbers])}, lambda totals: True
+        )
     assert not flagged
     return [numbers[place] for place in order]
 
@@ -142,7 +144,7 @@ def test_lists_in_batches_are_ranked_as_alone(tmp_path):
     lists = {f"q{n}": ("least", [str(i) for i in np.random.default_rng(n).permutation(10 + 7 * n)]) for n in range(6)}
     with Journal(tmp_path / "j.jsonl") as journal:
         ranker = WindowRanker(Judge(), "judge", journal, read_prompt(str(PROMPT)), Windows("listwise", 20, 10, 2), 2)
-        found = {query_id: order for query_id, order, _ in ranker.rank(lists, lambda totals: True)}
+        found = {query_id: order for query_id, order, *_ in ranker.rank(lists, lambda totals: True)}
     assert set(found) == set(lists)
     for query_id, order in found.items():
         assert [int(lists[query_id][1][place]) for place in order[:10]] == list(range(10))
@@ -361,7 +363,7 @@ def test_whatever_comes_back_lists_keep_their_passages_and_are_flagged_where_a_w
     with Journal(path) as journal:
         prompt = read_prompt(str(PROMPT.with_name(f"{method}.yaml")), method)
         ranker = WindowRanker(engine, "m", journal, prompt, windows, 1)
-        found = {query_id: (order, flagged) for query_id, order, flagged in ranker.rank(lists, lambda totals: True)}
+        found = {query_id: (order, flagged) for query_id, order, flagged, _ in ranker.rank(lists, lambda totals: True)}
     assert all(sorted(found[query_id][0]) == list(range(len(texts))) for query_id, (_, texts) in lists.items())
     assert any(flagged for _, flagged in found.values()) == (ranker.totals.unanswered > 0)
     if method in ("listwise", "first-token"):
@@ -444,7 +446,8 @@ def test_a_refused_request_and_a_dead_server_are_one_line(collection, tmp_path, 
     overrides = overrides_of(collection, serve(script=itertools.repeat(500)), "teacher.llm.retries=1")
     run = run_annotate(tmp_path / "b", *overrides)
     assert run.returncode == 2 and "failed 2 times in a row (status 500" in run.stderr
-    assert "Traceback" not in run.stderr
+    assert "the same command or resume=DIRECTORY requests only what is missing" in run.stderr
+    assert "Traceback" not in run.stderr and not [*(tmp_path / "b").glob("*")]
 
 
 def test_a_request_that_waits_does_not_hold_up_the_end(collection, tmp_path, serve):

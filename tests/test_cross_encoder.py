@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from distill import CrossEncoder
@@ -190,6 +191,17 @@ def test_pickled_weights_are_not_read(tmp_path):
     torch.save(AutoModel.from_pretrained(tmp_path).state_dict(), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(InputError, match="cannot be loaded"):
+        CrossEncoder.from_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize("change", [lambda names: names[3:], lambda names: names[:0]], ids=["some", "all"])
+def test_a_backbone_that_lacks_weights_is_refused_instead_of_drawn(tmp_path, change):
+    make_backbone(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = change(sorted(weights))
+    named_otherwise = {f"other.{name}": tensor for name, tensor in weights.items()}
+    save_file({name: weights[name] for name in kept} or named_otherwise, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"lacks \d+ of its weights .*: the checkpoint is incomplete"):
         CrossEncoder.from_backbone(str(tmp_path))
 
 

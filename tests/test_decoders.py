@@ -283,11 +283,11 @@ def test_adapters_and_checkpointing_of_a_decoder(tmp_path):
 def test_the_adapters_of_a_language_model_are_saved_with_the_difference_of_its_answers(tmp_path, make):
     from peft import PeftModel
 
-    from distill.models.lora import add_adapters
+    from distill.models.adapters import train_adapters
 
     path = make(tmp_path)
     model = CrossEncoder.from_backbone(str(path), query_length=32, passage_length=40)
-    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    train_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.2)
@@ -311,11 +311,11 @@ def test_the_adapters_of_a_language_model_are_saved_with_the_difference_of_its_a
 
 
 def test_adapters_are_refused_without_the_prompt_of_their_backbone(tmp_path):
-    from distill.models.lora import add_adapters
+    from distill.models.adapters import train_adapters
 
     path = two_labels(tmp_path)
     model = CrossEncoder.from_backbone(str(path))
-    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    train_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
     model.save_pretrained(tmp_path / "saved")
     (path / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="its prompt is not the one that .*saved was trained with"):
@@ -323,12 +323,12 @@ def test_adapters_are_refused_without_the_prompt_of_their_backbone(tmp_path):
 
 
 def test_adapters_whose_head_no_library_has_are_refused_before_training(tmp_path, monkeypatch):
-    from distill.models import lora
+    from distill.models import adapters
 
     model = CrossEncoder.from_backbone(str(answers(tmp_path)))
-    monkeypatch.setattr(lora, "score_layer", lambda config: None)
+    monkeypatch.setattr(adapters, "score_layer", lambda config: None)
     with pytest.raises(InputError, match="model.lora.save=adapters: .* no other head for a qwen3: set .*save=merged"):
-        lora.add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+        adapters.train_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
 
 
 # ---- Long pairs ------------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_lists_in_which_most_scores_tie_are_counted_with_the_first(caplog):
     scored = {q: RankedList.in_order(list("abcd"), np.array(scores)) for q, scores in scored.items()}
     note = (
         "MODEL: in 2 of 4 lists more than half of the passages share a score with another (in 1, all share one "
-        "score): those passages keep the first stage's order (first: query q2)"
+        "score): those passages tie, which teaches no order (first: query q2)"
     )
     assert check_scores(scored, "MODEL") == [note] == caplog.messages
     assert check_scores({"q1": scored["q1"], "q4": scored["q4"]}, "MODEL") == []

@@ -17,7 +17,9 @@ from transformers import (
 from distill.errors import InputError
 from distill.export.formats import export
 from distill.export.vocabulary import write_vocabulary
+from distill.models.calibration import Platt
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.interpolation import Interpolation
 from tests.helpers import commands
 from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.models import PASSAGES, QUERY, make_model, scores_of
@@ -113,6 +115,7 @@ def test_an_electra_renamed_to_bert_gives_the_same_scores(tmp_path):
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(tmp_path / "backbone")
     model = CrossEncoder.from_backbone(str(tmp_path / "backbone"), query_length=8, passage_length=20).eval()
+    model.calibration, model.interpolation = Platt(2.0, 0.5, 1, 60), Interpolation(0.8, ("bm25",), "nDCG@10", 200)
     export(model, tmp_path / "out", "bert")
     theirs = BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -122,6 +125,7 @@ def test_an_electra_renamed_to_bert_gives_the_same_scores(tmp_path):
     torch.testing.assert_close(logits[:, 0], scores_of(model), rtol=1e-5, atol=1e-5)
     again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
     assert (again.query_length, again.passage_length, again.backbone.config.model_type) == (8, 20, "bert")
+    assert (again.interpolation, again.calibration) == (model.interpolation, model.calibration)
     assert scores_of(again).equal(scores_of(model))
 
 

@@ -10,6 +10,7 @@ from distill.config.overrides import quoted
 from distill.config.rules import check_rules
 from distill.errors import InputError
 from distill.losses.objective import Objective
+from distill.models.adapters import train_adapters
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.freezing import freeze
 from distill.models.lora import add_adapters, linear_layers, merge, merged
@@ -222,6 +223,14 @@ def test_a_run_with_frozen_weights_is_resumed_bit_for_bit_from_small_checkpoints
     assert not [key for key in last[0]["model"] if "word_embeddings" in key or "base_layer" in key]
 
 
+def test_adapters_of_a_finished_run_open_after_it_is_resumed(tmp_path, file_overrides):
+    overrides = [*file_overrides, *FROZEN["adapters"], "train.max_steps=2", "task.run=null"]
+    run_train(tmp_path / "run", *overrides)
+    run_train(tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}")  # validates no better, and saves no model
+    name = next(one.partition("=")[2] for one in file_overrides if one.startswith("backbone.name="))
+    CrossEncoder.from_pretrained(str(tmp_path / "run" / "model"), base=name)
+
+
 def test_a_checkpoint_of_frozen_weights_is_refused_with_another_backbone(tmp_path, file_overrides):
     overrides = [*file_overrides, *FROZEN["freeze"]]
     run_train(tmp_path / "run", *overrides, "train.max_steps=2")
@@ -244,7 +253,7 @@ def test_freezing_beside_lora_is_refused(file_overrides, tmp_path):
 @pytest.mark.parametrize("family, head", [("bert", "linear"), ("bert", "native"), ("modernbert", "mlp")])
 def test_adapters_are_saved_with_the_head_and_opened_with_their_backbone(tmp_path, family, head):
     model = make(tmp_path / "base", family, head=head)
-    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    train_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.2)
@@ -274,7 +283,7 @@ def test_adapters_are_saved_with_the_head_and_opened_with_their_backbone(tmp_pat
 
 def test_adapters_are_refused_without_their_backbone_and_with_another(tmp_path):
     model = make(tmp_path / "base")
-    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    train_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
     model.save_pretrained(tmp_path / "saved")
     saved = str(tmp_path / "saved")
     with pytest.raises(InputError, match=f"not the weights of their backbone: give that, as in base={tmp_path}"):
@@ -294,7 +303,7 @@ def test_adapters_are_refused_without_their_backbone_and_with_another(tmp_path):
 def with_backbone(tmp_path):
     """Adapters, their backbone, and the model that they make."""
     model = make(tmp_path / "base")
-    add_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
+    train_adapters(model, rank=4, alpha=8.0, dropout=0.1, save="adapters")
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.2)

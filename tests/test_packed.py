@@ -76,6 +76,15 @@ def test_filling_a_bucket_changes_no_score(tmp_path, family):
     torch.testing.assert_close(scores[True], scores[False], rtol=0, atol=1e-6)
 
 
+def test_first_tokens_are_pooled_where_a_chunk_has_as_many_tokens_as_pairs(tmp_path):
+    model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, "modernbert"))), layout="packed").eval()
+    batch = ragged_batch([20, 20], [2])
+    (chunk,) = pack_chunks(batch, 512, model.tokenizer.pad_token_id, model.max_length, buckets=True)
+    assert chunk.input_ids.shape[1] == len(chunk.cu_seqlens) - 1 == 64
+    whole = [model(one) for one in pack_chunks(batch, 512, model.tokenizer.pad_token_id, 20, buckets=False)]
+    torch.testing.assert_close(model(chunk), torch.cat(whole), rtol=0, atol=1e-6)
+
+
 @settings(max_examples=100, derandomize=True)
 @given(lengths=st.lists(st.integers(3, 300), min_size=1, max_size=80), max_tokens=st.integers(300, 3000))
 def test_every_token_is_packed_once_within_the_budget(lengths, max_tokens):

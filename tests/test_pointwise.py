@@ -8,19 +8,22 @@ import pytest
 import torch
 
 from distill.errors import InputError
+from distill.sources.run_files import write_run
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 from distill.teachers.answer import Answer
 from distill.teachers.journal import Journal
 from distill.teachers.listwise import WindowRanker, Windows
 from distill.teachers.local import LocalEngine
-from distill.teachers.pointwise import order_by_score, yes_no_score
+from distill.teachers.orders import OrderedRun, PackedOrders
+from distill.teachers.pointwise import order_by_score, ranks_by_score, yes_no_score
 from distill.teachers.prompt import read_prompt
 from tests.helpers.backbones import WORDS, make_language_model
 from tests.helpers.chat_server import Server, overrides_of
 from tests.helpers.commands import run_annotate
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
+from tests.helpers.rankings import ranked
 
 ABS = 1e-6
 PROMPT = str(ROOT / "distill" / "teachers" / "prompts" / "pointwise.yaml")
@@ -65,8 +68,22 @@ def test_lists_in_which_most_scores_tie_are_counted(tmp_path):
         ranker = WindowRanker(
             SureOfMost(), "m", journal, read_prompt(PROMPT, "pointwise"), Windows("pointwise", 1, 1, 1), 1
         )
-        found = {query_id: order for query_id, order, _ in ranker.rank(lists, lambda totals: True)}
-    assert found == {"q1": [0, 2, 1], "q2": [1, 0]} and ranker.totals.tied == 1
+        found = {query_id: (order, ranks) for query_id, order, _, ranks in ranker.rank(lists, lambda totals: True)}
+    assert found == {"q1": ([0, 2, 1], [1.5, 1.5, 3]), "q2": ([1, 0], [1, 2])} and ranker.totals.tied == 1
+
+
+def test_passages_of_equal_score_tie_in_the_teachers_ranking(tmp_path):
+    assert ranks_by_score([0.5, None, 2.0, 0.5, None, -1.0]) == [2.5, 5.5, 1, 2.5, 5.5, 4]
+    orders = PackedOrders()
+    orders.add("q", [2, 0, 1], [1, 2.5, 2.5])
+    orders.add("p", [1, 0, 2], [1, 2, 3])
+    orders.repeat("r", "q")
+    run = OrderedRun({query_id: ranked({"a": 3, "b": 2, "c": 1}) for query_id in "qpr"}, orders)
+    write_run(run, tmp_path / "teacher.run", tag="teacher")
+    for written in (run, read_run(str(tmp_path / "teacher.run"))):
+        assert written["q"].doc_ids == ["c", "a", "b"] and written["q"].ranks.tolist() == [1, 2.5, 2.5]
+        assert written["p"].doc_ids == ["b", "a", "c"] and written["p"].scores.tolist() == [3, 2, 1]
+        assert written["r"].ranks.tolist() == [1, 2.5, 2.5]
 
 
 def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve):
@@ -78,11 +95,11 @@ def test_an_endpoint_is_asked_for_each_passage_once(collection, tmp_path, serve)
     num_pairs = sum(map(len, first.values()))
     assert sum(server.asked.values()) == num_pairs + 2
     queries = read_queries(str(collection["queries"]))
-    passages = read_passages(str(collection["passages"]), {d for ranked in first.values() for d in ranked.doc_ids})
+    passages = read_passages(str(collection["passages"]), {d for listed in first.values() for d in listed.doc_ids})
     refused, prompt = (next(iter(first)), next(iter(first.values())).doc_ids[0]), read_prompt(PROMPT, "pointwise")
-    for query_id, ranked in first.items():
+    for query_id, listed in first.items():
         scores = {}
-        for doc_id in ranked.doc_ids:
+        for doc_id in listed.doc_ids:
             text = prompt.fill(queries[query_id], [passages[doc_id]])[-1]["content"]
             yes = 0.0 if (query_id, doc_id) == refused else sum(np.exp(one["logprob"])
                 for one in Server.yes_no(text, "good") if one["token"] != "No")  # fmt: skip

@@ -217,6 +217,11 @@ def test_a_judge_that_gives_one_grade_judges_nothing(recipe):
     assert read_facts(recipe).judged_by == "judgments by m2"
 
 
+def test_the_command_makes_the_folder_that_it_writes_to(recipe, tmp_path):
+    give_verdict(compose_config("verdict", f"runs={recipe}", f"output={tmp_path / 'new' / 'place'}"))
+    assert (tmp_path / "new" / "place" / "verdict.md").is_file()
+
+
 def test_the_command_writes_the_verdict_and_what_to_do(recipe, capsys, caplog):
     found = give_verdict(compose_config("verdict", f"runs={recipe}"))
     assert json.loads((recipe / "verdict.json").read_text()) == found

@@ -10,7 +10,7 @@ from distill.config.rules import check_rules
 from distill.errors import InputError
 from distill.jobs import check_output
 from distill.retrieval.bm25 import bm25_run
-from distill.retrieval.encoders import _keep, _with_block, encoder_rerank, encoder_run
+from distill.retrieval.encoders import _keep, _load, _with_block, encoder_rerank, encoder_run
 from distill.sources.run_files import RankedList, write_run
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
@@ -90,6 +90,23 @@ def encoder(tmp_path, kind: str):
         model = SparseEncoder(modules=[MLMTransformer(str(directory)), SpladePooling()], device="cpu")
     model.save(str(tmp_path / kind))
     return model
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_pickled_weights_of_an_encoder_are_never_opened(collection, tmp_path, kind, monkeypatch):
+    encoder(tmp_path, kind)
+    weights = next((tmp_path / kind).rglob("model.safetensors"))
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    monkeypatch.setattr(torch, "load", None)
+    files = [f"passages={collection['passages']}", f"queries={collection['queries']}", f"output={tmp_path}/o.run"]
+    done = run_retrieve(*files, f"method={kind}", f"model={tmp_path / kind}", cwd=tmp_path)
+    assert done.returncode == 2 and "pytorch_model.bin: is a pickle, which is never opened" in done.stderr
+
+
+def test_the_precision_asked_for_is_that_of_the_weights(tmp_path):
+    encoder(tmp_path, "dense").half().save(str(tmp_path / "half"))
+    loaded = _load(str(tmp_path / "half"), "dense", torch.device("cpu"))
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])

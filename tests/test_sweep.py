@@ -190,6 +190,18 @@ def test_a_job_takes_up_what_its_directory_holds(tmp_path):
     assert objective({"train/steps": 3, "test/a/nDCG@10": 0.25}) == 0.25 and objective({"train/steps": 3}) is None
 
 
+def test_a_shard_of_a_suite_that_stopped_between_tasks_belongs_to_its_configuration(tmp_path):
+    def cfg(*overrides):
+        return compose_config("evaluate", "model=m", "task=beir13", *overrides)
+
+    OmegaConf.save(cfg("shard=0/4"), tmp_path / "config.yaml")
+    (tmp_path / "tasks" / "a").mkdir(parents=True)
+    (tmp_path / "tasks" / "a" / "run.txt").write_text("q Q0 d 1 1.0 m\n")
+    assert state_of(cfg("shard=0/4"), tmp_path) == "stopped"
+    with pytest.raises(InputError, match="belongs to another configuration"):
+        state_of(cfg("shard=3/4"), tmp_path)
+
+
 def test_a_launcher_may_not_run_a_job_several_times_at_once():
     check_copies({"nodes": 1, "tasks_per_node": None})
     check_copies({"n_jobs": 2})

@@ -1,11 +1,11 @@
 """Let a teacher rank the passages of a first-stage run: an LLM, by one of several methods, or cross-encoders.
 
-    distill annotate passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
-    distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID
-    distill annotate passages=P.tsv queries=Q.tsv run=F.run llm@teacher.llm=cross-encoder teacher.llm.model=DIR
-    distill annotate passages=P.tsv queries=Q.tsv run=F.run method=pointwise teacher.llm.model=NAME
-    distill annotate resume=outputs/annotate/DATE/TIME            resume a stopped annotation, with its configuration
-    distill annotate -m shard=0/4,1/4,2/4,3/4 ...             its lists divided among jobs: docs/clusters.md
+    python -m distill annotate passages=P.tsv queries=Q.tsv run=F.run teacher.llm.base_url=URL teacher.llm.model=NAME
+    python -m distill annotate ... llm@teacher.llm=local teacher.llm.model=DIR_OR_HUB_ID    an LLM on this machine
+    python -m distill annotate ... llm@teacher.llm=cross-encoder teacher.llm.model=DIR      no LLM
+    python -m distill annotate ... method=pointwise                                         each passage by itself
+    python -m distill annotate -m shard=0/4,1/4,2/4,3/4 ...             lists divided among jobs: docs/clusters.md
+    python -m distill annotate resume=outputs/annotate/DATE/TIME        resume a stopped annotation
 
 Writes teacher.run (TREC), teacher.parquet, card.md and results.json to its output directory, and every answer at once
 to journal.jsonl, from which it resumes. To train on the ranking:
@@ -22,11 +22,12 @@ from distill.config.composition import ROOT
 from distill.config.overrides import as_override, field_overrides
 from distill.errors import InputError
 from distill.jobs import command_line, open_run, run_job, shown_path
+from distill.teachers.prompt import LETTERS
 
 log = logging.getLogger("annotate")
 
 WIDTH = 22  # of the names in what is printed
-MOST_LETTERS = 20  # as in distill/teachers/prompt.py, which needs more imports
+MOST_LETTERS = len(LETTERS)
 
 
 def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """Write a trained model in another library's format, with the same scores, and upload it if asked.
 
-    distill export model=outputs/DATE/TIME/model format=onnx output=DIR              one graph; onnx-int8: for CPUs
-    distill export model=outputs/DATE/TIME/model format=lightning-ir output=DIR
-    distill export model=outputs/DATE/TIME/model format=bert output=DIR              an ELECTRA, for more servers
-    distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR dtype=float16    half the size
-    distill export model=outputs/DATE/TIME/model format=sentence-transformers output=DIR hub=OWNER/NAME
+    python -m distill export model=DIR output=OUT format=onnx                   one graph; onnx-int8: for CPUs
+    python -m distill export model=DIR output=OUT format=lightning-ir
+    python -m distill export model=DIR output=OUT format=bert                   an ELECTRA, for more servers
+    python -m distill export model=DIR output=OUT format=sentence-transformers dtype=float16        half the size
+    python -m distill export model=DIR output=OUT format=sentence-transformers hub=OWNER/NAME       uploaded, too
 
 The model's card is copied too, with its usage code changed to match the format.
 """

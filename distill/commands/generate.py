@@ -1,9 +1,9 @@
 """Let an LLM write queries for sampled passages, and keep those that find their passage again.
 
-    distill generate passages=P.tsv num_queries=1000 teacher.llm.base_url=URL teacher.llm.model=NAME
-    distill generate passages=P.tsv num_queries=1000 logged=LOG.tsv ...             with queries from a log
-    distill generate passages=P.tsv num_queries=0 logged=LOG.tsv                    only those: cleaned, without an LLM
-    distill generate resume=outputs/generate/DATE/TIME            resume a stopped generation, with its configuration
+    python -m distill generate passages=P.tsv num_queries=1000 teacher.llm.base_url=URL teacher.llm.model=NAME
+    python -m distill generate passages=P.tsv num_queries=1000 logged=LOG.tsv ...   with queries from a log
+    python -m distill generate passages=P.tsv num_queries=0 logged=LOG.tsv          only those: cleaned, without an LLM
+    python -m distill generate resume=outputs/generate/DATE/TIME                    resume a stopped generation
 
 Writes queries.tsv, origins.txt (the passage of each query, as judgments), rejected.tsv (the others, with the reason),
 card.md and results.json to its output directory, and every answer at once to journal.jsonl, from which it resumes.

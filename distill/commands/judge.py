@@ -1,10 +1,10 @@
 """Let an LLM judge what rankings have at their top, where people have not: qrels for evaluate.py.
 
-    distill judge passages=P.tsv queries=heldout.tsv runs=[first.run,student.run,teacher.run] depth=10 \
+    python -m distill judge passages=P.tsv queries=heldout.tsv runs=[first.run,student.run,teacher.run] depth=10 \
         teacher.llm.base_url=URL teacher.llm.model=NAME
-    distill judge ... human=QRELS                       with Cohen's kappa, where people have judged some of it
-    distill judge ... teacher_name=MODEL                says whether the judge has also been the teacher
-    distill judge resume=outputs/judge/DATE/TIME        resume a stopped judge, with its configuration
+    python -m distill judge ... human=QRELS                     with Cohen's kappa, where people have judged some of it
+    python -m distill judge ... teacher_name=MODEL              says whether the judge has also been the teacher
+    python -m distill judge resume=outputs/judge/DATE/TIME      resume a stopped judge, with its configuration
 
 Each passage gets a grade from 0 to 3 in a request of its own, in shuffled order. Writes qrels.txt (TREC), card.md and
 results.json to its output directory, and every answer at once to journal.jsonl, from which it resumes.

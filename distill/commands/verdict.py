@@ -36,7 +36,7 @@ def give_verdict(cfg: DictConfig) -> dict[str, Any]:
     # Imported here, so that --help and a printed configuration do not wait for them
     from distill.report.facts import read_facts
     from distill.report.verdict import judge
-    from distill.storage.writing import write_text
+    from distill.storage.writing import write_text, writing
 
     facts = read_facts(Path(cfg.runs))
     add_loss(facts)
@@ -44,6 +44,8 @@ def give_verdict(cfg: DictConfig) -> dict[str, Any]:
     verdict = judge(facts)
     text, found = verdict.text(command_line), verdict.as_json(command_line)
     output = Path(cfg.output)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     write_text(output / "verdict.md", text)
     write_text(output / "verdict.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     print(text, end="")

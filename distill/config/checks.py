@@ -32,6 +32,13 @@ from distill.targets import (
     teacher_keys,
 )
 
+GIVE_VALIDATION = "give validation.run, validation.queries and validation.qrels"
+NEED_VALIDATION = {  # key: what the validation is to it
+    "train.patience": "",
+    "calibration.method": ", whose judgments it is fitted on",
+    "train.soup": ", which chooses the checkpoints",
+}
+
 
 def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
@@ -82,21 +89,10 @@ def _check_training(cfg: DictConfig) -> None:
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
-    if not has_tasks(cfg.validation) and cfg.train.patience is not None:
-        raise InputError(
-            f"train.patience={cfg.train.patience} needs a validation: give validation.run, validation.queries and "
-            "validation.qrels, or set train.patience=null"
-        )
-    if not has_tasks(cfg.validation) and cfg.calibration.method is not None:
-        raise InputError(
-            f"calibration.method={cfg.calibration.method} needs a validation, whose judgments it is fitted on: give "
-            "validation.run, validation.queries and validation.qrels, or set calibration.method=null"
-        )
-    if not has_tasks(cfg.validation) and cfg.train.soup is not None:
-        raise InputError(
-            f"train.soup={cfg.train.soup} needs a validation, which chooses the checkpoints: give validation.run, "
-            "validation.queries and validation.qrels, or set train.soup=null"
-        )
+    for key, why in NEED_VALIDATION.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not has_tasks(cfg.validation):
+            raise InputError(f"{key}={value} needs a validation{why}: {GIVE_VALIDATION}, or set {key}=null")
     if cfg.train.soup is not None and cfg.model.lora.rank is not None and cfg.model.lora.save == "adapters":
         raise InputError(
             f"train.soup={cfg.train.soup} averages whole models, but model.lora.save=adapters keeps only what is "
@@ -152,8 +148,8 @@ def _check_interpolation(cfg: DictConfig) -> None:
         )
     if "auto" in asked and not has_tasks(cfg.validation):
         raise InputError(
-            "task.interpolate=auto needs a validation, whose queries choose the weight: give validation.run, "
-            "validation.queries and validation.qrels, or a number from 0 to 1"
+            f"task.interpolate=auto needs a validation, whose queries choose the weight: {GIVE_VALIDATION}, or a "
+            "number from 0 to 1"
         )
 
 

@@ -16,10 +16,8 @@ from hydra.errors import OverrideParseException
 from distill.sources.literals import as_literal
 
 CONSTANTS = ("null", "true", "false", "inf", "nan")  # of Hydra's grammar
-WITH_COMMAS = (
-    "teacher.llm.model",
-    "teacher.llm.base",
-)  # keys whose text may have commas, which Hydra would take for a sweep
+# Keys whose text may have commas, which Hydra would take for a sweep
+WITH_COMMAS = ("teacher.llm.model", "teacher.llm.base")
 
 
 def as_override(key: str, text: str | Path | Sequence[str]) -> str:

@@ -55,8 +55,7 @@ TRAINING = Command(
     stopped=("checkpoints/last.pt",),
     free=(
         *("logger.*", "train.device", "train.num_workers", "train.max_tokens", "train.compile"),
-        "train.checkpointing",
-        *("train.log_every", "train.save_every", "train.keep_previous"),
+        *("train.checkpointing", "train.log_every", "train.save_every", "train.keep_previous"),
     ),
     moved=(
         *("data.passages", "data.queries", "teacher.path", "teacher.texts", "teacher.first_stage", "teacher.qrels"),

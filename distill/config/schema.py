@@ -198,16 +198,8 @@ class TaskConfig:
     query_text_fields: list[str] | None = field_names()
 
 
-SUITE_KEYS = (
-    "name",
-    "untrained",
-    "ideal",
-    "windows",
-    "window_stride",
-    "tasks",
-    "runs",
-    "means",
-)  # of a suite as a whole
+# Of a suite as a whole
+SUITE_KEYS = ("name", "untrained", "ideal", "windows", "window_stride", "tasks", "runs", "means")
 PART_KEYS = [one.name for one in fields(TaskConfig) if one.name not in SUITE_KEYS]  # of each of its tasks
 PART_KEYS += [f"bm25.{one.name}" for one in fields(Bm25Config)]
 

@@ -5,9 +5,9 @@
     targets["rank"]                                             # what the loss learns from, by name
     lists.query_id(7)
 
-The teacher's lists come one at a time (`TeacherLists`), so that a hundred million lines need little
-memory; their ids are joined to the rows of the token stores, once. Lists of many lines are kept in the cache on disk,
-as are the stores that they point into: a later run reads no source again.
+The teacher's lists come one at a time (`TeacherLists`), so that a hundred million lines need little memory. Their ids
+are replaced by rows of the token stores, once. Large lists are kept in the cache on disk, as are the stores that they
+point into: a later run reads no source again.
 """
 
 import itertools
@@ -83,8 +83,8 @@ def read_lists(
     forms: how queries and passages are tokenised (`PairTemplate.query_text`, `passage_text`). report: the file to list
     false negatives in, if data.negatives looks for any.
 
-    Raises InputError for unknown passages and too great a depth. Incomplete input is left out and
-    counted: lists of fewer than two passages, empty passages, queries without a text.
+    Raises InputError for unknown passages and too great a depth. Incomplete input is left out and counted: lists of
+    fewer than two passages, empty passages, queries without a text.
     """
     taught = TeacherLists(cfg)
     report = report if by_score(cfg.data.negatives) else None

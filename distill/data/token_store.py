@@ -43,8 +43,8 @@ ARRAYS: dict[str, type] = {
     "id_offsets": np.int64,
     "hashes": np.uint64,
     "hashed_rows": np.int32,
+    "cut": np.uint8,
 }
-ARRAYS |= {"cut": np.uint8}
 
 _encoder: Encoder  # of a process that tokenises
 

@@ -171,6 +171,7 @@ def token_type(tokenizer) -> np.dtype:
 
 
 def chunks_of(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Yield (id, text) in lists of CHUNK."""
     texts = iter(texts)
     while chunk := list(itertools.islice(texts, CHUNK)):
         yield chunk

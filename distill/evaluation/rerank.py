@@ -58,13 +58,12 @@ class TaskReranker:
         self.queries = TokenStore.of(model.tokenizer, queries, model.query_length, "queries", model.template.query_text)
         self.cut_queries = [query_id for share in self.ranks.gather(self.queries.cut_ids()) for query_id in share]
         warn_of_cut_queries(self.cut_queries, len(self.query_ids), model.query_length, task.name)
+        warn_of_unknown(unknown_share(self.queries, model.tokenizer), f"queries of {task.name}")
+        self.name, form = task.name, model.template.passage_text
         # A long passage is split into windows of the model's length; its score is that of the best (MaxP, Dai & Callan
         # 2019)
-        self.length, self.windows = model.passage_length, task.windows
-        self.stride = task.window_stride or max(self.length // 2, 1)
-        read = self.length + (self.windows - 1) * self.stride
-        warn_of_unknown(unknown_share(self.queries, model.tokenizer), f"queries of {task.name}")
-        form, self.name = model.template.passage_text, task.name
+        self.length, self.stride = model.passage_length, task.window_stride or max(model.passage_length // 2, 1)
+        read = self.length + (task.windows - 1) * self.stride
         self.passages: TokenStore | TokensAsNeeded
         if once:
             self.passages = TokensAsNeeded(model.tokenizer, task.passages, read, form)
@@ -102,7 +101,7 @@ class TaskReranker:
                 for (query_id, _, firsts), row in zip(group, scores, strict=True):
                     self._check_finite(query_id, row[: len(firsts)], firsts)
                     best = np.maximum.reduceat(row[: len(firsts)], np.flatnonzero(firsts))
-                    reranked[query_id] = _sort_by(self.run[query_id], best)
+                    reranked[query_id] = RankedList.by_score(self.run[query_id].doc_ids, best)
                 bar.update(sum(len(self.run[query_id]) for query_id in query_ids))
                 cores.look()
         of_all_ranks = {query_id: ranked for share in self.ranks.gather(reranked) for query_id, ranked in share.items()}
@@ -149,8 +148,3 @@ def window_starts(num_tokens: int, length: int, stride: int) -> range:
     """Return the starts of a passage's windows: every `stride` tokens, until a window reaches the passage's end."""
     num_windows = 1 + math.ceil(max(num_tokens - length, 0) / stride)
     return range(0, num_windows * stride, stride)
-
-
-def _sort_by(ranked: RankedList, scores: np.ndarray) -> RankedList:
-    order = np.argsort(-scores, kind="stable")
-    return RankedList.in_order([ranked.doc_ids[i] for i in order], scores[order])

@@ -52,6 +52,11 @@ def p_in_words(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
+def significance_in_words(p: float) -> str:
+    """Return whether a difference is significant, and its p-value: "not significant: p = 0.21"."""
+    return f"{'significant' if p < ALPHA else 'not significant'}: {p_in_words(p)}"
+
+
 def read_per_query(path: str | Path) -> dict[str, dict[str, float]]:
     """Read the values per query that evaluate.py writes, into {measure: {query_id: value}}.
 

@@ -139,12 +139,23 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
         taken = Shard.parse(shard).take(list(run), cfg.run, [len(ranked) for ranked in run.values()])
         run = {query_id: run[query_id] for query_id in taken}
     beside = {key: None if shard else cfg[key] for key in ("teacher", "fused")}
-    teacher = _read_beside(beside["teacher"], "teacher's ranking", cfg, run, qrels, depth)
-    corpus = cfg.corpus or cfg.name
-    task = Task(cfg.name, corpus, run, qrels, measures, teacher, queries, {}, cfg.windows, cfg.window_stride)
-    task.fused = _read_beside(beside["fused"], "fusion", cfg, run, qrels, depth)
-    task.first_stage, task.ideal, task.interpolate = first_stage, cfg.ideal, cfg.interpolate
-    task.max_passage = cfg.max_passage
+    task = Task(
+        name=cfg.name,
+        corpus=cfg.corpus or cfg.name,
+        run=run,
+        qrels=qrels,
+        measures=measures,
+        teacher=_read_beside(beside["teacher"], "teacher's ranking", cfg, run, qrels, depth),
+        queries=queries,
+        passages={},
+        windows=cfg.windows,
+        window_stride=cfg.window_stride,
+        first_stage=first_stage,
+        fused=_read_beside(beside["fused"], "fusion", cfg, run, qrels, depth),
+        ideal=cfg.ideal,
+        interpolate=cfg.interpolate,
+        max_passage=cfg.max_passage,
+    )
     if texts:
         task.passages = passages_of(cfg.passages, run, Fields.of(cfg))
         check_passages(run, cfg.run, task.passages, cfg.passages)

@@ -27,7 +27,7 @@ from distill.errors import InputError
 from distill.evaluation.agreement import TOP, kendall_tau, overlap
 from distill.evaluation.measures import trec_order
 from distill.evaluation.results import ROWS, table, write_per_query
-from distill.evaluation.significance import ALPHA, compare, p_in_words
+from distill.evaluation.significance import ALPHA, compare, significance_in_words
 from distill.evaluation.tasks import Task
 from distill.sources.run_files import RankedList, Run
 
@@ -142,8 +142,7 @@ class TeacherAgreement:
             word, test = "no more", "one query, too few to tell"
         else:
             word = ("more" if student > first else "less") if self.p < ALPHA else "no more"
-            is_significant = "significant" if self.p < ALPHA else "not significant"
-            test = f"{self.num_queries} queries, {is_significant}: {p_in_words(self.p)}"
+            test = f"{self.num_queries} queries, {significance_in_words(self.p)}"
         line = f"the student agrees with the teacher {word} than the first stage does on {self.task}"
         return f"{line}: {NDCG} against the teacher's top {student:.4f} against {first:.4f} ({test})", word == "more"
 

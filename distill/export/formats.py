@@ -179,7 +179,8 @@ def _write_bert(model: CrossEncoder, directory: Path) -> None:
     backbone.pooler = None
     lengths = model.query_length, model.passage_length
     renamed = CrossEncoder(backbone, model.tokenizer, model.pooling, *lengths, template=model.template)
-    renamed.head, renamed.exit, renamed.interpolation = model.head, model.exit, model.interpolation
+    renamed.head, renamed.exit = model.head, model.exit
+    renamed.interpolation, renamed.calibration = model.interpolation, model.calibration
     renamed.save_pretrained(directory)
 
 

@@ -23,7 +23,7 @@ UNSURE = re.compile(r"\s*(?:[-–—~/]|or|to|and|oder|bis|或|至)\s*\d", re.IG
 
 
 def grade_in(answer: str, tag: str = "") -> int | None:
-    """Return the grade in an answer, None if there is none, or none for sure; tag: around what counts."""
+    """Return the grade in an answer, None if it names none, or more than one; tag: of the part that counts."""
     text = MARKUP.sub("", answer_in_tag(answer, tag) if tag else answer_after_thinking(answer)).strip()
     found = ALONE.fullmatch(text)
     if found is None:

@@ -66,9 +66,7 @@ def _results(
     results |= {f"grade/{grade}": counts[grade] for grade in GRADES}
     results |= people.results() if people is not None else {}
     results |= {} if is_same is None else {"same_as_teacher": int(is_same)}
-    results |= {"requests": totals.requests + totals.earlier, "requests/shared": totals.shared}
-    results |= {"tokens_in": totals.tokens_in, "tokens_out": totals.tokens_out}
-    return results | {"cost": totals.cost(cfg.teacher.llm)}
+    return results | totals.results(cfg.teacher.llm)
 
 
 def _about_teacher(teacher: str | None, is_same: bool | None) -> str:

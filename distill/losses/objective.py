@@ -5,8 +5,8 @@
     losses = objective(scores, targets, mask) / num_terms                               # [parts]
     loss = objective.weigh(losses, objective.weights(step, num_steps))                  # scalar
 
-A single loss is a mixture of one part with weight 1. A model that also has a score after an inner layer, an
-exit, learns it by the same losses: they are further parts, weighted by exit_weight.
+A single loss is a mixture of one part with weight 1. If the model has an exit, a score after an inner layer, that score
+is trained by the same losses: they are further parts, weighted by exit_weight.
 Shapes: B lists, K passages per list.
 """
 

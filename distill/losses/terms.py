@@ -67,12 +67,14 @@ def relevance_of(ranks: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_shapes(scores: Tensor, target: Tensor, mask: Tensor) -> None:
+    """Raise ValueError unless all three are [B, K]."""
     if scores.dim() != 2 or scores.shape != target.shape or scores.shape != mask.shape:
         shapes = f"{list(scores.shape)}, {list(target.shape)} and {list(mask.shape)}"
         raise ValueError(f"scores, target and mask must share one shape [B, K], got {shapes}")
 
 
 def prepare(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return the scores in float32 or float64, with 0 for padding; raises ValueError for shapes that differ."""
     check_shapes(scores, target, mask)
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
@@ -98,6 +100,7 @@ def differences(values: Tensor, rows: slice = ALL) -> Tensor:
 
 
 def real_pairs(mask: Tensor, rows: slice = ALL) -> Tensor:
+    """Return the rows i of bool [B, K, K], True at (i, j) if both are real."""
     return mask[:, rows, None] & mask[:, None, :]
 
 
@@ -127,6 +130,7 @@ def smooth_ranks_of(scores: Tensor, mask: Tensor, alpha: float) -> Tensor:
 
 
 def reduce_terms(terms: Tensor, num_terms: Tensor, reduction: str) -> Tensor:
+    """Return the sum of the terms, or with "mean" that divided by their number; raises ValueError for another word."""
     if reduction == "sum":
         return terms.sum()
     if reduction == "mean":

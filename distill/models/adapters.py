@@ -42,6 +42,23 @@ OPTIONS = {  # of what the training was started with, as distill.json has them
 WITHIN = f".{NAME}.weight"  # the end of an adapter's names while it is trained
 
 
+def train_adapters(model, *, save: str, **options) -> None:
+    """Put adapters into a CrossEncoder, to be trained.
+
+    save: "merged" saves a whole model, "adapters" what is trained. options: as of `add_adapters`. Raises InputError
+    like it, and for a head that cannot be saved with adapters.
+    """
+    if save == "adapters" and model.causal is not None and score_layer(model.backbone.config) is None:
+        raise InputError(
+            "model.lora.save=adapters: this model's score is made of rows of its output matrix, and transformers has "
+            f"no other head for a {model.backbone.config.model_type}: set model.lora.save=merged"
+        )
+    add_adapters(model, **options)
+    model.saves_adapters = save == "adapters"
+    if model.saves_adapters:
+        model.base |= base_checksums(model)  # of the backbone as it is: later the adapters are merged with it
+
+
 def write_adapters(model, directory: Path) -> None:
     """Write what is trained of a CrossEncoder with adapters, and distill.json; the backbone is only named."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in trained_weights(model).values())

@@ -26,7 +26,7 @@ from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate, cut
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
-from distill.models.adapters import base_checksums, holds_adapters, load_adapters, read_base, write_adapters
+from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
 from distill.models.early_exit import ExitHead
@@ -212,8 +212,7 @@ class CrossEncoder(nn.Module):
         if packable:
             register_attention()
             self.backbone.set_attn_implementation(NAME if self.layout == "packed" else "sdpa")
-        if self.pooling == "cls":
-            score_only_first_states(self.backbone)
+        self.first_only = self.pooling == "cls" and score_only_first_states(self.backbone)
         self.first_position = first_position(self.backbone)
 
     def chunks(self, batch: Batch, max_tokens: int) -> Iterator[PackedChunk | PaddedChunk]:
@@ -242,13 +241,13 @@ class CrossEncoder(nn.Module):
         """
         trains_exit = self.exit is not None and self.training
         output = self.run(self.backbone, chunk, **({"output_hidden_states": True} if trains_exit else {}))
-        logits = self.logits(chunk.pool(output.last_hidden_state, self.pooling))
+        logits = self.logits(chunk.pool(output.last_hidden_state, self.pooling, first_only=self.first_only))
         if not self.training:
             return self.activation(logits)
         if self.exit is None:
             return logits
         inner = output.hidden_states[self.exit.layer]  # [0] is the embeddings'
-        return torch.stack([logits, self.exit(chunk.pool(inner, self.pooling, of_all=True))], dim=1)
+        return torch.stack([logits, self.exit(chunk.pool(inner, self.pooling))], dim=1)
 
     def score(self, batch: Batch, max_tokens: int, exit_keep: int | None = None) -> Tensor:
         """Return the scores [B, K] of a batch, 0 where padded, in forward passes of at most max_tokens tokens.
@@ -603,7 +602,6 @@ class CrossEncoder(nn.Module):
         Raises InputError for a model with layers that this format cannot hold.
         """
         if self.saves_adapters:
-            self.base |= base_checksums(self)
             write_adapters(self, Path(directory))
             return
         with merged(self.backbone):

@@ -45,9 +45,8 @@ class NativeHead:
     """Where the layers of a head are in the model of AutoModelForSequenceClassification that it belongs to."""
 
     architecture: type  # the class of the whole model
-    names: dict[
-        str, str
-    ]  # of modules with weights: {"projection.1": "classifier.dense", "head": "classifier.out_proj"}
+    # Of modules with weights, by ours: {"projection.1": "classifier.dense", "head": "classifier.out_proj"}
+    names: dict[str, str]
 
 
 def native_head(model, name: Path | str) -> tuple[NativeHead, nn.Sequential, nn.Linear, str]:

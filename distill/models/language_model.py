@@ -11,7 +11,7 @@ import torch
 
 from distill.errors import InputError
 from distill.models.model_files import check_source
-from distill.models.parts import check_longest_text, explained
+from distill.models.parts import check_longest_text, check_whole, explained
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
 from distill.models.tokenizer_files import check_class
 
@@ -36,6 +36,9 @@ def load_language_model(name: str, dtype: torch.dtype, given: str) -> "tuple[Any
             check_size(AutoModelForCausalLM, AutoConfig.from_pretrained(path, trust_remote_code=False), path)
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", trust_remote_code=False)
         check_longest_text(name, tokenizer)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+        check_whole(Path(name), info["missing_keys"])  # transformers would make them random
         match_vocabulary(given, tokenizer, num_embeddings(model))
     return tokenizer, model

@@ -16,27 +16,18 @@ import torch
 from torch import nn
 
 from distill.errors import InputError
-from distill.models.decoders import score_layer
 from distill.models.freezing import layers_of
 
 NAME = "default"  # of the adapter, within peft
 PACKAGE = "install it with: pip install peft"
 
 
-def add_adapters(
-    model, rank: int, alpha: float, dropout: float, targets: Sequence[str] | None = None, save: str = "merged"
-) -> None:
+def add_adapters(model, rank: int, alpha: float, dropout: float, targets: Sequence[str] | None = None) -> None:
     """Freeze a CrossEncoder's backbone, and put adapters beside its linear layers.
 
     targets: ends of the layers' names, such as ["query", "value"]; None: all linear layers of the backbone's layers.
-    save: "merged" saves a whole model, "adapters" what is trained (distill/models/adapters.py).
-    Raises InputError if peft is missing, if no linear layer has such a name, or if the head cannot be saved so.
+    Raises InputError if peft is missing, or if no linear layer has such a name.
     """
-    if save == "adapters" and model.causal is not None and score_layer(model.backbone.config) is None:
-        raise InputError(
-            "model.lora.save=adapters: this model's score is made of rows of its output matrix, and transformers has "
-            f"no other head for a {model.backbone.config.model_type}: set model.lora.save=merged"
-        )
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -44,7 +35,7 @@ def add_adapters(
     names = linear_layers(model.backbone, targets)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, bias="none")
     inject_adapter_in_model(config, model.backbone, NAME)
-    model.is_partly_frozen, model.saves_adapters = True, save == "adapters"
+    model.is_partly_frozen = True
 
 
 def linear_layers(backbone: nn.Module, targets: Sequence[str] | None = None) -> list[str]:

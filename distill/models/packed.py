@@ -59,11 +59,10 @@ class PackedChunk:
             inputs["token_type_ids"] = self.token_type_ids
         return inputs | {"cu_seqlens": self.cu_seqlens, "lengths": self.lengths, "max_length": self.max_length}
 
-    def pool(self, states: Tensor, pooling: str, *, of_all: bool = False) -> Tensor:
+    def pool(self, states: Tensor, pooling: str, *, first_only: bool = False) -> Tensor:
         """Return one state per pair, [p, D].
 
-        states: [1, T, D], or [1, S, D] where the last layer computed only those of first tokens. of_all: they are those
-        of all tokens, even if there are as many tokens as pairs.
+        states: [1, T, D]; first_only: [1, S, D], since the last layer computed only those of first tokens.
         """
         num_pairs, states = len(self.pairs), states[0]
         if pooling == "mean":
@@ -73,7 +72,7 @@ class PackedChunk:
             return (sums / lengths.clamp(min=1)[:, None])[:num_pairs]
         if pooling == "last":
             return states[self.cu_seqlens[1 : num_pairs + 1] - 1]
-        if len(states) == len(self.cu_seqlens) - 1 and not of_all:
+        if first_only:
             return states[:num_pairs]
         return states[self.cu_seqlens[:num_pairs]]
 

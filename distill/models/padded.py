@@ -36,10 +36,10 @@ class PaddedChunk:
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         return inputs | ({"token_type_ids": self.token_type_ids} if takes_token_types else {})
 
-    def pool(self, states: Tensor, pooling: str, *, of_all: bool = False) -> Tensor:
+    def pool(self, states: Tensor, pooling: str, *, first_only: bool = False) -> Tensor:
         """Return one state per pair, [p, D].
 
-        states: [p, L, D], or [p, 1, D] where the last layer computed only those of first tokens. of_all: as in
+        states: [p, L, D], or [p, 1, D] where the last layer computed only those of first tokens. first_only: as in
         PackedChunk; here it makes no difference.
         """
         if pooling == "cls":

@@ -248,6 +248,7 @@ def explained(name, how: str = "with transformers"):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of safetensors; raises InputError if it is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file: weights are read only from safetensors; pickles are never opened")
     try:

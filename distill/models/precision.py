@@ -6,6 +6,7 @@
 Training stays in float32 on a CPU unless bfloat16 is asked for.
 """
 
+import math
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -43,12 +44,18 @@ def fastest_precision(model: CrossEncoder, name: str = "auto") -> ScoringPrecisi
     return _measured[model]
 
 
+def check_precision(model: CrossEncoder, name: str, precision: str) -> None:
+    """Raise InputError if a precision is asked for of an ONNX graph, whose own is fixed; name: of the model."""
+    if isinstance(model.backbone, OnnxScorer) and precision in ("bfloat16", "float16"):
+        raise InputError(f"precision={precision}: {name} is an ONNX graph, whose precision is fixed: leave it out")
+
+
 def _pass(model: CrossEncoder, num_tokens: int) -> tuple[Callable[[], object], int]:
     """Return a forward pass over a few pairs, and its tokens."""
     words = np.arange(PAIR, dtype=np.int32) % len(model.tokenizer)
     length = min(model.passage_length, max(PAIR - 8 - model.template.num_special, 1))
     pair = model.template.join(words[: min(8, model.query_length)], words[:length], 0)
-    batch = make_batch([""], [[pair] * -(-num_tokens // len(pair[0]))])
+    batch = make_batch([""], [[pair] * math.ceil(num_tokens / len(pair[0]))])
     return lambda: model.score(batch, MAX_TOKENS), len(batch.tokens)
 
 

@@ -77,7 +77,7 @@ def _score_lists(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
     for chunk in model.chunks(batch, max_tokens):
         on_device = chunk.to(model.device)
         states = states_after(layer, model.run, model.backbone, on_device)
-        early[chunk.pairs] = model.exit(on_device.pool(states, model.pooling, of_all=True)).cpu()
+        early[chunk.pairs] = model.exit(on_device.pool(states, model.pooling)).cpu()
         _check_finite(early[chunk.pairs], layer)
         may_stay = _best(early, mask, keep)[chunk.pairs]
         rows = may_stay.repeat_interleave(batch.lengths[chunk.pairs])
@@ -128,7 +128,9 @@ def _full_logits(model, batch: Batch, states: Tensor, max_tokens: int) -> Tensor
         rows = states[ranges(starts[chunk.pairs], batch.lengths[chunk.pairs]).to(states.device)]
         on_device = chunk.to(model.device)
         output = from_layer(model.exit.layer, on_device.from_rows(rows), model.run, model.backbone, on_device)
-        logits[chunk.pairs] = model.logits(on_device.pool(output.last_hidden_state, model.pooling)).cpu()
+        logits[chunk.pairs] = model.logits(
+            on_device.pool(output.last_hidden_state, model.pooling, first_only=model.first_only)
+        ).cpu()
     return logits
 
 

@@ -24,13 +24,12 @@ KEYS = (
     *("interpolation", "calibration", "base", "exit_layer", CHECKSUMS),
 )
 CARD = "README.md"  # has no checksum: it decides no score, and people rewrite it
-_REMOVE = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
+IF_CHANGED = f"if you changed it on purpose, set its {CHECKSUMS} in {SETTINGS_FILE} to null"
 ADAPTER_FILE = "adapter_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ONNX_FILE = "onnx/model.onnx"
-EXIT_FILE = (
-    "exit/model.safetensors"  # in a folder that no other library reads: vLLM loads all weights beside config.json
-)
+# In a folder that no other library reads: vLLM loads all weights beside config.json
+EXIT_FILE = "exit/model.safetensors"
 MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -177,11 +176,11 @@ def check_files(directory: Path, *, whole: bool = True) -> None:
         elif path.is_file():
             now = checksum_once(path)
         elif whole:
-            raise InputError(f"{path}: is missing: copy the model again, or, {_REMOVE}")
+            raise InputError(f"{path}: is missing: copy the model again, or, {IF_CHANGED}")
         else:
             continue
         if expected is not None and now != expected:
-            raise InputError(f"{path}: differs from its checksum: copy the model again, or, {_REMOVE}")
+            raise InputError(f"{path}: differs from its checksum: copy the model again, or, {IF_CHANGED}")
 
 
 def _checksum_of(settings: dict) -> int:

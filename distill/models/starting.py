@@ -38,7 +38,7 @@ from distill.models.locate import locate_model
 from distill.models.model_files import small_files
 from distill.models.modules import check_widths, module_names, read_head
 from distill.models.opening import answers_in_words, has_head, open_directory, read_exit, saved_layer
-from distill.models.parts import Parts, explained, is_of_transformers, load_tokenizer
+from distill.models.parts import Parts, check_whole, explained, is_of_transformers, load_tokenizer
 from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
@@ -255,14 +255,16 @@ def _load_encoder(name: str, source: str, start: Start, revision: str | None):
     else:
         if os.path.isdir(source):
             check_size(AutoModel, config, Path(source))
-        backbone = AutoModel.from_pretrained(
+        backbone, info = AutoModel.from_pretrained(
             source,
             config=config,
             revision=revision,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
+        check_whole(Path(name), info["missing_keys"])  # transformers would make them random
     return backbone
 
 

@@ -116,7 +116,7 @@ def _without_quotes(text: str) -> str:
 
 
 def fault_of(query: str, passage: str, max_query_words: int, max_copied: float) -> str | None:
-    """Return what is wrong with a query for a passage, None if nothing can be seen.
+    """Return what is wrong with a query for a passage, None if nothing is.
 
     max_query_words: of the query; max_copied: words that it may repeat from the passage, one after the other.
     """
@@ -161,7 +161,7 @@ def _plain_words(text: str) -> list[tuple[str, float]]:
 
 
 def plain(text: str) -> str:
-    """Return a text without what makes no other query of it: case, width, marks, white space at its ends and twice."""
+    """Return a text in the form in which queries are compared: without case, width, marks and surplus white space."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(one if one.isalnum() or _joins(one) else " " for one in text).split())
 

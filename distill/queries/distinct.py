@@ -12,6 +12,8 @@ only those that share one are compared. Here long words come first, since they a
 import math
 from collections.abc import Callable
 
+from distill.data.near_duplicates import jaccard
+
 EXACT = 1e-9  # 0.8 · 10 is 8
 
 
@@ -28,7 +30,7 @@ class Distinct:
         """Return the id of the first text that is near to this one, None if there is none."""
         words = frozenset(self.words_of(text))
         for other in dict.fromkeys(other for word in self._first(words) for other in self.with_word.get(word, ())):
-            if _similarity(words, self.words[other]) >= self.max_similarity - EXACT:
+            if jaccard(words, self.words[other]) >= self.max_similarity - EXACT:
                 return other
         return None
 
@@ -42,8 +44,3 @@ class Distinct:
         """Return the words of which two texts share one if they are near to each other."""
         number = len(words) - math.ceil(self.max_similarity * len(words) - EXACT) + 1
         return sorted(words, key=lambda word: (-len(word), word))[:number]
-
-
-def _similarity(one: frozenset[str], other: frozenset[str]) -> float:
-    shared = len(one & other)
-    return shared / (len(one) + len(other) - shared)

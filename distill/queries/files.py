@@ -55,9 +55,7 @@ def results_of(cfg: DictConfig, corpus: Corpus, generated: Generated, kinds: lis
         results |= {f"rejected/{kind}/{reason}": number for reason, number in sorted(counts.items())}
     results |= {"passages": sampled.num_passages, "passages/sampled": len(sampled.texts)}
     results |= {"passages/too-short": len(sampled.too_short), "passages/near-duplicate": len(sampled.near)}
-    results |= {"requests": totals.requests + totals.earlier, "requests/shared": totals.shared}
-    results |= {"tokens_in": totals.tokens_in, "tokens_out": totals.tokens_out}
-    return results | {"cost": totals.cost(cfg.teacher.llm)}
+    return results | totals.results(cfg.teacher.llm)
 
 
 def query_card(cfg: DictConfig, corpus: Corpus, generated: Generated, prompts: dict[str, QueryPrompt]) -> str:

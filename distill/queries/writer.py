@@ -41,7 +41,7 @@ class QueryWriter:
 
     @property
     def totals(self) -> Totals:
-        """The books of all requests."""
+        """What all requests have used."""
         return self.questions.totals
 
     def write(self, asked: list[tuple[str, str]]) -> list[Written]:

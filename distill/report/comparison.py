@@ -90,8 +90,9 @@ def compare_key(
 
 
 def _cells(key: str, rows: Sequence[Row], columns: Sequence[str], labels: Labels) -> list[Cell]:
-    """A cell is told by the keys that follow neither from the compared one (a loss has its own teacher) nor from
-    those before them.
+    """Return the cells: a metric, with each combination of the other keys that vary.
+
+    A key that follows from the compared one, as a loss's own teacher does, or from a key before it, makes no cells.
     """
     configs = [row.config for row in rows]
     kept = [key]

@@ -64,10 +64,8 @@ class RunRecord:
         values = _read_once(str(path)) if path.is_file() else {}
         if self.queries is None:
             for measure, by_query in values.items():
-                mean, stated = (
-                    math.fsum(by_query.values()) / len(by_query),
-                    self.results.get(f"{kind}/{task}/{measure}"),
-                )
+                mean = math.fsum(by_query.values()) / len(by_query)
+                stated = self.results.get(f"{kind}/{task}/{measure}")
                 if stated is not None and abs(mean - stated) > ROUNDING:
                     _warn_of_another_mean(str(path), measure, mean, stated)
             return values

@@ -14,9 +14,12 @@ import hashlib
 import itertools
 import json
 import logging
+import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -222,7 +225,7 @@ class _Encoder:
 
     def _pass(self, num_tokens: int) -> tuple[Callable[[], object], int]:
         """Return a forward pass over texts of some length, and about how many tokens it has."""
-        texts = ["a " * WORDS] * -(-num_tokens // WORDS)
+        texts = ["a " * WORDS] * math.ceil(num_tokens / WORDS)
         encode = self.model.encode_document
         return lambda: encode(texts, show_progress_bar=False, convert_to_tensor=True), WORDS * len(texts)
 
@@ -300,9 +303,15 @@ def _load(name: str, kind: str, device: torch.device):
         raise InputError(
             f"method={kind}: sentence-transformers is not installed: pip install sentence-transformers, or method=bm25"
         ) from None
+    for path in Path(name).rglob("*.bin") if os.path.isdir(name) else ():
+        if not any(path.parent.glob("*.safetensors")):
+            raise InputError(f"{path}: is a pickle, which is never opened: save the model again as safetensors")
     try:
         return (SentenceTransformer if kind == "dense" else SparseEncoder)(
-            name, device=str(device), trust_remote_code=False
+            name,
+            device=str(device),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -102,7 +102,7 @@ class Given:
 
     @classmethod
     def of(cls, runs: Sequence[Run], query_id: str, method: str, k: float, run_depth: int | None) -> "Given":
-        """Work it out for a query that one of the runs has."""
+        """Take the lists of a query that at least one of the runs has."""
         having = [place for place, run in enumerate(runs) if query_id in run]
         lists = [_ranked_anew(runs[place][query_id].cut(run_depth)) for place in having]
         doc_ids = sorted({doc_id for ranked in lists for doc_id in ranked.doc_ids}, reverse=True)
@@ -121,10 +121,7 @@ class Given:
         scores = np.sort(weights[:, None] * self.values, axis=0).sum(axis=0)
         if self.is_mean:
             scores /= weights.sum()
-        scores = scores.astype(np.float32).astype(np.float64)
-        order = np.argsort(-scores, kind="stable")
-        scores = scores[order]
-        return RankedList([self.doc_ids[column] for column in order], scores, average_ranks(scores, scores))
+        return RankedList.by_score(self.doc_ids, scores.astype(np.float32).astype(np.float64))
 
 
 def _values_of(ranked: RankedList, num_lacking: int, method: str, k: float) -> tuple[np.ndarray, float]:

@@ -12,6 +12,7 @@ dimensions.
 import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,4 +162,4 @@ def _part(directory: Path, number: int) -> Path:
 
 
 def _numbers(num_passages: int) -> range:
-    return range(-(-num_passages // PART))
+    return range(math.ceil(num_passages / PART))

@@ -19,9 +19,8 @@ from distill.config.schema import ServeConfig
 from distill.device import choose_device, must_measure, num_weights
 from distill.errors import InputError
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
-from distill.models.onnx import OnnxScorer
 from distill.models.parts import evaluating
-from distill.models.precision import fastest_precision
+from distill.models.precision import check_precision, fastest_precision
 from distill.models.pruned import check_keep, score_again
 from distill.serving.batching import Pair
 from distill.serving.dialects import Asked
@@ -158,6 +157,5 @@ def load_scorer(cfg: ServeConfig) -> Scorer:
 
 def _load(cfg: ServeConfig, name: str, prompt: str | None, base: str | None, device: torch.device) -> CrossEncoder:
     model = CrossEncoder.from_pretrained(name, cfg.layout, prompt, base).to(device).eval()
-    if isinstance(model.backbone, OnnxScorer) and cfg.precision in ("bfloat16", "float16"):
-        raise InputError(f"precision={cfg.precision}: {name} is an ONNX graph, whose precision is fixed: leave it out")
+    check_precision(model, name, cfg.precision)
     return model

@@ -74,7 +74,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def noted_stops() -> Iterator[list[int]]:
-    """Let signals that stop the server be noted. uvicorn handles them, and raises them once more when it has ended."""
+    """Collect the signals that stop the server. uvicorn handles them too, and raises them once more at its end."""
     stops: list[int] = []
     before = {number: signal.signal(number, lambda number, _: stops.append(number)) for number in NAMES}
     try:

@@ -44,10 +44,23 @@ class RankedList:
         doc_ids = [doc_id for doc_id, keep in zip(self.doc_ids, kept, strict=True) if keep]
         return RankedList(doc_ids, self.scores[mask], self.ranks[mask])
 
+    @property
+    def places(self) -> list[int]:
+        """The rank numbers [K] that a file gives: 1 to K, where passages that tie have that of the first of them."""
+        is_first = np.r_[True, np.diff(self.ranks) != 0][: len(self)]
+        return np.maximum.accumulate(np.where(is_first, np.arange(1, 1 + len(self)), 0)).tolist()
+
     @classmethod
     def in_order(cls, doc_ids: list[str], scores: np.ndarray) -> "RankedList":
         """Rank passages 1 to K in the given order: best first, ties by position."""
         return cls(doc_ids, scores, np.arange(1.0, len(doc_ids) + 1))
+
+    @classmethod
+    def by_score(cls, doc_ids: list[str], scores: np.ndarray) -> "RankedList":
+        """Rank passages [K] by their scores, highest first; equal ones keep their order, and share their rank."""
+        order = np.argsort(-scores, kind="stable")
+        scores = scores[order]
+        return cls([doc_ids[place] for place in order], scores, average_ranks(scores, scores))
 
 
 Run = Mapping[str, RankedList]  # query_id -> ranked passages
@@ -101,11 +114,5 @@ def write_run(run: Run, path: Path, tag: str) -> None:
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for query_id, ranked in run.items():
             checked_id(query_id, str(path), "query")
-            for doc_id, rank, score in zip(ranked.doc_ids, _first_of_ties(ranked.ranks), ranked.scores, strict=True):
+            for doc_id, rank, score in zip(ranked.doc_ids, ranked.places, ranked.scores, strict=True):
                 file.write(f"{query_id} Q0 {checked_id(doc_id, str(path))} {rank} {float(score)!r} {tag}\n")
-
-
-def _first_of_ties(ranks: np.ndarray) -> list[int]:
-    """Return the place [K], from 1, of the first passage that has the same rank, of ranks in order."""
-    starts = np.r_[True, np.diff(ranks) != 0][: len(ranks)]
-    return np.maximum.accumulate(np.where(starts, np.arange(1, len(ranks) + 1), 0)).tolist()

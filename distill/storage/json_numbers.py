@@ -1,4 +1,4 @@
-"""Which values that JSON holds are numbers: True is none, and no float can hold some whole numbers."""
+"""Which values of a JSON file count as numbers: not true and false, and no whole number too large for a float."""
 
 import math
 import sys

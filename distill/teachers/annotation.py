@@ -100,7 +100,7 @@ def _write_parquet(path: Path, run: Run, ranking: TeacherRanking) -> None:
         for query_id, ranked in ranking.run.items():
             size = len(ranked)
             first = {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, start=1)}
-            ranks = range(1, size + 1), [first[doc_id] for doc_id in ranked.doc_ids]
+            ranks = ranked.places, [first[doc_id] for doc_id in ranked.doc_ids]
             columns = [query_id] * size, ranked.doc_ids, *ranks, [ranking.flagged.get(query_id, False)] * size
             table = pa.Table.from_arrays(
                 [pa.array(*one) for one in zip(columns, schema.types, strict=True)], schema=schema

@@ -92,8 +92,8 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
             shared.add_missing(journal.answers)
         ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, shared)
         try:
-            for query_id, order, is_flagged in ranker.rank(lists, limits.allow, without=repeated):
-                orders.add(query_id, order)
+            for query_id, order, is_flagged, ranks in ranker.rank(lists, limits.allow, without=repeated):
+                orders.add(query_id, order, ranks)
                 flagged[query_id] = is_flagged
         finally:
             engine.close()
@@ -158,7 +158,7 @@ def open_engine(llm: DictConfig, method: str):
 
 
 def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
-    """Log the totals, and warn about lists whose many equal scores leave them in the first stage's order."""
+    """Log the totals, and warn about lists of which most scores are equal."""
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.answers.items()))
     log.info("%s; answers: %s", totals.describe(llm), kinds or "none")
     if totals.unanswered:
@@ -173,7 +173,6 @@ def log_totals(totals: Totals, llm: DictConfig, num_lists: int) -> None:
         )
     if totals.tied:
         log.warning(
-            "in %d of %d lists more than half of the passages share a score: those passages keep the first stage's "
-            "order",
+            "in %d of %d lists more than half of the passages share a score: those tie, which teaches no order",
             *(totals.tied, num_lists),
         )

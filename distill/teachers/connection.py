@@ -29,9 +29,10 @@ class ReplyFault(Exception):
 
 
 class Deadlines:
-    """Calls whoever has not cancelled when its time is up: one thread for all, since a timer each would cost one each.
+    """Calls a function when its time is up, unless it is cancelled before.
 
-    All have the same time, so that those that began first are due first.
+    One thread serves all of them: a timer for each would take a thread for each. All have the same time, so the first
+    to start is the first that is due.
     """
 
     def __init__(self, seconds: float):
@@ -41,14 +42,14 @@ class Deadlines:
         threading.Thread(target=self._run, daemon=True, name="deadlines").start()
 
     def start(self, call: Callable[[], None]) -> object:
-        """Call this in so many seconds; return what cancels it."""
+        """Call this after the time is up; return the token that `cancel` takes."""
         token = object()
         with self.lock:
             self.waiting[token] = (time.monotonic() + self.seconds, call)
         return token
 
     def cancel(self, token: object) -> None:
-        """Do not call, if that is not too late."""
+        """Do not call it any more; does nothing if it has been called."""
         with self.lock:
             self.waiting.pop(token, None)
 

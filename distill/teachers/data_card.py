@@ -41,7 +41,7 @@ def data_card(
             shown = f"{totals.consistency.num_as_shown} of {totals.consistency.num_windows}"
             lines += [f"- answers that leave the passages in the order shown: {shown}"]
         if totals.tied:
-            lines += [f"- lists with more than half of their scores equal, in the first stage's order: {totals.tied}"]
+            lines += [f"- lists with more than half of their scores equal, which teaches no order: {totals.tied}"]
         if totals.refused:
             lines += [f"- windows whose request was refused: {totals.refused}"]
         if totals.shortened:

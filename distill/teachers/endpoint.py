@@ -145,7 +145,7 @@ class HttpEngine:
             self._pause_after(attempt, kind, pause)
         raise InputError(
             f"{self.secrets.url}/chat/completions failed {self.cfg.retries + 1} times in a row ({reason}): once it "
-            "works again, resume=DIRECTORY requests only what is missing"
+            "works again, the same command or resume=DIRECTORY requests only what is missing"
         )
 
     def _read(self, reply: bytes, messages: Messages, seconds: float) -> Answer:

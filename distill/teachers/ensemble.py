@@ -38,7 +38,7 @@ def score_lists(run: Run, queries: Texts, passages: Texts, cfg: DictConfig) -> t
             scores = ranked.scores if len(names) == 1 else _normalise(ranked.scores, llm.normalisation) / len(names)
             for doc_id, score in zip(ranked.doc_ids, scores.tolist(), strict=True):
                 sums[query_id][doc_id] += score
-    return {query_id: _sort(scores) for query_id, scores in sums.items()}, notes
+    return {query_id: RankedList.by_score([*of], np.array([*of.values()])) for query_id, of in sums.items()}, notes
 
 
 def models_of(llm: DictConfig) -> tuple[list[str], list[str | None]]:
@@ -88,7 +88,7 @@ def take_logits(model: CrossEncoder, name: str) -> list[str]:
 def check_scores(scored: Run, name: str) -> list[str]:
     """Warn about lists in which more than half of the passages share a score; return the warning as a note.
 
-    Those passages keep the first stage's order, which is not the teacher's. Raises InputError if the passages of every
+    Those passages tie, which teaches no order among them. Raises InputError if the passages of every
     list all tie, and for a score that is not finite.
     """
     for query_id, ranked in scored.items():
@@ -106,7 +106,7 @@ def check_scores(scored: Run, name: str) -> list[str]:
         return []
     note = (
         f"{name}: in {len(tied)} of {len(scored)} lists more than half of the passages share a score with another (in "
-        f"{len(all_tied)}, all share one score): those passages keep the first stage's order (first: query {tied[0]})"
+        f"{len(all_tied)}, all share one score): those passages tie, which teaches no order (first: query {tied[0]})"
     )
     log.warning(note)
     return [note]
@@ -117,8 +117,3 @@ def _normalise(scores: np.ndarray, normalisation: str) -> np.ndarray:
     if high == low:
         return np.zeros_like(scores)
     return (scores - low) / (high - low) if normalisation == "min-max" else (scores - scores.mean()) / scores.std()
-
-
-def _sort(scores: dict[str, float]) -> RankedList:
-    doc_ids = sorted(scores, key=lambda doc_id: -scores[doc_id])  # stable: ties keep the first stage's order
-    return RankedList.in_order(doc_ids, np.array([scores[doc_id] for doc_id in doc_ids]))

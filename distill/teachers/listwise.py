@@ -1,7 +1,7 @@
 """Rank lists with an LLM: listwise, with a window that slides from bottom to top, like RankGPT (Sun et al., 2023).
 
     ranker = WindowRanker(engine, "gpt", journal, prompt, Windows("listwise", 20, 10, 1), tries=3)
-    for query_id, order, flagged in ranker.rank({"q1": ("what is ...", passages)}, allowed=lambda totals: True): ...
+    for query_id, order, flagged, ranks in ranker.rank({"q1": ("what is ...", passages)}, lambda totals: True): ...
 
 The model orders `window` passages at a time. The window then moves up by `stride`, so that good passages travel to the
 top: if the model makes no mistakes, the best window - stride passages are in order after one pass. The windows of one
@@ -22,7 +22,7 @@ from distill.sources.thinking import answer_in_tag
 from distill.teachers.answer import num_tokens
 from distill.teachers.journal import Journal, key_of_request
 from distill.teachers.letters import named_letter
-from distill.teachers.pointwise import mostly_tie, order_by_score
+from distill.teachers.pointwise import mostly_tie, order_by_score, ranks_by_score
 from distill.teachers.prompt import ONE_BY_ONE, Messages, Prompt
 from distill.teachers.requests import Requests
 from distill.teachers.shared_journal import SharedJournal
@@ -116,18 +116,19 @@ class WindowRanker:
         allowed: Callable[[Totals], bool],
         without: Container[str] = (),
     ) -> Iterator[tuple]:
-        """Yield (query id, order, flagged) for each list {query id: (query, passages)}, as it is finished.
+        """Yield (query id, order, flagged, ranks) for each list {query id: (query, passages)}, as it is finished.
 
         order: places in the incoming list, best first. flagged: whether a window kept its order for lack of a usable
-        answer. allowed: called before each request; once it returns False, no more requests are sent, and only the
-        lists finished by then are yielded. without: queries that are left out.
+        answer. ranks: those of the passages in that order, ties at their average; None: 1 to K. allowed: called before
+        each request; once it returns False, no more requests are sent, and only the lists finished by then are yielded.
+        without: queries that are left out.
         """
         steps = ((query_id, self._steps(*lists[query_id])) for query_id in lists if query_id not in without)
         for query_id, outcome in SideBySide(self.engine, self.totals, self.lock).run(steps, allowed):
             yield query_id, *outcome
 
     def _steps(self, query: str, passages: list[str]) -> Steps:
-        """Yield the messages of each window that is not in the journal, receive the answers, return order and flag."""
+        """Yield the messages of each window that the journal lacks, receive the answers, return order, flag, ranks."""
         if isinstance(self.windows, Sorting):
             return (yield from self._sort(query, passages, self.windows))
         if self.windows.method in ONE_BY_ONE:
@@ -149,7 +150,7 @@ class WindowRanker:
             drawn = [starts[-1][place] for place in self.windows.at_random(len(passages), generator, passes=1)]
             with self.lock:
                 self.totals.consistency.add_pass(starts[-1], order, drawn)
-        return order, flagged
+        return order, flagged, None
 
     def _count(self, is_usable: bool) -> None:
         """Count a window."""
@@ -159,7 +160,7 @@ class WindowRanker:
             self.show(self.totals)
 
     def _score(self, query: str, passages: list[str]) -> Steps:
-        """Ask for each passage's score, for several at a time; return order and flag."""
+        """Ask for each passage's score, for several at a time; return order, flag and ranks."""
 
         def ask_for(text: str) -> Generator[list, Any, float | None]:
             mended, score = yield from self._ask(query, [text])
@@ -172,10 +173,11 @@ class WindowRanker:
         scores = [score_of[text] for text in passages]
         with self.lock:
             self.totals.tied += mostly_tie(scores)
-        return order_by_score(scores), None in scores
+        order, ranks = order_by_score(scores), ranks_by_score(scores)
+        return order, None in scores, [ranks[place] for place in order]
 
     def _sort(self, query: str, passages: list[str], sorting: Sorting) -> Steps:
-        """Ask what a sorting needs to know, nothing twice; return order and flag."""
+        """Ask what a sorting needs to know, nothing twice; return order, flag and no ranks."""
         steps, found = sorting.steps(len(passages)), None
         known: dict[tuple[int, ...], int | None] = {}  # the best of some places, by its index; None: no usable answer
         try:
@@ -187,7 +189,7 @@ class WindowRanker:
                     known |= dict(zip(new, (yield Together(asked)), strict=True))
                 found = [known[places] for places in questions]
         except StopIteration as end:
-            return end.value, None in known.values()
+            return end.value, None in known.values(), None
 
     def _best_of(self, query: str, texts: list[str]) -> Generator[list, Any, int | None]:
         mended, _ = yield from self._ask(query, texts)

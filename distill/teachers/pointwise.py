@@ -37,7 +37,17 @@ def order_by_score(scores: list[float | None]) -> list[int]:
     return sorted(range(len(scores)), key=costs.__getitem__)
 
 
+def ranks_by_score(scores: list[float | None]) -> list[float]:
+    """Return the rank of each place, 1 = best; equal scores share their average rank, and so do places without one."""
+    costs = [math.inf if score is None else -score for score in scores]
+    rank_of, num_better = {}, 0
+    for cost, equal in sorted(collections.Counter(costs).items()):
+        rank_of[cost] = num_better + (1 + equal) / 2
+        num_better += equal
+    return [rank_of[cost] for cost in costs]
+
+
 def mostly_tie(scores: Sequence[float | None]) -> bool:
-    """Whether more than half of the passages share a score, so that the first stage orders them, not the teacher."""
+    """Whether more than half of the passages share a score, so that the teacher does not order them."""
     counts = collections.Counter(scores).values()
     return 2 * sum(count for count in counts if count > 1) > len(scores)

@@ -1,4 +1,4 @@
-"""The books of an annotation: requests, tokens, cost and the quality of answers, counted once and shown everywhere.
+"""What an annotation has used: requests, tokens, cost and the quality of answers, counted once and shown everywhere.
 
 totals.count(entry, faults, is_new=True)
 totals.describe(llm)            # "24 requests (15 in this run), 2400 tokens in, 240 out, cost 24.00"
@@ -89,6 +89,16 @@ class Totals:
         """Return the cost of all requests at the prices per million tokens."""
         return (self.tokens_in * llm.price_in + self.tokens_out * llm.price_out) / 1e6
 
+    def results(self, llm: DictConfig | Prices) -> dict[str, float]:
+        """Return requests, tokens and cost, under their names in results.json."""
+        return {
+            "requests": self.requests + self.earlier,
+            "requests/shared": self.shared,
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "cost": self.cost(llm),
+        }
+
     def with_tokens(self, tokens_in: int, tokens_out: int) -> "Totals":
         """Return the totals after more tokens."""
         return replace(self, tokens_in=self.tokens_in + tokens_in, tokens_out=self.tokens_out + tokens_out)
@@ -129,7 +139,7 @@ class Limits:
         """Raise InputError, with the remedy, if too many answers are useless, or if max_cost has left work undone.
 
         useless: what the unanswered are, as in "windows got no usable answer". reached: how far the work got. resume:
-        the override that goes on with it. is_whole: whether nothing is left undone.
+        the override that resumes it. is_whole: whether nothing is left undone.
         """
         stopped = self.found_useless and not is_whole
         if stopped or totals.is_useless(self.max_unusable, self.num_windows):

@@ -220,11 +220,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Read a checkpoint to the CPU, or say what is wrong with it.
+    """Read a checkpoint to the CPU; return its contents and None, or an empty dictionary and what is wrong with it.
 
-    Return the contents of a checkpoint and None, or an empty dictionary and what is wrong with it.
-
-    A checkpoint is a zip archive. torch.load does not compare the checksums of its parts.
+    It is a zip archive, whose checksums torch.load does not compare.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -74,7 +74,7 @@ class TrainingState:
         return patience is not None and self.step - self.best_step >= patience
 
     def seconds(self) -> float:
-        """Return the seconds of the training so far, with those before it was stopped; measuring again adds none."""
+        """Return the seconds of training, also before it was stopped; measuring a finished run again adds none."""
         is_measuring = self.steps_before and self.step == self.steps_before
         return self.seconds_before + (0.0 if is_measuring else time.perf_counter() - self.started)
 

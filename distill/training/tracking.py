@@ -31,9 +31,7 @@ log = logging.getLogger(__name__)
 
 WANDB_SECONDS = 30  # to wait for W&B's servers before logging offline instead, and at the end for what was logged
 CHECKPOINT_SECONDS = 5.0  # to wait for it at a checkpoint
-FLUSH_SECONDS = (
-    0.5  # between writes of W&B's file; its default of 15 could lose the configuration of a job killed early
-)
+FLUSH_SECONDS = 0.5  # between writes of W&B's file; with its 15, a job killed early could lose its configuration
 ID_FILE = "wandb_id.txt"
 ARTIFACT_FILE = "wandb_artifact.txt"  # beside model/: the model's name in W&B
 

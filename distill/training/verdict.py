@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.evaluation.agreement import kendall_tau
-from distill.evaluation.significance import ALPHA, compare, p_in_words
+from distill.evaluation.significance import ALPHA, compare, significance_in_words
 from distill.targets import split_target, targets_of
 from distill.training.optim import warmup_steps
 
@@ -167,8 +167,7 @@ def _compare(student: Values, first: Values, unit: str) -> tuple[str, str]:
         return "no better", f"fewer than two {unit}, too few to tell"
     [result] = compare(first, {"student": student})
     word = ("better" if result.difference > 0 else "worse") if result.p < ALPHA else "no better"
-    is_significant = "significant" if result.p < ALPHA else "not significant"
-    return word, f"{len(student)} {unit}, {is_significant}: {p_in_words(result.p)}"
+    return word, f"{len(student)} {unit}, {significance_in_words(result.p)}"
 
 
 def _beside(student: Values, first: Values) -> str:
