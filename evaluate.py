@@ -146,6 +146,8 @@ def load_model(cfg: DictConfig, name: str, prompt: str | None, base: str | None,
     from distill.models.precision import check_precision
 
     model = CrossEncoder.from_pretrained(name, cfg.layout, prompt, base).to(device)
+    if cfg.passage_length is not None:
+        model.read_passages_to(cfg.passage_length)
     check_stride(cfg.task, "task", model.passage_length)
     check_precision(model, name, cfg.precision)
     if device.type == "cuda" and not isinstance(model.backbone, OnnxScorer):

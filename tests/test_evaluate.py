@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.runs import read_run
@@ -40,6 +41,20 @@ def test_a_model_reranks_a_run_and_leaves_run_values_and_results(tmp_path, overr
     measured = json.loads((tmp_path / "again" / "results.json").read_text())["first_stage/files/nDCG@10"]
     assert measured == pytest.approx(results["test/files/nDCG@10"])
     assert len(read_run(str(tmp_path / "out" / "run.txt"))["q0"]) == 10
+
+
+def test_passages_are_read_to_another_length_if_asked_for(tmp_path, overrides, backbone):
+    torch.manual_seed(0)
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    model.save_pretrained(tmp_path / "long")
+    model.read_passages_to(5)
+    model.save_pretrained(tmp_path / "short")
+    for name, length in (("long", "passage_length=5"), ("short", "passage_length=null")):
+        assert run_evaluate(tmp_path / name, f"model={tmp_path / name}", *overrides, length).returncode == 0
+    run, other = (read_run(str(tmp_path / name / "run.txt")) for name in ("long", "short"))
+    assert all(run[query_id].doc_ids == ranked.doc_ids for query_id, ranked in other.items())
+    refused = run_evaluate(tmp_path / "no", f"model={tmp_path / 'long'}", *overrides, "passage_length=200")
+    assert refused.returncode == 2 and "error: query_length=8 and passage_length=200 make pairs of" in refused.stderr
 
 
 def test_windows_that_leave_tokens_unread_are_refused_when_the_model_is_known(tmp_path, overrides, backbone):

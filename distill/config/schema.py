@@ -321,6 +321,7 @@ class EvaluateConfig:
     model: str | None = None
     prompt: str | None = choice("monot5", "rankt5", "qwen3-reranker", default=None)
     base: str | None = None
+    passage_length: int | None = beside(at_least(1, default=None), needs_given("model", "it reads the passages"))
     exit_keep: int | None = beside(at_least(1, default=None), needs_given("model", "its lists are pruned"))
     cascade: Cascade = MISSING
     task: TaskConfig = MISSING

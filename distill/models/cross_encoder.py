@@ -113,13 +113,22 @@ class CrossEncoder(nn.Module):
                 f"pairs of {self.max_length} tokens have no room for text beside {self.template.num_special} special "
                 "tokens: raise max_length in the model's distill.json, or model_max_length in its tokenizer_config.json"
             )
-        longest = longest_input(backbone)
+        self._check_lengths()
+
+    def read_passages_to(self, length: int) -> None:
+        """Read so many tokens of each passage from now on; raises InputError if the backbone cannot."""
+        self.passage_length = length
+        self._check_lengths("query_length", "passage_length")
+
+    def _check_lengths(self, query: str = "model.query_length", passage: str = "model.passage_length") -> None:
+        """Raise InputError for pairs that are too long for the backbone, naming the keys that set their lengths."""
+        longest = longest_input(self.backbone)
         if self.max_length > longest:
-            fits = longest - query_length - self.template.num_special
-            remedy = f"model.passage_length to {fits}" if fits > 0 else "model.query_length"
+            fits = longest - self.query_length - self.template.num_special
+            remedy = f"{passage} to {fits}" if fits > 0 else query
             raise InputError(
-                f"model.query_length={query_length} and model.passage_length={passage_length} make pairs of "
-                f"{self.max_length} tokens, special tokens included, but this backbone reads {longest}: lower {remedy}"
+                f"{query}={self.query_length} and {passage}={self.passage_length} make pairs of {self.max_length} "
+                f"tokens, special tokens included, but this backbone reads {longest}: lower {remedy}"
             )
 
     @property

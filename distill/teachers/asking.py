@@ -107,8 +107,9 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
         limits.num_windows = totals.windows  # a sorting may need fewer windows than it could
     limits.check_whole(
         totals,
-        "windows got no usable answer",
-        f"{len(orders)} of {num_lists} queries",
+        f"{totals.unanswered} of {totals.windows} windows got no usable answer, more than max_unusable="
+        f"{cfg.max_unusable:g}; what came back: {totals.what_came_back()}",
+        f"teacher.llm.max_cost={llm.max_cost}: reached after {len(orders)} of {num_lists} queries",
         as_override("resume", directory),
         is_whole=is_whole,
     )

@@ -66,10 +66,12 @@ class Questions:
         """
         self.bar.total += len(steps)
         found = dict(SideBySide(self.engine, self.totals, self.lock).run(iter(steps), self.limits.allow))
+        totals = self.totals
         self.limits.check_whole(
-            self.totals,
-            f"answers are no {self.wording.wanted}",
-            f"{self.totals.windows} answers",
+            totals,
+            f"{totals.unanswered} of {totals.windows} answers are no {self.wording.wanted}, more than max_unusable="
+            f"{self.cfg.max_unusable:g}; what came back: {totals.what_came_back()}",
+            f"teacher.llm.max_cost={self.llm.max_cost}: reached after {totals.windows} answers",
             as_override("resume", self.directory),
             is_whole=len(found) == len(steps),
         )

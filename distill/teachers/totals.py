@@ -135,24 +135,17 @@ class Limits:
         self.found_useless |= totals.is_useless(self.max_unusable, self.num_windows)
         return not self.found_useless and (self.max_cost is None or totals.cost(self.prices) < self.max_cost)
 
-    def check_whole(self, totals: Totals, useless: str, reached: str, resume: str, *, is_whole: bool) -> None:
+    def check_whole(self, totals: Totals, useless: str, spent: str, resume: str, *, is_whole: bool) -> None:
         """Raise InputError, with the remedy, if too many answers are useless, or if max_cost has left work undone.
 
-        useless: what the unanswered are, as in "windows got no usable answer". reached: how far the work got. resume:
-        the override that resumes it. is_whole: whether nothing is left undone.
+        useless, spent: what has happened, in words. resume: the override that resumes the work. is_whole: whether
+        nothing is left undone.
         """
         stopped = self.found_useless and not is_whole
         if stopped or totals.is_useless(self.max_unusable, self.num_windows):
-            raise InputError(
-                f"{totals.unanswered} of {totals.windows} {useless}, more than max_unusable={self.max_unusable:g}; "
-                f"what came back: {totals.what_came_back()}: {_remedy(totals)}, or raise max_unusable and resume with "
-                f"{resume}"
-            )
+            raise InputError(f"{useless}: {_remedy(totals)}, or raise max_unusable and resume with {resume}")
         if not is_whole:
-            raise InputError(
-                f"teacher.llm.max_cost={self.max_cost}: reached after {reached}, at {totals.cost(self.prices):.4f}: "
-                f"raise it and resume with {resume}"
-            )
+            raise InputError(f"{spent}, at {totals.cost(self.prices):.4f}: raise it and resume with {resume}")
 
 
 def _remedy(totals: Totals) -> str:
