@@ -78,6 +78,7 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
     from distill.data.batch import make_batch, split_lists
     from distill.losses.objective import Objective
     from distill.models.cross_encoder import CrossEncoder
+    from distill.models.pair_reading import read_texts
     from distill.training.backward import backward
     from distill.training.flops import FlopCounter
 
@@ -86,14 +87,15 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
     if "all" in options:  # compute the states of all tokens in the last layer too
         for layer in ours.backbone.encoder.layer:
             vars(layer).pop("forward", None)
+        ours.first_only = False
     if "compiled" in options:
         ours.backbone.compile(dynamic=True)
     precision = torch.bfloat16 if "bf16" in options else torch.float32
     optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-5, fused=True)  # as train.py does
     pairs = []
     for query, passages in lists:
-        (tokens,) = ours._encode([query], 32)
-        pairs.append([ours.template.join(tokens, passage) for passage in ours._encode(passages, 256)])
+        (tokens,) = read_texts(ours.tokenizer, [query], 32)
+        pairs.append([ours.template.join(tokens, passage) for passage in read_texts(ours.tokenizer, passages, 256)])
     batch = make_batch([query for query, _ in lists], pairs, {"rank": ranks}).to(device)
     objective = Objective({"name": "ranknet", "target": "rank", "reduction": "mean"})
 

@@ -10,6 +10,7 @@ from distill.data.control_tokens import control_tokens_in_text, read_as_text
 from distill.data.tokens import TokenStore, portable
 from distill.export.formats import export
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.pair_reading import read_texts
 from distill.models.parts import load_tokenizer
 from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.models import scores_of, without_checksums
@@ -77,7 +78,7 @@ def test_training_scoring_and_sentence_transformers_read_the_same_text(tmp_path,
     assert portable(again.tokenizer).startswith("split_special_tokens {")
     for tokenizer in (model.tokenizer, again.tokenizer, load_tokenizer(tmp_path / "model")):
         store = TokenStore.of(tokenizer, {str(index): text for index, text in enumerate(texts)}, 36)
-        encoded = [ids.tolist() for ids in again._encode(texts, 36)]
+        encoded = [ids.tolist() for ids in read_texts(again.tokenizer, texts, 36)]
         assert [store[row].tolist() for row in range(len(texts))] == encoded  # training, evaluation and rank()
         assert not {index for ids in encoded for index in ids} & control
     theirs = sentence_transformers.CrossEncoder(str(tmp_path / "model"), device="cpu")
@@ -107,7 +108,7 @@ def test_a_published_model_keeps_what_it_was_published_with(tmp_path):
     del config["split_special_tokens"]
     file.write_text(json.dumps(config))
     published = CrossEncoder.from_pretrained(str(tmp_path / "model"))
-    assert published.tokenizer.sep_token_id in published._encode(["the [SEP] home"], 20)[0]
+    assert published.tokenizer.sep_token_id in read_texts(published.tokenizer, ["the [SEP] home"], 20)[0]
     torch.testing.assert_close(scores_of(published), scores_of(model), rtol=1e-6, atol=1e-6)
     assert not portable(published.tokenizer).startswith("split")
     published.save_pretrained(tmp_path / "copy")

@@ -24,6 +24,7 @@ from distill.losses import LOSSES, ON_RANKS
 from distill.losses.objective import Objective
 from distill.models import packed
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.pair_reading import read_texts
 from distill.models.prompts import PROMPTS
 from distill.models.starting import reader_of
 from distill.training.backward import backward
@@ -339,7 +340,9 @@ def test_a_text_that_is_cut_keeps_what_the_prompt_puts_after_it(tmp_path, file_o
     model = CrossEncoder.from_backbone(name, query_length=4, passage_length=6).eval()
     query, passage = "who flies home by the sun?", "a bee and an ant " * 5
     [(tokens, _)] = model.encode([query], [passage])
-    (whole_query,), (whole_passage,) = (model._encode([text], None) for text in model.template.texts(query, passage))
+    (whole_query,), (whole_passage,) = (
+        read_texts(model.tokenizer, [text], None) for text in model.template.texts(query, passage)
+    )
     newline = model.tokenizer("\n")["input_ids"]
     parts = [model.template.prefix, whole_query[:3], newline, model.template.middle, whole_passage[:6]]
     assert tokens.tolist() == np.concatenate([*parts, model.template.suffix]).tolist()
@@ -350,7 +353,7 @@ def test_a_text_that_is_cut_keeps_what_the_prompt_puts_after_it(tmp_path, file_o
     lists = read_lists(cfg, reader.tokenizer, reader.forms)
     assert all(lists.queries[row].tolist() == [*whole_query[:3], *newline] for row in range(6))
     first = model.template.texts("", Path(cfg.data.passages).read_text().splitlines()[0].partition("\t")[2])[1]
-    assert lists.passages[0].tolist() == model._encode([first], 6)[0].tolist()
+    assert lists.passages[0].tolist() == read_texts(model.tokenizer, [first], 6)[0].tolist()
 
 
 @pytest.mark.parametrize("lengths, kept", [((5, 30), (5, 7)), ((30, 5), (12, 0)), ((12, 3), (12, 0)), ((3, 9), (3, 9))])

@@ -16,6 +16,7 @@ from transformers import (
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.models.pair_reading import read_texts
 from distill.models.prompts import PROMPTS, T5_PROMPTS
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
@@ -155,14 +156,14 @@ LINES = st.text(st.sampled_from("ab Z09.?!'\"()<>{}:\n\té中"), min_size=1, max
 @given(query=LINES, passage=LINES)
 @example(query="is it?", passage=" \n(x")
 def test_query_and_passage_are_the_tokens_that_they_are_within_the_prompt(reranker, query, passage):
-    tokens = [reranker._encode([text], 500)[0] for text in reranker.template.texts(query, passage)]
+    tokens = [read_texts(reranker.tokenizer, [text], 500)[0] for text in reranker.template.texts(query, passage)]
     whole = PROMPTS["qwen3-reranker"].text.format(query=query, passage=passage)
     assert reranker.template.join(*tokens)[0].tolist() == reranker.tokenizer(whole)["input_ids"]
 
 
 def test_a_long_passage_is_cut_and_the_prompt_is_not(reranker):
     texts = reranker.template.texts("a", "b " * 1000)
-    tokens, _ = reranker.template.join(*(reranker._encode([text], 2000)[0] for text in texts))
+    tokens, _ = reranker.template.join(*(read_texts(reranker.tokenizer, [text], 2000)[0] for text in texts))
     suffix = reranker.template.suffix.tolist()
     assert len(tokens) == 512 and tokens[-len(suffix) :].tolist() == suffix
     order, _ = reranker.rank("a", ["b " * 1000, "b"])

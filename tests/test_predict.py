@@ -12,6 +12,7 @@ import torch
 
 from distill.errors import InputError
 from distill.models import cross_encoder
+from distill.models.pair_reading import read_texts
 from tests.helpers.models import PASSAGES, QUERY, make_model
 
 OTHER = "the ant and the bee"
@@ -161,7 +162,7 @@ def test_a_left_sided_tokenizer_keeps_the_ends_of_texts(model):
     tokenizer = model.tokenizer
     try:
         tokenizer.truncation_side = "left"
-        (kept,) = model._encode([PASSAGES[3]], 3)
+        (kept,) = read_texts(model.tokenizer, [PASSAGES[3]], 3)
     finally:
         tokenizer.truncation_side = "right"
     assert kept.tolist() == tokenizer(PASSAGES[3], add_special_tokens=False)["input_ids"][-3:]

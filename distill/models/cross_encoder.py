@@ -10,10 +10,9 @@ Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the lon
 
 import contextlib
 import inspect
-import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -23,22 +22,24 @@ import torch
 from torch import Tensor, nn
 
 from distill.data.batch import Batch, copy_to, make_batch
-from distill.data.pairs import PairTemplate, cut
+from distill.data.pairs import PairTemplate
 from distill.device import choose_precision, half_precision
 from distill.errors import InputError
 from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
 from distill.models.early_exit import ExitHead
+from distill.models.first_stage_use import FirstStageUse
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
 from distill.models.heads import NativeHead
-from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate
+from distill.models.interpolation import Interpolation
 from distill.models.locate import locate_model
 from distill.models.lora import merged
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, register_attention
 from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
+from distill.models.pair_reading import TokenPair, places_of_cut_pairs, read_pairs
 from distill.models.parts import Parts, evaluating, explained, first_position, is_of_transformers, longest_input
 from distill.models.prompts import name_of_prompt
 from distill.models.pruned import check_keep, score_pruned
@@ -334,16 +335,16 @@ class CrossEncoder(nn.Module):
             given = [None] * len(queries) if first_stage_scores is None else list(first_stage_scores)
         if len(given) != len(queries):
             raise InputError(f"first_stage_scores has {len(given)} lists: give one for each of {len(queries)} queries")
-        scales = [self._scale(texts, scores, weight) for texts, scores in zip(lists, given, strict=True)]
+        uses = [FirstStageUse.of(self, texts, scores, weight) for texts, scores in zip(lists, given, strict=True)]
         with evaluating(self):
             pairs = [
-                self.encode([text] * len(of_query), of_query, numbers)
-                for text, of_query, (numbers, _) in zip(queries, lists, scales, strict=True)
+                self.encode([text] * len(of_query), of_query, use.numbers)
+                for text, of_query, use in zip(queries, lists, uses, strict=True)
             ]
             scores = self.score_lists(pairs, max_tokens, precision, exit_keep)
         results: list[Any] = []
-        for texts, values, (_, interpolates) in zip(lists, scores, scales, strict=True):
-            order, ordered = interpolates(values) if interpolates and texts else _in_order(values)
+        for texts, values, use in zip(lists, scores, uses, strict=True):
+            order, ordered = use.order(values)
             results.append(
                 (order, ordered, [texts[index] for index in order]) if return_documents else (order, ordered)
             )
@@ -390,79 +391,27 @@ class CrossEncoder(nn.Module):
             )
         return self.calibration.probabilities(scores)
 
-    def _scale(
-        self, passages: list[str], scores: Iterable[float] | None, weight: float | None
-    ) -> tuple[Iterable[int | None] | None, Callable[[Tensor], tuple[list[int], list[float]]] | None]:
-        """Return what a query's first-stage scores are used for: numbers that are read, and the interpolation, if any.
-
-        Raises InputError for scores or a weight that do not suit the model.
-        """
-        scores = None if scores is None else list(scores)
-        numbers = self._numbers(passages, scores)
-        if weight is None and (scores is None or self.first_stage_score is not None):
-            return numbers, None
-        first_stage = check_scores(scores, len(passages))
-        share = check_weight(weight, self.interpolation)
-
-        def interpolated(values: Tensor) -> tuple[list[int], list[float]]:
-            places, mixed = interpolate(values.double().numpy(), first_stage, share)
-            return places.tolist(), mixed.tolist()
-
-        return numbers, interpolated
-
-    def _numbers(self, passages: list[str], scores: Iterable[float] | None) -> Iterable[int | None] | None:
-        """Return the numbers that are read for first-stage scores; raises InputError if these do not suit the model."""
-        if self.first_stage_score is None:
-            return None
-        if scores is None:
-            raise InputError(
-                "this model reads the first stage's score of each passage: give first_stage_scores, those of the "
-                "query's whole list"
-            )
-        values = np.asarray(list(scores), np.float64)
-        if values.shape != (len(passages),) or not np.isfinite(values).all():
-            raise InputError(f"first_stage_scores must be {len(passages)} finite numbers, one for each passage")
-        return self.template.numbers(values)
-
     def encode(
         self,
         queries: list[str],
         passages: list[str],
         numbers: Iterable[int | None] | None = None,
         passage_length: int | None = None,
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    ) -> list[TokenPair]:
         """Return pairs, one query for each passage, as tokens and token types, cut to the model's lengths.
 
         A query is tokenised once, however many pairs it has. numbers: those of first-stage scores. passage_length: cut
         passages to fewer tokens than the model reads.
         """
-        length = min(passage_length or self.passage_length, self.passage_length)
-        texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
-        different = list(dict.fromkeys(query for query, _ in texts))
-        of_query = dict(
-            zip(different, self._encode(different, self.query_length, self.template.query_end), strict=True)
-        )
-        encoded = self._encode([passage for _, passage in texts], length, self.template.passage_end)
-        numbers = itertools.repeat(None) if numbers is None else numbers
-        together = zip(texts, encoded, numbers, strict=False)
-        return [self.template.join(of_query[query], passage, number) for (query, _), passage, number in together]
+        return read_pairs(self, queries, passages, numbers, passage_length)
 
     def cut_pairs(self, queries: list[str], passages: list[str]) -> list[int]:
         """Return the indices of the pairs that `encode` cuts, since the model does not read texts of such lengths."""
-        texts = [self.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
-        different = list(dict.fromkeys(query for query, _ in texts))
-        of_query = dict(zip(different, map(len, self._encode(different, None)), strict=True))
-        lengths = map(len, self._encode([passage for _, passage in texts], None))
-        room = self.max_length - self.template.num_special
-        return [
-            index
-            for index, ((query, _), length) in enumerate(zip(texts, lengths, strict=True))
-            if of_query[query] > self.query_length or length > self.passage_length or of_query[query] + length > room
-        ]
+        return places_of_cut_pairs(self, queries, passages)
 
     def score_lists(
         self,
-        lists: list[list[tuple[np.ndarray, np.ndarray]]],
+        lists: list[list[TokenPair]],
         max_tokens: int = MAX_TOKENS,
         precision: torch.dtype | None = None,
         exit_keep: int | None = None,
@@ -501,21 +450,6 @@ class CrossEncoder(nn.Module):
             numbers = None if self.first_stage_score is None else [0, 0]
             pairs = self.template.join_all(short, [short, long], numbers)
             self.score(make_batch(["a"], [pairs]), MAX_TOKENS)
-
-    def _encode(self, texts: list[str], max_length: int | None, end: np.ndarray | None = None) -> list:
-        """Return the first max_length tokens of each text, None for all; without special tokens.
-
-        end: what the texts' forms end with, which is not cut.
-        """
-        # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
-        options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
-        encoded = self.tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
-        if max_length is not None and end is not None and len(end):
-            return [cut(np.asarray(ids, np.int64), max_length, end) for ids in encoded]
-        kept = slice(max_length)
-        if max_length is not None and self.tokenizer.truncation_side == "left":
-            kept = slice(-max_length, None)
-        return [np.asarray(ids[kept], np.int64) for ids in encoded]  # int64 even for an empty text
 
     @classmethod
     def from_backbone(
@@ -615,9 +549,3 @@ class CrossEncoder(nn.Module):
             return
         with merged(self.backbone):
             write_model(self, Path(directory))
-
-
-def _in_order(scores: Tensor) -> tuple[list[int], list[float]]:
-    """Return the places of scores from the highest down, equal ones in their order, and the scores."""
-    order = torch.argsort(scores, descending=True, stable=True)
-    return order.tolist(), scores[order].tolist()

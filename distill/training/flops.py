@@ -40,15 +40,14 @@ class FlopCounter:
         layers = _layers(backbone)
         self.weights = [_matrix_weights(layer) for layer in layers]  # of each layer
         width = config.hidden_size
-        first_only = "forward" in vars(layers[-1])
         self.every_token = sum(self.weights)
         self.first_token = 0
-        if first_only:  # keys and values for all tokens, the rest only for the first
+        if model.first_only:  # keys and values for all tokens, the rest only for the first
             self.first_token = self.weights[-1] - 2 * width * width
             self.every_token -= self.first_token
         windows = [getattr(getattr(layer, "attn", None), "sliding_window", None) for layer in layers]
         self.windows = [None if window is None else 2 * window - 1 for window in windows]
-        self.width, self.first_only = width, first_only
+        self.width, self.first_only = width, model.first_only
         if model.is_decoder:
             heads = config.num_attention_heads
             self.width = heads * (getattr(config, "head_dim", None) or width // heads)

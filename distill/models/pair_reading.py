@@ -1,0 +1,68 @@
+"""Texts as a cross-encoder reads them: pairs of query and passage as tokens, each cut to its own length.
+
+pairs = read_pairs(model, ["how do bees find home"] * 2, ["Bees ...", "Trains ..."])       # tokens and token types
+cut = places_of_cut_pairs(model, queries, passages)
+[tokens] = read_texts(model.tokenizer, ["how do bees find home"], 32)
+"""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from distill.data.pairs import cut
+
+TokenPair = tuple[np.ndarray, np.ndarray]  # tokens and token types of a pair
+
+
+def read_pairs(
+    model,
+    queries: list[str],
+    passages: list[str],
+    numbers: Iterable[int | None] | None = None,
+    passage_length: int | None = None,
+) -> list[TokenPair]:
+    """Return pairs, one query for each passage, cut to the model's lengths.
+
+    A query is tokenised once, however many pairs it has. numbers: those of first-stage scores. passage_length: cut
+    passages to fewer tokens than the model reads.
+    """
+    template, length = model.template, min(passage_length or model.passage_length, model.passage_length)
+    texts = [template.texts(*pair) for pair in zip(queries, passages, strict=True)]
+    different = list(dict.fromkeys(query for query, _ in texts))
+    read = read_texts(model.tokenizer, different, model.query_length, template.query_end)
+    of_query = dict(zip(different, read, strict=True))
+    encoded = read_texts(model.tokenizer, [passage for _, passage in texts], length, template.passage_end)
+    numbers = itertools.repeat(None) if numbers is None else numbers
+    together = zip(texts, encoded, numbers, strict=False)
+    return [template.join(of_query[query], passage, number) for (query, _), passage, number in together]
+
+
+def places_of_cut_pairs(model, queries: list[str], passages: list[str]) -> list[int]:
+    """Return the indices of the pairs that `read_pairs` cuts, since the model does not read texts of such lengths."""
+    texts = [model.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
+    different = list(dict.fromkeys(query for query, _ in texts))
+    of_query = dict(zip(different, map(len, read_texts(model.tokenizer, different, None)), strict=True))
+    lengths = map(len, read_texts(model.tokenizer, [passage for _, passage in texts], None))
+    room = model.max_length - model.template.num_special
+    return [
+        index
+        for index, ((query, _), length) in enumerate(zip(texts, lengths, strict=True))
+        if of_query[query] > model.query_length or length > model.passage_length or of_query[query] + length > room
+    ]
+
+
+def read_texts(tokenizer, texts: list[str], max_length: int | None, end: np.ndarray | None = None) -> list[np.ndarray]:
+    """Return the first max_length tokens of each text, None for all; without special tokens.
+
+    end: what the texts' forms end with, which is not cut.
+    """
+    # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
+    options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+    encoded = tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
+    if max_length is not None and end is not None and len(end):
+        return [cut(np.asarray(ids, np.int64), max_length, end) for ids in encoded]
+    kept = slice(max_length)
+    if max_length is not None and tokenizer.truncation_side == "left":
+        kept = slice(-max_length, None)
+    return [np.asarray(ids[kept], np.int64) for ids in encoded]  # int64 even for an empty text
