@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config import schema as config
+from distill.config import command_schema
+from distill.config import schema as main_schema
 from distill.config.checks import check_evaluate, check_train, check_values
 from distill.config.command import with_flags_first
 from distill.config.composition import options_of, register_schemas
@@ -350,7 +351,8 @@ FREE_OF_RULES = {
     "JournalsConfig": "journal",
     "AnnotateConfig": f"{FIELDS} prompt journal",
 }
-SCHEMAS = [*(kind for kind in vars(config).values() if dataclasses.is_dataclass(kind)), *LOSS_SCHEMAS.values()]
+NAMED = vars(main_schema) | vars(command_schema)
+SCHEMAS = [*(kind for kind in NAMED.values() if dataclasses.is_dataclass(kind)), *LOSS_SCHEMAS.values()]
 
 
 def test_all_missing_keys_are_named_with_their_options():

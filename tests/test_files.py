@@ -233,7 +233,7 @@ def test_a_line_is_found_by_its_query_and_its_passage(tmp_path):
     assert find_line(path, "2", "1") == f"{path}:4"  # line 1 has rank 1, and line 3 both names in other columns
     assert find_line(path, "2", "0") == f"{path}:2" and find_line(path, "1") == f"{path}:3"
     assert find_line(path, "2", "9") == path and find_line("no-such-file", "q1") == "no-such-file"
-    triples = write(tmp_path / "triples.tsv", "1\t2\t3\n2\t1\t4\n")
+    triples = write(tmp_path / "triples.tsv", "2 4 1 2 3\n0.5 0.25 2 1 4\n")
     assert find_line(triples, "2", "4") == f"{triples}:2"
     pq.write_table(
         pa.table({"query_id": ["q", "q"], "doc_id": ["a", "b"], "score": [2.0, 1.0]}), tmp_path / "a.parquet"

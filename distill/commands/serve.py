@@ -24,7 +24,7 @@ PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 def serve(cfg: DictConfig) -> None:
     """Serve as configured, until the process is stopped; raises InputError for bad input."""
     check_packages()
-    from distill.config.schema import ServeConfig
+    from distill.config.command_schema import ServeConfig
     from distill.serving.server import serve as run_server
     from distill.teachers.endpoint_key import read_key
 

@@ -20,13 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from distill.config.interpolations import answer_tokens
-from distill.config.losses import LOSS_SCHEMAS
-from distill.config.schema import (
+from distill.config.command_schema import (
     AnnotateConfig,
     CutConfig,
     DashboardsConfig,
-    EvaluateConfig,
     ExportConfig,
     FuseConfig,
     GenerateConfig,
@@ -38,9 +35,11 @@ from distill.config.schema import (
     RetrieveConfig,
     ServeConfig,
     SplitConfig,
-    TrainConfig,
     VerdictConfig,
 )
+from distill.config.interpolations import answer_tokens
+from distill.config.losses import LOSS_SCHEMAS
+from distill.config.schema import EvaluateConfig, TrainConfig
 from distill.errors import InputError, exit_on_bad_input
 
 PACKAGE = Path(__file__).resolve().parent.parent

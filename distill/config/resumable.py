@@ -9,8 +9,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from distill.config.command_schema import AnnotateConfig, GenerateConfig, JudgeConfig
 from distill.config.saved import MAX_BYTES, read_plain
-from distill.config.schema import AnnotateConfig, EvaluateConfig, GenerateConfig, JudgeConfig, TrainConfig
+from distill.config.schema import EvaluateConfig, TrainConfig
 from distill.config.types import fault_of
 from distill.errors import InputError
 

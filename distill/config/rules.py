@@ -100,6 +100,11 @@ def must(reason: str, holds: Callable[[Any], bool], default: Any = MISSING) -> A
     return _field(lambda value: None if holds(value) else f": must {reason}", default)
 
 
+def field_names() -> Any:
+    """A field of the names of the fields that make up a text; null: the usual ones."""
+    return must("name at least one field", bool, default=None)
+
+
 def source(default: Any = MISSING, or_directory: bool = False) -> Any:
     """A field of a file, an address or an `ir_datasets` id; or_directory: a directory will do as well.
 

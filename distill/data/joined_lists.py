@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from distill.data.teacher_lists import RankedLists, TeacherList, TripleLists, ranked_targets, read_teacher
+from distill.data.teacher_lists import RankedLists, TeacherList, ranked_targets, read_teacher
+from distill.data.triples import TripleLists
 from distill.errors import InputError
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run

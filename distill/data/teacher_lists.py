@@ -1,6 +1,6 @@
 """The lists of a teacher, one at a time: which passages belong to a query, and what the loss learns from them.
 
-for taught in RankedLists(cfg):                   # or TripleLists(cfg)
+for taught in RankedLists(cfg):                   # or TripleLists(cfg): distill/data/triples.py
     taught.query_id, taught.doc_ids, taught.targets["rank"]
 """
 
@@ -14,20 +14,16 @@ from omegaconf import DictConfig
 
 from distill.data.negatives import Negatives, are_chosen, by_score
 from distill.errors import InputError
-from distill.sources.fields import checked_id, read_number
 from distill.sources.large_runs import CachedRun
-from distill.sources.opening import open_source
 from distill.sources.permutations import read_permuted_run
-from distill.sources.qrels import read_qrels
+from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import find_line, read_run
 from distill.sources.texts import log_left_out
-from distill.storage.files import as_text
-from distill.targets import kept_targets, own_targets, targets_of
+from distill.targets import kept_targets, targets_of
 
 log = logging.getLogger(__name__)
 
-TRIPLE = "score+ score− query_id doc_id+ doc_id−"
 ENOUGH = 200  # lists to begin with: with fewer, a new layer learns little of what a teacher knows
 MAX_IN_MEMORY = 250_000  # lines of all lists: with more, the whole collection is tokenised on disk, once
 
@@ -130,44 +126,54 @@ class RankedLists:
             first_stage = self.cfg.teacher.first_stage
             by = f"the first-stage rank in {first_stage}" if self.first_stage else f"their own order in {self.path}"
             log.info("data.depth=%d: lists are cut by %s", self.depth, by)
-        short, unlabelled, tied = [], [], []
-        num_relevant = num_added = 0
+        left_out = _LeftOut()
         for query_id in self.query_ids:
-            taught = None
-            ranked = self.run[query_id]
-            if self.first_stage is not None and self.depth is not None:
-                ranked = self._within_first_stage(query_id, ranked)
-            elif self.depth is not None:
-                ranked = ranked.cut(self.depth)
-                ranked = replace(ranked, ranks=ranks_among(ranked.ranks))  # the cut may go through a tie
-            if len(ranked.doc_ids) < 2:
-                short.append(query_id)
-            elif qrels is not None:
-                taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher)
-                num_relevant += int((taught.targets["label"] > 0).sum())
-                num_added += taught.num_added
-                if negatives is not None or self.targets != ["label"]:
-                    taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
-                if negatives is not None:
-                    labels = negatives.judge(query_id, taught.doc_ids, taught.targets)
-                    taught.targets["label"] = labels
-                    if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
-                        taught.keep(~np.isnan(labels))
-                if _is_of_one_label(taught):
-                    unlabelled.append(query_id)
-                    taught = None if needs_relevant(self.cfg) else taught
-            else:
-                taught = TeacherList(query_id, ranked.doc_ids, {"rank": ranked.ranks, "score": ranked.scores})
-            if taught is not None and "rank" in self.targets and ranked.ranks[0] == ranked.ranks[-1]:
-                tied.append(query_id)
+            taught = self._taught(query_id, qrels, negatives, left_out)
             if taught is not None:
-                if self.reads_scores:
-                    first = ranked if self.first_stage is None else self.first_stage.get(query_id)
-                    taught.first_stage_scores = _scores_in(first, taught.doc_ids)
                 taught.targets = {name: taught.targets[name] for name in self.targets}
                 yield taught
-        if short or unlabelled or tied or num_added > num_relevant / 2:
-            self._report(short, unlabelled, tied, num_added, num_relevant)
+        self._report(left_out)
+
+    def _taught(
+        self, query_id: str, qrels: Qrels | None, negatives: Negatives | None, left_out: "_LeftOut"
+    ) -> TeacherList | None:
+        """Return what a query's list teaches, None if that is nothing; left_out: counts what it lacks."""
+        ranked = self._cut(query_id)
+        if len(ranked) < 2:
+            left_out.short.append(query_id)
+            return None
+        if qrels is None:
+            taught = TeacherList(query_id, ranked.doc_ids, {"rank": ranked.ranks, "score": ranked.scores})
+        else:
+            taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher)
+            left_out.num_relevant += int((taught.targets["label"] > 0).sum())
+            left_out.num_added += taught.num_added
+            if negatives is not None or self.targets != ["label"]:
+                taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
+            if negatives is not None:
+                taught.targets["label"] = labels = negatives.judge(query_id, taught.doc_ids, taught.targets)
+                if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
+                    taught.keep(~np.isnan(labels))
+            if _is_of_one_label(taught):
+                left_out.unlabelled.append(query_id)
+                if needs_relevant(self.cfg):
+                    return None
+        if "rank" in self.targets and ranked.ranks[0] == ranked.ranks[-1]:
+            left_out.tied.append(query_id)
+        if self.reads_scores:
+            first = ranked if self.first_stage is None else self.first_stage.get(query_id)
+            taught.first_stage_scores = _scores_in(first, taught.doc_ids)
+        return taught
+
+    def _cut(self, query_id: str) -> RankedList:
+        """Return a list, cut to data.depth."""
+        ranked = self.run[query_id]
+        if self.depth is None:
+            return ranked
+        if self.first_stage is not None:
+            return self._within_first_stage(query_id, ranked)
+        ranked = ranked.cut(self.depth)
+        return replace(ranked, ranks=ranks_among(ranked.ranks))  # the cut may go through a tie
 
     def _within_first_stage(self, query_id: str, ranked: RankedList) -> RankedList:
         """Keep the passages of the first stage's top `depth`, in their present order."""
@@ -184,13 +190,12 @@ class RankedLists:
         kept = ranked.keep([doc_id in top for doc_id in ranked.doc_ids])
         return replace(kept, ranks=ranks_among(kept.ranks))
 
-    def _report(
-        self, short: list[str], unlabelled: list[str], tied: list[str], num_added: int, num_relevant: int
-    ) -> None:
+    def _report(self, left_out: "_LeftOut") -> None:
         """Log which queries were left out or teach nothing, and whether most relevant passages were added to the lists.
 
         Raises InputError where no list teaches an order.
         """
+        short, unlabelled, tied = left_out.short, left_out.unlabelled, left_out.tied
         num_lists = len(self.query_ids)
         at_depth = f" at data.depth={self.depth}" if self.depth is not None else ""
         log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, num_lists)
@@ -211,12 +216,23 @@ class RankedLists:
                 "%s: in %d of %d lists all passages tie, which teaches no order (first: %s)",
                 *(self.path, len(tied), num_lists, tied[0]),
             )
-        if num_added > num_relevant / 2:
+        if left_out.num_added > left_out.num_relevant / 2:
             log.warning(
                 "%s: its lists lack %d of the %d relevant passages, which were added: the student learns to find what "
                 "the first stage does not rank; with teacher.add_relevant=false, lists have only what it ranks",
-                *(self.path, num_added, num_relevant),
+                *(self.path, left_out.num_added, left_out.num_relevant),
             )
+
+
+@dataclass
+class _LeftOut:
+    """What the lists of a run lack: queries whose lists teach nothing, or not all that they could, and passages."""
+
+    short: list[str] = field(default_factory=list)  # with fewer than two passages
+    unlabelled: list[str] = field(default_factory=list)  # with relevant passages only, or without any
+    tied: list[str] = field(default_factory=list)  # whose passages all tie
+    num_relevant: int = 0  # passages of all lists
+    num_added: int = 0  # of these, those that the run lacks
 
 
 def read_teacher(teacher: DictConfig, first_stage: Run | None) -> Run:
@@ -259,57 +275,6 @@ def _label_list(query_id: str, ranked: RankedList, judged: dict[str, int], teach
     added = [doc_id for doc_id in grades if doc_id not in listed] if teacher.add_relevant else []
     labels = np.array([grades.get(doc_id, 0) for doc_id in ranked.doc_ids] + [grades[doc_id] for doc_id in added])
     return TeacherList(query_id, ranked.doc_ids + added, {"label": labels}, len(added))
-
-
-class TripleLists:
-    """Lists of two, from lines of two scores, a query and two passages (Hofstätter et al., 2020).
-
-    A triple gives any target: its teacher scores, their order, or the labels 1 and 0.
-    """
-
-    def __init__(self, cfg: DictConfig):
-        """Open the file without reading it; raises InputError if it does not exist."""
-        self.cfg, self.path = cfg, cfg.teacher.path
-        self.targets = own_targets(cfg.loss)
-        self.sources = [self.path]
-        target = self.targets[0] if len(self.targets) == 1 else self.targets
-        self.options = {"target": target} | {key: cfg.data[key] for key in ("num_queries", "subset_seed")}
-        self.source = open_source(self.path, "triples")
-        self.is_large = self.source.is_large
-
-    def __iter__(self) -> Iterator[TeacherList]:
-        """Yield one list for each line; raises InputError for a bad one."""
-        chosen = None
-        if self.cfg.data.num_queries is not None:
-            query_ids = {query_id for query_id, _, _ in self._triples()}
-            chosen = set(choose_queries(query_ids, self.cfg.data.num_queries, self.cfg.data.subset_seed, self.path))
-        empty = True
-        for query_id, doc_ids, scores in self._triples():
-            empty = False
-            if chosen is None or query_id in chosen:
-                yield TeacherList(query_id, doc_ids, {name: _pair_target(scores, name) for name in self.targets})
-        if empty:
-            raise InputError(f"{self.path}: holds no triple: expected lines of `{TRIPLE}`")
-
-    def _triples(self) -> Iterator[tuple[str, list[str], np.ndarray]]:
-        """Yield (query_id, [doc_id+, doc_id−], [score+, score−]) of every line."""
-        for place, line in self.source.rows():
-            as_text(line, place)
-            columns = [column.decode() for column in line.split()]
-            if len(columns) != 5:
-                raise InputError(f"{place}: {len(columns)} columns instead of five: expected `{TRIPLE}`")
-            scores = np.array([read_number(text, "score", place) for text in columns[:2]])
-            query_id, relevant, other = (checked_id(text, place) for text in columns[2:])
-            if relevant == other:
-                raise InputError(f"{place}: passage {relevant} appears on both sides: a triple needs two passages")
-            yield query_id, [relevant, other], scores
-
-
-def _pair_target(scores: np.ndarray, target: str) -> np.ndarray:
-    """Return what a loss learns from a relevant passage and another, given their scores."""
-    if target == "label":
-        return np.array([1.0, 0.0])
-    return ranks_among(-scores) if target == "rank" else scores
 
 
 def needs_first_stage(cfg: DictConfig) -> bool:

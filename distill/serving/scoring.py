@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from distill.config.schema import ServeConfig
+from distill.config.command_schema import ServeConfig
 from distill.device import choose_device, must_measure, num_weights
 from distill.errors import InputError
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from distill.config.schema import ServeConfig
+from distill.config.command_schema import ServeConfig
 from distill.errors import InputError
 from distill.interrupt import NAMES
 from distill.serving.app import make_app

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distill.config.schema import ServeConfig
+from distill.config.command_schema import ServeConfig
 from distill.secrets import for_others
 from distill.serving.batching import Batcher, Pair
 from distill.serving.dialects import Asked, Dialect, Scored, choose_dialect

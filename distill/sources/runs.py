@@ -93,8 +93,11 @@ def _named(source: Source) -> Iterator[tuple[str, str, list[str]]]:
     """Yield the place, the query and the passages of each row of a run, or of triples."""
     if source.form == "lines":
         for place, line in source.rows():
-            query_id, *others = (column.decode() for column in line.split())
-            yield place, query_id, others if len(others) == 2 else others[1:2]
+            columns = [column.decode() for column in line.split()]
+            if len(columns) == 5:  # triples: two scores, a query and two passages
+                yield place, columns[2], columns[3:]
+            elif len(columns) == 6:
+                yield place, columns[0], columns[2:3]
     elif source.form != "records":
         for place, query_id, doc_id, _, _ in run_rows(source):
             yield place, query_id, [doc_id]

@@ -11,7 +11,7 @@ import numpy as np
 from starlette.testclient import TestClient
 from torch import nn
 
-from distill.config.schema import ServeConfig
+from distill.config.command_schema import ServeConfig
 from distill.serving.app import make_app
 from distill.serving.scoring import Scorer
 from distill.serving.service import Service
