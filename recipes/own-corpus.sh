@@ -94,6 +94,7 @@ confirm() {
 }
 
 [[ -n $CORPUS || -n $PASSAGES ]] || fail "no corpus: recipes/own-corpus.sh CORPUS, or PASSAGES=passages.tsv"
+[[ -n $CORPUS || -z $FIELDS ]] || fail "FIELDS without CORPUS: rename the fields of PASSAGES to id and text, or give CORPUS"
 [[ -n $LLM || -n $CROSS_ENCODER ]] || fail "no teacher: give LLM, the model's name at LLM_URL, or CROSS_ENCODER=DIR"
 [[ -n $LLM || -n $LOGGED || -n $QUERIES ]] || fail "no queries: a cross-encoder writes none: give LOGGED or QUERIES"
 [[ -n $TEST_QUERIES || -z $QRELS ]] || fail "QRELS without TEST_QUERIES: give the queries that they judge"

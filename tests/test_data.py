@@ -174,7 +174,7 @@ def test_a_judged_relevant_passage_is_never_a_negative(file_overrides, collectio
     )
     lists = loader.lists
     for index in range(len(lists)):
-        rows, targets, _ = loader._sample(epoch, index)
+        _, rows, targets, _ = loader._sample(epoch, index)
         query_id = lists.query_id(index)
         doc_ids = [lists.passages.text_id(row) for row in rows]
         grades = [qrels[query_id].get(doc_id, 0) for doc_id in doc_ids]
@@ -189,7 +189,7 @@ def test_a_querys_negatives_do_not_depend_on_which_other_queries_there_are(file_
         loader = loader_of(file_overrides, *SAMPLED, *more)
         lists = loader.lists
         return {
-            lists.query_id(index): [lists.passages.text_id(row) for row in loader._sample(3, index)[0]]
+            lists.query_id(index): [lists.passages.text_id(row) for row in loader._sample(3, index).rows]
             for index in range(len(lists))
         }
 

@@ -199,7 +199,7 @@ def test_scores_are_scaled_before_passages_are_drawn(overrides, counting):
     drawn = set()
     for epoch in range(20):
         for index, numbers in enumerate(whole):
-            rows, _, found = loader._sample(epoch, index)
+            _, rows, _, found = loader._sample(epoch, index)
             assert found.tolist() == [numbers[lists.passages.text_id(row)] for row in rows]
             drawn |= set(found.tolist())
     assert drawn == set(place_numbers(10))

@@ -128,6 +128,7 @@ def test_own_corpus_spends_money_only_if_told_to():
         (["articles"], {"CROSS_ENCODER": "dir"}, "no queries: a cross-encoder writes none: give LOGGED or QUERIES"),
         (["articles"], {"LLM": "m", "TEST_QUERIES": "t.tsv"}, "TEST_QUERIES without QRELS: "),
         (["articles"], {"LLM": "m", "QRELS": "q.txt"}, "QRELS without TEST_QUERIES: "),
+        ([], {"LLM": "m", "PASSAGES": "p.tsv", "FIELDS": "id_field=sku"}, "FIELDS without CORPUS: "),
     ],
 )
 def test_own_corpus_says_what_is_missing(arguments, variables, said):

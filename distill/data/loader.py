@@ -11,7 +11,7 @@ workers prepares the same batches, and ranks share the lists of a step out among
 import signal
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,14 @@ from distill.targets import split_target, targets_of
 
 BATCHES_AHEAD = 4  # that each worker prepares
 
-# Of a list: rows, targets by name, numbers of first-stage scores
-Sample = tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]
+
+class Sample(NamedTuple):
+    """What a step takes of a list: K of its passages."""
+
+    list_index: int
+    rows: np.ndarray  # [K], in the store of passages
+    targets: dict[str, np.ndarray]  # of [K], by name
+    numbers: np.ndarray | None  # [K], that are read for first-stage scores
 
 
 class BatchLoader:
@@ -59,28 +65,26 @@ class BatchLoader:
         """Yield the batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
         return prepare(self, first, last, num_workers)
 
-    def samples(self, step: int) -> list[tuple[int, *Sample]]:
-        """Return what a step takes of each of its lists, of all ranks: list, rows, targets, first-stage numbers."""
+    def samples(self, step: int) -> list[Sample]:
+        """Return what a step takes of each of its lists, of all ranks."""
         return [self.draw(position) for position in self._positions(step)]
 
     def query_ids(self, step: int) -> list[str]:
         """Return the query ids of a step, of all ranks."""
         return [self.lists.query_id(self._place(position)[1]) for position in self._positions(step)]
 
-    def draw(self, position: int) -> tuple[int, *Sample]:
-        """Return what is taken of the list at a place of the stream: list, rows, targets, first-stage numbers."""
-        epoch, index = self._place(position)
-        return (index, *self._sample(epoch, index))
+    def draw(self, position: int) -> Sample:
+        """Return what is taken of the list at a place of the stream."""
+        return self._sample(*self._place(position))
 
-    def num_tokens(self, sample: tuple[int, *Sample]) -> int:
+    def num_tokens(self, sample: Sample) -> int:
         """Return how many tokens the passages of a sample have."""
-        return int(self.lists.passages.lengths(sample[1]).sum())
+        return int(self.lists.passages.lengths(sample.rows).sum())
 
-    def pairs_of(self, sample: tuple[int, *Sample]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def pairs_of(self, sample: Sample) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the pairs of a sample, as tokens and token types."""
-        index, rows, _, numbers = sample
-        query = self.lists.queries[self.lists.query_rows[index]]
-        return self.template.join_all(query, [self.lists.passages[row] for row in rows], numbers)
+        query = self.lists.queries[self.lists.query_rows[sample.list_index]]
+        return self.template.join_all(query, [self.lists.passages[row] for row in sample.rows], sample.numbers)
 
     def _positions(self, step: int) -> range:
         return range(step * self.batch_size, (step + 1) * self.batch_size)
@@ -98,7 +102,7 @@ class BatchLoader:
         return self._orders[epoch]
 
     def _sample(self, epoch: int, index: int) -> Sample:
-        """The rows, targets and numbers that an epoch takes of a list, a function of seed, epoch and query."""
+        """Return what an epoch takes of a list, a function of seed, epoch and query."""
         (rows, targets), numbers = self.lists[index], self.lists.numbers_of(index)
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
         if self.num_negatives is None:
@@ -110,19 +114,17 @@ class BatchLoader:
         targets = {name: values[chosen] for name, values in targets.items()}
         if self.list_size is not None or self.num_negatives is not None:
             targets |= {name: ranks_among(ranks) for name, ranks in targets.items() if split_target(name)[1] == "rank"}
-        return rows[chosen], targets, None if numbers is None else numbers[chosen]
+        return Sample(index, rows[chosen], targets, None if numbers is None else numbers[chosen])
 
 
-Drawn = tuple[BatchLoader, tuple[int, *Sample]]  # what is taken of a list, with the loader that has drawn it
+Drawn = tuple[BatchLoader, Sample]  # what is taken of a list, with the loader that has drawn it
 
 
 def join_samples(samples: list[Drawn], targets: list[str]) -> Batch:
     """Return the batch of some samples, each with the loader that has drawn it."""
-    query_ids = [loader.lists.query_id(index) for loader, (index, *_) in samples]
+    query_ids = [loader.lists.query_id(sample.list_index) for loader, sample in samples]
     pairs = [loader.pairs_of(sample) for loader, sample in samples]
-    return make_batch(
-        query_ids, pairs, {name: [of_list[name] for _, (_, _, of_list, _) in samples] for name in targets}
-    )
+    return make_batch(query_ids, pairs, {name: [sample.targets[name] for _, sample in samples] for name in targets})
 
 
 def own_share(drawn: list[Drawn], rank: int, num_ranks: int) -> list[Drawn]:

@@ -54,7 +54,7 @@ class MixedLoader:
 
     def query_ids(self, step: int) -> list[str]:
         """Return the query ids of a step, of all ranks."""
-        return [loader.lists.query_id(sample[0]) for loader, sample in self._drawn(step)]
+        return [loader.lists.query_id(sample.list_index) for loader, sample in self._drawn(step)]
 
     def _drawn(self, step: int) -> list[Drawn]:
         """Return the lists of a step, of all ranks, each with the loader of its data set."""
