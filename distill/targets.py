@@ -6,6 +6,7 @@ split_target("llm.score")       # ("llm", "score"): of teachers.llm; ("", "score
 
 from typing import Any
 
+BY_SCORE = ("max_percent_of_positive", "margin", "max_score")  # keys of data.negatives that need the teacher's scores
 MAIN = "main"  # name of the data set that `data` and `teacher` make up, beside those of `datasets`
 
 

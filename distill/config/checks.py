@@ -22,6 +22,7 @@ from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
 from distill.targets import (
+    BY_SCORE,
     MAIN,
     kept_targets,
     own_targets,
@@ -318,7 +319,7 @@ def _check_frozen(cfg: DictConfig) -> None:
 def _check_negatives(cfg: DictConfig) -> None:
     """Check that there are labels, and scores to choose negatives by; raises InputError."""
     rules, teacher = cfg.data.negatives, cfg.teacher
-    by_score = [key for key in ("max_percent_of_positive", "margin", "max_score") if rules[key] is not None]
+    by_score = [key for key in BY_SCORE if rules[key] is not None]
     given = by_score + (["ranks"] if rules.ranks is not None else [])
     if not given:
         return

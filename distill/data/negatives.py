@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from distill.errors import InputError
 from distill.storage.writing import aside_of, writing
-from distill.targets import MAIN
+from distill.targets import BY_SCORE, MAIN
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 POSITIVE: dict[str, Callable[[np.ndarray], float]] = {"best": np.nanmax, "median": np.nanmedian, "worst": np.nanmin}
 REPORT = "false_negatives.tsv"  # in the output directory
 COLUMNS = ("query_id", "doc_id", "rank", "score", "highest_allowed", "what_was_done")
-BY_SCORE = ("max_percent_of_positive", "margin", "max_score")  # keys that need the teacher's scores
 
 
 def report_path(directory: Path, data_set: str) -> Path:

@@ -41,8 +41,8 @@ from distill.retrieval.words import BIGRAMS, has_stemmer, lack_spaces, stemmer_v
 from distill.sources.fields import USUAL, Fields
 from distill.sources.locate import source_state
 from distill.sources.run_files import RankedList, Run
-from distill.sources.texts import Texts, refuse_duplicates
-from distill.storage.arrays import look_up_table, offsets_of, text_at
+from distill.sources.texts import Texts, refuse_duplicate_ids
+from distill.storage.arrays import offsets_of, text_at
 from distill.storage.cache import REMEDY, entry, key_of, make_once
 from distill.storage.locking import locked_in_turn
 from distill.storage.parts import load_arrays
@@ -240,11 +240,7 @@ def _write_whole(directory: Path, passages: Passages, reader: Reader, bm25: Bm25
 
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG
     ids, id_offsets = np.frombuffer(passages.ids, np.uint8), offsets_of(np.frombuffer(passages.id_lengths, np.int64))
-    try:
-        look_up_table(ids, id_offsets, reader.source, "passages")
-    except InputError:
-        refuse_duplicates(reader.source, "passages", reader.fields)  # with the line
-        raise
+    refuse_duplicate_ids(ids, id_offsets, reader.source, reader.fields)
     index = bm25s.BM25(k1=bm25.k1, b=bm25.b)
     show = len(passages) > 100_000 and sys.stderr.isatty()
     index.index(Tokenized(passages, reader.numbers), show_progress=show)

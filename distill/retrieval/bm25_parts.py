@@ -24,11 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.errors import InputError
 from distill.progress import Progress
 from distill.sources.fields import Fields
-from distill.sources.texts import iterate_texts, refuse_duplicates
-from distill.storage.arrays import look_up_table, offsets_of
+from distill.sources.texts import iterate_texts, refuse_duplicate_ids
+from distill.storage.arrays import offsets_of
 from distill.storage.parts import is_whole, load_arrays, save_arrays, write_part
 from distill.storage.writing import write_text
 
@@ -219,11 +218,7 @@ def _refuse_duplicates(directory: Path, num_parts: int, reader: Reader) -> None:
     stored = [load_arrays(_postings(directory, number), "ids", "id_offsets") for number in range(num_parts)]
     ids = np.concatenate([ids for ids, _ in stored])
     id_offsets = offsets_of(np.concatenate([np.diff(offsets) for _, offsets in stored]))
-    try:
-        look_up_table(ids, id_offsets, reader.source, "passages")
-    except InputError:
-        refuse_duplicates(reader.source, "passages", reader.fields)
-        raise
+    refuse_duplicate_ids(ids, id_offsets, reader.source, reader.fields)
 
 
 def _weigh(directory: Path, num_parts: int, k1: float, b: float) -> None:

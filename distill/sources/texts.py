@@ -13,6 +13,8 @@ else is an id. White space becomes single spaces, so that all sources of a colle
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator
 
+import numpy as np
+
 from distill.errors import InputError, refuse
 from distill.sources.dumps import flattened
 from distill.sources.fields import USUAL, Fields, checked_id
@@ -21,6 +23,7 @@ from distill.sources.locate import ir_datasets_records
 from distill.sources.opening import Source, open_source
 from distill.sources.run_files import Run
 from distill.sources.runs import find_line
+from distill.storage.arrays import look_up_table
 from distill.storage.files import as_text
 
 log = logging.getLogger(__name__)
@@ -172,6 +175,18 @@ def passage_parts(name: str, fields: Fields, refused: Callable[[InputError], Non
 def refuse_duplicates(name: str, kind: str, fields: Fields = USUAL) -> None:
     """Raise InputError for the first bad line of a source, its first duplicate id, and an empty source."""
     _read(open_source(name, kind, fields), fields, wanted=set())
+
+
+def refuse_duplicate_ids(ids: np.ndarray, id_offsets: np.ndarray, source: str, fields: Fields) -> None:
+    """Raise InputError, with its line, for the first passage of a source that has the id of another.
+
+    ids, id_offsets: the bytes of all ids, and where each of them starts.
+    """
+    try:
+        look_up_table(ids, id_offsets, source, "passages")
+    except InputError:
+        refuse_duplicates(source, "passages", fields)
+        raise
 
 
 def log_left_out(source: str, what: str, ids: list[str], total: int) -> None:
