@@ -195,9 +195,12 @@ class Fork:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    return True
+    except (OSError, IndexError):  # without /proc
+        return True
+    return state != "Z"  # a process that has ended, of which nobody has taken note
 
 
 def main(connection: int) -> None:

@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as directory:
         with Journal(Path(directory) / "journal.jsonl") as journal:
             windows = Windows("listwise", size=20, stride=10, passes=1)
             ranker = WindowRanker(HttpEngine(options, "listwise"), "stand-in", journal, prompt, windows, tries=3)
-            orders = {query_id: order for query_id, order, _ in ranker.rank(lists, allowed=lambda totals: True)}
+            orders = {query_id: order for query_id, order, *_ in ranker.rank(lists, allowed=lambda totals: True)}
         if attempt == 0:
             first = ranker.totals
 server.shutdown()

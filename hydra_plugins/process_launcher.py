@@ -40,7 +40,7 @@ from distill.errors import InputError, exit_on_bad_input
 from distill.jobs import RESULTS, check_sweep, invocation, objective, read_results, redact_hydra_files, state_of
 from distill.progress import duration
 from distill.storage.locking import locked
-from distill.warm import Fork, WarmProcess
+from distill.warm import UNKNOWN, Fork, WarmProcess
 
 log = logging.getLogger(__name__)
 
@@ -277,6 +277,8 @@ def _show_output(job: Job) -> None:
 
 def _note_end(job: Job, status: int, stopped_by: int) -> None:
     """Note why a job failed, unless it finished or was stopped."""
+    if status == UNKNOWN and (job.directory / RESULTS).is_file():  # it outlived its warm process
+        status = 0
     if status == 0:
         log.info("%s: finished", job.directory)
     elif stopped_by and status in (128 + stopped_by, -stopped_by):
@@ -290,6 +292,8 @@ def _reason(job: Job, status: int) -> str:
     """Return why a process failed: the signal, the one line of an InputError, or else the last line of its output."""
     if status < 0:
         return f"killed by signal {-status}"
+    if status == UNKNOWN:
+        return "its warm process was killed, as where memory runs out: see job.log"
     if status > 128:
         return f"stopped by signal {status - 128}"
     with open(job.log, encoding="utf-8", errors="replace") as output:

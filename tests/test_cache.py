@@ -201,6 +201,22 @@ def test_warnings_are_repeated_when_what_they_are_about_is_used_again(cache, cap
         assert caplog.messages == ["p.tsv: 3 empty passages"]
 
 
+def test_a_rank_that_does_not_log_keeps_its_warnings_for_the_others(cache, caplog, monkeypatch):
+    def write(directory):
+        log = logging.getLogger("distill.storage.cache")
+        log.warning("3 empty passages")
+        log.warning("starting over", extra={"passing": True})  # true of this once only
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "level", root.level)
+    root.setLevel(logging.ERROR)  # as distill/distributed.py does
+    make_once(cache / "runs" / "a-1", write)
+    assert not caplog.messages and logging.getLogger("distill").propagate
+    root.setLevel(logging.INFO)
+    make_once(cache / "runs" / "a-1", write)
+    assert caplog.messages == ["3 empty passages"]
+
+
 def test_a_cache_that_cannot_be_written_is_answered_before_the_work(tmp_path, monkeypatch):
     def write(directory):
         raise AssertionError("the work has begun")

@@ -16,6 +16,7 @@ import distill.models.cross_encoder
 from distill.config.checks import check_evaluate, check_train
 from distill.data.batch import take_pairs
 from distill.errors import InputError
+from distill.evaluation.cascade import joined
 from distill.jobs import open_run
 from distill.losses.objective import Objective
 from distill.losses.pairwise import ranknet
@@ -23,6 +24,7 @@ from distill.models import pruned
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.pruned import place_below, ranges, score_again
 from distill.serving.scoring import Scorer
+from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.training.backward import backward
 from distill.training.optim import make_optimizer
@@ -152,6 +154,12 @@ def test_others_are_placed_one_below_the_lowest_kept_and_keep_their_distances():
 def test_a_cascade_by_hand():
     first, second = np.array([1.0, 4.0, 2.5, 3.0]), np.array([np.nan, 7.0, np.nan, 9.0])
     assert score_again(first, lambda best: second[best], keep=2).tolist() == [4.5, 7.0, 6.0, 9.0]
+
+
+def test_equal_scores_of_a_cascade_tie():
+    first = {"q": RankedList.by_score(list("abcd"), np.array([4.0, 3.0, 1.0, 1.0]))}
+    both = joined(first, {"q": RankedList.by_score(list("ab"), np.array([1.0, 1.0]))})
+    assert both["q"].doc_ids == list("abcd") and both["q"].ranks.tolist() == [1.5, 1.5, 3.5, 3.5]
 
 
 def test_pairs_are_taken_out_of_a_batch():

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -210,7 +211,7 @@ def test_the_body_takes_any_field(endpoint):
 
 def annotate_lists(engine, journal, lists, tries: int = 3):
     ranker = WindowRanker(engine, "m", journal, PROMPT, Windows("listwise", 4, 2, 1), tries)
-    found = {query_id: (order, flagged) for query_id, order, flagged in ranker.rank(lists, lambda totals: True)}
+    found = {query_id: (order, flagged) for query_id, order, flagged, _ in ranker.rank(lists, lambda totals: True)}
     return found, ranker.totals
 
 
@@ -292,3 +293,12 @@ def test_every_message_is_one_line(endpoint):
     with pytest.raises(InputError) as caught:
         ask(engine)
     assert not re.search(r"[\x00-\x1f\x7f]", str(caught.value))
+
+
+def test_threads_that_end_leave_their_connection_to_others(endpoint):
+    body = json.dumps(completion(RANKING)).encode()
+    _, engine = endpoint(lambda connection, *_: respond(connection, body))
+    for _ in range(3):  # as for the rounds of `distill generate`, whose threads are new ones
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(engine.ask, [[MESSAGES]] * 4))
+    assert 1 <= len(engine.connections) <= 2 and len(engine.free) == len(engine.connections)

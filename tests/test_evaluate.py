@@ -2,10 +2,12 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.runs import read_run
 from tests.helpers.commands import run_evaluate, start_ranks
@@ -55,6 +57,15 @@ def test_passages_are_read_to_another_length_if_asked_for(tmp_path, overrides, b
     assert all(run[query_id].doc_ids == ranked.doc_ids for query_id, ranked in other.items())
     refused = run_evaluate(tmp_path / "no", f"model={tmp_path / 'long'}", *overrides, "passage_length=200")
     assert refused.returncode == 2 and "error: query_length=8 and passage_length=200 make pairs of" in refused.stderr
+
+
+def test_a_model_that_cuts_whole_pairs_is_not_said_to_read_more(tmp_path, backbone):
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16)
+    model.template = replace(model.template, max_length=30)
+    with pytest.raises(InputError, match="passage_length=28: this model reads pairs of 30 tokens, .*: lower it to 27"):
+        model.read_passages_to(28)
+    model.read_passages_to(10)
+    assert model.max_length == 21
 
 
 def test_windows_that_leave_tokens_unread_are_refused_when_the_model_is_known(tmp_path, overrides, backbone):

@@ -50,7 +50,7 @@ def test_an_endpoint_orders_a_window_with_one_token(tmp_path):
     )
     with Journal(tmp_path / "journal.jsonl") as journal:
         ranker = WindowRanker(engine, "m", journal, prompt, Windows("first-token", 4, 2, 1), 1)
-        ((_, order, flagged),) = ranker.rank({"q": ("bees", ["one", "two", "three", "four"])}, lambda totals: True)
+        ((_, order, flagged, _),) = ranker.rank({"q": ("bees", ["one", "two", "three", "four"])}, lambda totals: True)
     server.close()
     assert order == [2, 0, 1, 3] and not flagged and dict(ranker.totals.answers) == {"missing": 1}
     body = server.bodies[0]

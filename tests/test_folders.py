@@ -109,6 +109,12 @@ def test_a_file_that_cannot_be_read_is_refused_or_counted(folder):
     ]
 
 
+def test_a_link_to_nowhere_is_refused_in_one_line(folder):
+    (folder / "lost.md").symlink_to("nowhere.md")
+    with pytest.raises(InputError, match=r"lost\.md: cannot be opened \(No such file or directory\): check the path"):
+        source_state(str(folder))
+
+
 def test_a_folder_without_documents_is_refused_and_pdfs_with_the_remedy(tmp_path, folder, caplog):
     (tmp_path / "pdfs").mkdir()
     with pytest.raises(InputError, match="pdfs: holds no document with a name in .md, .*: name a file"):

@@ -51,7 +51,7 @@ def test_an_endpoint_grades_each_passage(tmp_path):
     with Journal(tmp_path / "journal.jsonl") as journal:
         windows, prompt = Windows("graded", 4, 2, 1), read_prompt(PROMPT, "graded")
         ranker = WindowRanker(engine, "m", journal, prompt, windows, 1)
-        ((_, order, flagged),) = ranker.rank({"q": ("bees", list(grades))}, lambda totals: True)
+        ((_, order, flagged, _),) = ranker.rank({"q": ("bees", list(grades))}, lambda totals: True)
     server.close()
     assert order == [3, 1, 0, 2] and flagged and len(server.bodies) == 4
 

@@ -165,6 +165,16 @@ def test_tuples_of_sentence_transformers_are_read(write, tmp_path):
     assert read_passages(str(tmp_path / "a.csv"), {"2+1", "2-1"}) == {"2+1": "rain, and snow", "2-1": "ant"}
 
 
+@pytest.mark.parametrize("row", [
+    {"query": "snow", "answer": "rain", "label": 0},
+    {"query": "snow", "positive": "rain", "negative": "ant", "score": 4.2},
+])  # fmt: skip
+def test_one_value_for_a_tuple_is_refused_instead_of_ignored(write, row):
+    path = write([row])
+    with pytest.raises(InputError, match=r":1: `(label|score)` is one value, and no list with one for each of [12]"):
+        read_qrels(str(path))
+
+
 def test_a_csv_of_tuples_serves_losses_that_learn_from_labels(tmp_path, backbone):
     (tmp_path / "a.csv").write_text("anchor,positive,negative\nbee,a bee,ant\nsun,rain,snow\n")
     cfg = compose(str(tmp_path / "a.csv"), backbone, "loss=lce")

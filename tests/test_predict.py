@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from distill.data.tokens import TokenStore
 from distill.errors import InputError
 from distill.models import cross_encoder
 from distill.models.pair_reading import read_texts
@@ -163,9 +164,11 @@ def test_a_left_sided_tokenizer_keeps_the_ends_of_texts(model):
     try:
         tokenizer.truncation_side = "left"
         (kept,) = read_texts(model.tokenizer, [PASSAGES[3]], 3)
+        stored = TokenStore.of(tokenizer, {"d": PASSAGES[3]}, 3)[0]  # as evaluations and trainings read it
     finally:
         tokenizer.truncation_side = "right"
-    assert kept.tolist() == tokenizer(PASSAGES[3], add_special_tokens=False)["input_ids"][-3:]
+    ends = tokenizer(PASSAGES[3], add_special_tokens=False)["input_ids"][-3:]
+    assert kept.tolist() == stored.tolist() == ends
 
 
 def test_predict_refuses_scores_that_are_not_finite(model):

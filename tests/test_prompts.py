@@ -147,7 +147,7 @@ class Reasoner:
 def test_a_ranking_is_read_from_the_tag_that_the_prompt_names(tmp_path, prompt, order):
     with Journal(tmp_path / "journal.jsonl") as journal:
         ranker = WindowRanker(Reasoner(), "m", journal, read_prompt(prompt), Windows("listwise", 3, 1, 1), 1)
-        ((_, found, _),) = ranker.rank({"q": ("bees", ["a", "b", "c"])}, lambda totals: True)
+        ((_, found, *_),) = ranker.rank({"q": ("bees", ["a", "b", "c"])}, lambda totals: True)
     assert found == order
 
 

@@ -50,6 +50,19 @@ def test_evaluations_stand_in_the_row_of_the_run_that_trained_the_model(tmp_path
     assert row.by_seed("test/a/nDCG@10") == row.by_seed("test/b/nDCG@10") == {0: 0.5, 1: 0.6}
 
 
+def test_evaluations_that_compute_something_else_have_rows_of_their_own(tmp_path):
+    run = make_run(tmp_path / "train", {"loss.name": "lce", "seed": 0}, {DL19: 0.5})
+    (run / "model").mkdir()
+    for number, (key, value) in enumerate([("passage_length", 128), ("exit_keep", 20), ("cascade.model", "BIG")]):
+        config = {"model": str(run / "model"), "device": "cpu", "passage_length": None, key: value}
+        make_run(tmp_path / str(number), config, {DL19: 0.6 + number / 10})
+    shard = {"model": str(run / "model"), "shard": "0/4"}
+    make_run(tmp_path / "shard", shard, {"shard/a/queries": 3})
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    assert sorted(row.by_seed(DL19)[0] for row in rows) == pytest.approx([0.5, 0.6, 0.7, 0.8])
+    assert all(len(row.runs) == 1 for row in rows)
+
+
 def test_a_model_measured_by_its_run_and_once_more_stands_in_one_row(tmp_path):
     run = make_run(tmp_path / "0", {"loss.name": "lce", "task.depth": 100, "seed": 0}, {DL19: 0.5})
     (run / "model").mkdir()

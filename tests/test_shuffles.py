@@ -51,7 +51,7 @@ def rank(tmp_path, shuffles: int):
     windows = Windows("listwise", 6, 3, 1, shuffles)
     with Journal(tmp_path / f"{shuffles}.jsonl") as journal:
         ranker = WindowRanker(engine, "m", journal, PROMPT, windows, 1)
-        ((_, order, flagged),) = ranker.rank(lists, lambda totals: True)
+        ((_, order, flagged, _),) = ranker.rank(lists, lambda totals: True)
     assert not flagged and engine.asked == estimate(lists.values(), PROMPT, windows)[0] == shuffles
     return [int(lists["q"][1][place]) for place in order]
 

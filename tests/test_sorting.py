@@ -212,7 +212,7 @@ def rank(path, engine, lists, sorting: Sorting):
     prompt = read_prompt(sorting.method, sorting.method)
     with Journal(path) as journal:
         ranker = WindowRanker(engine, "m", journal, prompt, sorting, 2)
-        found = {query_id: (order, flagged) for query_id, order, flagged in ranker.rank(lists, lambda totals: True)}
+        found = {query_id: (order, flagged) for query_id, order, flagged, _ in ranker.rank(lists, lambda totals: True)}
     return found, ranker.totals
 
 

@@ -15,6 +15,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -124,7 +125,8 @@ def _resumed(directory: Path, journal: Path, kind: str, dtype: np.dtype) -> dict
             log.info("%s: resumed after %d %s", directory, done["texts"], kind)
             return done
         except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
-            log.warning("%s: what was written of it cannot be used (%s): starting over", directory, error)
+            text = "%s: what was written of it cannot be used (%s): starting over"
+            log.warning(text, directory, error, extra={"passing": True})
     done = {"texts": 0, "tokens": 0, "ids": 0, "crc32": {}}
     for name in _sizes(done, dtype):
         (directory / name).write_bytes(b"")
@@ -165,6 +167,7 @@ def _encode_in_processes(
 
 def _start_process(*arguments) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many processes as cores
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to them too: the process above ends them
     global _encoder
     _encoder = Encoder(*arguments)
 

@@ -21,6 +21,7 @@ from distill.storage.arrays import hash_strings, look_up_table, offsets_of, text
 log = logging.getLogger(__name__)
 
 AS_TEXT = "split_special_tokens "
+FROM_LEFT = "truncation_side=left "
 UNKNOWN_BLOCKS, UNKNOWN_BLOCK = 20, 50_000  # places in a store, and tokens at each, where unknown ones are counted
 CHUNK = 5_000  # texts of one call: enough to use all cores, few enough to show progress
 
@@ -113,11 +114,12 @@ class Encoder:
         """Rebuild the tokenizer from its definition, as `portable` returns it; form: of every text, at its {}."""
         from tokenizers import Tokenizer
 
+        cuts_left, definition = definition.startswith(FROM_LEFT), definition.removeprefix(FROM_LEFT)
         self.tokenizer = Tokenizer.from_str(definition.removeprefix(AS_TEXT))
         self.tokenizer.encode_special_tokens = definition.startswith(AS_TEXT)
-        self.tokenizer.enable_truncation(max_length)
         self.dtype, self.form = dtype, form
         self.end = self.tokenizer.encode(form.partition("{}")[2], add_special_tokens=False).ids
+        self.tokenizer.enable_truncation(max_length, direction="left" if cuts_left and not self.end else "right")
 
     def __call__(self, chunk: list[tuple[str, str]]) -> "Chunk":
         """Tokenise one chunk of (id, text)."""
@@ -155,14 +157,18 @@ class Chunk(NamedTuple):
 def portable(tokenizer) -> str:
     """Return the definition of a tokenizer (JSON) without the truncation or padding that earlier calls have set.
 
-    It starts with AS_TEXT if control tokens within texts are read as text, which no tokenizer.json says.
+    It starts with what no tokenizer.json says: FROM_LEFT if texts are cut at their beginnings, and AS_TEXT if control
+    tokens within texts are read as text.
     """
     from tokenizers import Tokenizer
 
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.no_truncation()
     copy.no_padding()
-    return (AS_TEXT if tokenizer.split_special_tokens else "") + copy.to_str()
+    marks = (FROM_LEFT if tokenizer.truncation_side == "left" else "") + (
+        AS_TEXT if tokenizer.split_special_tokens else ""
+    )
+    return marks + copy.to_str()
 
 
 def token_type(tokenizer) -> np.dtype:

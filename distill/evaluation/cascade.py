@@ -56,7 +56,7 @@ def joined(first: Run, second: Run) -> Run:
     for query_id, ranked in first.items():
         best = second[query_id]
         low = place_below(best.scores, ranked.scores[len(best) :])
-        both[query_id] = RankedList.in_order(
+        both[query_id] = RankedList.by_score(
             best.doc_ids + ranked.doc_ids[len(best) :], np.concatenate([best.scores, low])
         )
     return both

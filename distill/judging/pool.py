@@ -50,7 +50,8 @@ def read_pool(cfg: DictConfig, local: DictConfig) -> Pool:
     queries = read_queries(local.queries, Fields.of(cfg, "queries"))
     tops = {name: _top(name, queries, cfg) for name in cfg.runs}
     found = [query_id for query_id in queries if any(query_id in top for top in tops.values())]
-    lacking = [query_id for query_id in queries if query_id not in set(found)]
+    known = set(found)
+    lacking = [query_id for query_id in queries if query_id not in known]
     log_left_out(cfg.queries, "queries are in none of the runs", lacking, len(queries))
     chosen = choose_queries(found, cfg.num_queries, cfg.subset_seed, cfg.queries)
     tops = {name: {query_id: top[query_id] for query_id in chosen if query_id in top} for name, top in tops.items()}

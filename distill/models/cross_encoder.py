@@ -11,6 +11,7 @@ Shapes: B lists, K passages per list, P query-passage pairs, L tokens of the lon
 import contextlib
 import inspect
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -117,7 +118,13 @@ class CrossEncoder(nn.Module):
         self._check_lengths()
 
     def read_passages_to(self, length: int) -> None:
-        """Read so many tokens of each passage from now on; raises InputError if the backbone cannot."""
+        """Read so many tokens of each passage from now on; raises InputError if the model cannot."""
+        fits = (self.template.max_length or math.inf) - self.template.num_special
+        if length > fits:
+            raise InputError(
+                f"passage_length={length}: this model reads pairs of {self.template.max_length} tokens, special tokens "
+                f"included: lower it to {fits} or less"
+            )
         self.passage_length = length
         self._check_lengths("query_length", "passage_length")
 

@@ -105,7 +105,14 @@ def _cells(key: str, rows: Sequence[Row], columns: Sequence[str], labels: Labels
         for column in columns:
             if row.by_seed(column):
                 name = ", ".join(filter(None, [place, column.removeprefix("test/")]))
-                cells.setdefault(name, Cell(name, column, {})).rows[labels.treatment(row.config, key)] = row
+                compared = cells.setdefault(name, Cell(name, column, {})).rows
+                treatment = labels.treatment(row.config, key)
+                if treatment in compared:
+                    raise InputError(
+                        f"compare={shown_key(key)}: {compared[treatment].name} and {row.name} differ only in keys that "
+                        "one of them lacks, as runs of two versions do: report on those of one"
+                    )
+                compared[treatment] = row
     return list(cells.values())
 
 

@@ -6,6 +6,7 @@ table.notes += note_seeds(table, baseline="loss=ranknet")
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from distill.errors import InputError
@@ -38,6 +39,12 @@ def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correcti
     untested: dict[str, None] = {}
     without: list[str] = []
     if not any(per_query(baseline, column) for column in table.columns):
+        each = (per_query(replace(baseline, runs=[run]), column) for run in baseline.runs for column in table.columns)
+        if any(each):
+            raise InputError(
+                f"baseline={baseline.name}: the runs have different ones: report on runs of one first stage and depth, "
+                "or test against a row of the table"
+            )
         raise InputError(
             f"baseline={baseline.name}: no per_query.csv with these metrics in {baseline.runs[0].directory}: a paired "
             "test needs the values per query: evaluate it again"

@@ -30,8 +30,12 @@ class Reading:
         return dict(zip(texts, store.lengths(store.rows(texts)).tolist(), strict=True))
 
 
-def open_reading(model: str | None, windows: int = 1, stride: int | None = None) -> Reading | None:
+def open_reading(
+    model: str | None, windows: int = 1, stride: int | None = None, length: int | None = None
+) -> Reading | None:
     """Return what a saved model reads; None for no model, and for one that this project has not saved.
+
+    windows, stride: of a task. length: tokens of a passage or window; None: the model's own.
 
     Raises InputError for a damaged directory.
     """
@@ -43,5 +47,5 @@ def open_reading(model: str | None, windows: int = 1, stride: int | None = None)
     if not os.path.isfile(Path(model) / SETTINGS_FILE):
         return None
     file = Path(model) / SETTINGS_FILE
-    length = read_count(read_object(file), "passage_length", file) or 0
+    length = length or read_count(read_object(file), "passage_length", file) or 0
     return Reading(length + (windows - 1) * (stride or max(length // 2, 1)), load_tokenizer(model))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from distill.config.overrides import as_override
+from distill.config.overrides import as_override, field_overrides
 from distill.data.teacher_lists import ENOUGH
 from distill.report.facts import Facts
 from distill.sources.texts import MAX_UNKNOWN
@@ -104,7 +104,7 @@ def weak_teacher(facts: Facts) -> Reason | None:
         return None
     text = f"the teacher ranks no better than the first stage either: {facts.teacher.beside()}"
     commands = [("inspect", as_override("run", str(place))) for place in facts.teacher_directories]
-    deeper = ("retrieve", "method=dense", "model=...", _of(facts, "passages"), _of(facts, "queries"))
+    deeper = ("retrieve", "method=dense", "model=...", _of(facts, "passages"), _of(facts, "queries"), *_fields(facts))
     is_found = facts.teacher.difference <= 0 or len(facts.teacher.first) >= ENOUGH_HELDOUT
     return Reason("weak-teacher", text, (*commands[-1:], deeper), is_found=is_found)
 
@@ -139,7 +139,7 @@ def few_heldout(facts: Facts) -> Reason | None:
         text += f": they show a difference of {compared.visible:.3f} or more"
         if compared.difference > 0 and needed is not None and needed > number:
             text += f", and the one found, {compared.difference:.3f}, needs some {needed}"
-    more = ("split", "queries=...", "heldout=0.3", f"output={facts.directory!s}/split-larger")
+    more = ("split", "queries=...", "heldout=0.3", as_override("output", f"{facts.directory!s}/split-larger"))
     return Reason("few-heldout", text, (more,))
 
 
@@ -161,7 +161,10 @@ def _train(facts: Facts, suffix: str, *changed: str) -> Command:
     given += _fusion(facts)
     if not any(one.startswith("backbone=") for one in changed):
         given += ["backbone=hf", _of(facts, "backbone.name", "backbone.name")]
-    given += [f"data.depth={facts.student.get('data', {}).get('depth') or 'null'}"]
+    data, loss = facts.student.get("data", {}), facts.student.get("loss", {})
+    given += [*_fields(facts, "data."), f"data.depth={data.get('depth') or 'null'}"]
+    if "parts" not in loss and not any(one.startswith("loss=") for one in changed):
+        given += [_of(facts, "loss.name", "loss")]
     place = str(facts.student_directory) if facts.student_directory else "outputs/student"
     output = as_override("hydra.run.dir", place + suffix)
     return ("train", "experiment=own-corpus", *changed, *given, output)
@@ -169,12 +172,19 @@ def _train(facts: Facts, suffix: str, *changed: str) -> Command:
 
 def _judge(facts: Facts) -> Command:
     """Return the command that lets another LLM judge."""
-    return ("judge", _of(facts, "passages"), "queries=...", "runs=[...]", "teacher.llm.model=...")
+    return ("judge", _of(facts, "passages"), *_fields(facts), "queries=...", "runs=[...]", "teacher.llm.model=...")
 
 
 def _annotate(facts: Facts, *changed: str) -> Command:
     given = [_of(facts, "passages"), _of(facts, "queries"), _of(facts, "teacher.first_stage", "run")]
-    return ("annotate", *given, *changed)
+    return ("annotate", *given, *_fields(facts), *changed)
+
+
+def _fields(facts: Facts, prefix: str = "") -> list[str]:
+    """Return the overrides that name the fields of the training's passages and queries."""
+    data = facts.student.get("data", {})
+    keys = ("id_field", "text_fields", "query_id_field", "query_text_fields")
+    return field_overrides({key: data.get(key) for key in keys}, prefix)
 
 
 def _fusion(facts: Facts) -> list[str]:

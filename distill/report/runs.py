@@ -33,6 +33,8 @@ from distill.storage.small_files import read_numbers
 log = logging.getLogger(__name__)
 
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
+# Keys of evaluate.py that change what a model computes; its training has none of them
+CHANGING = ("prompt", "passage_length", "exit_keep", "cascade.model", "cascade.prompt", "cascade.keep")
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
 ROUNDING = 1e-6  # between a mean in results.json and that of the values of each query
@@ -164,14 +166,16 @@ def read_config(directory: Path, later: tuple[Path, ...] = ()) -> dict[str, Any]
     later = (*later, directory.resolve())
     trained = _trained_by(config.get("model"), later)
     if trained:
-        return trained | {key: value for key, value in config.items() if is_measuring(key)}
+        kept = {key: value for key, value in config.items() if is_measuring(key) or key in CHANGING}
+        return trained | kept | ({"shard": config["shard"]} if config.get("shard") is not None else {})
     if "loss.name" not in config:  # an evaluation of a model that no run of ours has trained
         return config
     before = _trained_by(config.get("backbone.name"), later)
+    unchanged = dict.fromkeys(CHANGING)
     if not before:
-        return {"stages": 1} | config
+        return {"stages": 1} | unchanged | config
     config["backbone.name"] = before.get("backbone.name")
-    return {"stages": before["stages"] + 1} | config | _as_stages(before)
+    return {"stages": before["stages"] + 1} | unchanged | config | _as_stages(before)
 
 
 def _read_flat(path: Path) -> dict[str, Any]:
@@ -193,7 +197,8 @@ def loss_name(name: Any) -> str:
 
 def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a run below the number of its stage; those of the stages before it have theirs already."""
-    kept = {key: value for key, value in config.items() if not key.startswith(("task.", "logger."))}
+    others = ("task.", "logger.", *CHANGING)
+    kept = {key: value for key, value in config.items() if not key.startswith(others)}
     own = f"stage{kept.pop('stages')}."
     return {
         key if STAGE.match(key) else own + key: value for key, value in kept.items() if key not in ("seed", "resume")

@@ -90,6 +90,7 @@ class Directory:
     model: str | None = None
     windows: int = 1
     window_stride: int | None = None
+    passage_length: int | None = None  # tokens, where an evaluation read another number than the model's own
 
 
 def read_two_runs(cfg: DictConfig) -> TwoRuns:
@@ -112,7 +113,7 @@ def read_two_runs(cfg: DictConfig) -> TwoRuns:
         {query_id: queries[query_id] for query_id in shared if query_id in queries},
         known.passages,
         known.passage_fields,
-        open_reading(known.model, known.windows, known.window_stride),
+        open_reading(known.model, known.windows, known.window_stride, known.passage_length),
         teacher=known.annotation,
     )
     if cfg.baseline is not None and known.first_stage is not None:
@@ -188,6 +189,7 @@ def _measured(saved: DictConfig, home: Path, name: str | None) -> Directory:
         model=str(home / "model") if is_training else saved.model,
         windows=task.windows,
         window_stride=task.window_stride,
+        passage_length=None if is_training else saved.get("passage_length"),
     )
 
 
@@ -209,6 +211,8 @@ def _with_given(known: Directory, cfg: DictConfig) -> Directory:
         known.task.update({key: cfg[key] for group in groups if cfg[group[0]] is not None for key in group})
     if cfg.model is not None and not os.path.isdir(cfg.model):
         raise InputError(f"model={cfg.model}: no such directory: give that of a trained model, or leave it out")
+    if cfg.model is not None:
+        known.passage_length = None
     return known
 
 

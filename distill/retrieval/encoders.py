@@ -303,7 +303,7 @@ def _load(name: str, kind: str, device: torch.device):
         raise InputError(
             f"method={kind}: sentence-transformers is not installed: pip install sentence-transformers, or method=bm25"
         ) from None
-    for path in Path(name).rglob("*.bin") if os.path.isdir(name) else ():
+    for path in Path(name).rglob("pytorch_model*.bin") if os.path.isdir(name) else ():
         if not any(path.parent.glob("*.safetensors")):
             raise InputError(f"{path}: is a pickle, which is never opened: save the model again as safetensors")
     try:

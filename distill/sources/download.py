@@ -115,7 +115,7 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
     """Download a file, and write down its size and checksum."""
     record = path.with_name(".record.json")
     if path.is_file():
-        log.warning("%s: is not what was downloaded: downloading it again", path)
+        log.warning("%s: is not what was downloaded: downloading it again", path, extra={"passing": True})
         path.unlink()
     record.unlink(missing_ok=True)
     log.info("%s: downloading to %s, once", path.name, path.parent)
@@ -123,7 +123,11 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
         if address.startswith("hf://"):
             _fetch_from_hub(address, path, max_bytes)
         elif fetch(address, path, has_checksum=bool(options), max_bytes=max_bytes) and _differs(path, options):
-            log.warning("%s: its parts do not fit together: downloading it from the beginning", path.name)
+            log.warning(
+                "%s: its parts do not fit together: downloading it from the beginning",
+                path.name,
+                extra={"passing": True},
+            )
             path.unlink()
             fetch(address, path, has_checksum=bool(options), max_bytes=max_bytes)
     except InputError:

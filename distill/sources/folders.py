@@ -49,9 +49,16 @@ def folder_rows(folder: str, refused: Callable[[InputError], None] = refuse) -> 
 
 def folder_state(folder: str) -> dict:
     """Return the folder's path, and a digest of the names, sizes and times of change of its documents."""
-    states = [(name, os.stat(f"{folder}/{name}")) for name in _files(folder)[0]]
+    states = [(name, _stat(f"{folder}/{name}")) for name in _files(folder)[0]]
     listed = [[name, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for name, state in states]
     return {"path": os.path.realpath(folder), "files": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:  # a link to nowhere, for one
+        raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
 
 
 def _files(folder: str) -> tuple[list[str], list[str]]:

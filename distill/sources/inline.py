@@ -228,6 +228,12 @@ def _tuple(row: dict, place: str, number: str) -> InlineList:
     for index, name in enumerate(negatives, start=1):
         passages[f"{number}-{index}"] = checked_text(row[name], place, name)
     key = next((name for name in TUPLE_SCORES if isinstance(row.get(name), list)), None)
+    single = next((name for name in TUPLE_SCORES if row.get(name) is not None), None)
+    if key is None and single is not None:
+        raise InputError(
+            f"{place}: `{single}` is one value, and no list with one for each of {len(names)} passages: give that, or "
+            "write rows of `query`, `docs` and `labels`"
+        )
     scores = _numbers(row[key], key, len(names), "the tuple", place) if key else []
     anchor = next(row[name] for name in ANCHORS if name in row)
     return _list(row | {"query": anchor}, place, number, passages, scores, [1] + [0] * len(negatives))

@@ -90,7 +90,7 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
             if reason is None:  # another process has made it meanwhile
                 _repeat_warnings(directory)
                 return directory
-            log.warning("%s: %s: rebuilding it", directory, reason)
+            log.warning("%s: %s: rebuilding it", directory, reason, extra={"passing": True})
             remove(directory)
         aside = directory.with_name(directory.name + PARTIAL)
         try:
@@ -113,25 +113,32 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
 
 
 class _Kept(logging.Handler):
-    """Keeps the messages of warnings."""
+    """Keeps the messages of warnings, but for those that are marked as passing: they are true only now."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(redacted(record.getMessage()))
+        if not getattr(record, "passing", False):
+            self.messages.append(redacted(record.getMessage()))
 
 
 @contextlib.contextmanager
 def _kept_warnings(directory: Path) -> Iterator[None]:
     """Write the warnings that are logged meanwhile into a directory, if there are any."""
     handler, logger = _Kept(), logging.getLogger("distill")
+    before = logger.level, logger.propagate
+    if not logger.isEnabledFor(logging.WARNING):  # of ranks, only the first logs, but any may fill the directory
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
     if handler.messages:
         (directory / WARNINGS).write_text(json.dumps(handler.messages), encoding="utf-8")
 

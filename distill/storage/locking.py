@@ -45,7 +45,12 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
             holder = file.read().strip() or "another process"
             raise InputError(f"{path.parent}: {holder} still works there: {remedy}") from None
         except OSError as error:
-            log.warning("%s cannot be locked (%s): start nothing else there", path.parent, error.strerror)
+            log.warning(
+                "%s cannot be locked (%s): start nothing else there",
+                path.parent,
+                error.strerror,
+                extra={"passing": True},
+            )
         with writing(path):
             os.truncate(path, 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -73,7 +78,12 @@ def locked_in_turn(path: Path, remedy: str) -> Iterator[None]:
         try:
             _lock_in_turn(file, path)
         except OSError as error:
-            log.warning("%s cannot be locked (%s): start nothing else that needs it", path, error.strerror)
+            log.warning(
+                "%s cannot be locked (%s): start nothing else that needs it",
+                path,
+                error.strerror,
+                extra={"passing": True},
+            )
         yield
 
 

@@ -6,6 +6,7 @@
 `at_once` is how many requests it takes at a time; it may be called from that many threads.
 """
 
+import contextlib
 import json
 import logging
 import random
@@ -13,7 +14,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
@@ -71,15 +72,15 @@ class HttpEngine:
         self.options |= {"body": body_of(cfg)} if cfg.body else {}
         self.parameters = Parameters(cfg, self.options, logprobs=self.by_logprobs)
         self.deadlines = Deadlines(cfg.timeout)
-        self.own = threading.local()  # holds a thread's own connection
+        self.lock, self.next_time = threading.Lock(), 0.0
         self.connections: list[Connection] = []
+        self.free: list[Connection] = []  # those of the connections that no thread uses
         try:
             httpx.URL(self.url)
             self.context = httpx.create_ssl_context()
-            self._connection()
+            self.free.append(self._opened())
         except (httpx.InvalidURL, ImportError, ValueError, OSError) as error:
             raise InputError(self._unusable(error)) from None
-        self.lock, self.next_time = threading.Lock(), 0.0
         self.failures: Counter[str] = Counter()  # retries, by kind of error
         self.stopped = threading.Event()
 
@@ -93,12 +94,23 @@ class HttpEngine:
         reason = self._shown(str(error))[:QUOTED]
         return f"{self.secrets.url}: cannot be used ({reason}): check teacher.llm.base_url and the proxy variables"
 
-    def _connection(self) -> Connection:
-        """Return this thread's connection."""
-        if not hasattr(self.own, "connection"):
-            self.own.connection = Connection(self.headers, self.context, self.deadlines, self.cfg.max_bytes)
-            self.connections.append(self.own.connection)
-        return self.own.connection
+    def _opened(self) -> Connection:
+        connection = Connection(self.headers, self.context, self.deadlines, self.cfg.max_bytes)
+        with self.lock:
+            self.connections.append(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        """Lend a connection that nobody else uses meanwhile."""
+        with self.lock:
+            connection = self.free.pop() if self.free else None
+        connection = connection or self._opened()
+        try:
+            yield connection
+        finally:
+            with self.lock:
+                self.free.append(connection)
 
     @property
     def adapted(self) -> list[str]:
@@ -122,7 +134,8 @@ class HttpEngine:
             start = time.perf_counter()
             try:
                 body = {"model": self.cfg.model, "messages": messages, **sent}
-                status, headers, reply = self._connection().post(self.url, body)
+                with self._lent() as connection:
+                    status, headers, reply = connection.post(self.url, body)
                 if status == 200:
                     return self._read(reply, messages, time.perf_counter() - start)
                 kind = f"status {status}"

@@ -117,4 +117,7 @@ class Flusher:
         self.is_closed = True
         self.flush()
         self.thread.join()
+        if self.failed is None:
+            with writing(self.path):
+                os.fsync(self.number)  # of what was written during the last flush
         self.flush()

@@ -179,15 +179,15 @@ class WindowRanker:
     def _sort(self, query: str, passages: list[str], sorting: Sorting) -> Steps:
         """Ask what a sorting needs to know, nothing twice; return order, flag and no ranks."""
         steps, found = sorting.steps(len(passages)), None
-        known: dict[tuple[int, ...], int | None] = {}  # the best of some places, by its index; None: no usable answer
+        known: dict[tuple[str, ...], int | None] = {}  # the best of some texts, by its index; None: no usable answer
         try:
             while True:
-                questions = [tuple(places) for places in steps.send(found)]
-                new = [places for places in questions if places not in known]
-                asked = [self._best_of(query, [passages[place] for place in places]) for places in new]
+                questions = [tuple(passages[place] for place in places) for places in steps.send(found)]
+                new = [texts for texts in dict.fromkeys(questions) if texts not in known]
                 if new:
+                    asked = [self._best_of(query, [*texts]) for texts in new]
                     known |= dict(zip(new, (yield Together(asked)), strict=True))
-                found = [known[places] for places in questions]
+                found = [known[texts] for texts in questions]
         except StopIteration as end:
             return end.value, None in known.values(), None
 
@@ -198,7 +198,8 @@ class WindowRanker:
 
     def _ask_shuffled(self, query: str, texts: list[str]) -> Generator[Any, Any, list[int] | None]:
         """Ask for a window in several orders, and return the order by the sum of ranks; without shuffles, ask once."""
-        shows = [shuffled(len(texts), shuffle) for shuffle in range(self.windows.shuffles)]
+        every = (shuffled(len(texts), shuffle) for shuffle in range(self.windows.shuffles))
+        shows = list({tuple(shown): shown for shown in every}.values())  # a short window has few orders
         asked = [self._ask(query, [texts[place] for place in shown]) for shown in shows]
         answers = (yield Together(asked)) if len(asked) > 1 else [(yield from asked[0])]
         orders = []

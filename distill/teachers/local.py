@@ -92,6 +92,9 @@ class LocalEngine:
             else:
                 texts = [ranking_of_letters(list(zip(LETTERS, row, strict=True))) for row in words.tolist()]
         seconds = (time.perf_counter() - start) / len(encoded)
+        ends = self.model.generation_config.eos_token_id
+        complete = {self.tokenizer.pad_token_id, *(ends if isinstance(ends, list) else [ends])}  # last tokens
+        is_cut = not self.by_logits and new.shape[1] == self.options["max_tokens"]
         return [
             Answer(
                 text,
@@ -99,6 +102,7 @@ class LocalEngine:
                 int((tokens != self.tokenizer.pad_token_id).sum()),
                 seconds,
                 score,
+                finish="length" if is_cut and int(tokens[-1]) not in complete else None,
             )
             for text, tokens, ids, score in zip(texts, new, encoded, scores, strict=True)
         ]

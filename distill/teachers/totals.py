@@ -43,6 +43,7 @@ class Totals:
     seconds: float = 0.0
     unanswered: int = 0  # windows that kept their order because no answer was usable
     refused: int = 0  # of those, windows whose request the endpoint refused
+    cut: int = 0  # answers without use that max_tokens has ended
     shortened: int = 0  # windows with shorter passages, since they were too long for the model
     tied: int = 0  # with method=pointwise, lists with more than half of their scores equal to another
     failures: Counter = field(default_factory=Counter)  # retries of this run, by kind of error
@@ -70,6 +71,7 @@ class Totals:
         self.answers.update(faults or {"whole"})
         if "unusable" in faults:
             self._note(_what_came(entry))
+            self.cut += entry.get("finish") == "length" and entry["tokens_out"] > 1
 
     def _pay(self, entry: dict) -> None:
         self.tokens_in += entry["tokens_in"]
@@ -150,10 +152,10 @@ class Limits:
 
 def _remedy(totals: Totals) -> str:
     """Return what to do if most answers are useless."""
-    if any("length" in what for what in totals.useless):
-        return "raise teacher.llm.max_tokens, or turn the model's thinking off with teacher.llm.body={...}"
-    if totals.refused:
+    if 2 * totals.refused > totals.unanswered:
         return "check teacher.llm"
+    if 2 * totals.cut > sum(totals.useless.values()):
+        return "raise teacher.llm.max_tokens, or turn the model's thinking off with teacher.llm.body={...}"
     return "try another prompt or model"
 
 

@@ -93,8 +93,10 @@ class Tracker:
         per_query: task -> query id -> measure -> value, as in per_query.csv.
         """
         if self.wandb and self.sender:
-            self.sender.flush(WANDB_SECONDS, at_end=True)
-            self._finish_wandb(results, model, per_query)
+            if self.sender.flush(WANDB_SECONDS, at_end=True):
+                self._finish_wandb(results, model, per_query)
+            else:
+                log.warning("wandb does not answer: results and tables are only in %s", self.directory)
 
     def _finish_wandb(self, results: dict[str, float], model: Path, per_query: dict) -> None:
         import wandb
@@ -124,9 +126,10 @@ class Tracker:
         if self.file:
             self.file.close()
         if self.wandb and self.sender:
-            self.sender.flush(WANDB_SECONDS, at_end=True)
+            is_free = self.sender.flush(WANDB_SECONDS, at_end=True)
             self.sender.close()
-            self.wandb.finish(exit_code=exit_code)
+            if is_free:
+                self.wandb.finish(exit_code=exit_code)
 
 
 def _logged_by(line: bytes, step: int) -> bool:
