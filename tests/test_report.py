@@ -250,6 +250,26 @@ def test_a_test_that_cannot_be_made_is_a_note_on_the_page(tmp_path, override, pr
     assert not (out / "comparison.csv").exists()
 
 
+def test_rows_of_two_versions_are_not_compared_as_one(tmp_path):
+    for loss in ("adrmse", "ranknet"):
+        for seed, more in ((0, {}), (1, {"train.new_key": 1})):  # the second run is of a version with one key more
+            make_run(tmp_path / "runs" / f"{loss}{seed}", {"loss.name": loss, "seed": seed} | more, {DL19: 0.5})
+    text = (report_on(tmp_path / "runs", "compare=loss", "published=false") / "results.md").read_text()
+    assert "- Not tested: compare=loss: " in text and "differ only in keys that one of them lacks" in text
+
+
+def test_a_first_stage_that_differs_between_runs_is_no_baseline(tmp_path):
+    for number, value in enumerate((0.4, 0.6)):
+        place = make_run(tmp_path / "runs" / str(number), {"loss.name": f"l{number}"}, {DL19: 0.5}, [0.4, 0.6])
+        results = json.loads((place / "results.json").read_text())
+        reference = DL19.replace("test/", "first_stage/")
+        (place / "results.json").write_text(json.dumps(results | {reference: value}))
+        rows = (place / "per_query.csv").read_text().replace("0.4", str(value)).replace("0.6", str(value))
+        (place / "first_stage.per_query.csv").write_text(rows)
+    text = (report_on(tmp_path / "runs", "baseline=first_stage", "published=false") / "results.md").read_text()
+    assert "baseline=first stage: the runs have different ones: report on runs of one first stage and depth" in text
+
+
 def test_three_values_in_a_single_cell_are_answered_with_a_baseline(tmp_path):
     make_grid(tmp_path / "runs", {(loss, 1): [0.5] for loss in ("lce", "ranknet", "hinge")})
     text = (report_on(tmp_path / "runs", "compare=loss") / "results.md").read_text()
