@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.evaluation.interpolation import interpolated_row
     from distill.evaluation.results import task_directory, write_results, write_rows, write_task
     from distill.evaluation.suite import SuiteNumbers
-    from distill.evaluation.tasks import read_tasks
+    from distill.evaluation.tasks import check_later_tasks, read_tasks
     from distill.evaluation.teacher_agreement import TeacherAgreement
     from distill.storage.writing import write_text
 
@@ -58,6 +58,7 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         given = None if must_measure(cfg.precision, ranks.device) else choose_precision(cfg.precision, ranks.device)
         log.info("%s", describe_device(ranks.device, given, ranks.size))
     with open_run(cfg, directory, ranks) as directory:
+        check_later_tasks(cfg.task)
         models = load_models(cfg, ranks.device)
         model = models[0] if models else None
         precision = precision_of(cfg, directory, models, ranks) if models else None

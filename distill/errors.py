@@ -20,6 +20,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # what NumPy says in place of an error number
 HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]")  # could break the line, or fake another
 
+PASSING = {"passing": True}  # as `extra`, of a warning that is true only now: the cache does not repeat it
+
 
 class InputError(ValueError):
     """Bad input: its message is one line with the place, the reason and the remedy.

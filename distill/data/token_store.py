@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.data.tokens import Chunk, Encoder, TokenStore, chunks_of, portable, token_type
-from distill.errors import InputError
+from distill.errors import PASSING, InputError
 from distill.interrupt import kept_from_children
 from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
@@ -126,7 +126,7 @@ def _resumed(directory: Path, journal: Path, kind: str, dtype: np.dtype) -> dict
             return done
         except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
             text = "%s: what was written of it cannot be used (%s): starting over"
-            log.warning(text, directory, error, extra={"passing": True})
+            log.warning(text, directory, error, extra=PASSING)
     done = {"texts": 0, "tokens": 0, "ids": 0, "crc32": {}}
     for name in _sizes(done, dtype):
         (directory / name).write_bytes(b"")

@@ -77,15 +77,11 @@ def read_tasks(
 ) -> Iterator[Task]:
     """Yield the tasks of a suite, or the one task that is no suite; there may be none.
 
-    The files of all tasks but their passages are read first, so that none is refused after hours of work on others.
-
     missing: gets the tasks of a suite that are not available here, with the reason. shard: as of `read_task`. Raises
     InputError like `read_task`, and Unavailable if no task is available.
     """
-    num_read, tasks = 0, split_suite(cfg)
-    for later in tasks[1:]:
-        _check_files(later)
-    for task_cfg in tasks:
+    num_read = 0
+    for task_cfg in split_suite(cfg):
         try:
             task = read_task(task_cfg, texts=texts, shard=shard)
         except Unavailable as error:
@@ -163,15 +159,19 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
     return task
 
 
-def _check_files(cfg: DictConfig) -> None:
-    """Read a task's files but its passages; raises InputError for bad ones. Downloads are left for later."""
-    if cfg.queries and os.path.isfile(cfg.queries):
-        read_queries(cfg.queries, Fields.of(cfg, "queries"))
-    if cfg.qrels and os.path.isfile(cfg.qrels):
-        try_measures(parse_measures(cfg.measures), read_qrels(cfg.qrels))
-    for run in (cfg.run, cfg.teacher, cfg.fused):
-        if run and os.path.isfile(run):
-            read_run(run)
+def check_later_tasks(cfg: DictConfig) -> None:
+    """Read the files of a suite's tasks after the first, so that none is refused after hours of work on others.
+
+    Passages and downloads are left for later. Raises InputError for bad files.
+    """
+    for task in split_suite(cfg)[1:]:
+        if task.queries and os.path.isfile(task.queries):
+            read_queries(task.queries, Fields.of(task, "queries"))
+        if task.qrels and os.path.isfile(task.qrels):
+            try_measures(parse_measures(task.measures), read_qrels(task.qrels))
+        for run in (task.run, task.teacher, task.fused):
+            if run and os.path.isfile(run):
+                read_run(run)
 
 
 def _check_judged(cfg: DictConfig, run: Run, qrels: Qrels) -> None:

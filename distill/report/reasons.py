@@ -8,6 +8,7 @@ is noise cannot be agreed with. So the first reason found is the one to mend fir
 about follow, with the command that measures them.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -182,9 +183,7 @@ def _annotate(facts: Facts, *changed: str) -> Command:
 
 def _fields(facts: Facts, prefix: str = "") -> list[str]:
     """Return the overrides that name the fields of the training's passages and queries."""
-    data = facts.student.get("data", {})
-    keys = ("id_field", "text_fields", "query_id_field", "query_text_fields")
-    return field_overrides({key: data.get(key) for key in keys}, prefix)
+    return field_overrides(defaultdict(lambda: None, facts.student.get("data", {})), prefix)
 
 
 def _fusion(facts: Facts) -> list[str]:

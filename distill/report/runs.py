@@ -197,8 +197,9 @@ def loss_name(name: Any) -> str:
 
 def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a run below the number of its stage; those of the stages before it have theirs already."""
-    others = ("task.", "logger.", *CHANGING)
-    kept = {key: value for key, value in config.items() if not key.startswith(others)}
+    kept = {
+        key: value for key, value in config.items() if not key.startswith(("task.", "logger.")) and key not in CHANGING
+    }
     own = f"stage{kept.pop('stages')}."
     return {
         key if STAGE.match(key) else own + key: value for key, value in kept.items() if key not in ("seed", "resume")

@@ -18,7 +18,7 @@ import urllib.parse
 from pathlib import Path
 from urllib.parse import unquote
 
-from distill.errors import InputError, Unavailable
+from distill.errors import PASSING, InputError, Unavailable
 from distill.progress import Progress
 from distill.sources.fetching import fetch, too_large
 from distill.storage.cache import REMEDY, cache_directory, file_state, key_of, make_cache_directory
@@ -115,7 +115,7 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
     """Download a file, and write down its size and checksum."""
     record = path.with_name(".record.json")
     if path.is_file():
-        log.warning("%s: is not what was downloaded: downloading it again", path, extra={"passing": True})
+        log.warning("%s: is not what was downloaded: downloading it again", path, extra=PASSING)
         path.unlink()
     record.unlink(missing_ok=True)
     log.info("%s: downloading to %s, once", path.name, path.parent)
@@ -126,7 +126,7 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
             log.warning(
                 "%s: its parts do not fit together: downloading it from the beginning",
                 path.name,
-                extra={"passing": True},
+                extra=PASSING,
             )
             path.unlink()
             fetch(address, path, has_checksum=bool(options), max_bytes=max_bytes)

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from distill.errors import DiskError, InputError
+from distill.errors import PASSING, DiskError, InputError
 from distill.secrets import redacted
 from distill.storage.checksums import damage, note_whole, write_checksums
 from distill.storage.locking import locked_in_turn
@@ -90,7 +90,7 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
             if reason is None:  # another process has made it meanwhile
                 _repeat_warnings(directory)
                 return directory
-            log.warning("%s: %s: rebuilding it", directory, reason, extra={"passing": True})
+            log.warning("%s: %s: rebuilding it", directory, reason, extra=PASSING)
             remove(directory)
         aside = directory.with_name(directory.name + PARTIAL)
         try:
@@ -113,7 +113,7 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
 
 
 class _Kept(logging.Handler):
-    """Keeps the messages of warnings, but for those that are marked as passing: they are true only now."""
+    """Keeps the messages of warnings, but for those that are marked as PASSING."""
 
     def __init__(self):
         super().__init__(logging.WARNING)

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from distill.errors import InputError
+from distill.errors import PASSING, InputError
 from distill.storage.writing import writing
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def locked(path: Path, remedy: str) -> Iterator[TextIO]:
                 "%s cannot be locked (%s): start nothing else there",
                 path.parent,
                 error.strerror,
-                extra={"passing": True},
+                extra=PASSING,
             )
         with writing(path):
             os.truncate(path, 0)
@@ -82,7 +82,7 @@ def locked_in_turn(path: Path, remedy: str) -> Iterator[None]:
                 "%s cannot be locked (%s): start nothing else that needs it",
                 path,
                 error.strerror,
-                extra={"passing": True},
+                extra=PASSING,
             )
         yield
 
