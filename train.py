@@ -43,6 +43,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and the first line of output do not wait for torch
     import torch
 
+    from distill.config.local_files import with_local_files
     from distill.data.batch import split_lists
     from distill.data.lists import read_lists
     from distill.data.mixing import make_loader
@@ -66,7 +67,6 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.starting import reader_of, start_options
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
-    from distill.sources.locate import with_local_files
     from distill.training.averaging import MovingAverage, Soup
     from distill.training.backward import backward
     from distill.training.calibration import calibration_errors, fit_calibration

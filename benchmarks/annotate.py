@@ -23,11 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
+from benchmarks.composed import compose_config
 from benchmarks.report import ROOT, environment, save
-from distill.config.composition import register_schemas
 
 WORDS = "bees find their way home by the sun and by what they have seen of the land on earlier flights".split()
 
@@ -103,9 +101,10 @@ def overrides(url: str, args: argparse.Namespace, concurrency: int, place: Path)
 
 def measure_rate(args: argparse.Namespace, concurrency: int) -> dict:
     """Annotate for args.seconds, if the client took no time; return requests per second beside the limit."""
+    from omegaconf import OmegaConf
+
     from distill.teachers.asking import ask_llm
 
-    register_schemas()
     limit = concurrency / args.latency
     num_queries = args.queries or max(round(limit * args.seconds), 1)
     num_passages = 100 if args.queries else 20  # one window each, or many
@@ -113,8 +112,7 @@ def measure_rate(args: argparse.Namespace, concurrency: int) -> dict:
              for n in range(num_queries)}  # fmt: skip
     with tempfile.TemporaryDirectory() as directory, endpoint(args.latency, args.core) as url:
         place = Path(directory)
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("annotate", overrides=overrides(url, args, concurrency, place))
+        cfg = compose_config("annotate", overrides(url, args, concurrency, place))
         OmegaConf.resolve(cfg)
         start, cpu = time.perf_counter(), time.process_time()
         _, _, totals = ask_llm(cfg, place, lists)

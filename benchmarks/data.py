@@ -29,8 +29,6 @@ import torch
 
 from benchmarks.generate import passages, qrels_lines, queries, run_lines
 from benchmarks.report import RESULTS, ROOT, environment, save
-from distill.data.lists import read_lists
-from distill.data.loader import BatchLoader
 from distill.data.pairs import PairTemplate
 from distill.data.token_store import open_token_store
 from distill.sources.runs import cached_run
@@ -82,6 +80,9 @@ def measure_store(source: Path, tokenizer, num_passages: int) -> dict:
 def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
     """Return pairs and tokens per second, from the store to batches of 32 lists of 100 passages, without padding."""
     from omegaconf import OmegaConf
+
+    from distill.data.lists import read_lists
+    from distill.data.loader import BatchLoader
 
     cfg = OmegaConf.create(
         {

@@ -24,15 +24,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 
+from benchmarks.composed import compose_config
 from benchmarks.report import RESULTS, ROOT, environment, save
-from distill.config.checks import check_train
-from distill.config.composition import register_schemas
-from distill.data.negatives import REPORT
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
-from train import train
 
 SAMPLE = ROOT / "sample" / "train"
 MIN_GRADE = 2  # as in conf/teacher/sample.yaml
@@ -91,6 +87,10 @@ def hide_labels(share: float, seed: int, path: Path) -> tuple[set[tuple[str, str
 
 def run(variant: str, seed: int, qrels: Path, hidden: set, options: argparse.Namespace, directory: Path) -> dict:
     """Train one variant; return its nDCG@10, with recall and precision of the filter."""
+    from distill.config.checks import check_train
+    from distill.data.negatives import REPORT
+    from train import train
+
     overrides = [rule.replace("POSITIVE", options.positive) for rule in RULES[variant]]
     overrides += [] if variant == "all labels" else [f"teacher.qrels={qrels}"]
     overrides += [f"loss={options.loss}", "data.num_negatives=7", "data.depth=null", f"seed={seed}"]
@@ -100,9 +100,7 @@ def run(variant: str, seed: int, qrels: Path, hidden: set, options: argparse.Nam
         f"train.max_steps={options.steps}",
     ]
     overrides += [f"data.negatives.ranks={options.ranks}"]
-    register_schemas()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [*overrides, "validation.run=null", "train.patience=null"])
+    cfg = compose_config("train", [*overrides, "validation.run=null", "train.patience=null"])
     check_train(cfg)
     train(cfg, directory)
     row = {"variant": variant, "seed": seed, "nDCG@10": json.loads((directory / "results.json").read_text())[MEASURE]}

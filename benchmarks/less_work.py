@@ -31,12 +31,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ir_measures
 import numpy as np
 import torch
 
 from benchmarks.report import RESULTS, environment, save
 from benchmarks.workers import spread
+from distill.config.measures import parse_measures
 from distill.errors import InputError
 from distill.evaluation.measures import measure
 from distill.models.cross_encoder import CrossEncoder
@@ -48,7 +48,7 @@ from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 
-MEASURE = ir_measures.parse_measure("nDCG@10")
+MEASURE = "nDCG@10"
 THEIRS = "sentence-transformers"
 CONTENDERS = (
     *("float32", "bfloat16", "exit-10", "exit-20", "exit-30", "cascade-20"),
@@ -209,7 +209,7 @@ def main() -> None:
     for row in rows:
         low, high = row["ratio_of_queries"]["quartiles"]
         print(
-            f"{row['name']:24} {row[str(MEASURE)]:.4f} {row['pairs_per_second']:8.1f} pairs/s "
+            f"{row['name']:24} {row[MEASURE]:.4f} {row['pairs_per_second']:8.1f} pairs/s "
             f"{row['ratio']:6.2f} ({low:.2f} to {high:.2f})"
         )
     sizes = {"queries": len(lists), "pairs": sum(len(doc_ids) for _, doc_ids, _ in lists.values())}
@@ -232,7 +232,7 @@ def run_all(contenders: dict[str, Score], lists: dict, qrels: dict, device: str)
     num_pairs = sum(len(doc_ids) for _, doc_ids, _ in lists.values())
     rows = []
     for name in contenders:
-        means, _ = measure(runs[name], qrels, [MEASURE])
+        means, _ = measure(runs[name], qrels, parse_measures([MEASURE]))
         ratios = [theirs / ours for theirs, ours in zip(counted[THEIRS], counted[name], strict=True)]
         rates = {"pairs_per_second": num_pairs / sum(seconds[name])}
         rates |= {"ratio": sum(counted[THEIRS]) / sum(counted[name]), "ratio_of_queries": spread(ratios)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.composed import compose_config
 from distill.config.overrides import as_override
 from distill.errors import InputError
 
@@ -59,17 +60,6 @@ def test_overrides(arguments) -> list[str]:
     return ["task=files", *paths, f"task.depth={arguments.test_depth}", f"task.measures=[{arguments.measures}]"]
 
 
-def compose_config(name: str, overrides: list[str]):
-    """Compose conf/NAME.yaml with overrides, as its script does."""
-    from hydra import compose, initialize_config_dir
-
-    from distill.config.composition import ROOT, register_schemas
-
-    register_schemas()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=overrides)
-
-
 def read_test(arguments, *, texts: bool = True):
     """Read the test lists and judgments."""
     from distill.evaluation.tasks import read_task
@@ -112,11 +102,11 @@ def _write_student(arguments, seed: int, directory: Path):
 def training_lists(arguments, seed: int, directory: Path, cut: "TextCutter") -> Iterator[dict]:
     """Yield the lists of all steps, in train.py's order."""
     from distill.config.checks import check_train
+    from distill.config.local_files import with_local_files
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
     from distill.data.pairs import PairTemplate
     from distill.models.parts import load_tokenizer
-    from distill.sources.locate import with_local_files
     from distill.sources.texts import read_passages, read_queries
 
     cfg = compose_config("train", training_overrides(arguments, directory / "student", seed))

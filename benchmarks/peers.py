@@ -53,7 +53,6 @@ from distill.evaluation.measures import measure
 from distill.models.saved import SETTINGS_FILE
 from distill.sources.runs import read_run
 from distill.storage.writing import write_whole
-from distill.training.optim import lr_factor, warmup_steps
 
 OURS = {"ours": "auto", "ours-padded": "padded"}  # contender -> model.layout
 CONTENDERS = ("ours", "sentence-transformers", "lightning-ir")
@@ -229,6 +228,8 @@ def rerank_ours(arguments, model: Path, output: Path) -> dict:
 
 def part(arguments, which: str, name: str, seed: int, prepared: Path, directory: Path) -> dict:
     """Let another library train or re-rank."""
+    from distill.training.optim import lr_factor, warmup_steps
+
     student = prepared / (FOR_LIGHTNING_IR if name == "lightning-ir" else "student")
     if not student.is_dir():
         raise Failed((prepared / REFUSED).read_text())

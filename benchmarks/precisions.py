@@ -11,11 +11,11 @@ import argparse
 import time
 from pathlib import Path
 
-import ir_measures
 import numpy as np
 import torch
 
 from benchmarks.report import RESULTS, environment, save
+from distill.config.measures import parse_measures
 from distill.evaluation.measures import measure
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.qrels import read_qrels
@@ -23,7 +23,7 @@ from distill.sources.run_files import RankedList
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
 
-MEASURE = ir_measures.parse_measure("nDCG@10")
+MEASURE = "nDCG@10"
 
 
 def main() -> None:
@@ -59,10 +59,10 @@ def main() -> None:
     num_pairs = sum(map(len, top.values()))
     rows = []
     for name in contenders:
-        means, _ = measure(runs[name], qrels, [MEASURE])
+        means, _ = measure(runs[name], qrels, parse_measures([MEASURE]))
         rate, ratio = num_pairs / sum(seconds[name]), sum(seconds["float32"]) / sum(seconds[name])
         rows.append({"name": name, **means, "pairs_per_cpu_second": rate, "against_float32": ratio})
-        print(f"{name:10} {means[str(MEASURE)]:.4f} {rate:8.1f} pairs/s {ratio:5.2f}")
+        print(f"{name:10} {means[MEASURE]:.4f} {rate:8.1f} pairs/s {ratio:5.2f}")
     sizes = {"queries": len(top), "pairs": num_pairs}
     print(save("precisions", environment(torch.device("cpu")) | sizes | {"rows": rows}, arguments.results))
 

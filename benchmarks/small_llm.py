@@ -18,14 +18,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from benchmarks.report import ROOT, environment, save
-from distill.config.composition import register_schemas
-from distill.sources.locate import with_local_files
-from distill.teachers.annotation import rank_with_teacher, write_annotation
-from distill.teachers.lists_to_rank import read_lists_to_rank
+from benchmarks.composed import compose_config
+from benchmarks.report import environment, save
 from distill.teachers.prompt import BUNDLED
 
 METHODS = ("listwise", "pointwise", "first-token")
@@ -40,6 +35,12 @@ def shorter(prompt: Path, max_words: int, directory: Path) -> Path:
 
 def annotate(args: argparse.Namespace, model: str, method: str, prompt: str, directory: Path) -> dict:
     """Annotate once; return what came back, and what was made of it."""
+    from omegaconf import OmegaConf
+
+    from distill.config.local_files import with_local_files
+    from distill.teachers.annotation import rank_with_teacher, write_annotation
+    from distill.teachers.lists_to_rank import read_lists_to_rank
+
     files = {"passages": "docs.tsv", "queries": "queries.test.tsv", "run": "bm25.run", "qrels": "qrels.txt"}
     overrides = [f"{key}={args.collection / name}" for key, name in files.items()]
     overrides += [f"method={method}", f"depth={args.depth}", f"num_queries={args.queries}"]
@@ -48,8 +49,7 @@ def annotate(args: argparse.Namespace, model: str, method: str, prompt: str, dir
     overrides += [f"journal={args.journal}", "max_unusable=1", "tries=1", f"teacher.llm.base_url={args.url}"]
     overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]
     overrides += [f"prompt={shorter(BUNDLED / f'{prompt}.yaml', args.max_words, directory)}"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("annotate", overrides=overrides)
+    cfg = compose_config("annotate", overrides)
     OmegaConf.resolve(cfg)
     local = with_local_files(cfg)
     start = time.perf_counter()
@@ -93,7 +93,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     args = parser.parse_args()
     model = args.model or first_model(args.url)
-    register_schemas()
     rows = []
     for method, _, prompt in (name.partition("/") for name in args.methods.split(",")):
         with tempfile.TemporaryDirectory() as directory:

@@ -17,23 +17,20 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from benchmarks.report import ROOT, environment, save
+from benchmarks.composed import compose_config
+from benchmarks.report import environment, save
 from benchmarks.small_llm import first_model, shorter
-from distill.config.composition import register_schemas
-from distill.queries.generation import Candidate, Corpus, generate, read_corpus
 from distill.queries.prompt import BUNDLED, read_query_prompts
-from distill.retrieval.bm25 import found_lists
-from distill.sources.locate import with_local_files
 
 TYPES = ("keyword", "question", "long")
 DEPTHS = (1, 5, 20, 100)
 
 
-def ranks(corpus: Corpus, queries: list[Candidate], doc_ids: list[str]) -> list[int | None]:
-    """Return BM25's rank of a passage for each query, None below the largest depth."""
+def ranks(corpus, queries: list, doc_ids: list[str]) -> list[int | None]:
+    """Return BM25's rank of a passage for each of a `generation.Corpus`'s queries, None below the largest depth."""
+    from distill.retrieval.bm25 import found_lists
+
     assert corpus.round_trip is not None
     texts = {one.query_id: one.query for one in queries}
     trip = corpus.round_trip
@@ -49,12 +46,16 @@ def within(found: list[int | None]) -> dict[int, int]:
 
 def measure(args: argparse.Namespace, model: str, directory: Path) -> dict:
     """Generate once; return what came back, and what was kept of it."""
+    from omegaconf import OmegaConf
+
+    from distill.config.local_files import with_local_files
+    from distill.queries.generation import generate, read_corpus
+
     prompts = ",".join(str(shorter(BUNDLED / f"{kind}.yaml", args.max_words, directory)) for kind in TYPES)
     overrides = [f"passages={args.passages}", f"num_queries={args.queries}", f"max_passages={args.queries}"]
     overrides += [f"types=[{prompts}]", "journal=none", "max_unusable=1", f"teacher.llm.base_url={args.url}"]
     overrides += [f"teacher.llm.model='{model}'", "teacher.llm.concurrency=1", "teacher.llm.timeout=600"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("generate", overrides=overrides)
+    cfg = compose_config("generate", overrides)
     OmegaConf.resolve(cfg.teacher)
     start = time.perf_counter()
     corpus = read_corpus(cfg, with_local_files(cfg))
@@ -86,7 +87,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="directory for the file; default: none is written")
     args = parser.parse_args()
     model = args.model or first_model(args.url)
-    register_schemas()
     with tempfile.TemporaryDirectory() as directory:
         row = measure(args, model, Path(directory))
     print(json.dumps(row, indent=1, ensure_ascii=False))

@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from distill.config.local_files import with_local_files
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.sources.chains import find_ranking
-from distill.sources.locate import with_local_files
 from distill.sources.permutations import mend_permutation
 from distill.sources.runs import read_run
 from distill.sources.thinking import answer_after_thinking

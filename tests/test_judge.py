@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from distill.commands.judge import check, judge
+from distill.config.local_files import with_local_files
 from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.evaluation.kappa import cohens_kappa, confusion
@@ -15,7 +16,6 @@ from distill.judging.answers import grade_in
 from distill.judging.files import is_same_model
 from distill.judging.people import People
 from distill.judging.pool import Pair, read_pool
-from distill.sources.locate import with_local_files
 from distill.sources.qrels import read_qrels
 from distill.teachers.journal import Journal
 from distill.teachers.prompt import read_prompt

@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from distill.config.composition import ROOT, flatten
+from distill.config.local_files import with_local_files
 from distill.config.resumable import read_saved
 from distill.config.resuming import changes
 from distill.config.saved import MAX_BYTES, as_plain, read_plain, saved_text
@@ -22,7 +23,6 @@ from distill.jobs import open_run, read_results, state_of
 from distill.report.runs import read_config, read_runs
 from distill.secrets import for_others
 from distill.sources.literals import escaped
-from distill.sources.locate import with_local_files
 from distill.storage.quoting import from_cell, to_cell, to_markdown
 from tests.helpers.configuration import compose_config, resumed
 from tests.helpers.reports import make_run, report_on

@@ -3,9 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
+from distill.config import local_files
 from distill.config.composition import COMMAND_SCHEMAS, flatten
 from distill.config.saved import as_plain
-from distill.sources import locate
 from tests.helpers.configuration import compose_config
 
 ADDRESS = "https://host/file.tsv"
@@ -36,7 +36,7 @@ SOURCES = {
 
 @pytest.mark.parametrize("name", COMMAND_SCHEMAS)
 def test_an_address_is_downloaded_where_a_source_is_meant_and_nowhere_else(name, monkeypatch):
-    monkeypatch.setattr(locate, "local_file", lambda address: f"/cache/{address[-3:]}")
+    monkeypatch.setattr(local_files, "local_file", lambda address: f"/cache/{address[-3:]}")
     cfg = compose_config(name)
     texts = {key for key, value in flatten(OmegaConf.to_container(cfg, resolve=False)).items() if key[0] != "_"}
     for key in texts:
@@ -45,7 +45,7 @@ def test_an_address_is_downloaded_where_a_source_is_meant_and_nowhere_else(name,
         except Exception:  # a number or a list
             continue
     given = {key for key, value in flatten(as_plain(cfg)).items() if value == ADDRESS}
-    local = flatten(locate.with_local_files(cfg))
+    local = flatten(local_files.with_local_files(cfg))
     assert {key for key in given if local[key] != ADDRESS} == SOURCES[name]
     assert SOURCES[name] <= given and (name != "train" or {"teacher.citation", "backbone.name", "licence"} <= given)
 
@@ -53,8 +53,8 @@ def test_an_address_is_downloaded_where_a_source_is_meant_and_nowhere_else(name,
 def test_the_sources_of_a_task_of_a_suite_are_downloaded(monkeypatch):
     from distill.config.schema import TaskConfig
 
-    monkeypatch.setattr(locate, "local_file", lambda address: f"/cache/{address[-3:]}")
+    monkeypatch.setattr(local_files, "local_file", lambda address: f"/cache/{address[-3:]}")
     part = OmegaConf.create(dict.fromkeys(TASK, ADDRESS) | {"licence": ADDRESS, "bm25": {"stemmer": ADDRESS}})
-    local = locate.with_local_files(part, schema=TaskConfig)
-    assert locate.sources_of(TaskConfig) == TASK
+    local = local_files.with_local_files(part, schema=TaskConfig)
+    assert local_files.sources_of(TaskConfig) == TASK
     assert local == dict.fromkeys(TASK, "/cache/tsv") | {"licence": ADDRESS, "bm25": {"stemmer": ADDRESS}}

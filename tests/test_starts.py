@@ -1,6 +1,8 @@
 """What an entry point loads: nothing that takes seconds before its first line, and no torch where it needs none."""
 
 import gzip
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +26,9 @@ IMPORTS = {  # what each may load
         {"pyterrier", "safetensors", "tqdm"},
     ),
 }
+# What a machine with a GPU may lack, and what has to be imported there without them
+LACKED = ("hydra", "omegaconf", "ir_measures", "wandb")
+THERE = ("kernels/**/*.py", "benchmarks/**/*.py", "tests/gpu/**/*.py", "tests/conftest.py", "tests/test_kernels.py")
 SLOW = {"torch", "transformers", "wandb", "ir_datasets", "pyarrow", "pandas", "matplotlib", "sklearn", "statsmodels"}
 ENDS = {  # commands without a model, from their start to their end, and what they need of these
     **{
@@ -110,3 +115,19 @@ def test_the_second_line_of_a_training_waits_for_torch_but_not_for_transformers(
 @pytest.mark.parametrize("name", ENDS)
 def test_a_command_without_a_model_loads_no_torch(loaded, name):
     assert loaded[name][END] & SLOW <= ENDS[name]
+
+
+def test_kernels_benchmarks_and_gpu_tests_are_imported_where_configurations_cannot_be_read():
+    files = [path for pattern in THERE for path in ROOT.glob(pattern)]
+    modules = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
+    program = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({LACKED}))
+for name in {[name.removesuffix(".__init__") for name in modules]}:
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        print(f"{{name}}: {{error}}")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr

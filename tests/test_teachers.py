@@ -8,10 +8,11 @@ import pyarrow.parquet
 import pytest
 
 from distill.config.checks import check_train
+from distill.config.local_files import with_local_files
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
 from distill.sources.download import place_of
-from distill.sources.locate import is_remote, with_local_files
+from distill.sources.locate import is_remote
 from distill.sources.permutations import parse_permutation
 from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 from tests.helpers.paths import ROOT
@@ -279,7 +280,7 @@ def test_only_sources_are_downloaded(monkeypatch):
         "train", "teacher.citation=https://example.org/paper", "teacher.path=https://example.org/a.run"
     )
     fetched = []
-    monkeypatch.setattr("distill.sources.locate.local_file", lambda address: fetched.append(address) or "a.run")
+    monkeypatch.setattr("distill.config.local_files.local_file", lambda address: fetched.append(address) or "a.run")
     local = with_local_files(cfg)
     assert fetched == ["https://example.org/a.run"] and local.teacher.path == "a.run"
     assert local.teacher.citation == "https://example.org/paper"

@@ -36,7 +36,7 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     Raises InputError for bad input, and if max_cost is reached.
     """
     # Imported here, so that --help and the first line of output do not wait for them
-    from distill.sources.locate import with_local_files
+    from distill.config.local_files import with_local_files
     from distill.teachers.annotation import estimate_cost, rank_with_teacher, write_annotation
     from distill.teachers.lists_to_rank import read_lists_to_rank
 

@@ -44,7 +44,7 @@ def cut(cfg: DictConfig) -> dict[str, int]:
     Raises InputError for bad input, and for too many rows that cannot be used.
     """
     # Imported here, so that --help and a printed configuration do not wait for them
-    from distill.sources.locate import with_local_files
+    from distill.config.local_files import with_local_files
     from distill.storage.writing import write_whole
 
     output = Path(cfg.output)

@@ -47,7 +47,7 @@ def export(cfg: DictConfig) -> None:
 
 def read_pairs(cfg: DictConfig) -> list[tuple[str, list[str]]]:
     """Return the queries of a run with their passages; raises InputError for bad files, before anything is written."""
-    from distill.sources.locate import with_local_files
+    from distill.config.local_files import with_local_files
     from distill.sources.runs import stored_run
     from distill.sources.texts import check_passages, known_queries, read_passages, read_queries
 

@@ -31,10 +31,10 @@ def generate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     Raises InputError for bad input, if max_cost is reached, and if no query is kept.
     """
     # Imported here, so that --help and the first line of output do not wait for them
+    from distill.config.local_files import with_local_files
     from distill.queries import generation
     from distill.queries.files import write_queries, write_rejected
     from distill.queries.prompt import read_query_prompts
-    from distill.sources.locate import with_local_files
 
     prompts = read_query_prompts([*cfg.types])
     with open_run(cfg, directory):

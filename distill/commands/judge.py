@@ -32,12 +32,12 @@ def judge(cfg: DictConfig, directory: Path) -> dict[str, float]:
     Raises InputError for bad input, if max_cost is reached, and if too many answers are no grades.
     """
     # Imported here, so that --help and the first line of output do not wait for them
+    from distill.config.local_files import with_local_files
     from distill.judging.files import is_same_model, write_judgments
     from distill.judging.judge import estimate
     from distill.judging.judge import judge as ask_judge
     from distill.judging.people import People
     from distill.judging.pool import read_pool
-    from distill.sources.locate import with_local_files
     from distill.sources.qrels import read_qrels
 
     with open_run(cfg, directory):

@@ -27,9 +27,9 @@ log = logging.getLogger("retrieve")
 def retrieve(cfg: DictConfig) -> None:
     """Retrieve as configured; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration do not wait for them
+    from distill.config.local_files import with_local_files
     from distill.retrieval.bm25 import Bm25, bm25_run
     from distill.sources.fields import Fields
-    from distill.sources.locate import with_local_files
     from distill.sources.run_files import write_run
     from distill.sources.texts import read_queries
     from distill.storage.writing import write_whole

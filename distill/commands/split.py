@@ -28,9 +28,9 @@ log = logging.getLogger("split")
 def split(cfg: DictConfig) -> dict[str, int]:
     """Split as configured, and return the counts of results.json; raises InputError for bad input."""
     # Imported here, so that --help and a printed configuration do not wait for them
+    from distill.config.local_files import with_local_files
     from distill.data.heldout import hold_out, number_of, together
     from distill.sources.fields import Fields
-    from distill.sources.locate import with_local_files
     from distill.sources.qrels import read_qrels
     from distill.sources.texts import read_queries
     from distill.storage.writing import write_text, write_whole_directory

@@ -9,10 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import OverrideParseException
-
 from distill.sources.literals import as_literal
 
 CONSTANTS = ("null", "true", "false", "inf", "nan")  # of Hydra's grammar
@@ -32,7 +28,7 @@ def as_override(key: str, text: str | Path | Sequence[str]) -> str:
     path, name = r"[\w.-]*/[\w/.-]*", r"[A-Za-z][\w.-]*"
     if re.fullmatch(f"{path}|{name}", text, re.ASCII) and text.lower() not in CONSTANTS:
         return f"{key}={text}"
-    return f"{key}={QuotedString(as_literal(text), Quote.single).with_quotes()}"
+    return f"{key}={_in_quotes(as_literal(text))}"
 
 
 def field_overrides(cfg: Mapping[str, Any], prefix: str = "", kinds: Sequence[str] = ("", "query_")) -> list[str]:
@@ -50,13 +46,19 @@ def quoted(argument: str) -> str:
     if not sign or argument.startswith("-") or value[:1] in ("", "'", '"', "{"):
         return argument
     if "," in value and key in WITH_COMMAS:
-        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        return f"{key}={_in_quotes(value)}"
     if not re.search(r"[=(]", value) or _is_grammatical(argument):
         return argument
     if value[0] == "[":
         quoted_or_sign = r"""'[^']*'|"[^"]*"|\\.|[=()]"""
         return f"{key}={re.sub(quoted_or_sign, lambda found: _escaped(found[0]), value)}"
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _escaped(text: str) -> str:
@@ -64,6 +66,9 @@ def _escaped(text: str) -> str:
 
 
 def _is_grammatical(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
     try:
         OverridesParser.create().parse_overrides([override])
     except OverrideParseException:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.config.local_files import with_local_files
 from distill.config.measures import parse_measures
 from distill.config.schema import TaskConfig
 from distill.config.suites import BM25_DEPTH, split_suite, task_depth
@@ -24,7 +25,7 @@ from distill.errors import InputError, Unavailable
 from distill.evaluation.articles import article_run
 from distill.evaluation.measures import try_measures
 from distill.sources.fields import Fields
-from distill.sources.locate import is_missing_file, is_path, is_remote, with_local_files
+from distill.sources.locate import is_missing_file, is_path, is_remote
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import read_run

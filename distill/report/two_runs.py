@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.composition import ROOT
+from distill.config.local_files import with_local_files
 from distill.config.resumable import ANNOTATION, TRAINING, command_of, read_saved
 from distill.config.resuming import EARLIER_BM25
 from distill.config.suites import split_suite, task_depth
@@ -24,7 +25,6 @@ from distill.evaluation.tasks import read_task
 from distill.report.reading import Reading, open_reading
 from distill.sources.fields import Fields
 from distill.sources.literals import escaped
-from distill.sources.locate import with_local_files
 from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import Run
 from distill.sources.runs import read_run

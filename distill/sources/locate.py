@@ -1,21 +1,16 @@
 """Where a source is: in a file, at an address, or behind an `ir_datasets` id.
 
 is_remote("hf://datasets/OWNER/NAME/FILE"), is_path("queries.tsv")
-local = with_local_files(cfg)                     # addresses downloaded, once
 file_of("queries.tsv"), file_of("msmarco-passage/train")      # "queries.tsv", None
 """
 
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-
-from omegaconf import DictConfig, OmegaConf
 
 from distill.errors import InputError, Unavailable
 from distill.sources.download import local_file
 from distill.sources.folders import folder_state
-from distill.sources.literals import as_literal, escaped
 from distill.storage.cache import file_state
 
 SCHEMES = ("https://", "http://", "hf://")
@@ -30,42 +25,6 @@ def is_remote(source: str | None) -> bool:
 def is_path(source: str) -> bool:
     """Whether a source looks like a path, and not like an `ir_datasets` id."""
     return source.startswith(("/", ".", "~")) or source.removesuffix(".gz").endswith(FILE_SUFFIXES)
-
-
-def with_local_files(cfg: DictConfig, unused: tuple[str, ...] = (), schema: type | None = None) -> DictConfig:
-    """Return a copy of the configuration that names a local file wherever a source of this one is an address.
-
-    Sources are the fields that the schema marks so: an address to cite is left alone. unused: keys whose files are not
-    downloaded but set to null. schema: of a configuration that has lost its own. Raises InputError like `local_file`.
-    """
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    local = OmegaConf.create(escaped(plain))
-    for path, node in _nodes(cfg):
-        there = OmegaConf.select(local, path) if path else local
-        for key in sources_of(OmegaConf.get_type(node) if path or schema is None else schema):
-            if OmegaConf.is_missing(node, key) or f"{path}.{key}".strip(".") in unused:
-                continue
-            value = node[key]
-            if isinstance(value, str) and is_remote(value):
-                there[key] = as_literal(local_file(value))
-            elif OmegaConf.is_list(value):
-                there[key] = [as_literal(local_file(name) if is_remote(name) else name) for name in value]
-    for key in unused:
-        OmegaConf.update(local, key, None)
-    return local
-
-
-def _nodes(node: DictConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Yield a configuration and all groups of keys in it, by their paths."""
-    yield path, node
-    for name in node:
-        if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node[name]):
-            yield from _nodes(node[name], f"{path}.{name}".strip("."))
-
-
-def sources_of(schema: type | None) -> tuple[str, ...]:
-    """Return the keys of a schema that name sources: only those are downloaded where they are addresses."""
-    return tuple(one.name for one in fields(schema) if "source" in one.metadata) if is_dataclass(schema) else ()
 
 
 def is_missing_file(source: str) -> bool:
