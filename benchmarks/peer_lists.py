@@ -89,7 +89,7 @@ def _write_student(arguments, seed: int, directory: Path):
 
     torch.manual_seed(seed)
     lengths = {"query_length": arguments.query_length, "passage_length": arguments.passage_length}
-    options = {"dropout": arguments.dropout, "num_layers": arguments.num_layers}
+    options = {"dropout": arguments.dropout, "num_layers": arguments.num_layers, "pooling": arguments.pooling}
     model = CrossEncoder.from_backbone(arguments.encoder, **lengths, **options)
     model.save_pretrained(directory / "student")
     try:

@@ -70,12 +70,16 @@ def sentence_transformers_labels(loss: str, targets: list[float]) -> list[float]
 
 
 def train_sentence_transformers(setup: dict) -> dict:
-    """Train with CrossEncoderTrainer, and its own AdamW and weight decay."""
+    """Train with CrossEncoderTrainer, and its own AdamW and weight decay.
+
+    Keeps the models after every `save_every` steps; what saving takes is not in the seconds.
+    """
     from datasets import Dataset
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.sampler import DefaultBatchSampler
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from torch.utils.data import SequentialSampler
+    from transformers import TrainerCallback
 
     lists = read_lines(setup["lists"])
     rows = {"query": [each["query"] for each in lists], "passages": [each["passages"] for each in lists]}
@@ -111,11 +115,25 @@ def train_sentence_transformers(setup: dict) -> dict:
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
         trainer.optimizer, lambda step: shares[min(step, len(shares) - 1)]
     )
-    start = time.perf_counter()
+    snapshots: list[tuple[int, float]] = []  # step, seconds of training until then
+    start, saving = time.perf_counter(), 0.0
+
+    class Snapshots(TrainerCallback):
+        """Saves the model, and notes the time of training so far."""
+
+        def on_step_end(self, args, state, control, **_) -> None:
+            nonlocal saving
+            if setup["save_every"] and state.global_step % setup["save_every"] == 0:
+                now = time.perf_counter()
+                snapshots.append((state.global_step, now - start - saving))
+                model.save_pretrained(f"{setup['model']}-{state.global_step}")
+                saving += time.perf_counter() - now
+
+    trainer.add_callback(Snapshots())
     trainer.train()
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start - saving
     model.save_pretrained(setup["model"])
-    return {"seconds": seconds, "losses": [value.item() for value in losses]}
+    return {"seconds": seconds, "losses": [value.item() for value in losses], "snapshots": snapshots}
 
 
 def rerank_sentence_transformers(setup: dict) -> dict:

@@ -38,6 +38,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,6 +57,7 @@ from distill.storage.writing import write_whole
 
 OURS = {"ours": "auto", "ours-padded": "padded"}  # contender -> model.layout
 CONTENDERS = ("ours", "sentence-transformers", "lightning-ir")
+SAME = ("loss", "batch_size", "lr", "weight_decay", "max_grad_norm", "precision", "device")  # for all libraries
 NOT_SETTINGS = ("seeds", "contenders", "output", "work", "lightning_ir")  # may differ from call to call
 
 
@@ -74,7 +76,21 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
+    parser.add_argument("--seeds", default="0", help="as in 0,1,2")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="ours-padded is another")
+    parser.add_argument("--lightning-ir", help="Python interpreter that has lightning-ir", default=sys.executable)
+    arguments = with_paths(parser.parse_args(), parser)
+    arguments.contenders = arguments.contenders.split(",")
+    for name in arguments.contenders:
+        if name not in (*OURS, *CONTENDERS):
+            parser.error(f"--contenders: {name} is unknown: use {', '.join(dict.fromkeys([*OURS, *CONTENDERS]))}")
+    return arguments
+
+
+def parser_of(doc: str) -> argparse.ArgumentParser:
+    """Return a parser of what is trained and measured, in all libraries alike."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("loss", choices=["lce", "ranknet"])
     parser.add_argument("--encoder", required=True, help="directory, packaged model or Hub id")
     parser.add_argument("--num-layers", type=int, help="keep the first ones only")
@@ -102,16 +118,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seeds", default="0", help="as in 0,1,2")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="ours-padded is another")
-    parser.add_argument("--lightning-ir", help="Python interpreter that has lightning-ir", default=sys.executable)
+    parser.add_argument("--pooling", choices=["cls", "mean"], default="cls", help="of the student")
     parser.add_argument("--work", type=Path, help="lists, models and runs; left out: outputs/ and the output's name")
     parser.add_argument("--output", type=Path, required=True, help="JSON")
-    arguments = parser.parse_args()
-    arguments.contenders = arguments.contenders.split(",")
-    for name in arguments.contenders:
-        if name not in (*OURS, *CONTENDERS):
-            parser.error(f"--contenders: {name} is unknown: use {', '.join(dict.fromkeys([*OURS, *CONTENDERS]))}")
+    return parser
+
+
+def with_paths(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Check that the loss has its files, and make paths absolute."""
     for needed in ("run", "qrels") if arguments.loss == "lce" else ("teacher",):
         if getattr(arguments, needed) is None:
             parser.error(f"{arguments.loss} needs --{needed}")
@@ -183,6 +197,7 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
     directory.mkdir(parents=True)
     if name in OURS:
         answer = train_ours(arguments, seed, prepared, directory, OURS[name])
+        del answer["seconds_of_steps"]
         run = rerank_ours(arguments, directory / "train" / "model", directory / "rerank")
     else:
         answer = part(arguments, "train", name, seed, prepared, directory)
@@ -191,9 +206,7 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
     means, per_query = measure(ranked, task.qrels, task.measures)
     answer |= {"rerank": run, "measures": means}
     if name == "sentence-transformers":
-        settings = json.loads((prepared / "student" / SETTINGS_FILE).read_text())
-        lengths = {key: settings[key] for key in ("query_length", "passage_length")}  # or it would cut a pair as one
-        (directory / "model" / SETTINGS_FILE).write_text(json.dumps(lengths))
+        write_lengths(prepared, directory / "model")
         again = rerank_ours(arguments, directory / "model", directory / "rerank-ours")
         answer["reranked_by_ours"] = difference(ranked, read_run(str(again["run"])))
     query_ids = sorted(per_query)
@@ -203,10 +216,16 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
     return answer
 
 
-def train_ours(arguments, seed: int, prepared: Path, directory: Path, layout: str) -> dict:
-    """Train with train.py, and read its losses and the seconds of its steps."""
+def write_lengths(prepared: Path, model: Path) -> None:
+    """Tell how much our models read of a query and a passage, or a pair would be cut as one."""
+    settings = json.loads((prepared / "student" / SETTINGS_FILE).read_text())
+    (model / SETTINGS_FILE).write_text(json.dumps({key: settings[key] for key in ("query_length", "passage_length")}))
+
+
+def train_ours(arguments, seed: int, prepared: Path, directory: Path, layout: str, more: Sequence[str] = ()) -> dict:
+    """Train with train.py, with more overrides if any, and read its losses and the seconds of its steps."""
     output = directory / "train"
-    overrides = [*training_overrides(arguments, prepared / "student", seed, layout)]
+    overrides = [*training_overrides(arguments, prepared / "student", seed, layout), *more]
     command = [sys.executable, "train.py", *overrides, as_override("hydra.run.dir", output)]
     answer = watch(command, directory / "train.log", arguments.threads)
     steps = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
@@ -214,8 +233,9 @@ def train_ours(arguments, seed: int, prepared: Path, directory: Path, layout: st
     with open(prepared / "lists.jsonl", encoding="utf-8") as file:
         sizes = [len(json.loads(line)["doc_ids"]) for line in file]
     pairs = [sum(sizes[first : first + arguments.batch_size]) for first in range(0, len(sizes), arguments.batch_size)]
-    seconds = sum(count / step["train/pairs_per_second"] for count, step in zip(pairs, steps, strict=True))
-    return {"seconds": seconds, "losses": [step["train/loss"] for step in steps]} | answer
+    seconds = [count / step["train/pairs_per_second"] for count, step in zip(pairs, steps, strict=True)]
+    losses = [step["train/loss"] for step in steps]
+    return {"seconds": sum(seconds), "losses": losses, "seconds_of_steps": seconds} | answer
 
 
 def rerank_ours(arguments, model: Path, output: Path) -> dict:
@@ -226,8 +246,8 @@ def rerank_ours(arguments, model: Path, output: Path) -> dict:
     return answer | {"run": output / "run.txt"}
 
 
-def part(arguments, which: str, name: str, seed: int, prepared: Path, directory: Path) -> dict:
-    """Let another library train or re-rank."""
+def part(arguments, which: str, name: str, seed: int, prepared: Path, directory: Path, save_every: int = 0) -> dict:
+    """Let another library train or re-rank; save_every: steps between models that it keeps on the way, 0 for none."""
     from distill.training.optim import lr_factor, warmup_steps
 
     student = prepared / (FOR_LIGHTNING_IR if name == "lightning-ir" else "student")
@@ -235,8 +255,7 @@ def part(arguments, which: str, name: str, seed: int, prepared: Path, directory:
         raise Failed((prepared / REFUSED).read_text())
     num_warmup = warmup_steps(arguments.warmup, arguments.steps)
     factors = [lr_factor("linear", step, num_warmup, arguments.steps) for step in range(arguments.steps)]
-    keys = ("loss", "batch_size", "lr", "weight_decay", "max_grad_norm", "precision", "device")
-    setup = {key: getattr(arguments, key) for key in keys} | {"seed": seed}
+    setup = {key: getattr(arguments, key) for key in SAME} | {"seed": seed, "save_every": save_every}
     setup |= {"lrs": [arguments.lr * factor for factor in factors]}
     paths = {"student": student, "directory": directory / "files", "model": directory / "model"}
     paths |= {"lists": prepared / ("lists.jsonl" if which == "train" else "test.jsonl"), "run": directory / "run.txt"}

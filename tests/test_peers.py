@@ -12,6 +12,7 @@ import torch
 from benchmarks.peer_lists import TextCutter, training_lists, training_overrides
 from benchmarks.peer_table import format_table, summarise
 from benchmarks.peer_workers import gains, sentence_transformers_labels, sentence_transformers_loss
+from benchmarks.time_to_quality import time_to_reach
 from distill.losses import lce, ranknet
 from tests.helpers.configuration import compose_config
 from tests.helpers.models import make_model
@@ -123,6 +124,38 @@ def test_means_and_tests_by_hand():
     assert test["difference"] == pytest.approx(-0.2) and test["t"] == pytest.approx(-0.2 / (0.13 / 3) ** 0.5)
     table = format_table({"RR": 0.25}, rows)
     assert "third, seed 0: left out: not installed" in table and "0.4667 ± 0.1886" in table
+
+
+def test_time_to_the_best_value_of_the_other_library_by_hand():
+    theirs = [[(2, 10.0, 0.3), (4, 20.0, 0.5)], [(2, 9.0, 0.4), (4, 18.0, 0.45)]]
+    rows = [{"name": "sentence-transformers", "curve": curve} for curve in theirs]
+    assert time_to_reach([{"name": "ours", "curve": [(2, 5.0, 0.6)]}]) == {}
+    ours = {"name": "ours", "curve": [(2, 5.0, 0.4), (4, 9.5, 0.5), (6, 14.0, 0.6)]}
+    expected = {"sentence-transformers": 20.0, "ours": 9.5}
+    assert time_to_reach([*rows, ours]) == {"value": 0.5, "seconds_to_value": expected}
+    ours["curve"] = ours["curve"][:1]
+    assert time_to_reach([*rows, ours])["seconds_to_value"] == expected | {"ours": None}
+
+
+@pytest.mark.long
+def test_both_sides_have_a_curve_whose_clock_stands_still_at_its_points(collection, backbone, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("datasets")
+    output = tmp_path / "time.json"
+    options = options_of(collection, backbone, output=output, work=tmp_path / "work", every=3, pooling="mean")
+    options += ["--lrs", "1e-3,2e-3", "--ours", "optimizer.lr=2e-3 optimizer.head_lr=1e-2"]
+    command = [sys.executable, "-m", "benchmarks.time_to_quality", "lce", *options]
+    environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache")}
+    for _ in range(2):  # the second time, nothing is missing
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["options"] for row in rows] == ["lr=1e-3", "lr=2e-3", "optimizer.lr=2e-3 optimizer.head_lr=1e-2"]
+    for row in rows:
+        assert [step for step, _, _ in row["curve"]] == [3, 4] and len(row["losses"]) == 4
+        seconds = [0.0, *(moment for _, moment, _ in row["curve"]), row["seconds"]]
+        assert seconds == sorted(seconds)
+    assert rows[0]["losses"][0] == pytest.approx(rows[2]["losses"][0], abs=1e-5)  # one student, one list
 
 
 @pytest.mark.long

@@ -1,0 +1,149 @@
+"""Time of training to a value on development queries, beside sentence-transformers at its best learning rate.
+
+    python -m benchmarks.time_to_quality lce --encoder DIR --num-layers 3 --pooling mean --passages P.tsv \
+        --queries Q.tsv --run FIRST.run --qrels QRELS --test-queries DEV.tsv --test-run DEV.run \
+        --test-qrels DEV_QRELS --test-depth 30 --measures RR@10 --steps 79 --every 10 --lrs 2e-4,4e-4,8e-4 \
+        --ours "optimizer.lr=4e-4 optimizer.head_lr=5e-3" --output time.json
+
+Student, lists, batches, warm-up and steps are those of benchmarks/peers.py, the same for both, as are its options: the
+test lists that it names are the development lists here. Every --every steps the first of --measures is taken from our
+re-ranking of these lists; the clock stands still meanwhile. The value to reach is the best that sentence-transformers
+has at any of these steps, with any of --lrs. --ours: overrides of train.py that only our side has. A row that is in
+the output already is not run again.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from benchmarks.peer_lists import prepare, read_test, test_overrides
+from benchmarks.peers import (
+    as_named,
+    as_named_words,
+    check_same,
+    parser_of,
+    part,
+    rerank_ours,
+    train_ours,
+    with_paths,
+    write_lengths,
+    write_result,
+)
+from benchmarks.report import environment
+from distill.errors import InputError, exit_on_bad_input
+from distill.evaluation.measures import measure
+from distill.sources.runs import read_run
+
+THEIRS = "sentence-transformers"
+NOT_SETTINGS = ("output", "work", "lrs", "ours")  # may differ from call to call
+
+Curve = list[tuple[int, float, float]]  # step, seconds of training until then, value
+
+
+def main() -> None:
+    """Train what is missing, write each row as it comes, and print who reached the value when."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--every", type=int, default=10, help="steps between values")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lrs", default="2e-4,4e-4,8e-4", help="learning rates that sentence-transformers tries")
+    parser.add_argument("--ours", default="", help="overrides of train.py that only ours has")
+    arguments = with_paths(parser.parse_args(), parser)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    with exit_on_bad_input(sweep=False):
+        compare_times(arguments)
+
+
+def compare_times(arguments) -> None:
+    """Run what is missing; raises InputError for an output of other settings."""
+    settings = {name: value for name, value in vars(arguments).items() if name not in NOT_SETTINGS}
+    check_same(arguments.work / "settings.json", settings)
+    found = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    if found and found["settings"] != as_named(settings):
+        raise InputError(f"{arguments.output}: its rows have other settings: choose another --output")
+    rows = found.get("rows", [])
+    result = environment(torch.device(arguments.device)) | {"settings": as_named(settings)}
+    result["command"] = shlex.join(["python", "-m", "benchmarks.time_to_quality", *as_named_words(sys.argv[1:])])
+    task = read_test(arguments, texts=False)
+    result["first_stage"], _ = measure(task.run, task.qrels, task.measures)
+    prepared = arguments.work / f"seed-{arguments.seed}"
+    facts = prepare(arguments, arguments.seed, prepared)
+    contenders = [(THEIRS, f"lr={lr}") for lr in arguments.lrs.split(",")] + [("ours", arguments.ours)]
+    for name, options in contenders:
+        if any((row["name"], row["options"]) == (name, options) for row in rows):
+            continue
+        directory = arguments.work / f"{name}-{options.replace('/', '-').replace(' ', ',')}"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        row = {"name": name, "options": options, "date": datetime.now(UTC).strftime("%Y-%m-%d")} | facts
+        if name == THEIRS:
+            arguments.lr = float(options.removeprefix("lr="))
+            row |= train_theirs(arguments, prepared, directory, task)
+        else:
+            row |= train_with_curve(arguments, prepared, directory, options.split(), task)
+        rows.append(row)
+        write_result(arguments.output, result | time_to_reach(rows) | {"rows": rows})
+        print(describe(row), file=sys.stderr)
+    write_result(arguments.output, result | time_to_reach(rows) | {"rows": rows})
+    print(*map(describe, rows), json.dumps(time_to_reach(rows)), sep="\n")
+
+
+def train_theirs(arguments, prepared: Path, directory: Path, task) -> dict:
+    """Train with sentence-transformers, and re-rank with each model that it kept on the way."""
+    answer = part(arguments, "train", THEIRS, arguments.seed, prepared, directory, arguments.every)
+    moments = answer.pop("snapshots")
+    if moments[-1][0] < arguments.steps:
+        moments.append((arguments.steps, answer["seconds"]))
+        (directory / "model").rename(directory / f"model-{arguments.steps}")
+    curve: Curve = []
+    for step, seconds in moments:
+        model = directory / f"model-{step}"
+        write_lengths(prepared, model)
+        run = rerank_ours(arguments, model, directory / f"rerank-{step}")["run"]
+        means, _ = measure(read_run(str(run)), task.qrels, task.measures[:1])
+        curve.append((step, seconds, *means.values()))
+    return answer | {"curve": curve}
+
+
+def train_with_curve(arguments, prepared: Path, directory: Path, options: Sequence[str], task) -> dict:
+    """Train with train.py, whose validations are the curve."""
+    lists = [f"validation.{each.removeprefix('task.')}" for each in test_overrides(arguments) if each != "task=files"]
+    more = [*lists, f"train.validate_every={arguments.every}", *options]
+    answer = train_ours(arguments, arguments.seed, prepared, directory, "auto", more)
+    seconds = [0.0, *accumulate(answer.pop("seconds_of_steps"))]
+    lines = map(json.loads, (directory / "train" / "metrics.jsonl").read_text().splitlines())
+    value = f"val/{task.measures[0]}"
+    return answer | {"curve": [(line["step"], seconds[line["step"]], line[value]) for line in lines if value in line]}
+
+
+def time_to_reach(rows: list[dict]) -> dict:
+    """Return the best value of sentence-transformers, and the seconds until each side had it; None: not yet."""
+    curves: dict[str, list[Curve]] = {}
+    for row in rows:
+        curves.setdefault(row["name"], []).append(row["curve"])
+    if THEIRS not in curves:
+        return {}
+    target = max(value for curve in curves[THEIRS] for _, _, value in curve)
+    reached = {}
+    for name, of_name in curves.items():
+        times = [seconds for curve in of_name for _, seconds, value in curve if value >= target]
+        reached[name] = min(times, default=None)
+    return {"value": target, "seconds_to_value": reached}
+
+
+def describe(row: dict) -> str:
+    """Return a line about a row: the values on the way, and the time of training."""
+    curve = "  ".join(f"{step}: {value:.3f}" for step, _, value in row["curve"])
+    return f"{row['name']} {row['options']}: {row['seconds'] / 60:.1f} min  {curve}"
+
+
+if __name__ == "__main__":
+    main()
