@@ -51,8 +51,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.data.teacher_lists import unused_sources
     from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
     from distill.distributed import start_ranks
-    from distill.evaluation.averages import measure_together
-    from distill.evaluation.interpolation import choose_weight, interpolated_row
+    from distill.evaluation.interpolation import interpolated_row
     from distill.evaluation.rerank import TaskReranker
     from distill.evaluation.results import task_directory, write_rows
     from distill.evaluation.suite import SuiteNumbers
@@ -63,18 +62,18 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.adapters import train_adapters
     from distill.models.cross_encoder import CrossEncoder
     from distill.models.freezing import freeze
-    from distill.models.saved import write_settings
     from distill.models.starting import reader_of, start_options
     from distill.progress import Progress
     from distill.retrieval.fused_teacher import with_fused_teacher
-    from distill.training.averaging import MovingAverage, Soup
+    from distill.training.averaging import MovingAverage
     from distill.training.backward import backward
-    from distill.training.calibration import calibration_errors, fit_calibration
+    from distill.training.calibration import calibration_errors
     from distill.training.checkpoint import Checkpoints, seed_of_rank
     from distill.training.draw import PassageDraw
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.plan import plan_training, warn_of_few_lists
     from distill.training.recompute import recompute_activations
+    from distill.training.selection import NOT_DUE, Selection
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
     from distill.training.tracking import Tracker
@@ -114,11 +113,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if not ranks.is_first:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
         loader = make_loader(lists, sets, model.template, ranks)
-        validators = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in validation]
-
-        def validate() -> list:
-            return [validator.rerank(model, cfg.train.max_tokens, precision) for validator in validators]
-
+        selection = Selection(cfg, directory, validation, model, precision, ranks)
         testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
         if {"true": True, "false": False, "auto": device.type == "cuda"}[cfg.train.compile.lower()]:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
@@ -126,10 +121,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         objective = Objective(cfg.loss, cfg.model.exit_weight if model.exit is not None else None)
         num_steps = plan.num_steps
         state = TrainingState(device, objective.names, started=started, may_skip=precision == torch.float16)
-        average, soup = MovingAverage(model, cfg.train.ema), Soup(directory, cfg.train.soup)
+        average = MovingAverage(model, cfg.train.ema)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         scaler.scale(torch.zeros((), device=device))  # makes its scale, for a rank without lists in its first step
-        also, keep = {"average": average, "soup": soup, "scaler": scaler}, cfg.train.keep_previous
+        also, keep = {"average": average, "soup": selection.soup, "scaler": scaler}, cfg.train.keep_previous
         checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep)
         if cfg.resume:
             checkpoints.resume(cfg)
@@ -147,7 +142,6 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
         # ---- 4. The loop ---------------------------------------------------------------------------------------------
         model.train()
-        best_runs: list = []  # of the best validation
         num_workers = cfg.train.num_workers
         if num_workers is None:
             num_workers = 2 if device.type == "cuda" else 0
@@ -190,56 +184,29 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                     tracker.log(state.step, metrics)
                     bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
 
-                improved = joined = False
-                if validators and (state.step % cfg.train.validate_every == 0 or is_last):
+                validated = NOT_DUE
+                if selection.is_due(state.step, num_steps):
                     state.check_finite(loader)
                     with throughput.paused(), average.in_place():
-                        runs = validate()
-                        values = measure_together(validation, runs)
-                        tracker.log(state.step, {f"val/{name}": value for name, value in values.items()})
-                        name, value = next(iter(values.items()))
-                        improved = state.improves(value)
-                        joined = soup.offer(state.step, value, model if ranks.is_first else None)
-                        best_runs = runs if improved else best_runs
+                        validated = selection.validate(state)
+                        tracker.log(state.step, {f"val/{name}": value for name, value in validated.values.items()})
                         if ranks.is_first:
-                            if improved:
-                                model.save_pretrained(checkpoints.model_directory)
-                            note = " (best so far)" if improved else ""
-                            bar.write(f"step {state.step}: val/{name} {value:.4f}{note}", file=sys.stderr)
+                            bar.write(validated.describe(state.step), file=sys.stderr)
 
                 stopped_by = int(max(ranks.gather(stop.signal or 0)))
-                if stopped_by or improved or joined or state.step % save_every == 0 or is_last:
+                is_better = validated.improved or validated.joined
+                if stopped_by or is_better or state.step % save_every == 0 or is_last:
                     state.check_finite(loader)
                     tracker.flush()
-                    checkpoints.save(improved)
+                    checkpoints.save(validated.improved)
                 if stopped_by:
                     log.info("checkpoint saved at step %d; resume with: %s", state.step, resume_command(cfg, directory))
                     raise SystemExit(128 + stopped_by)
 
         # ---- 5. The best model by validation (the last one without validation), tested once --------------------------
         results = state.results
-        if validators:
-            checkpoints.load_best()
-            if not best_runs:  # it was before this run was resumed
-                best_runs = validate()
-            value = state.best_value
-            if soup.members:
-                soup.stir(model, ranks)
-                runs = validate()
-                mean = next(iter(measure_together(validation, runs).values()))
-                if soup.keeps(mean, value):
-                    best_runs, value = runs, mean
-                    if ranks.is_first:
-                        model.save_pretrained(checkpoints.model_directory)
-                else:
-                    checkpoints.load_best()
-            model.interpolation = choose_weight(validation, best_runs)
-            model.calibration = fit_calibration(cfg.calibration, validation, best_runs)
-            results |= calibration_errors("validation", validation, best_runs, model.calibration)
-            if ranks.is_first:
-                write_settings(model, checkpoints.model_directory)
-            results[f"val/{validation[0].measures[0]}"] = value
-            log.info("training ended after step %d, best model at step %d", state.step, state.best_step)
+        if validation:
+            results |= selection.load_best(state, checkpoints)
         else:
             average.copy_to_model()
             checkpoints.keep_last()
