@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from distill.errors import InputError
-from distill.export.formats import export
+from distill.export.formats import FORMATS, export
 from distill.export.vocabulary import write_vocabulary
 from distill.models.calibration import Platt
 from distill.models.cross_encoder import CrossEncoder
@@ -127,6 +127,26 @@ def test_an_electra_renamed_to_bert_gives_the_same_scores(tmp_path):
     assert (again.query_length, again.passage_length, again.backbone.config.model_type) == (8, 20, "bert")
     assert (again.interpolation, again.calibration) == (model.interpolation, model.calibration)
     assert scores_of(again).equal(scores_of(model))
+
+
+@pytest.mark.parametrize("target", [name for name in FORMATS if name != "bert"])  # tested above
+def test_what_a_format_has_no_place_for_is_kept_or_said(target, tmp_path, caplog):
+    model = make_model(tmp_path, "bert")
+    export(model, tmp_path / "plain", target)
+    assert not said_by_export(caplog)
+    model.calibration, model.interpolation = Platt(2.0, 0.5, 1, 60), Interpolation(0.8, ("bm25",), "nDCG@10", 200)
+    export(model, tmp_path / "exported", target)
+    if target in ("lightning-ir", "transformers"):
+        expected = "has no place for the weight of its interpolation and its calibration"
+        assert said_by_export(caplog) == [f"{target}: {expected}: only the model you export from keeps that"]
+    else:
+        again = CrossEncoder.from_pretrained(str(tmp_path / "exported"))
+        assert (again.interpolation, again.calibration) == (model.interpolation, model.calibration)
+        assert not said_by_export(caplog)
+
+
+def said_by_export(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "distill.export.formats"]
 
 
 def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):

@@ -7,6 +7,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from distill.models.decoders import score_layer
 from distill.models.heads import without_memory, write_native
 from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
+
+log = logging.getLogger(__name__)
 
 NEEDS = {  # of the head, beside the encoder
     "lightning-ir": " with one linear layer",
@@ -43,7 +46,8 @@ def export(
 
     card: the text of its README.md. dtype: of the weights in the files, float32, float16 or bfloat16; ONNX graphs have
     their own, and `opset`. Raises InputError for a directory that already exists, for a model that the format cannot
-    express exactly, and for weights that are too large for the type.
+    express exactly, and for weights that are too large for the type. Warns of what changes no score, and has no place
+    in the format.
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
@@ -69,6 +73,9 @@ def export(
             write_text(new / "README.md", card)
 
     write_whole_directory(directory, write)
+    lost = [what for attribute, what in OWN.items() if getattr(model, attribute) is not None]
+    if lost and not (directory / SETTINGS_FILE).is_file():
+        log.warning("%s: has no place for %s: only the model you export from keeps that", target, " and ".join(lost))
 
 
 def _write_onnx(model: CrossEncoder, directory: Path, opset: int) -> None:
@@ -188,6 +195,12 @@ def _change(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes, indent=2) + "\n")
 
 
+# What only distill.json holds, by the model's attributes
+OWN = {
+    "interpolation": "the weight of its interpolation",
+    "calibration": "its calibration",
+    "exit": "its early exit",
+}
 OF_DECODERS = ("sentence-transformers", "transformers")
 FORMATS: dict[str, Callable[..., None]] = {
     "sentence-transformers": CrossEncoder.save_pretrained,
