@@ -27,7 +27,7 @@ from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.prompts import PROMPTS
 from tests.helpers.commands import run
-from tests.helpers.configuration import compose_config
+from tests.helpers.configuration import compose_config, composed_by_hydra
 from tests.helpers.paths import ROOT
 
 GROUPS = ("backbone", "loss", "data", "teacher", "task", "optimizer", "logger", "experiment")
@@ -585,3 +585,26 @@ def test_a_variable_of_the_environment_that_is_not_there_is_one_line(capsys):
 def test_an_empty_list_of_fields_is_refused():
     with pytest.raises(InputError, match="data.text_fields=.*: must name at least one field"):
         check_train(compose_config("train", "data.text_fields=[]"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train"],
+        ["train", "loss=adrmse", "data.depth=50", "experiment=figure1-mini", "+teacher@teachers.second=run"],
+        ["train", "task@validation=nano-beir", "data=files", "data.passages='a, b.tsv'", "~loss.alpha", "loss=adrmse"],
+        ["evaluate", "task=trec-dl", "model=null", "task.depth=20"],
+        ["annotate", "llm@teacher.llm=http", "teacher.llm.model=m", "+teacher.llm.extra_body={a:1}"],
+    ],
+)
+def test_the_tests_compose_what_hydra_composes(overrides):
+    def composed(compose):
+        try:
+            return compose(*overrides)
+        except HydraException as error:
+            return str(error)
+
+    ours, theirs = composed(compose_config), composed(composed_by_hydra)
+    assert ours == theirs and type(ours) is type(theirs)
+    if not isinstance(ours, str):
+        assert OmegaConf.is_struct(ours) == OmegaConf.is_struct(theirs) and compose_config(*overrides) is not ours

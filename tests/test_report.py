@@ -258,6 +258,13 @@ def test_rows_of_two_versions_are_not_compared_as_one(tmp_path):
     assert "- Not tested: compare=loss: " in text and "differ only in keys that one of them lacks" in text
 
 
+def test_seeds_before_and_after_a_key_was_added_that_is_null_form_one_row(tmp_path):
+    for seed, more in enumerate(({}, {"train.new_key": None}, {"train.new_key": None})):
+        make_run(tmp_path / "runs" / str(seed), {"loss.name": "lce", "seed": seed} | more, {DL19: 0.5 + 0.1 * seed})
+    text = (report_on(tmp_path / "runs", "published=false") / "results.md").read_text()
+    assert "0.6000 ± 0.1000" in text and "new_key" not in text
+
+
 def test_a_first_stage_that_differs_between_runs_is_no_baseline(tmp_path):
     for number, value in enumerate((0.4, 0.6)):
         place = make_run(tmp_path / "runs" / str(number), {"loss.name": f"l{number}"}, {DL19: 0.5}, [0.4, 0.6])

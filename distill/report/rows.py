@@ -54,10 +54,10 @@ def make_rows(runs: Sequence[RunRecord]) -> list[Row]:
 
 
 def _gather(runs: Sequence[RunRecord], keep: Callable[[str], bool]) -> list[list[RunRecord]]:
-    """Runs with the same values of the keys to keep."""
+    """Runs with the same values of the keys to keep; a key that a run's version did not know yet counts as null."""
     groups: dict[tuple, list[RunRecord]] = {}
     for run in runs:
-        kept = tuple(sorted((key, repr(value)) for key, value in run.config.items() if keep(key)))
+        kept = tuple(sorted((key, repr(value)) for key, value in run.config.items() if keep(key) and value is not None))
         groups.setdefault(kept, []).append(run)
     return list(groups.values())
 

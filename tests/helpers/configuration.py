@@ -1,5 +1,7 @@
 """Configurations as the entry points compose them, and the lists that one reads."""
 
+import copy
+import functools
 from typing import NamedTuple
 
 from tests.helpers.paths import ROOT
@@ -8,14 +10,50 @@ OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")  # groups of
 
 
 def compose_config(name: str, *overrides: str):
-    """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
-    from hydra import compose, initialize_config_dir  # here: tests/gpu runs where there is no Hydra
+    """Return what `composed_by_hydra` does, in a tenth of the time.
 
+    What has the same choices of groups is composed once in this process; values are then set in a copy, as Hydra does.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl  # here: tests/gpu runs where there is no Hydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    values = [override for override in overrides if not _chooses(override)]
+    try:
+        parsed = OverridesParser.create().parse_overrides(values)
+        if not any(override.is_sweep_override() for override in parsed):
+            cfg = copy.deepcopy(_composed_once(name, tuple(filter(_chooses, overrides))))
+            ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
+            return cfg
+    except Exception:  # Hydra says what is wrong in its own words
+        return composed_by_hydra(name, *overrides)
+    return composed_by_hydra(name, *overrides)
+
+
+def composed_by_hydra(name: str, *overrides: str):
+    """Compose conf/NAME.yaml with command-line overrides, as the entry points do."""
+    from hydra import compose, initialize_config_dir
+
+    _register_once()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+@functools.cache
+def _composed_once(name: str, choices: tuple[str, ...]):
+    return composed_by_hydra(name, *choices)
+
+
+@functools.cache
+def _register_once() -> None:
     from distill.config.composition import register_schemas
 
     register_schemas()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+
+
+def _chooses(override: str) -> bool:
+    """Whether an override chooses from a group, or is about Hydra itself."""
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    return key.startswith("hydra") or (ROOT / "conf" / key).is_dir()
 
 
 class Decoded(NamedTuple):
