@@ -188,8 +188,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 if selection.is_due(state.step, num_steps):
                     state.check_finite(loader)
                     with throughput.paused(), average.in_place():
-                        validated = selection.validate(state)
-                        tracker.log(state.step, {f"val/{name}": value for name, value in validated.values.items()})
+                        runs, values = selection.rank()
+                        tracker.log(state.step, {f"val/{name}": value for name, value in values.items()})
+                        validated = selection.keep_if_better(state, runs, values)
                         if ranks.is_first:
                             bar.write(validated.describe(state.step), file=sys.stderr)
 

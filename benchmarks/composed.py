@@ -9,7 +9,7 @@ from benchmarks.report import ROOT
 
 
 def compose_config(name: str, overrides: list[str]):
-    """Return conf/NAME.yaml with overrides, interpolations still to be resolved, as its command has it."""
+    """Return conf/NAME.yaml with overrides, as the command composes it; interpolations are not resolved yet."""
     from hydra import compose, initialize_config_dir
 
     from distill.config.composition import register_schemas

@@ -124,6 +124,8 @@ def train_sentence_transformers(setup: dict) -> dict:
         def on_step_end(self, args, state, control, **_) -> None:
             nonlocal saving
             if setup["save_every"] and state.global_step % setup["save_every"] == 0:
+                if setup["device"] == "cuda":
+                    torch.cuda.synchronize()  # or the step's own work would count as saving
                 now = time.perf_counter()
                 snapshots.append((state.global_step, now - start - saving))
                 model.save_pretrained(f"{setup['model']}-{state.global_step}")

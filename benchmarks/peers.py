@@ -58,6 +58,7 @@ from distill.storage.writing import write_whole
 OURS = {"ours": "auto", "ours-padded": "padded"}  # contender -> model.layout
 CONTENDERS = ("ours", "sentence-transformers", "lightning-ir")
 SAME = ("loss", "batch_size", "lr", "weight_decay", "max_grad_norm", "precision", "device")  # for all libraries
+ADDED = {"pooling": "cls"}  # settings that earlier outputs lack, with what they had
 NOT_SETTINGS = ("seeds", "contenders", "output", "work", "lightning_ir")  # may differ from call to call
 
 
@@ -143,7 +144,7 @@ def compare_libraries(arguments) -> None:
     settings = {name: value for name, value in vars(arguments).items() if name not in NOT_SETTINGS}
     check_same(arguments.work / "settings.json", settings)
     found = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
-    if found and found["settings"] != as_named(settings):
+    if found and ADDED | found["settings"] != as_named(settings):
         raise InputError(f"{arguments.output}: its rows have other settings: choose another --output")
     rows = [row for row in found.get("rows", []) if "left_out" not in row]
     done = {(row["name"], row["seed"]) for row in rows}
@@ -174,7 +175,7 @@ def compare_libraries(arguments) -> None:
 
 def check_same(path: Path, settings: dict) -> None:
     """Keep the settings beside the lists; raises InputError if these were made with others."""
-    if path.is_file() and json.loads(path.read_text()) != settings:
+    if path.is_file() and ADDED | json.loads(path.read_text()) != settings:
         raise InputError(f"{path}: the lists there have other settings: choose another --work")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings))
@@ -217,7 +218,7 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
 
 
 def write_lengths(prepared: Path, model: Path) -> None:
-    """Tell how much our models read of a query and a passage, or a pair would be cut as one."""
+    """Write how many tokens of a query and of a passage we read; without it, we would cut a pair as one text."""
     settings = json.loads((prepared / "student" / SETTINGS_FILE).read_text())
     (model / SETTINGS_FILE).write_text(json.dumps({key: settings[key] for key in ("query_length", "passage_length")}))
 

@@ -28,7 +28,7 @@ DEPTHS = (1, 5, 20, 100)
 
 
 def ranks(corpus, queries: list, doc_ids: list[str]) -> list[int | None]:
-    """Return BM25's rank of a passage for each of a `generation.Corpus`'s queries, None below the largest depth."""
+    """Return BM25's rank of each query's passage, None below the largest depth. corpus: a generation.Corpus."""
     from distill.retrieval.bm25 import found_lists
 
     assert corpus.round_trip is not None

@@ -1,17 +1,19 @@
-"""Time of training to a value on development queries, beside sentence-transformers at its best learning rate.
+"""Seconds of training until a value on development queries is reached, beside sentence-transformers.
 
     python -m benchmarks.time_to_quality lce --encoder DIR --num-layers 3 --pooling mean --passages P.tsv \
         --queries Q.tsv --run FIRST.run --qrels QRELS --test-queries DEV.tsv --test-run DEV.run \
         --test-qrels DEV_QRELS --test-depth 30 --measures RR@10 --steps 79 --every 10 --lrs 2e-4,4e-4,8e-4 \
         --ours "optimizer.lr=4e-4 optimizer.head_lr=5e-3" --output time.json
 
-Student, lists, batches, warm-up and steps are those of benchmarks/peers.py, the same for both, as are its options: the
-test lists that it names are the development lists here. Every --every steps the first of --measures is taken from our
-re-ranking of these lists; the clock stands still meanwhile. The value to reach is the best that sentence-transformers
-has at any of these steps, with any of --lrs. --ours: overrides of train.py that only our side has. A row that is in
-the output already is not run again.
+Both sides have the same student, lists, batches, warm-up and steps, and the options are those of benchmarks/peers.py.
+Its test lists are the development lists here. After every --every steps, our code re-ranks them, and the first of
+--measures is taken. Validating, and saving their models, does not count as training; saving our checkpoint after a
+better validation does. The value to reach is the best that sentence-transformers has at any of these steps, with any of
+--lrs. --ours: overrides of train.py for our side only; without a learning rate among them, ours has --lr. A row that is
+already in the output is not run again.
 """
 
+import argparse
 import json
 import os
 import shlex
@@ -26,6 +28,7 @@ import torch
 
 from benchmarks.peer_lists import prepare, read_test, test_overrides
 from benchmarks.peers import (
+    Failed,
     as_named,
     as_named_words,
     check_same,
@@ -59,7 +62,10 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     torch.set_num_threads(arguments.threads)
     with exit_on_bad_input(sweep=False):
-        compare_times(arguments)
+        try:
+            compare_times(arguments)
+        except Failed as error:
+            raise SystemExit(str(error)) from error
 
 
 def compare_times(arguments) -> None:
@@ -85,8 +91,8 @@ def compare_times(arguments) -> None:
         directory.mkdir(parents=True)
         row = {"name": name, "options": options, "date": datetime.now(UTC).strftime("%Y-%m-%d")} | facts
         if name == THEIRS:
-            arguments.lr = float(options.removeprefix("lr="))
-            row |= train_theirs(arguments, prepared, directory, task)
+            with_lr = argparse.Namespace(**vars(arguments) | {"lr": float(options.removeprefix("lr="))})
+            row |= train_theirs(with_lr, prepared, directory, task)
         else:
             row |= train_with_curve(arguments, prepared, directory, options.split(), task)
         rows.append(row)
@@ -100,7 +106,7 @@ def train_theirs(arguments, prepared: Path, directory: Path, task) -> dict:
     """Train with sentence-transformers, and re-rank with each model that it kept on the way."""
     answer = part(arguments, "train", THEIRS, arguments.seed, prepared, directory, arguments.every)
     moments = answer.pop("snapshots")
-    if moments[-1][0] < arguments.steps:
+    if not moments or moments[-1][0] < arguments.steps:
         moments.append((arguments.steps, answer["seconds"]))
         (directory / "model").rename(directory / f"model-{arguments.steps}")
     curve: Curve = []
@@ -125,7 +131,7 @@ def train_with_curve(arguments, prepared: Path, directory: Path, options: Sequen
 
 
 def time_to_reach(rows: list[dict]) -> dict:
-    """Return the best value of sentence-transformers, and the seconds until each side had it; None: not yet."""
+    """Return the best value of sentence-transformers, and each side's seconds to reach it; None if it did not."""
     curves: dict[str, list[Curve]] = {}
     for row in rows:
         curves.setdefault(row["name"], []).append(row["curve"])
@@ -134,7 +140,7 @@ def time_to_reach(rows: list[dict]) -> dict:
     target = max(value for curve in curves[THEIRS] for _, _, value in curve)
     reached = {}
     for name, of_name in curves.items():
-        times = [seconds for curve in of_name for _, seconds, value in curve if value >= target]
+        times = [seconds for curve in of_name for _, seconds, value in curve if value >= target - 1e-9]  # rounding
         reached[name] = min(times, default=None)
     return {"value": target, "seconds_to_value": reached}
 

@@ -594,6 +594,7 @@ def test_an_empty_list_of_fields_is_refused():
         ["train", "loss=adrmse", "data.depth=50", "experiment=figure1-mini", "+teacher@teachers.second=run"],
         ["train", "task@validation=nano-beir", "data=files", "data.passages='a, b.tsv'", "~loss.alpha", "loss=adrmse"],
         ["evaluate", "task=trec-dl", "model=null", "task.depth=20"],
+        ["evaluate", "task=files", "model=null", "task.depth=20", "task={depth:5}"],
         ["annotate", "llm@teacher.llm=http", "teacher.llm.model=m", "+teacher.llm.extra_body={a:1}"],
     ],
 )

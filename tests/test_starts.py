@@ -117,7 +117,7 @@ def test_a_command_without_a_model_loads_no_torch(loaded, name):
     assert loaded[name][END] & SLOW <= ENDS[name]
 
 
-def test_kernels_benchmarks_and_gpu_tests_are_imported_where_configurations_cannot_be_read():
+def test_kernels_benchmarks_and_gpu_tests_are_imported_without_hydra_wandb_and_ir_measures():
     files = [path for pattern in THERE for path in ROOT.glob(pattern)]
     modules = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
     program = f"""

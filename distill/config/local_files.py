@@ -1,4 +1,4 @@
-"""Sources of a configuration that are addresses, downloaded.
+"""Download the sources of a configuration that are addresses.
 
 local = with_local_files(cfg)                     # addresses downloaded, once
 """

@@ -108,7 +108,7 @@ def field_names() -> Any:
 def source(default: Any = MISSING, or_directory: bool = False) -> Any:
     """A field of a file, an address or an `ir_datasets` id; or_directory: a directory will do as well.
 
-    distill/sources/locate.py downloads what such fields name, and nothing else.
+    distill/config/local_files.py downloads what such fields name, and nothing else.
     """
     rule = missing_file_or_directory if or_directory else missing_file
     return field(default=default, metadata={"rule": rule, "source": True})

@@ -22,7 +22,7 @@ from distill.models.carried import can_carry, classifier_config, write_weights
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.decoders import score_layer
 from distill.models.heads import without_memory, write_native
-from distill.models.saved import ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
+from distill.models.saved import EXIT_FILE, ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def export(
 
     card: the text of its README.md. dtype: of the weights in the files, float32, float16 or bfloat16; ONNX graphs have
     their own, and `opset`. Raises InputError for a directory that already exists, for a model that the format cannot
-    express exactly, and for weights that are too large for the type. Warns of what changes no score, and has no place
-    in the format.
+    express exactly, and for weights that are too large for the type. Warns of what the format has no place for, if no
+    score depends on it.
     """
     if directory.exists():
         raise InputError(f"output={directory}: already exists: choose another, or remove it")
@@ -73,8 +73,10 @@ def export(
             write_text(new / "README.md", card)
 
     write_whole_directory(directory, write)
-    lost = [what for attribute, what in OWN.items() if getattr(model, attribute) is not None]
-    if lost and not (directory / SETTINGS_FILE).is_file():
+    kept = dict.fromkeys(("interpolation", "calibration"), (directory / SETTINGS_FILE).is_file())
+    kept["exit"] = (directory / EXIT_FILE).is_file()  # an ONNX graph has only the full score
+    lost = [what for attribute, what in OWN.items() if getattr(model, attribute) is not None and not kept[attribute]]
+    if lost:
         log.warning("%s: has no place for %s: only the model you export from keeps that", target, " and ".join(lost))
 
 
@@ -195,7 +197,7 @@ def _change(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes, indent=2) + "\n")
 
 
-# What only distill.json holds, by the model's attributes
+# What only our own files hold, by the model's attributes
 OWN = {
     "interpolation": "the weight of its interpolation",
     "calibration": "its calibration",

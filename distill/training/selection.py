@@ -2,7 +2,8 @@
 
 selection = Selection(cfg, directory, validation, model, precision, ranks)
 if selection.is_due(state.step, num_steps):
-    validated = selection.validate(state)         # model/ has the weights if they are the best so far
+    runs, values = selection.rank()
+    validated = selection.keep_if_better(state, runs, values)
 results |= selection.load_best(state, checkpoints)
 """
 
@@ -57,7 +58,7 @@ class Selection:
         precision: torch.dtype,
         ranks: Ranks,
     ):
-        """Tokenise nothing yet; tasks: without any, is_due is never true. directory: of the run."""
+        """Tokenise the tasks' queries and passages; without tasks, is_due is never true. directory: of the run."""
         self.cfg, self.tasks, self.model, self.ranks, self.precision = cfg, tasks, model, ranks, precision
         self.model_directory = directory / "model"
         self.rerankers = [TaskReranker(task, model, judged_only=True, ranks=ranks) for task in tasks]
@@ -68,9 +69,14 @@ class Selection:
         """Whether to validate after a step: each `train.validate_every` steps, and after the last one."""
         return bool(self.tasks) and (step % self.cfg.train.validate_every == 0 or step == num_steps)
 
-    def validate(self, state: TrainingState) -> Validated:
-        """Validate the model's present weights, and save them in model/ if they are the best so far."""
-        runs, values = self._rank()
+    def rank(self) -> tuple[list[Run], dict[str, float]]:
+        """Return the ranking of each task by the model's present weights, and their means by measure."""
+        max_tokens = self.cfg.train.max_tokens
+        runs = [reranker.rerank(self.model, max_tokens, self.precision) for reranker in self.rerankers]
+        return runs, measure_together(self.tasks, runs)
+
+    def keep_if_better(self, state: TrainingState, runs: list[Run], values: dict[str, float]) -> Validated:
+        """Record a validation, and save the model's present weights in model/ if it is the best so far."""
         value = next(iter(values.values()))
         improved = state.improves(value)
         joined = self.soup.offer(state.step, value, self.model if self.ranks.is_first else None)
@@ -81,16 +87,17 @@ class Selection:
         return Validated(values, improved, joined)
 
     def load_best(self, state: TrainingState, checkpoints: Checkpoints) -> dict[str, float]:
-        """Give the model the weights that validated best, or their soup if that validates no worse.
+        """Give the model the best weights: those of the best validation, or the soup if it validates no worse.
 
         Chooses its weight for interpolation and fits its calibration, both on the validation queries. Returns what
         results.json says of it.
         """
         checkpoints.load_best()
-        runs, value = self.best_runs or self._rank()[0], state.best_value  # none: the best was before a resumption
+        # No runs: the best validation was before this run was resumed
+        runs, value = self.best_runs or self.rank()[0], state.best_value
         if self.soup.members:
             self.soup.stir(self.model, self.ranks)
-            soup_runs, values = self._rank()
+            soup_runs, values = self.rank()
             soup_value = next(iter(values.values()))
             if self.soup.keeps(soup_value, value):
                 runs, value = soup_runs, soup_value
@@ -105,9 +112,3 @@ class Selection:
         log.info("training ended after step %d, best model at step %d", state.step, state.best_step)
         errors = calibration_errors("validation", self.tasks, runs, self.model.calibration)
         return errors | {f"val/{self.tasks[0].measures[0]}": value}
-
-    def _rank(self) -> tuple[list[Run], dict[str, float]]:
-        """Return the model's ranking of each task, and their means by measure."""
-        max_tokens = self.cfg.train.max_tokens
-        runs = [reranker.rerank(self.model, max_tokens, self.precision) for reranker in self.rerankers]
-        return runs, measure_together(self.tasks, runs)

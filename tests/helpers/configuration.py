@@ -10,12 +10,13 @@ OPTIONS = ("backbone", "data", "loss", "teacher", "task", "logger")  # groups of
 
 
 def compose_config(name: str, *overrides: str):
-    """Return what `composed_by_hydra` does, in a tenth of the time.
+    """Compose like `composed_by_hydra`, in a tenth of the time.
 
-    What has the same choices of groups is composed once in this process; values are then set in a copy, as Hydra does.
+    Each choice of groups is composed once per process. The values are then set in a copy, by Hydra's own code.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl  # here: tests/gpu runs where there is no Hydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     values = [override for override in overrides if not _chooses(override)]
     try:
@@ -24,8 +25,8 @@ def compose_config(name: str, *overrides: str):
             cfg = copy.deepcopy(_composed_once(name, tuple(filter(_chooses, overrides))))
             ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
             return cfg
-    except Exception:  # Hydra says what is wrong in its own words
-        return composed_by_hydra(name, *overrides)
+    except HydraException:
+        pass  # Hydra says below what is wrong, in its own order
     return composed_by_hydra(name, *overrides)
 
 
@@ -52,8 +53,9 @@ def _register_once() -> None:
 
 def _chooses(override: str) -> bool:
     """Whether an override chooses from a group, or is about Hydra itself."""
-    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
-    return key.startswith("hydra") or (ROOT / "conf" / key).is_dir()
+    key, _, value = override.partition("=")
+    key = key.lstrip("+~").partition("@")[0]
+    return key.startswith("hydra") or ((ROOT / "conf" / key).is_dir() and not value.startswith("{"))
 
 
 class Decoded(NamedTuple):
