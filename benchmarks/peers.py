@@ -198,11 +198,12 @@ def run_contender(arguments, name: str, seed: int, prepared: Path, task) -> dict
     directory.mkdir(parents=True)
     if name in OURS:
         answer = train_ours(arguments, seed, prepared, directory, OURS[name])
-        del answer["seconds_of_steps"]
         run = rerank_ours(arguments, directory / "train" / "model", directory / "rerank")
     else:
         answer = part(arguments, "train", name, seed, prepared, directory)
         run = part(arguments, "rerank", name, seed, prepared, directory)
+    for of_steps in ("seconds_of_steps", "snapshots"):  # for benchmarks/time_to_quality.py
+        answer.pop(of_steps, None)
     ranked = read_run(str(run.pop("run")))
     means, per_query = measure(ranked, task.qrels, task.measures)
     answer |= {"rerank": run, "measures": means}
