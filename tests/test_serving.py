@@ -18,6 +18,7 @@ from torch import nn
 
 from distill.commands.serve import check_packages
 from distill.errors import InputError
+from distill.models.interpolation import Interpolation
 from distill.serving.scoring import Scorer, load_scorer
 from distill.serving.server import open_socket, serve
 from distill.serving.service import Service
@@ -27,6 +28,7 @@ from tests.helpers.models import PASSAGES, QUERY, make_model
 from tests.helpers.serving import SaidScores, recorded, serving, settings, wait_until
 
 ASKED = {"query": "how do bees find home", "documents": ["score 0", "score 1"]}
+INTERPOLATED = {"query": "a", "texts": ["b", "c"], "first_stage_scores": [1, 2], "weight": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,55 @@ def test_requests_that_arrive_together_share_a_batch_and_get_their_own_scores(mo
     assert f"distill_passages_total {sum(map(len, lists))}.0" in counted
 
 
+# Interpolation
+
+
+@pytest.fixture
+def weighted(model, monkeypatch):
+    """The model, with a weight of 0.6 in its files."""
+    monkeypatch.setattr(model, "interpolation", Interpolation(0.6, ("bm25.run",), "nDCG@10", 200))
+    return model
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 0.25, 1.0])
+@pytest.mark.parametrize("field", ["texts", "documents"])
+def test_scores_are_interpolated_with_those_of_the_first_stage_as_rank_does(weighted, field, weight):
+    first_stage = [float((7 * index) % 5) for index in range(len(PASSAGES))]
+    order, scores = weighted.rank(QUERY, PASSAGES, first_stage_scores=first_stage, weight=weight)
+    asked = {"query": QUERY, field: PASSAGES, "first_stage_scores": first_stage, "weight": weight}
+    with serving(Scorer(weighted, 16384, torch.float32)) as client:
+        for raw in (True, False):
+            results = client.post("/rerank", json=asked | {"raw_scores": raw}).json()
+            results = results if field == "texts" else results["results"]
+            assert [one["index"] for one in results] == order
+            expected = scores if raw else [1 / (1 + np.exp(-score)) for score in scores]
+            found = [one.get("score", one.get("relevance_score")) for one in results]
+            assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_interpolation_of_known_scores(said):
+    asked = {"query": "a", "texts": ["score 1", "score 3"], "raw_scores": True, "first_stage_scores": [7, 5]}
+    answers = said.post("/rerank", json=asked | {"weight": 0.25}).json()
+    assert answers == [{"index": 0, "score": 0.5}, {"index": 1, "score": -0.5}]  # 0.25 * (-1, 1) + 0.75 * (1, -1)
+
+
+def test_info_says_the_weight_and_its_first_stage(weighted):
+    with serving(Scorer(weighted, 16384, torch.float32)) as client:
+        assert client.get("/info").json()["interpolation"] == {
+            "weight": 0.6,
+            "first_stages": ["bm25.run"],
+            "measure": "nDCG@10",
+            "num_queries": 200,
+        }
+
+
+def test_in_a_cascade_the_weight_must_be_sent(weighted, model):
+    with serving(Scorer(weighted, 16384, torch.float32, first=model, keep=1)) as client:
+        asked = {"query": QUERY, "texts": PASSAGES[:2], "first_stage_scores": [1, 2]}
+        assert "is not for a cascade" in client.post("/rerank", json=asked).json()["error"]
+        assert client.post("/rerank", json=asked | {"weight": 0.5}).status_code == 200
+
+
 # What is refused
 
 
@@ -139,6 +190,20 @@ def test_requests_that_arrive_together_share_a_batch_and_get_their_own_scores(mo
         ),
         ("/score", {"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 5}, 422, "truncate_prompt_tokens is not"),
         ("/v2/rerank", {"query": "a", "documents": ["b"], "model": "other"}, 404, "model=other: is not served here"),
+        (
+            "/rerank",
+            INTERPOLATED | {"first_stage_scores": [1]},
+            422,
+            "first_stage_scores holds 1 scores for 2 passages",
+        ),
+        ("/rerank", INTERPOLATED | {"first_stage_scores": 1}, 422, "first_stage_scores is a number: send a list of"),
+        ("/rerank", INTERPOLATED | {"first_stage_scores": [1, "2"]}, 422, "first_stage_scores[1] is a text: send a n"),
+        ("/rerank", b'{"query": "a", "texts": ["b"], "first_stage_scores": [1e999]}', 422, "scores[0] is too large"),
+        ("/rerank", INTERPOLATED | {"first_stage_scores": [1, 10**400]}, 422, "first_stage_scores[1] is too large"),
+        ("/rerank", INTERPOLATED | {"weight": None}, 422, "weight is missing: the model's files hold none: send"),
+        ("/rerank", INTERPOLATED | {"weight": 2}, 422, "weight is 2: send the model's share, a number from 0 to 1"),
+        ("/rerank", INTERPOLATED | {"first_stage_scores": None}, 422, "weight without first_stage_scores: give"),
+        ("/score", {"text_1": "a", "text_2": "b", "weight": 0.5}, 422, "weight: /score scores each pair by itself"),
         ("/score", {"text_1": "a"}, 422, "the body has no pairs: send queries and documents"),
         ("/score", {"text_1": ["a", "b"], "text_2": ["c", "d", "e"]}, 422, "text_1 has 2 texts and text_2 3"),
         ("/score", {"text_1": "a", "text_2": []}, 422, "text_2 is empty"),
@@ -367,7 +432,7 @@ def test_scores_become_probabilities_once(activation, scores, expected):
 
 def test_a_model_that_reads_first_stage_scores_is_not_served(model, monkeypatch):
     monkeypatch.setattr(model.template, "first_stage_score", "min-max")
-    with pytest.raises(InputError, match="reads the first stage's score of each passage, which requests"):
+    with pytest.raises(InputError, match="reads the first stage's score of each passage, which clients"):
         Scorer(model, 100, torch.float32)
 
 

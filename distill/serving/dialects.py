@@ -17,8 +17,12 @@ All four return scores from 0 to 1 unless told otherwise: text-embeddings-infere
 unless use_activation is false; Jina and Cohere have no switch, and take raw_scores here. One difference is on purpose:
 texts that are too long are cut, as in training, unless truncate is false. text-embeddings-inference and vLLM decide
 that by an option of the server.
+
+None of them interpolates. The fields for that are those of CrossEncoder.rank: first_stage_scores, a number for each
+passage, and weight.
 """
 
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -53,6 +57,8 @@ class Asked:
     top_n: int | None = None
     passage_tokens: int | None = None  # cut passages to so many tokens
     is_list: bool = True  # of one query, to be ranked; else pairs, each of which is to be scored
+    first_stage_scores: list[float] | None = None  # one for each passage, to interpolate with
+    weight: float | None = None  # the model's share in that
 
 
 @dataclass
@@ -105,6 +111,8 @@ def read_tei(body: dict[str, Any]) -> Asked:
         truncate=_flag(body, "truncate", True),
         return_documents=_flag(body, "return_text", False),
         top_n=_count(body, "top_n"),
+        first_stage_scores=_numbers(body, "first_stage_scores"),
+        weight=_number(body, "weight"),
     )
 
 
@@ -135,6 +143,8 @@ def read_documents(body: dict[str, Any], return_documents: bool) -> Asked:
         return_documents=_flag(body, "return_documents", return_documents),
         top_n=_count(body, "top_n"),
         passage_tokens=_count(body, "max_tokens_per_doc"),
+        first_stage_scores=_numbers(body, "first_stage_scores"),
+        weight=_number(body, "weight"),
     )
 
 
@@ -160,6 +170,9 @@ def write_documents(asked: Asked, scored: Scored, version: str) -> dict[str, Any
 
 def read_score(body: dict[str, Any]) -> Asked:
     """Read {"text_1", "text_2"} or the other names of both: one text for all of the second, or as many as those."""
+    for name in ("first_stage_scores", "weight"):
+        if body.get(name) is not None:
+            raise Refused(422, f"{name}: /score scores each pair by itself: send a query's whole list to /rerank")
     named = next((names for names in SCORE_FIELDS if all(name in body for name in names)), None)
     if named is None:
         raise Refused(422, f"the body has no pairs: send {' or '.join(' and '.join(names) for names in SCORE_FIELDS)}")
@@ -265,6 +278,31 @@ def _count(body: dict[str, Any], name: str) -> int | None:
         shown = value if isinstance(value, int) and not isinstance(value, bool) else _kind(value)
         raise Refused(422, f"{name} is {shown}: send a whole number from 1")
     return value
+
+
+def _number(body: dict[str, Any], name: str) -> float | None:
+    return None if body.get(name) is None else _checked_number(body[name], name)
+
+
+def _numbers(body: dict[str, Any], name: str) -> list[float] | None:
+    values = body.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise Refused(422, f"{name} is {_kind(values)}: send a list of numbers")
+    return [_checked_number(value, f"{name}[{index}]") for index, value in enumerate(values)]
+
+
+def _checked_number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refused(422, f"{name} is {_kind(value)}: send a number")
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number with more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):  # 1e999 is JSON
+        raise Refused(422, f"{name} is too large: send a number that is finite in 64 bits")
+    return number
 
 
 def _kind(value: Any) -> str:

@@ -1,9 +1,10 @@
 """From a request to tokens and from tokens to scores, with the model that the server has.
 
 scorer = load_scorer(cfg)
+scorer.check(asked)
 pairs = scorer.encode(asked)                # several threads may do this at once
 [scores] = scorer.score([pairs])            # one thread at a time
-scorer.returned(scores, raw=False)          # from 0 to 1
+order, returned = scorer.rank(asked, scores)
 """
 
 import logging
@@ -19,6 +20,7 @@ from distill.config.command_schema import ServeConfig
 from distill.device import choose_device, must_measure, num_weights
 from distill.errors import InputError
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
+from distill.models.interpolation import check_scores, interpolate, is_weight
 from distill.models.parts import evaluating
 from distill.models.precision import check_precision, fastest_precision
 from distill.models.pruned import check_keep, score_again
@@ -51,8 +53,8 @@ class Scorer:
         check_keep(model if first is None else first, exit_keep)
         if any(one is not None and one.first_stage_score is not None for one in (model, first)):
             raise InputError(
-                "this model reads the first stage's score of each passage, which requests to these servers do not "
-                "hold: serve a model that was trained with model.first_stage_score=null"
+                "this model reads the first stage's score of each passage, which clients of these servers do not "
+                "send: serve a model that was trained with model.first_stage_score=null"
             )
         self.model, self.precision, self.exit_keep = model, precision, exit_keep
         self.first, self.keep = first, keep
@@ -60,6 +62,26 @@ class Scorer:
         if model.device.type == "cpu":
             self.max_tokens = min(max_tokens, MAX_CPU_TOKENS, TOKENS_PER_THREAD * torch.get_num_threads())
         self.dtype = str(precision).removeprefix("torch.")
+
+    def check(self, asked: Asked) -> None:
+        """Raise Refused for an interpolation that cannot be computed."""
+        if asked.first_stage_scores is None and asked.weight is None:
+            return
+        try:
+            check_scores(asked.first_stage_scores, len(asked.passages))
+        except InputError as error:
+            raise Refused(422, str(error)) from None
+        if asked.weight is None and self.weight is None:
+            why = "that of the model's files is not for a cascade" if self.first else "the model's files hold none"
+            raise Refused(422, f"weight is missing: {why}: send the model's share, a number from 0 to 1")
+        if asked.weight is not None and not is_weight(asked.weight):
+            raise Refused(422, f"weight is {asked.weight:g}: send the model's share, a number from 0 to 1")
+
+    @property
+    def weight(self) -> float | None:
+        """The model's share in an interpolation, if requests do not say it; None: they must."""
+        own = self.model.interpolation
+        return None if own is None or self.first is not None else own.weight
 
     def encode(self, asked: Asked) -> list[Pair]:
         """Return the pairs of a request, as the model reads them that scores them first.
@@ -107,6 +129,21 @@ class Scorer:
             [scores] = model.score_lists([pairs], self.max_tokens, self.precision, exit_keep)
         return scores.double().numpy()
 
+    def rank(self, asked: Asked, scores: np.ndarray) -> tuple[list[int], list[float]]:
+        """Return a request's places [K] from best to worst, and its scores [K] as they are returned, in its own order.
+
+        Interpolated ones are weighted means of z-scores, or σ of these: no probabilities, whatever the model's are.
+        """
+        if asked.first_stage_scores is None:
+            order = np.argsort(-scores, kind="stable")  # of the model's scores: probabilities near 1 would tie
+            return order.tolist(), self.returned(scores, raw=asked.raw_scores).tolist()
+        weight = self.weight if asked.weight is None else asked.weight
+        assert weight is not None, "check comes first"
+        order, mixed = interpolate(scores, np.array(asked.first_stage_scores), weight)
+        placed = np.empty(len(mixed))
+        placed[order] = mixed if asked.raw_scores else 1 / (1 + np.exp(-mixed))
+        return order.tolist(), placed.tolist()
+
     def returned(self, scores: np.ndarray, *, raw: bool) -> np.ndarray:
         """Return scores as they are, or as probabilities: by the model's calibration, or else σ of a logit.
 
@@ -136,6 +173,7 @@ class Scorer:
             "exit_keep": self.exit_keep,
             "cascade_keep": self.keep,
             "calibration": None if self.model.calibration is None else self.model.calibration.describe(),
+            "interpolation": None if self.model.interpolation is None else self.model.interpolation.as_json(),
         }
 
 

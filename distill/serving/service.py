@@ -109,8 +109,7 @@ class Service:
         loop = asyncio.get_running_loop()
         dialect, asked, pairs = await loop.run_in_executor(self.preparing, self._prepare, path, body)
         scores = await self._score(pairs, gone, self.scorer.list_scorer(asked))
-        returned = self.scorer.returned(scores, raw=asked.raw_scores).tolist()
-        order = np.argsort(-scores, kind="stable").tolist()  # of the model's scores: probabilities near 1 would tie
+        order, returned = self.scorer.rank(asked, scores)
         self.num_answered += 1
         num_tokens = sum(len(tokens) for tokens, _ in pairs)
         return dialect.write(asked, Scored(returned, order, num_tokens, self.names[0]))
@@ -142,6 +141,7 @@ class Service:
         dialect = choose_dialect(path, read)
         asked = dialect.read(read)
         self._check(asked)
+        self.scorer.check(asked)
         return dialect, asked, self.scorer.encode(asked)
 
     def _check(self, asked: Asked) -> None:

@@ -24,12 +24,17 @@ class SaidScores:
     """Takes the place of a Scorer: `score 1.5` has the score 1.5, and each word is a token."""
 
     max_tokens = 50
+    first = None
 
     def __init__(self, before: Callable[[], object] = lambda: None):
         """before: is called before a batch is scored."""
         self.before = before
         self.model = SimpleNamespace(
-            describe=lambda: "says its scores", max_length=9, activation=nn.Identity(), calibration=None
+            describe=lambda: "says its scores",
+            max_length=9,
+            activation=nn.Identity(),
+            calibration=None,
+            interpolation=None,
         )
 
     def encode(self, asked):
@@ -48,7 +53,7 @@ class SaidScores:
     def list_scorer(self, asked):
         """Return nothing: each pair has a score of its own."""
 
-    returned = Scorer.returned
+    check, rank, returned, weight = Scorer.check, Scorer.rank, Scorer.returned, Scorer.weight
 
     def describe(self):
         """Return nothing that /info would add."""
