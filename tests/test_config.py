@@ -315,6 +315,31 @@ def test_a_broken_rule_is_answered_with_key_value_and_remedy(overrides, message)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("task.depth=50", "task.depth=50: sample-test-top20 of this suite has a value of its own, 20, and would not "),
+        ("task.run=null", "task.run=null: this suite's tasks have runs of their own: task=files measures nothing"),
+        ("task.run=bm25", "task.run=bm25: sample-test of this suite has a value of its own"),
+        ("task.depth=20", None),
+        ("task.depth=50 task.tasks.sample-test-top20.depth=10", None),
+        ("task.bm25.stemmer=german", None),
+        (
+            "task.bm25.stemmer=german +task.tasks.sample-val.bm25={stemmer:none}",
+            "task.bm25.stemmer=german: sample-val of this suite has a value of its own, none",
+        ),
+        ("task.interpolate=0.5", None),
+    ],
+)
+def test_what_tasks_of_a_suite_would_not_follow_is_refused(monkeypatch, overrides, message):
+    monkeypatch.setattr("distill.config.checks.command_overrides", lambda kind: overrides.split())
+    cfg = compose_config("train", "task=sample-suite", *overrides.split())
+    if message is None:
+        return check_train(cfg)
+    with pytest.raises(InputError, match=message):
+        check_train(cfg)
+
+
 @pytest.mark.parametrize("value", ["true", "false", "True", "auto"])
 def test_compile_takes_true_false_and_auto(value):
     check_train(compose_config("train", f"train.compile={value}"))

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config.composition import options_of
+from distill.config.composition import command_overrides, options_of
 from distill.config.datasets import check_datasets, data_sets
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
@@ -184,6 +184,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True, by_teacher: bool 
     """
     for name, part in task.tasks.items():
         _check_part(part, f"{key}.tasks.{name}")
+    _check_reach(task, key)
     for part in split_suite(task):
         prefix = f"{key}.tasks.{part.name}." if task.tasks else f"{key}."
         _check_measures(part, key, prefix, reranked=texts)
@@ -233,6 +234,28 @@ def _check_part(part: Any, prefix: str) -> None:
     except OmegaConfBaseException as error:
         raise InputError(f"{prefix}.{error.full_key}: {str(error).splitlines()[0]}") from None
     check_rules(typed, f"{prefix}.")
+
+
+def _check_reach(task: DictConfig, key: str) -> None:
+    """Check that the command line gives no value that tasks of the suite, with one of their own, would not follow.
+
+    Raises InputError.
+    """
+    given = [override.lstrip("+").partition("=")[0] for override in command_overrides("task")]
+    for name in [one.removeprefix(f"{key}.") for one in given if one.startswith(f"{key}.")]:
+        value = OmegaConf.select(task, name)
+        for part, values in task.tasks.items():
+            own = OmegaConf.select(values, name, default=value)
+            if own == value or f"{key}.tasks.{part}.{name}" in given:
+                continue
+            if (name, value) == ("run", None):
+                raise InputError(
+                    f"{key}.run=null: this suite's tasks have runs of their own: {key}=files measures nothing"
+                )
+            raise InputError(
+                f"{key}.{name}={value}: {part} of this suite has a value of its own, {own}, and would not follow: set "
+                f"{key}.tasks.{part}.{name}, too"
+            )
 
 
 def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
