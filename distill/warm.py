@@ -33,12 +33,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-IMPORTS = (  # the libraries that commands import late, so that --help is quick
+IMPORTS = (  # what commands import late, so that --help is quick
     *("torch", "torch.utils.data", "torch.utils.flop_counter", "hydra._internal.hydra", "numpy", "pandas"),
     *("scipy.stats", "pyarrow.parquet", "ir_measures", "ir_measures.providers", "transformers.modeling_utils"),
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.generation.utils", "transformers.modeling_layers", "transformers.processing_utils"),
     *("transformers.tokenization_utils_tokenizers", "transformers.models.bert.modeling_bert"),
+    *("transformers.models.bert.tokenization_bert", "pytrec_eval", "distill.jobs", "distill.evaluation.suite"),
+    *("distill.data.mixing", "distill.losses.objective", "distill.retrieval.fused_teacher", "distill.training.verdict"),
+    *("distill.training.selection", "distill.training.tracking", "distill.training.checkpoint"),
+    "distill.export.model_card",
 )
 READ_BY_IMPORTS = (  # prefixes of the variables that imports read
     *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH", "TRITON", "CUDA", "NCCL"),
@@ -212,6 +216,8 @@ def main(connection: int) -> None:
     for name in IMPORTS:
         with contextlib.suppress(ImportError):  # another version may lack it: the commands import what they need
             importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("hydra.core.plugins").Plugins.instance()  # imports what Hydra would look for
     gc.collect()
     gc.freeze()  # a collection in a fork would otherwise copy the memory that is shared
     with ending:

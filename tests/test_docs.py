@@ -1,6 +1,7 @@
 """What README.md and docs/ say is true: links, paths, commands, rooms, diffs and error messages."""
 
 import ast
+import functools
 import gzip
 import importlib
 import json
@@ -299,6 +300,7 @@ def test_every_diff_of_extending_has_its_commands():
 # Messages
 
 
+@functools.cache
 def templates() -> list[str]:
     """Every string of the code, with a NUL in place of what is filled in."""
     files = [

@@ -1,6 +1,7 @@
 """Forks of the warm process: like new processes in all that a command can see, and independent of each other."""
 
 import fcntl
+import importlib.util
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill.warm import UNKNOWN, Fork, WarmProcess
+from distill.warm import IMPORTS, UNKNOWN, Fork, WarmProcess
 from tests.helpers.commands import as_user, warm_process
 
 REPORT = """
@@ -55,6 +56,11 @@ def run(warm, tmp_path, *arguments: str, **options) -> SimpleNamespace:
         process = warm.start(arguments, stdout=output, stderr=errors, **options)
     process.wait()
     return SimpleNamespace(process=process, output=paths[0].read_text(), errors=paths[1].read_text())
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_what_is_imported_before_it_is_needed_exists(name):
+    assert importlib.util.find_spec(name) is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
