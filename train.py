@@ -43,18 +43,10 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and the first line of output do not wait for torch
     import torch
 
-    from distill.config.local_files import with_local_files
     from distill.data.batch import split_lists
-    from distill.data.lists import read_lists
     from distill.data.mixing import make_loader
-    from distill.data.negatives import report_path
-    from distill.data.teacher_lists import unused_sources
     from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
     from distill.distributed import start_ranks
-    from distill.evaluation.interpolation import interpolated_row
-    from distill.evaluation.rerank import TaskReranker
-    from distill.evaluation.results import task_directory, write_rows
-    from distill.evaluation.suite import SuiteNumbers
     from distill.evaluation.tasks import read_tasks
     from distill.export.model_card import write_card
     from distill.interrupt import StopRequest
@@ -64,12 +56,12 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.models.freezing import freeze
     from distill.models.starting import reader_of, start_options
     from distill.progress import Progress
-    from distill.retrieval.fused_teacher import with_fused_teacher
     from distill.training.averaging import MovingAverage
     from distill.training.backward import backward
-    from distill.training.calibration import calibration_errors
     from distill.training.checkpoint import Checkpoints, seed_of_rank
+    from distill.training.data_sets import read_data_sets
     from distill.training.draw import PassageDraw
+    from distill.training.final_test import FinalTest
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.plan import plan_training, warn_of_few_lists
     from distill.training.recompute import recompute_activations
@@ -90,11 +82,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         missing: dict[str, str] = {}  # tasks of a suite that are not available here -> why
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         reader = reader_of(cfg.backbone.name, cfg.backbone.revision, cfg.model.prompt)
-        sets, lists = data_sets(cfg), {}
-        for name, own in sets.items():
-            local = with_fused_teacher(with_local_files(own, unused_sources(own)))
-            report = report_path(directory, name) if ranks.is_first else None
-            lists[name] = read_lists(local, reader.tokenizer, reader.forms, report)
+        sets = data_sets(cfg)
+        lists = read_data_sets(sets, reader, directory if ranks.is_first else None)
         plan = plan_training(cfg.train, sum(map(len, lists.values())))
         for own in (cfg, *sets.values()):  # the loaders and the model's card read it
             own.train.batch_size = plan.batch_size
@@ -114,7 +103,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
             torch.manual_seed(seed_of_rank(cfg.seed, ranks.rank))  # for dropout
         loader = make_loader(lists, sets, model.template, ranks)
         selection = Selection(cfg, directory, validation, model, precision, ranks)
-        testers = [TaskReranker(task, model, ranks=ranks) for task in tasks]
+        test = FinalTest(cfg, directory, tasks, missing, model, precision, ranks)
         if {"true": True, "false": False, "auto": device.type == "cuda"}[cfg.train.compile.lower()]:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         optimizer = make_optimizer(model, cfg.optimizer)
@@ -129,11 +118,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if cfg.resume:
             checkpoints.resume(cfg)
         elif cfg.task.untrained:
-            untrained = SuiteNumbers(cfg.task, missing)
-            for task, tester in zip(tasks, testers, strict=True):
-                reranked = tester.rerank(model, cfg.train.max_tokens, precision)
-                untrained.add(task, {"untrained": reranked})
-            state.results |= untrained.results()
+            state.results |= test.untrained()
         if ranks.is_first:
             tracker.start(directory, state.step)
         warn_of_warmup(cfg.optimizer, num_steps)
@@ -214,31 +199,22 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         results |= {"train/lists": plan.num_lists, "train/steps": state.step}
         results["train/seconds"] = state.seconds()
         results["memory/train/peak_bytes"] = peak_memory(device)
-        numbers = SuiteNumbers(cfg.task, missing)
-        for task, tester in zip(tasks, testers, strict=True):
-            reranked = tester.rerank(model, cfg.train.max_tokens, precision)
-            rows = {**task.rows, "test": reranked, **interpolated_row(task, reranked, model.interpolation)}
-            numbers.add(task, rows)
-            results |= calibration_errors(task.name, [task], [reranked], model.calibration)
-            if ranks.is_first:
-                place = task_directory(directory, cfg.task, task.name)
-                write_rows(place, rows, numbers.per_query[task.name], "test", tag="student")
-        results |= numbers.results()
+        results |= test.results()
         taus = {}
         if ranks.is_first and not (tasks or validation):
             taus = measure_agreement(sets[MAIN], lists[MAIN], model, precision)
         results |= agreement_results(taus)
         if ranks.is_first:
             if tasks:
-                print(numbers.table(results))
+                print(test.table(results))
             tracker.save_results(results)  # first: what follows may fail without them
             command = own_command_line("train", checkpoints.overrides)
             write_card(checkpoints.model_directory, cfg, results, command, model)
-        per_query = {name: rows["test"] for name, rows in numbers.per_query.items()}
+        per_query = {name: rows["test"] for name, rows in test.per_query.items()}
         tracker.finish(results, checkpoints.model_directory, per_query)
         ranks.finish()
         if ranks.is_first:
-            log_verdict(cfg, directory, results, numbers.per_query, validation, taus)
+            log_verdict(cfg, directory, results, test.per_query, validation, taus)
             model_path = shown_path(checkpoints.model_directory)
             log.info("model: %s", model_path)
             base = [as_override("base", cfg.backbone.name)] if model.saves_adapters else []

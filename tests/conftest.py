@@ -24,6 +24,13 @@ settings.register_profile("distill", deadline=None)  # of an example: a busy mac
 settings.load_profile("distill")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Return half as many workers again as there are cores, of `-n auto`: tests wait for the commands they start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + cores // 2
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """Start the slow tests first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

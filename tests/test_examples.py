@@ -1,6 +1,7 @@
 """Every script of examples/ runs and prints what its docstring says; so do the README's first command and snippet."""
 
 import ast
+import json
 import re
 import runpy
 import subprocess
@@ -9,7 +10,9 @@ import textwrap
 
 import pytest
 
+from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
+from train import train
 
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
 RUN = [name for name in SCRIPTS if name != "llm_server"]  # which serves until it is stopped: tests/test_recipes.py
@@ -27,9 +30,9 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model that half of the README's first run has trained, and all that this printed."""
+    """The directory of the README's first run, and all that it printed."""
     directory = tmp_path_factory.mktemp("outputs") / "sample"
-    command = [sys.executable, "train.py", "train.max_steps=40", f"hydra.run.dir={directory}"]
+    command = [sys.executable, "train.py", f"hydra.run.dir={directory}"]
     run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert run.returncode == 0, run.stdout
     return directory, run.stdout
@@ -42,6 +45,21 @@ def printed(name: str) -> str:
     return textwrap.dedent(after).strip("\n")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ranknet", pytest.param("adrmse", marks=pytest.mark.long)])
+def test_the_default_training_comes_nearer_to_the_teacher_and_stays_below_it(loss, trained, tmp_path):
+    if loss == "ranknet":  # the default
+        results = json.loads((trained[0] / "results.json").read_text())
+    else:
+        results = train(compose_config("train", f"loss={loss}"), tmp_path)
+    first_stage, teacher, perfect, student = (
+        results[f"{row}/sample/nDCG@10"] for row in ("first_stage", "teacher", "ideal", "test")
+    )
+    assert first_stage + 0.15 <= student <= teacher - 0.15
+    assert teacher < perfect
+
+
+@pytest.mark.slow  # so that the model is trained early
 @pytest.mark.parametrize("name", RUN)
 def test_an_example_prints_what_it_says(name, trained, tmp_path, monkeypatch, capsys):
     for package in NEEDS.get(name, ()):
