@@ -1,15 +1,19 @@
 """Ctrl-C and SIGTERM end a command with one line, early and late."""
 
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from distill.config.overrides import as_override
 from distill.jobs import resume_command
 from distill.training.checkpoint import load_checkpoint
-from tests.helpers.commands import run, run_patched
+from tests.helpers.commands import run, run_patched, start
 from tests.helpers.configuration import compose_config
 from tests.helpers.paths import ROOT
 
@@ -52,3 +56,34 @@ def test_ctrl_c_while_it_starts_is_one_line(tmp_path, script):
             continue
         said = [line for line in errors.splitlines() if not line.startswith("import time:")]
         assert process.returncode == 130 and said[-1:] == ["stopped by Ctrl-C"], (module, said)
+
+
+TOKENISE = """
+import sys
+from transformers import AutoTokenizer
+from distill.data.token_store import open_token_store
+from distill.interrupt import answer_stops
+
+if __name__ == "__main__":
+    answer_stops()
+    tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+    print(len(open_token_store(sys.argv[1], tokenizer, 16)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.cpu_count() == 1, reason="looks for two children in /proc")
+def test_ctrl_c_while_its_processes_for_tokenising_start_is_one_line(tmp_path):
+    (tmp_path / "tokenise.py").write_text(TOKENISE)
+    passages = tmp_path / "passages.tsv"
+    passages.write_text("".join(f"d{number}\tbees find home by the sun\n" for number in range(12_000)))
+    environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache")}
+    arguments = (tmp_path / "tokenise.py", passages, ROOT / "sample" / "backbone")
+    command = start(*arguments, env=environment, cwd=tmp_path, start_new_session=True)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    while command.poll() is None and len(children.read_text().split()) < 3:  # two, and the tracker of their resources
+        time.sleep(0.01)
+    time.sleep(0.2)  # they import
+    os.killpg(command.pid, signal.SIGINT)
+    assert command.wait() == 130
+    _, errors = command.communicate()
+    assert errors.splitlines()[-1] == "stopped by Ctrl-C" and "Traceback" not in errors

@@ -18,7 +18,7 @@ import os
 import signal
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -152,11 +152,11 @@ def _encode_in_processes(
     if first is None:
         return
     pool = ProcessPoolExecutor(num_processes, context, initializer=_start_process, initargs=arguments)
+    waiting: collections.deque[Future[Chunk]] = collections.deque()
     try:
-        with kept_from_children():
-            waiting = collections.deque([pool.submit(_encode, first)])
-        for chunk in chunks:
-            waiting.append(pool.submit(_encode, chunk))
+        for chunk in itertools.chain([first], chunks):
+            with kept_from_children():  # each of the first ones starts a process
+                waiting.append(pool.submit(_encode, chunk))
             if len(waiting) > 3 * num_processes:
                 yield waiting.popleft().result()
         while waiting:
