@@ -4,8 +4,10 @@ import threading
 
 import pytest
 
-from distill.training import sender
+from distill.training import sender, tracking
 from distill.training.sender import Sender
+from distill.training.tracking import Tracker
+from tests.helpers.configuration import compose_config
 
 LONG = 60.0  # seconds, which no test takes
 
@@ -82,3 +84,19 @@ def test_an_error_of_wandb_stops_its_lines_and_not_the_training(caplog):
     assert caplog.messages == [
         "wandb: cannot log any more (the service is gone): metrics.jsonl has what is missing there"
     ]
+
+
+def test_a_run_that_hangs_at_the_end_has_its_results_in_files_and_is_not_waited_for(run, monkeypatch, tmp_path, caplog):
+    finished = []
+    run.finish = lambda **options: finished.append(options)
+    monkeypatch.setattr(tracking, "_start_wandb", lambda *_: run)
+    monkeypatch.setattr(tracking, "WANDB_SECONDS", 0.05)
+    with Tracker(compose_config("train", "logger=wandb")) as tracker:
+        tracker.start(tmp_path)
+        tracker.log(1, {"train/loss": 0.5})
+        assert run.begun.wait(LONG)
+        tracker.save_results({"test/sample/nDCG@10": 0.9})
+        tracker.finish({"test/sample/nDCG@10": 0.9}, tmp_path / "model", {})
+    assert caplog.messages == [f"wandb does not answer: results and tables are only in {tmp_path}"]
+    assert not finished  # its finish would hang, too
+    assert "0.9" in (tmp_path / "results.json").read_text() and "0.5" in (tmp_path / "metrics.jsonl").read_text()
