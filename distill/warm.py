@@ -33,16 +33,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-IMPORTS = (  # what commands import late, so that --help is quick
+IMPORTS = (  # the libraries that commands import late, so that --help is quick
     *("torch", "torch.utils.data", "torch.utils.flop_counter", "hydra._internal.hydra", "numpy", "pandas"),
-    *("scipy.stats", "pyarrow.parquet", "ir_measures", "ir_measures.providers", "transformers.modeling_utils"),
+    *("scipy.stats", "pyarrow.parquet", "ir_measures", "ir_measures.providers", "pytrec_eval"),
+    *("transformers.modeling_utils", "transformers.generation.utils", "transformers.modeling_layers"),
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
-    *("transformers.generation.utils", "transformers.modeling_layers", "transformers.processing_utils"),
-    *("transformers.tokenization_utils_tokenizers", "transformers.models.bert.modeling_bert"),
-    *("transformers.models.bert.tokenization_bert", "pytrec_eval", "distill.jobs", "distill.evaluation.suite"),
-    *("distill.data.mixing", "distill.losses.objective", "distill.retrieval.fused_teacher", "distill.training.verdict"),
-    *("distill.training.selection", "distill.training.tracking", "distill.training.checkpoint"),
-    "distill.export.model_card",
+    *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
+    *("transformers.processing_utils", "transformers.tokenization_utils_tokenizers"),
 )
 READ_BY_IMPORTS = (  # prefixes of the variables that imports read
     *("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH", "TRITON", "CUDA", "NCCL"),
@@ -53,14 +50,22 @@ READY = b"r"
 ROOM = 16384  # bytes for the command that `ps` shows
 POLL_SECONDS = 0.01
 UNKNOWN = 255  # the exit status of a command that ended after its warm process was killed
-MAIN = "import sys; sys.path[0] = sys.argv[1]; from distill.warm import main; main(int(sys.argv[2]))"
+MAIN = "import sys; sys.path[0] = sys.argv[1]; from distill.warm import main; main(int(sys.argv[2]), sys.argv[4:])"
 
 
 class WarmProcess:
     """Starts commands as forks of one process. It imports in the background; the first command waits for it."""
 
-    def __init__(self, env: Mapping[str, str] | None = None, root: Path = Path(__file__).parent.parent):
-        """Start it, with the environment that its commands will have; root: of the checkout whose code they run."""
+    def __init__(
+        self,
+        env: Mapping[str, str] | None = None,
+        root: Path = Path(__file__).parent.parent,
+        also: Sequence[str] = (),
+    ):
+        """Start it, with the environment that its commands will have; root: of the checkout whose code they run.
+
+        also: modules to import, too. A sweep names none of this package: each of its jobs runs the code as it then is.
+        """
         self.env = dict(os.environ if env is None else env)
         self.connection: socket.socket | None = None
         self._ready = False
@@ -69,7 +74,7 @@ class WarmProcess:
         self.connection, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, str(root), str(theirs.fileno()), " " * ROOM],
+                [sys.executable, "-c", MAIN, str(root), str(theirs.fileno()), " " * ROOM, *also],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=self.env,
@@ -207,17 +212,15 @@ def _is_alive(pid: int) -> bool:
     return state != "Z"  # a process that has ended, of which nobody has taken note
 
 
-def main(connection: int) -> None:
-    """Be the warm process; in each of its forks, run the command."""
+def main(connection: int, also: Sequence[str] = ()) -> None:
+    """Be the warm process; in each of its forks, run the command. also: modules to import, too."""
     ending = Ending()
     atexit.register(ending.skip_the_rest)  # before all others are registered: it is called after them
     # torch.cuda.is_available(), which some imports call, then asks the driver's library without starting CUDA
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    for name in IMPORTS:
+    for name in (*IMPORTS, *also):
         with contextlib.suppress(ImportError):  # another version may lack it: the commands import what they need
             importlib.import_module(name)
-    with contextlib.suppress(ImportError):
-        importlib.import_module("hydra.core.plugins").Plugins.instance()  # imports what Hydra would look for
     gc.collect()
     gc.freeze()  # a collection in a fork would otherwise copy the memory that is shared
     with ending:

@@ -25,8 +25,10 @@ settings.load_profile("distill")
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config) -> int:
-    """Return half as many workers again as there are cores, of `-n auto`: tests wait for the commands they start."""
+def pytest_xdist_auto_num_workers(config) -> int | None:
+    """For `-n auto`, return one and a half times as many workers as cores: tests wait for the commands they start."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or config.option.numprocesses != "auto":
+        return None  # xdist's own number
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + cores // 2
 

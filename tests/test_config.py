@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config import command_schema
+from distill.config import checks, command_schema
 from distill.config import schema as main_schema
 from distill.config.checks import check_evaluate, check_train, check_values
 from distill.config.command import with_flags_first
@@ -23,6 +23,7 @@ from distill.config.help import help_text
 from distill.config.losses import LOSS_SCHEMAS
 from distill.config.mistakes import mistake
 from distill.config.overrides import quoted, unquoted
+from distill.config.suites import split_suite
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
 from distill.models.prompts import PROMPTS
@@ -315,29 +316,53 @@ def test_a_broken_rule_is_answered_with_key_value_and_remedy(overrides, message)
     assert "\n" not in str(caught.value)
 
 
+OWN = "of this suite has a value of its own"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("task.depth=50", "task.depth=50: sample-test-top20 of this suite has a value of its own, 20, and would not "),
+        (
+            "task.depth=50",
+            f"task.depth=50: sample-test-top20 {OWN}, 20, and would not follow: set task.tasks.sample-te",
+        ),
+        ("task.depth=null", f"task.depth=null: sample-test-top20 {OWN}, 20"),
+        ("task.run=bm25", f"task.run=bm25: sample-test {OWN}"),
         ("task.run=null", "task.run=null: this suite's tasks have runs of their own: task=files measures nothing"),
-        ("task.run=bm25", "task.run=bm25: sample-test of this suite has a value of its own"),
+        ("validation.run=null", "validation.run=null: this suite's .*: task@validation=files measures nothing"),
+        ("validation.depth=50", f"validation.depth=50: sample-test-top20 {OWN}, 20"),
         ("task.depth=20", None),
         ("task.depth=50 task.tasks.sample-test-top20.depth=10", None),
+        ("task.depth=50 ++task.tasks.sample-test-top20={depth:10}", None),
+        ("task.run=bm25 task.runs=R/{task}.run.gz", None),
         ("task.bm25.stemmer=german", None),
-        (
-            "task.bm25.stemmer=german +task.tasks.sample-val.bm25={stemmer:none}",
-            "task.bm25.stemmer=german: sample-val of this suite has a value of its own, none",
-        ),
+        ("task.bm25.stemmer=german +task.tasks.sample-val.bm25.stemmer=none", None),
+        ("task.bm25={k1:1.1} +task.tasks.sample-val.bm25.stemmer=none", None),
         ("task.interpolate=0.5", None),
     ],
 )
 def test_what_tasks_of_a_suite_would_not_follow_is_refused(monkeypatch, overrides, message):
-    monkeypatch.setattr("distill.config.checks.command_overrides", lambda kind: overrides.split())
-    cfg = compose_config("train", "task=sample-suite", *overrides.split())
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: ["task=sample-suite", *overrides.split()])
+    asked = [override.replace("R/{task}.run.gz", "'R/{task}.run.gz'") for override in overrides.split()]
+    cfg = compose_config("train", "task=sample-suite", "task@validation=sample-suite", *asked)
     if message is None:
-        return check_train(cfg)
+        return checks._check_reach(cfg.task, "task", may_measure_nothing=True)
     with pytest.raises(InputError, match=message):
         check_train(cfg)
+
+
+def test_an_evaluation_does_not_hear_of_measuring_nothing(monkeypatch):
+    overrides = ["model=null", "task=sample-suite", "task.run=null"]
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: overrides)
+    with pytest.raises(InputError, match=f"task.run=null: sample-test {OWN}"):
+        check_evaluate(compose_config("evaluate", *overrides))
+
+
+def test_ids_of_a_collection_reach_both_tasks_of_nfcorpus():
+    ids = {"passages": "beir/nfcorpus", "queries": "beir/nfcorpus/test", "qrels": "beir/nfcorpus/test"}
+    cfg = compose_config("evaluate", "model=null", "task=real/nfcorpus", *(f"task.{key}={ids[key]}" for key in ids))
+    parts = split_suite(cfg.task)
+    assert len(parts) == 2 and all(part[key] == ids[key] for part in parts for key in ids)
 
 
 @pytest.mark.parametrize("value", ["true", "false", "True", "auto"])

@@ -7,10 +7,12 @@ import runpy
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.configuration import compose_config
+from tests.helpers.once import once
 from tests.helpers.paths import ROOT
 from train import train
 
@@ -31,11 +33,15 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The directory of the README's first run, and all that it printed."""
-    directory = tmp_path_factory.mktemp("outputs") / "sample"
-    command = [sys.executable, "train.py", f"hydra.run.dir={directory}"]
-    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert run.returncode == 0, run.stdout
-    return directory, run.stdout
+
+    def make(place: Path) -> list[str]:
+        command = [sys.executable, "train.py", f"hydra.run.dir={place / 'sample'}"]
+        run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert run.returncode == 0, run.stdout
+        return [str(place / "sample"), run.stdout]
+
+    directory, output = once(tmp_path_factory, "trained", make)
+    return Path(directory), output
 
 
 def printed(name: str) -> str:

@@ -155,6 +155,7 @@ def test_in_a_cascade_the_weight_must_be_sent(weighted, model):
         asked = {"query": QUERY, "texts": PASSAGES[:2], "first_stage_scores": [1, 2]}
         assert "is not for a cascade" in client.post("/rerank", json=asked).json()["error"]
         assert client.post("/rerank", json=asked | {"weight": 0.5}).status_code == 200
+        assert client.get("/info").json()["interpolation"] is None
 
 
 # What is refused
@@ -201,7 +202,7 @@ def test_in_a_cascade_the_weight_must_be_sent(weighted, model):
         ("/rerank", b'{"query": "a", "texts": ["b"], "first_stage_scores": [1e999]}', 422, "scores[0] is too large"),
         ("/rerank", INTERPOLATED | {"first_stage_scores": [1, 10**400]}, 422, "first_stage_scores[1] is too large"),
         ("/rerank", INTERPOLATED | {"weight": None}, 422, "weight is missing: the model's files hold none: send"),
-        ("/rerank", INTERPOLATED | {"weight": 2}, 422, "weight is 2: send the model's share, a number from 0 to 1"),
+        ("/rerank", INTERPOLATED | {"weight": 2}, 422, "weight is 2.0: send the model's share, a number from 0 to"),
         ("/rerank", INTERPOLATED | {"first_stage_scores": None}, 422, "weight without first_stage_scores: give"),
         ("/score", {"text_1": "a", "text_2": "b", "weight": 0.5}, 422, "weight: /score scores each pair by itself"),
         ("/score", {"text_1": "a"}, 422, "the body has no pairs: send queries and documents"),

@@ -3,12 +3,14 @@
 import gzip
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from distill.__main__ import COMMANDS
 from tests.helpers.chat_server import Server
 from tests.helpers.loaded import END, FIRST_LINE, SECOND_LINE, packages_of
+from tests.helpers.once import once
 from tests.helpers.paths import ROOT
 from tests.helpers.reports import DL19, make_run
 
@@ -85,13 +87,19 @@ def arguments_of(place, url: str) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> dict[str, dict[str, set]]:
     """The packages that each entry point loads: for --help, until its first line, and until its end."""
-    server = Server()
-    arguments = arguments_of(tmp_path_factory.mktemp("starts"), server.url)
-    assert arguments.keys() == COMMANDS.keys()
-    steps = {"--help": "; ".join(f"command({name!r}, '--help')" for name in COMMANDS)}
-    steps |= {name: f"command({name!r}, *{options})" for name, options in arguments.items()}
-    stops = {name: FIRST_LINE for name in COMMANDS.keys() - ENDS.keys()} | {"train": SECOND_LINE}
-    return packages_of({name: code for name, (code, _) in IMPORTS.items()}, steps, stops)
+
+    def make(place: Path) -> dict:
+        server = Server()
+        arguments = arguments_of(place, server.url)
+        assert arguments.keys() == COMMANDS.keys()
+        steps = {"--help": "; ".join(f"command({name!r}, '--help')" for name in COMMANDS)}
+        steps |= {name: f"command({name!r}, *{options})" for name, options in arguments.items()}
+        stops = {name: FIRST_LINE for name in COMMANDS.keys() - ENDS.keys()} | {"train": SECOND_LINE}
+        found = packages_of({name: code for name, (code, _) in IMPORTS.items()}, steps, stops)
+        return {name: {when: sorted(packages) for when, packages in of.items()} for name, of in found.items()}
+
+    found = once(tmp_path_factory, "loaded", make)
+    return {name: {when: set(packages) for when, packages in of.items()} for name, of in found.items()}
 
 
 @pytest.mark.parametrize("name", IMPORTS)

@@ -184,7 +184,7 @@ def check_task(task: DictConfig, key: str, texts: bool = True, by_teacher: bool 
     """
     for name, part in task.tasks.items():
         _check_part(part, f"{key}.tasks.{name}")
-    _check_reach(task, key)
+    _check_reach(task, key, may_measure_nothing=not by_teacher)
     for part in split_suite(task):
         prefix = f"{key}.tasks.{part.name}." if task.tasks else f"{key}."
         _check_measures(part, key, prefix, reranked=texts)
@@ -236,25 +236,31 @@ def _check_part(part: Any, prefix: str) -> None:
     check_rules(typed, f"{prefix}.")
 
 
-def _check_reach(task: DictConfig, key: str) -> None:
+def _check_reach(task: DictConfig, key: str, *, may_measure_nothing: bool) -> None:
     """Check that the command line gives no value that tasks of the suite, with one of their own, would not follow.
 
-    Raises InputError.
+    may_measure_nothing: as a training may. Raises InputError.
     """
     given = [override.lstrip("+").partition("=")[0] for override in command_overrides("task")]
-    for name in [one.removeprefix(f"{key}.") for one in given if one.startswith(f"{key}.")]:
+    given = [one for one in given if one.startswith(f"{key}.")]
+    for name in (one.removeprefix(f"{key}.") for one in given):
         value = OmegaConf.select(task, name)
+        if OmegaConf.is_dict(value) or (name == "run" and task.runs is not None):  # runs replace those of all tasks
+            continue
         for part, values in task.tasks.items():
+            place = f"{key}.tasks.{part}.{name}"
             own = OmegaConf.select(values, name, default=value)
-            if own == value or f"{key}.tasks.{part}.{name}" in given:
+            if own == value or any(place == one or place.startswith(f"{one}.") for one in given):
                 continue
-            if (name, value) == ("run", None):
+            if (name, value) == ("run", None) and may_measure_nothing:
+                nothing = "task=files" if key == "task" else f"task@{key}=files"
                 raise InputError(
-                    f"{key}.run=null: this suite's tasks have runs of their own: {key}=files measures nothing"
+                    f"{key}.run=null: this suite's tasks have runs of their own: {nothing} measures nothing"
                 )
+            shown = "null" if value is None else value
             raise InputError(
-                f"{key}.{name}={value}: {part} of this suite has a value of its own, {own}, and would not follow: set "
-                f"{key}.tasks.{part}.{name}, too"
+                f"{key}.{name}={shown}: {part} of this suite has a value of its own, {own}, and would not follow: set "
+                f"{place}, too"
             )
 
 

@@ -20,7 +20,7 @@ from distill.config.command_schema import ServeConfig
 from distill.device import choose_device, must_measure, num_weights
 from distill.errors import InputError
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
-from distill.models.interpolation import check_scores, interpolate, is_weight
+from distill.models.interpolation import Interpolation, check_scores, interpolate, is_weight
 from distill.models.parts import evaluating
 from distill.models.precision import check_precision, fastest_precision
 from distill.models.pruned import check_keep, score_again
@@ -71,17 +71,16 @@ class Scorer:
             check_scores(asked.first_stage_scores, len(asked.passages))
         except InputError as error:
             raise Refused(422, str(error)) from None
-        if asked.weight is None and self.weight is None:
+        if asked.weight is None and self.interpolation is None:
             why = "that of the model's files is not for a cascade" if self.first else "the model's files hold none"
             raise Refused(422, f"weight is missing: {why}: send the model's share, a number from 0 to 1")
         if asked.weight is not None and not is_weight(asked.weight):
-            raise Refused(422, f"weight is {asked.weight:g}: send the model's share, a number from 0 to 1")
+            raise Refused(422, f"weight is {asked.weight}: send the model's share, a number from 0 to 1")
 
     @property
-    def weight(self) -> float | None:
-        """The model's share in an interpolation, if requests do not say it; None: they must."""
-        own = self.model.interpolation
-        return None if own is None or self.first is not None else own.weight
+    def interpolation(self) -> Interpolation | None:
+        """What requests are interpolated with that name no weight; None: they must name one, as in a cascade."""
+        return self.model.interpolation if self.first is None else None
 
     def encode(self, asked: Asked) -> list[Pair]:
         """Return the pairs of a request, as the model reads them that scores them first.
@@ -137,8 +136,10 @@ class Scorer:
         if asked.first_stage_scores is None:
             order = np.argsort(-scores, kind="stable")  # of the model's scores: probabilities near 1 would tie
             return order.tolist(), self.returned(scores, raw=asked.raw_scores).tolist()
-        weight = self.weight if asked.weight is None else asked.weight
-        assert weight is not None, "check comes first"
+        weight = asked.weight
+        if weight is None:
+            assert self.interpolation is not None, "check comes first"
+            weight = self.interpolation.weight
         order, mixed = interpolate(scores, np.array(asked.first_stage_scores), weight)
         placed = np.empty(len(mixed))
         placed[order] = mixed if asked.raw_scores else 1 / (1 + np.exp(-mixed))
@@ -173,7 +174,7 @@ class Scorer:
             "exit_keep": self.exit_keep,
             "cascade_keep": self.keep,
             "calibration": None if self.model.calibration is None else self.model.calibration.describe(),
-            "interpolation": None if self.model.interpolation is None else self.model.interpolation.as_json(),
+            "interpolation": self.interpolation.as_json() if self.interpolation is not None else None,
         }
 
 

@@ -126,7 +126,7 @@ def warm_process(root: Path = ROOT) -> WarmProcess:
 
 @functools.cache
 def _warm_process(root: Path) -> WarmProcess:
-    warm = WarmProcess(as_user() | {"PYTHONPATH": str(root)}, root)
+    warm = WarmProcess(as_user() | {"PYTHONPATH": str(root)}, root, also=["tests.helpers.imported"])
     atexit.register(warm.close)
     return warm
 

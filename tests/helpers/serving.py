@@ -53,7 +53,7 @@ class SaidScores:
     def list_scorer(self, asked):
         """Return nothing: each pair has a score of its own."""
 
-    check, rank, returned, weight = Scorer.check, Scorer.rank, Scorer.returned, Scorer.weight
+    check, rank, returned, interpolation = Scorer.check, Scorer.rank, Scorer.returned, Scorer.interpolation
 
     def describe(self):
         """Return nothing that /info would add."""
