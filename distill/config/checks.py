@@ -16,7 +16,7 @@ from distill.config.composition import command_overrides, options_of
 from distill.config.datasets import check_datasets, data_sets
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
-from distill.config.rules import check_rules, missing_file, missing_file_or_directory, options_of_key
+from distill.config.rules import check_rules, missing_file, missing_file_or_directory, options_of_key, shown
 from distill.config.schema import PART_KEYS, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
@@ -257,10 +257,9 @@ def _check_reach(task: DictConfig, key: str, *, may_measure_nothing: bool) -> No
                 raise InputError(
                     f"{key}.run=null: this suite's tasks have runs of their own: {nothing} measures nothing"
                 )
-            shown = "null" if value is None else value
             raise InputError(
-                f"{key}.{name}={shown}: {part} of this suite has a value of its own, {own}, and would not follow: set "
-                f"{place}, too"
+                f"{key}.{name}={shown(value)}: {part} of this suite has a value of its own, {own}, and would not "
+                f"follow: set {place}, too"
             )
 
 
@@ -352,14 +351,14 @@ def _check_negatives(cfg: DictConfig) -> None:
     given = by_score + (["ranks"] if rules.ranks is not None else [])
     if not given:
         return
-    shown = f"data.negatives.{given[0]}={rules[given[0]]}"
+    setting = f"data.negatives.{given[0]}={rules[given[0]]}"
     if teacher.format == "triples":
-        raise InputError(f"{shown}: triples have one negative: set it to null")
+        raise InputError(f"{setting}: triples have one negative: set it to null")
     if "label" not in own_targets(cfg.loss):
-        raise InputError(f"{shown} is about negatives by label, but loss={cfg.loss.name} has none: set it to null")
+        raise InputError(f"{setting} is about negatives by label, but loss={cfg.loss.name} has none: set it to null")
     if by_score and (teacher.path is None or not teacher.scores):
         raise InputError(
-            f"{shown} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
+            f"{setting} needs the teacher's scores: give teacher.path with teacher.scores=true, or set it to null"
         )
 
 
@@ -371,11 +370,11 @@ def _check_learn_from(cfg: DictConfig) -> None:
         lengths[f"data.num_negatives={data.num_negatives}"] = data.num_negatives + 1
     if cfg.teacher.format == "triples":
         lengths["teacher.format=triples"] = 2
-    for shown, length in lengths.items():
+    for setting, length in lengths.items():
         if None not in (learn_from, length) and learn_from >= length:
             raise InputError(
-                f"train.learn_from={learn_from} leaves nothing out of the {length} passages of lists with {shown}: set "
-                "train.learn_from=null"
+                f"train.learn_from={learn_from} leaves nothing out of the {length} passages of lists with {setting}: "
+                "set train.learn_from=null"
             )
 
 

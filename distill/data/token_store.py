@@ -148,13 +148,10 @@ def _encode_in_processes(
     num_processes = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")  # a forked process would inherit locks held by threads it lacks
     arguments = (definition, max_length, dtype, form)
-    first = next(chunks, None)
-    if first is None:
-        return
     pool = ProcessPoolExecutor(num_processes, context, initializer=_start_process, initargs=arguments)
     waiting: collections.deque[Future[Chunk]] = collections.deque()
     try:
-        for chunk in itertools.chain([first], chunks):
+        for chunk in chunks:
             with kept_from_children():  # each of the first ones starts a process
                 waiting.append(pool.submit(_encode, chunk))
             if len(waiting) > 3 * num_processes:

@@ -19,8 +19,9 @@ from torch import nn
 from distill.config.command_schema import ServeConfig
 from distill.device import choose_device, must_measure, num_weights
 from distill.errors import InputError
+from distill.models.calibration import sigmoid
 from distill.models.cross_encoder import MAX_CPU_TOKENS, CrossEncoder
-from distill.models.interpolation import Interpolation, check_scores, interpolate, is_weight
+from distill.models.interpolation import Interpolation, check_scores, check_weight, interpolate, is_weight
 from distill.models.parts import evaluating
 from distill.models.precision import check_precision, fastest_precision
 from distill.models.pruned import check_keep, score_again
@@ -136,13 +137,10 @@ class Scorer:
         if asked.first_stage_scores is None:
             order = np.argsort(-scores, kind="stable")  # of the model's scores: probabilities near 1 would tie
             return order.tolist(), self.returned(scores, raw=asked.raw_scores).tolist()
-        weight = asked.weight
-        if weight is None:
-            assert self.interpolation is not None, "check comes first"
-            weight = self.interpolation.weight
+        weight = check_weight(asked.weight, self.interpolation)
         order, mixed = interpolate(scores, np.array(asked.first_stage_scores), weight)
         placed = np.empty(len(mixed))
-        placed[order] = mixed if asked.raw_scores else 1 / (1 + np.exp(-mixed))
+        placed[order] = mixed if asked.raw_scores else sigmoid(mixed)
         return order.tolist(), placed.tolist()
 
     def returned(self, scores: np.ndarray, *, raw: bool) -> np.ndarray:
@@ -159,7 +157,7 @@ class Scorer:
             return self.model.calibration.probabilities(scores)
         if isinstance(activation, nn.LogSigmoid):
             return np.exp(scores)
-        return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))  # exp(710) is infinite
+        return sigmoid(scores)
 
     def describe(self) -> dict[str, Any]:
         """Return what /info says of the model."""
@@ -174,7 +172,7 @@ class Scorer:
             "exit_keep": self.exit_keep,
             "cascade_keep": self.keep,
             "calibration": None if self.model.calibration is None else self.model.calibration.describe(),
-            "interpolation": self.interpolation.as_json() if self.interpolation is not None else None,
+            "interpolation": None if self.interpolation is None else self.interpolation.as_json(),
         }
 
 
