@@ -81,7 +81,7 @@ def train_sentence_transformers(setup: dict) -> dict:
     from torch.utils.data import SequentialSampler
     from transformers import TrainerCallback
 
-    lists = read_lines(setup["lists"])
+    lists = read_lines(setup["lists"])[: setup["batch_size"] * len(setup["lrs"])]  # of a shorter training, if it is one
     rows = {"query": [each["query"] for each in lists], "passages": [each["passages"] for each in lists]}
     rows["labels"] = [sentence_transformers_labels(setup["loss"], each["targets"]) for each in lists]
     model = CrossEncoder(setup["student"], device=setup["device"], trust_remote_code=False)

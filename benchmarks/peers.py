@@ -235,7 +235,7 @@ def train_ours(arguments, seed: int, prepared: Path, directory: Path, layout: st
     with open(prepared / "lists.jsonl", encoding="utf-8") as file:
         sizes = [len(json.loads(line)["doc_ids"]) for line in file]
     pairs = [sum(sizes[first : first + arguments.batch_size]) for first in range(0, len(sizes), arguments.batch_size)]
-    seconds = [count / step["train/pairs_per_second"] for count, step in zip(pairs, steps, strict=True)]
+    seconds = [count / step["train/pairs_per_second"] for count, step in zip(pairs[: len(steps)], steps, strict=True)]
     losses = [step["train/loss"] for step in steps]
     return {"seconds": sum(seconds), "losses": losses, "seconds_of_steps": seconds} | answer
 

@@ -9,8 +9,9 @@ Both sides have the same student, lists, batches, warm-up and steps, and the opt
 Its test lists are the development lists here. After every --every steps, our code re-ranks them, and the first of
 --measures is taken. Validating, and saving their models, does not count as training; saving our checkpoint after a
 better validation does. The value to reach is the best that sentence-transformers has at any of these steps, with any of
---lrs. --ours: overrides of train.py for our side only; without a learning rate among them, ours has --lr. A row that is
-already in the output is not run again.
+--lrs; 4e-4/60 among them is a training of 60 steps, at whose end the learning rate is 0. --ours: overrides of train.py
+for our side only, as in "optimizer.lr=8e-4 train.max_steps=40"; without a learning rate among them, ours has --lr. A
+row that is already in the output is not run again: call it once more with other --lrs or --ours to add some.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--every", type=int, default=10, help="steps between values")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lrs", default="2e-4,4e-4,8e-4", help="learning rates that sentence-transformers tries")
+    parser.add_argument("--lrs", default="2e-4,4e-4,8e-4", help="what sentence-transformers tries: LR or LR/STEPS")
     parser.add_argument("--ours", default="", help="overrides of train.py that only ours has")
     arguments = with_paths(parser.parse_args(), parser)
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
@@ -91,8 +92,7 @@ def compare_times(arguments) -> None:
         directory.mkdir(parents=True)
         row = {"name": name, "options": options, "date": datetime.now(UTC).strftime("%Y-%m-%d")} | facts
         if name == THEIRS:
-            with_lr = argparse.Namespace(**vars(arguments) | {"lr": float(options.removeprefix("lr="))})
-            row |= train_theirs(with_lr, prepared, directory, task)
+            row |= train_theirs(with_rate(arguments, options.removeprefix("lr=")), prepared, directory, task)
         else:
             row |= train_with_curve(arguments, prepared, directory, options.split(), task)
         rows.append(row)
@@ -100,6 +100,13 @@ def compare_times(arguments) -> None:
         print(describe(row), file=sys.stderr)
     write_result(arguments.output, result | time_to_reach(rows) | {"rows": rows})
     print(*map(describe, rows), json.dumps(time_to_reach(rows)), sep="\n")
+
+
+def with_rate(arguments, tried: str) -> argparse.Namespace:
+    """Return the arguments with the learning rate of `LR` or `LR/STEPS`, and with these steps if there are fewer."""
+    lr, _, steps = tried.partition("/")
+    steps = min(int(steps or arguments.steps), arguments.steps)  # no more lists have been prepared
+    return argparse.Namespace(**vars(arguments) | {"lr": float(lr), "steps": steps})
 
 
 def train_theirs(arguments, prepared: Path, directory: Path, task) -> dict:

@@ -2,8 +2,8 @@
 # Real questions: students of labels and of teachers on googleq (Natural Questions and BoolQ over Wikipedia passages).
 #
 #   recipes/googleq.sh                  every step
-#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, tenth, packaged, grid, depth,
-#                                       zero_shot, report
+#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, tenth, packaged, fast, grid,
+#                                       depth, scores, zero_shot, report
 #
 # Run it from the repository, with the environment active and the collection in collections/googleq. Finished steps are
 # skipped when you run it again, and the one that was stopped resumes.
@@ -141,6 +141,15 @@ packaged() {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
+# fast: 2 layers, for the first look at a list (evaluate.py cascade.model=LARGE). They start from those of the packaged
+# student, and learn the fusion's scores.
+
+fast() {
+    train fused-kl-2 0 experiment=real/googleq-distil loss=kl backbone.name=googleq-minilm-3 backbone.num_layers=2 \
+        train.max_steps=312 teacher.name=labels-6-dense-bm25 teacher.path=$OUT/fused.run task=real/googleq-500
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
 # grid: losses and mixtures, 9,984 pairs each, after the labels' 3-layer student; 500 of the test questions. Losses with
 # labels have the marked passage in each list. The best one and the papers' two once more with 29,952 pairs.
 
@@ -198,6 +207,27 @@ deep() {        # DEPTH QUESTIONS SEED
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
+# scores: BM25's score as a number in the pair, with either scale, beside a student without it. All three learn from
+# labels and BM25's own top 50, whose scores come from one index.
+
+scores() {
+    for seed in $SEEDS; do
+        scored none "$seed"
+        scored min-max "$seed" model.first_stage_score=min-max
+        scored global "$seed" model.first_stage_score=global
+    done
+    "$PYTHON" -m distill report runs=$OUT-scores output=$OUT-scores/report baseline=first_stage published=false
+}
+scored() {      # SCALE SEED OVERRIDES...
+    local place=$OUT-scores/$1/$2 seed=$2
+    shift 2
+    step "$place/results.json" "$PYTHON" train.py experiment=real/googleq backbone.name="$ENCODER" \
+        backbone.num_layers=3 optimizer.lr=4e-4 train.precision="$PRECISION" seed="$seed" data.depth=50 \
+        teacher.first_stage=$DATA/train.bm25.run.gz teacher.add_relevant=false validation.depth=50 \
+        task=real/googleq-500 hydra.run.dir="$place" "$@"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
 # zero_shot: all models on four collections that they have not seen, alone and interpolated with BM25.
 
 zero_shot() {
@@ -224,5 +254,5 @@ open() { grep '^nq' $DATA/queries.test.tsv; }
 new() { "$PYTHON" -m recipes.new_queries $DATA/queries.test.tsv $DATA/queries.train.tsv; }
 
 steps=("$@")
-[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil tenth packaged grid depth zero_shot report)
+[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil tenth packaged fast grid depth scores zero_shot report)
 for name in "${steps[@]}"; do "$name"; done

@@ -143,19 +143,21 @@ def test_both_sides_have_a_curve_whose_clock_stands_still_at_its_points(collecti
     pytest.importorskip("datasets")
     output = tmp_path / "time.json"
     options = options_of(collection, backbone, output=output, work=tmp_path / "work", every=3, pooling="mean")
-    options += ["--lrs", "1e-3,2e-3", "--ours", "optimizer.lr=2e-3 optimizer.head_lr=1e-2"]
+    ours = "optimizer.lr=2e-3 optimizer.head_lr=1e-2"
+    options += ["--lrs", "1e-3,2e-3/3", "--ours", ours]
     command = [sys.executable, "-m", "benchmarks.time_to_quality", "lce", *options]
     environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache")}
     for _ in range(2):  # the second time, nothing is missing
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    rows = json.loads(output.read_text())["rows"]
-    assert [row["options"] for row in rows] == ["lr=1e-3", "lr=2e-3", "optimizer.lr=2e-3 optimizer.head_lr=1e-2"]
-    for row in rows:
-        assert [step for step, _, _ in row["curve"]] == [3, 4] and len(row["losses"]) == 4
+    rows = {row["options"]: row for row in json.loads(output.read_text())["rows"]}
+    assert list(rows) == ["lr=1e-3", "lr=2e-3/3", ours]
+    for name, row in rows.items():
+        steps = [3] if name.endswith("/3") else [3, 4]
+        assert [step for step, _, _ in row["curve"]] == steps and len(row["losses"]) == steps[-1]
         seconds = [0.0, *(moment for _, moment, _ in row["curve"]), row["seconds"]]
         assert seconds == sorted(seconds)
-    assert rows[0]["losses"][0] == pytest.approx(rows[2]["losses"][0], abs=1e-5)  # one student, one list
+    assert rows["lr=1e-3"]["losses"][0] == pytest.approx(rows[ours]["losses"][0], abs=1e-5)  # one student, one list
 
 
 @pytest.mark.long
