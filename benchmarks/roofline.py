@@ -2,12 +2,14 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.roofline --model MINILM_L6_DIR
     python -m benchmarks.roofline --model MINILM_L6_DIR --lengths 100 --rounds 5 --contenders packed
+    python -m benchmarks.roofline --model MINILM_L6_DIR --passages 128 --lists 16 --max-tokens 2048
 
 The limit is the float32 rate of the products of one pass, in their own shapes, one after the other: those of the
 layers' matrices and of attention, and in training those of their gradients. What comes between them (normalisation,
 softmax, GELU, tokenising, the loss, the optimiser) is what keeps a step below it. All take turns in one process. With
 one thread, seconds are CPU seconds. Pairs have exactly the given number of tokens. Products and scoring have as many as
-fill a chunk, a training step has --passages in one list: the optimiser's share falls with them.
+fill a chunk. A training step has --passages in --lists: the optimiser's share falls with the passages. Ours takes the
+lists in chunks of --max-tokens, as train.max_tokens does; left out, all at once.
 Shapes: T tokens, S pairs, l tokens of each, D hidden size, F of the feed-forward network, H heads.
 """
 
@@ -103,21 +105,28 @@ def seconds_of(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def measure(model: str, length: int, passages: int, rounds: int, contenders: list[str]) -> list[dict]:
+def in_lists(query: str, passages: list[str], number: int) -> list[tuple[str, list[str]]]:
+    """Deal the passages out to so many lists of equal size."""
+    return [(query, passages[first::number]) for first in range(number)]
+
+
+def measure(model: str, length: int, arguments, contenders: list[str]) -> list[dict]:
     """Return a row for each contender, scoring and training, with its share of the products' rate."""
     opened = CrossEncoder.from_pretrained(model)
     of_chunk, config, rows = MAX_CPU_TOKENS // length, opened.backbone.config, []
-    for task, times, num_pairs in (("scoring", 1, of_chunk), ("training", 3, passages)):
+    for task, times, num_pairs in (("scoring", 1, of_chunk), ("training", 3, arguments.passages)):
         lists = texts(opened.tokenizer, num_pairs, length)
+        max_tokens = arguments.max_tokens or num_pairs * length
         flops = times * operations(config, num_pairs, length)
         work: dict[str, Callable[[], object]] = {}
         work["products"] = products(config, of_chunk, length, backward=task == "training")
         for name in contenders:
             if task == "training":
-                work[name] = train.stepper(name, model, lists, CPU, num_pairs * length)[0]
+                dealt = in_lists(*lists[0], arguments.lists)
+                work[name] = train.stepper(name, model, dealt, CPU, max_tokens)[0]
             else:
                 work[name] = rerank.scorer(name, model, lists, CPU)
-        seconds = seconds_of(work, rounds)
+        seconds = seconds_of(work, arguments.rounds)
         limit = times * operations(config, of_chunk, length) / seconds["products"]
         for name in contenders:
             rate = flops / seconds[name]
@@ -134,22 +143,21 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="directory, packaged model or Hub id of a BERT")
     parser.add_argument("--lengths", default="100,240", help="tokens of a pair")
     parser.add_argument("--passages", type=int, default=50, help="of a training step")
+    parser.add_argument("--lists", type=int, default=1, help="that these passages are in; it divides them")
+    parser.add_argument("--max-tokens", type=int, help="of a pass in ours; left out: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", default="packed,sentence-transformers")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if arguments.lists < 1 or arguments.passages % arguments.lists:
+        parser.error(f"--lists {arguments.lists}: must divide --passages, {arguments.passages}")
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         model = training_model(arguments.model, Path(directory))
         for length in map(int, arguments.lengths.split(",")):
-            rows += measure(model, length, arguments.passages, arguments.rounds, arguments.contenders.split(","))
-    print(
-        save(
-            "roofline",
-            environment(CPU) | {"passages": arguments.passages, "rounds": arguments.rounds, "rows": rows},
-            arguments.results,
-        )
-    )
+            rows += measure(model, length, arguments, arguments.contenders.split(","))
+    settings = {name: getattr(arguments, name) for name in ("passages", "lists", "max_tokens", "rounds")}
+    print(save("roofline", environment(CPU) | settings | {"rows": rows}, arguments.results))
 
 
 if __name__ == "__main__":
