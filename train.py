@@ -83,7 +83,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         validation, tasks = list(read_tasks(cfg.validation, {})), list(read_tasks(cfg.task, missing))
         reader = reader_of(cfg.backbone.name, cfg.backbone.revision, cfg.model.prompt)
         sets = data_sets(cfg)
-        lists = read_data_sets(sets, reader, directory if ranks.is_first else None)
+        reports = directory if ranks.is_first and not cfg.resume else None  # of false negatives: a resumed run has them
+        lists = read_data_sets(sets, reader, reports)
         plan = plan_training(cfg.train, sum(map(len, lists.values())))
         for own in (cfg, *sets.values()):  # the loaders and the model's card read it
             own.train.batch_size = plan.batch_size

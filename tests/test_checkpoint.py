@@ -7,9 +7,12 @@ import torch
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
+from distill.training.averaging import Soup
 from distill.training.checkpoint import joined_overrides, load_checkpoint, save_checkpoint
+from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.commands import run_patched
 from tests.helpers.configuration import compose_config, resumed
+from tests.helpers.training import run_train
 from train import train
 
 
@@ -155,3 +158,31 @@ def test_the_previous_checkpoint_is_kept_unless_told_otherwise(file_overrides, t
         (tmp_path / "run" / "results.json").unlink()
         train(resumed(tmp_path / "run"), tmp_path / "run")
         assert load_checkpoint(files["last.pt"])["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"words": [*WORDS, "comet"]}, r"embeddings.word_embeddings.weight is \[\d+, 16\], and \[\d+, 16\] in "),
+        ({"num_layers": 1}, r"encoder.layer.1.*is missing, and \[.*\] in .*last.pt: give the backbone that the run was"),
+        ({"words": WORDS[::-1]}, "its tokenizer has another vocabulary than the run's: give the backbone that the run"),
+    ],
+)
+def test_a_run_resumes_with_no_other_backbone(file_overrides, tmp_path, other, message):
+    run_train(tmp_path / "run", *file_overrides)
+    name = make_backbone(tmp_path / "other", **other)
+    with pytest.raises(InputError, match=f"backbone.name={name}: .*{message}"):
+        run_train(tmp_path / "run", *file_overrides, f"backbone.name={name}", f"resume={tmp_path / 'run'}")
+
+
+def test_a_resume_that_is_refused_leaves_the_soup_as_it_was(file_overrides, tmp_path, monkeypatch, collection):
+    monkeypatch.setattr(Soup, "keeps", lambda *_: True)
+    run = tmp_path / "run"
+    rules = ["train.soup=2", "train.validate_every=1", "loss=lce", "data.negatives.margin=0"]
+    run_train(run, *file_overrides, *rules)
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    queries = tmp_path / "shorter.tsv"
+    queries.write_text("".join(collection["queries"].read_text().splitlines(keepends=True)[:4]))
+    with pytest.raises(InputError, match="lists and passages to train on, but .* before: give the files that"):
+        run_train(run, *file_overrides, *rules, f"data.queries={queries}", f"resume={run}")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files

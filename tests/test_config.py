@@ -351,6 +351,30 @@ def test_what_tasks_of_a_suite_would_not_follow_is_refused(monkeypatch, override
         check_train(cfg)
 
 
+@pytest.mark.parametrize(
+    ("command", "given", "remedy"),
+    [
+        *(
+            ("train", f"validation.{given}", "only a test measures that: give it to task")
+            for given in ("untrained=true", "ideal=true", "interpolate=0.5", "means=[geometric]", "teacher=T.run")
+        ),
+        ("train", "validation.ideal=false", None),
+        ("train", "task.ideal=true", None),
+        ("evaluate", "task.untrained=true", "only a training has the student before it: leave it out"),
+        ("evaluate", "task.untrained=false", None),
+    ],
+)
+def test_what_would_not_be_measured_is_refused(monkeypatch, command, given, remedy):
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: [given])
+    suite = {"train": ["task@validation=sample-suite"], "evaluate": ["model=null", "task=sample"]}[command]
+    cfg = compose_config(command, *suite, given)
+    check = {"train": check_train, "evaluate": check_evaluate}[command]
+    if remedy is None:
+        return check(cfg)
+    with pytest.raises(InputError, match=rf"^{given.partition('=')[0]}=.*: {remedy}$"):
+        check(cfg)
+
+
 def test_an_evaluation_does_not_hear_of_measuring_nothing(monkeypatch):
     overrides = ["model=null", "task=sample-suite", "task.run=null"]
     monkeypatch.setattr(checks, "command_overrides", lambda kind: overrides)

@@ -150,6 +150,21 @@ def test_workers_leave_the_random_stream_of_dropout_alone(file_overrides):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("choice", ["top", "random", "stratified"])
+def test_a_short_list_for_labels_has_a_relevant_passage(file_overrides, choice):
+    loader = loader_of(file_overrides, "loss=lce", "data.list_size=2", f"data.list_choice={choice}")
+    whole = [loader.lists[index] for index in range(len(loader.lists))]
+    drawn = [loader.draw(position) for position in range(20 * len(whole))]
+    others = set()
+    for sample in drawn:
+        (rows, targets), found = whole[sample.list_index], sample.rows.tolist()
+        places = [rows.tolist().index(row) for row in found]
+        assert places == sorted(set(places)) and len(places) == 2
+        assert sample.targets["label"].tolist() == targets["label"][places].tolist() and max(sample.targets["label"]) > 0
+        others |= {(sample.list_index, place) for place in places if targets["label"][place] <= 0}
+    assert len(others) > 2 * len(whole) or choice == "top"
+
+
 @pytest.mark.parametrize("overrides", [SAMPLED, ["train.batch_size=5", "data.list_size=4"]])
 def test_ranks_share_out_the_lists_of_every_step(file_overrides, overrides):
     whole = loader_of(file_overrides, *overrides)

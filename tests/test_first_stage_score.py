@@ -154,7 +154,7 @@ def place_numbers(depth: int) -> list[int]:
     return [1 + int(99 * (depth - 1 - place) / (depth - 1)) for place in range(depth)]
 
 
-@pytest.mark.parametrize("loss", ["ranknet", "marginmse", "lce"])
+@pytest.mark.parametrize("loss", ["ranknet", "marginmse", "lce", "ranknet-lce"])
 @pytest.mark.parametrize("depth", [None, 4])
 def test_training_scales_the_list_that_is_re_ranked(overrides, collection, loss, depth):
     lists, _ = read(overrides, f"loss={loss}", f"data.depth={'null' if depth is None else depth}")
@@ -164,6 +164,15 @@ def test_training_scales_the_list_that_is_re_ranked(overrides, collection, loss,
         found = numbers_by_id(lists, index)
         assert {doc_id: expected.get(doc_id, 0) for doc_id in found} == found
         assert max(found.values()) == 100 and len(found) >= (depth or 10)
+
+
+def test_passages_that_are_no_negatives_still_count_for_the_scale(overrides, collection):
+    lists, _ = read(overrides, "loss=lce", "data.negatives.ranks=[4,6]")
+    first_stage = read_run(str(collection["first_stage"]))
+    for index in range(len(lists)):
+        expected = dict(zip(first_stage[lists.query_id(index)].doc_ids, place_numbers(10), strict=True))
+        found = numbers_by_id(lists, index)
+        assert 2 < len(found) < 10 and found.items() <= expected.items()
 
 
 def test_training_reads_the_pairs_that_evaluation_reads(overrides, model):

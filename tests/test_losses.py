@@ -197,6 +197,10 @@ def test_mse_by_hand():
     )
     tied = torch.full((1, 3), 7.0)
     check(mse(SCORES, tied, MASK, normalise="z-score"), 5 / 3)
+    for value in (0.95, 0.1):  # the mean of these is not their value, in float32
+        equal = torch.full((1, 8), value)
+        loss = mse(torch.zeros(1, 8), equal, torch.ones(1, 8, dtype=torch.bool), normalise="z-score")
+        assert loss.item() == 0.0
 
 
 def test_kl_and_listnet_by_hand():
@@ -274,6 +278,15 @@ def test_approx_ndcg_by_hand():
     dcg = 3 / math.log2(1 + smooth[0]) + 1 / math.log2(1 + smooth[2])
     check(approx_ndcg(SCORES, labels, MASK), 1 - dcg / best)
     check(approx_ndcg(SCORES, labels, MASK, alpha=1e4), 0)
+
+
+@pytest.mark.parametrize("loss", [lambda_loss, approx_ndcg])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gains_of_large_grades_are_finite(loss, dtype):
+    # 2^200 is no float32; beside it, 2^140 is as little as 2 is beside 2^60
+    scores, mask = torch.tensor([[0.0, 1.0, 2.0]], dtype=dtype), torch.ones(1, 3, dtype=torch.bool)
+    large = loss(scores, torch.tensor([[200, 140, 0]]), mask)
+    assert large.item() == pytest.approx(loss(scores, torch.tensor([[60, 1, 0]]), mask).item(), rel=1e-6)
 
 
 def test_bradley_terry_by_hand():

@@ -200,6 +200,19 @@ def test_a_list_has_what_several_teachers_say_side_by_side(file_overrides, colle
     assert "llm.run: lacks 16 of the 61 passages of the training lists" in caplog.text
 
 
+def test_a_relevant_passage_below_the_depth_has_a_label_and_no_place(file_overrides, collection):
+    cfg = compose_config("train", *file_overrides, "loss=ranknet-lce", "data.depth=4", "data.negatives.margin=0")
+    first_stage = read_run(str(collection["first_stage"]))
+    num_added = 0
+    for one in decoded_lists(cfg):
+        top, ranks = set(first_stage[one.query_id].doc_ids[:4]), one.targets["rank"]
+        added = [place for place, doc_id in enumerate(one.doc_ids) if doc_id not in top]
+        assert added == list(range(4, len(one.doc_ids))) and ranks[:4].tolist() == [1, 2, 3, 4]
+        assert np.isnan(ranks[4:]).all() and (one.targets["label"][4:] > 0).all()
+        num_added += len(added)
+    assert num_added > 0
+
+
 def test_lists_of_several_targets_come_from_the_cache_as_from_memory(
     file_overrides, collection, monkeypatch, tmp_path, in_process
 ):

@@ -39,6 +39,7 @@ NEED_VALIDATION = {  # key: what the validation is to it
     "calibration.method": ", whose judgments it is fitted on",
     "train.soup": ", which chooses the checkpoints",
 }
+OF_A_TEST = ("untrained", "interpolate", "fused", "ideal", "teacher", "means")  # what a validation would not measure
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -87,6 +88,7 @@ def _check_training(cfg: DictConfig) -> None:
     _check_negatives(cfg)
     _check_list_choice(cfg)
     _check_learn_from(cfg)
+    _check_measured(cfg.validation, "validation", OF_A_TEST, "only a test measures that: give it to task")
     for name in ("validation", "task"):
         check_task(cfg[name], name)
         check_stride(cfg[name], name, cfg.model.passage_length)
@@ -109,6 +111,7 @@ def check_evaluate(cfg: DictConfig) -> None:
     check_values(cfg)
     if not has_tasks(cfg.task):
         raise InputError("task.run is missing: give the run to score or re-rank, as in task.run=bm25.run")
+    _check_measured(cfg.task, "task", ("untrained",), "only a training has the student before it: leave it out")
     check_task(cfg.task, "task", texts=cfg.model is not None, by_teacher=True)
     if cfg.shard is not None and cfg.model is None:
         raise InputError(f"shard={cfg.shard}: without a model nothing is re-ranked: leave it out, or give model=DIR")
@@ -261,6 +264,15 @@ def _check_reach(task: DictConfig, key: str, *, may_measure_nothing: bool) -> No
                 f"{key}.{name}={shown(value)}: {part} of this suite has a value of its own, {own}, and would not "
                 f"follow: set {place}, too"
             )
+
+
+def _check_measured(task: DictConfig, key: str, unused: tuple[str, ...], remedy: str) -> None:
+    """Check that the command line asks for nothing of a task that would not be measured; raises InputError."""
+    for override in command_overrides("task"):
+        place = override.lstrip("+").partition("=")[0]
+        value = OmegaConf.select(task, place.removeprefix(f"{key}.")) if place.startswith(f"{key}.") else None
+        if place.rpartition(".")[2] in unused and value not in (None, False, []):
+            raise InputError(f"{place}={shown(value)}: {remedy}")
 
 
 def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:

@@ -23,7 +23,6 @@ from omegaconf import DictConfig
 
 from distill.data.joined_lists import TeacherLists
 from distill.data.negatives import REPORT, by_score
-from distill.data.pairs import score_numbers
 from distill.data.teacher_lists import TeacherList, needs_relevant, ranks_among
 from distill.data.token_store import open_token_store, store_key
 from distill.data.tokens import TokenStore, unknown_share, warn_of_cut_queries
@@ -40,7 +39,7 @@ from distill.targets import kept_targets, split_target
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the files of cached lists: those in another format are rebuilt
+FORMAT = 4  # of the files of cached lists: those in another format are rebuilt
 BLOCK = 1_000  # lists joined to the token stores at once
 ARRAYS: dict[str, type] = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32}  # and the targets, float32
 NUMBERS: dict[str, type] = {"numbers": np.uint8}  # only of lists whose pairs hold the first stage's score
@@ -246,10 +245,7 @@ class _Join:
         """Return the column of numbers that are read for first-stage scores, of the N passages that are kept."""
         if self.cfg.model.first_stage_score is None:
             return {}
-        scale = self.cfg.model.first_stage_score
-        kept_of = np.split(kept, np.cumsum([len(each.doc_ids) for each in lists])[:-1])
-        scores = [each.first_stage_scores[mask] for each, mask in zip(lists, kept_of, strict=True)]
-        numbers = np.concatenate([score_numbers(of_list, scale) for of_list in scores])
+        numbers = np.concatenate([each.numbers for each in lists])[kept]
         self.num_unscored += int((numbers == 0).sum())
         return {"numbers": numbers}
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from distill.data.batch import Batch, make_batch
 from distill.data.lists import TrainingLists
 from distill.data.pairs import PairTemplate
-from distill.data.teacher_lists import ranks_among
+from distill.data.teacher_lists import needs_relevant, ranks_among
 from distill.targets import split_target, targets_of
 
 BATCHES_AHEAD = 4  # that each worker prepares
@@ -51,7 +51,7 @@ class BatchLoader:
         self.batch_size = cfg.train.batch_size
         self.num_negatives = cfg.data.num_negatives
         self.list_size, self.list_choice = cfg.data.list_size, cfg.data.list_choice
-        self.targets = targets_of(cfg.loss)
+        self.targets, self.needs_relevant = targets_of(cfg.loss), needs_relevant(cfg)
         self.seed = cfg.seed
         self.rank, self.num_ranks = rank, num_ranks
         self._orders: dict[int, np.ndarray] = {}
@@ -107,6 +107,8 @@ class BatchLoader:
         rng = np.random.default_rng((self.seed, epoch, zlib.crc32(self.lists.query_id(index).encode())))
         if self.num_negatives is None:
             chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng, targets.get("score"))
+            if self.needs_relevant:
+                chosen = with_relevant(chosen, targets["label"], rng)
         else:
             relevant, others = np.flatnonzero(targets["label"] > 0), np.flatnonzero(targets["label"] <= 0)
             negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
@@ -173,6 +175,16 @@ def choose_passages(
         return np.sort(_spread(scores.astype(np.float64), list_size, rng))
     bounds = np.arange(list_size + 1) * num_passages // list_size
     return rng.integers(bounds[:-1], bounds[1:])
+
+
+def with_relevant(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the chosen places of a list, ascending: the last for that of a relevant passage where all others are not.
+
+    labels: [K] of the whole list, which has a relevant passage. Without one, losses on labels would learn nothing.
+    """
+    if (labels[chosen] > 0).any():
+        return chosen
+    return np.sort(np.r_[chosen[:-1], rng.choice(np.flatnonzero(labels > 0))])
 
 
 def _spread(scores: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:

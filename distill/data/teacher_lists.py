@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from distill.data.negatives import Negatives, are_chosen, by_score
+from distill.data.pairs import score_numbers
 from distill.errors import InputError
 from distill.sources.large_runs import CachedRun
 from distill.sources.permutations import read_permuted_run
@@ -36,13 +37,13 @@ class TeacherList:
     doc_ids: list[str]  # K passages
     targets: dict[str, np.ndarray]  # of [K]: ranks (1 = best), labels or teacher scores; NaN where there is none
     num_added: int = 0  # how many at the end are relevant passages missing from the run
-    # [K] where the model reads them, else empty; NaN where the first stage lacks the passage
-    first_stage_scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    numbers: np.ndarray | None = None  # [K] where the model reads them: of the first stage's scores, 0 for an added one
 
     def keep(self, kept: np.ndarray) -> None:
         """Leave out passages of the run, given which of all to keep, bool [K]."""
         self.doc_ids = [doc_id for doc_id, keep in zip(self.doc_ids, kept, strict=True) if keep]
         self.targets = {name: values[kept] for name, values in self.targets.items()}
+        self.numbers = None if self.numbers is None else self.numbers[kept]
 
 
 class RankedLists:
@@ -53,7 +54,7 @@ class RankedLists:
         self.false_negatives: Path | None = None  # the file to list them in
         teacher, data = cfg.teacher, cfg.data
         self.cfg, self.depth, self.targets = cfg, data.depth, _own_targets(cfg)
-        self.reads_scores = cfg.model.first_stage_score is not None
+        self.scale = cfg.model.first_stage_score  # of the numbers that the model reads; None: it reads none
         first_stage = read_run(teacher.first_stage) if teacher.first_stage and needs_first_stage(cfg) else None
         if teacher.path is None or (_learns_labels_only(cfg) and first_stage is not None):
             self.path, self.run, self.first_stage = teacher.first_stage, first_stage, None
@@ -102,8 +103,8 @@ class RankedLists:
             options["only_labels"] = targets_of(self.cfg.loss) == ["label"]
         if not teacher.add_relevant:
             options["add_relevant"] = False
-        if self.reads_scores:
-            options["first_stage_score"] = self.cfg.model.first_stage_score
+        if self.scale is not None:
+            options["first_stage_score"] = self.scale
         if are_chosen(data.negatives):
             options["negatives"] = dict(data.negatives) | {"listed": True}  # their list is kept beside the lists
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
@@ -148,22 +149,37 @@ class RankedLists:
             taught = _label_list(query_id, ranked, qrels.get(query_id, {}), self.cfg.teacher)
             left_out.num_relevant += int((taught.targets["label"] > 0).sum())
             left_out.num_added += taught.num_added
-            if negatives is not None or self.targets != ["label"]:
-                taught.targets |= ranked_targets(self.run[query_id], taught.doc_ids)
+            if self.targets != ["label"]:
+                taught.targets |= ranked_targets(ranked, taught.doc_ids)
+        if self.scale is not None:
+            taught.numbers = self._numbers(query_id, ranked, taught.num_added)
+        if qrels is not None:
             if negatives is not None:
-                taught.targets["label"] = labels = negatives.judge(query_id, taught.doc_ids, taught.targets)
-                if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
-                    taught.keep(~np.isnan(labels))
+                self._leave_out(negatives, taught)
             if _is_of_one_label(taught):
                 left_out.unlabelled.append(query_id)
                 if needs_relevant(self.cfg):
                     return None
         if "rank" in self.targets and ranked.ranks[0] == ranked.ranks[-1]:
             left_out.tied.append(query_id)
-        if self.reads_scores:
-            first = ranked if self.first_stage is None else self.first_stage.get(query_id)
-            taught.first_stage_scores = _scores_in(first, taught.doc_ids)
         return taught
+
+    def _leave_out(self, negatives: Negatives, taught: TeacherList) -> None:
+        """Leave out, or relabel, what the rules take for false negatives.
+
+        They read what the teacher says of an added passage, too, however deep it is in the uncut list.
+        """
+        uncut = ranked_targets(self.run[taught.query_id], taught.doc_ids)
+        labels = negatives.judge(taught.query_id, taught.doc_ids, taught.targets | uncut)
+        taught.targets["label"] = labels
+        if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
+            taught.keep(~np.isnan(labels))
+
+    def _numbers(self, query_id: str, ranked: RankedList, num_added: int) -> np.ndarray:
+        """Return the numbers that are read for a cut list's first-stage scores, and 0 for each added passage."""
+        first = ranked if self.first_stage is None else self.first_stage.get(query_id)
+        scores = _scores_in(first, ranked.doc_ids)
+        return score_numbers(np.append(scores, np.full(num_added, np.nan)), self.scale)
 
     def _cut(self, query_id: str) -> RankedList:
         """Return a list, cut to data.depth."""

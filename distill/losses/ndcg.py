@@ -132,11 +132,14 @@ def _shares(labels: Tensor, mask: Tensor, gain: str, cutoff: int | None) -> Tens
 
 
 def _gains(labels: Tensor, mask: Tensor, gain: str) -> Tensor:
-    """Return [B, K] the gains of labels, 0 for padding."""
+    """Return [B, K] the gains of labels, 0 for padding; up to a factor for each list, which cancels in shares."""
     if gain not in GAINS:
         raise ValueError(f"gain={gain!r} is unknown: use 'exponential' or 'linear'")
     labels = labels.clamp(min=0).masked_fill(~mask, 0.0)
-    return torch.exp2(labels) - 1 if gain == "exponential" else labels
+    if gain == "linear":
+        return labels
+    highest = labels.amax(dim=1, keepdim=True).floor()  # 2^128 is too large for float32
+    return torch.exp2(labels - highest) - torch.exp2(-highest)
 
 
 def _best_dcg(gains: Tensor, cutoff: int | None) -> Tensor:

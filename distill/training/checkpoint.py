@@ -67,6 +67,7 @@ class Checkpoints:
         self.overrides = own_overrides()  # of this command and, once resumed, of the run's earlier commands
         self.lists = [number for of_set in lists.values() for number in (len(of_set), len(of_set.rows))]
         self.num_steps = num_steps
+        self.vocabulary = zlib.crc32(repr(sorted(model.tokenizer.get_vocab().items())).encode("utf-8", "replace"))
 
     def resume(self, cfg: DictConfig) -> None:
         """Restore weights, optimiser, state and random generators from last.pt, and log any change of schedule.
@@ -74,19 +75,10 @@ class Checkpoints:
         Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
         """
         saved = load_checkpoint(self.last)
-        if _head_names(saved["model"]) != _head_names(self.model.state_dict()):
-            raise InputError(
-                f"model.head={cfg.model.head}: the run's checkpoint has another head: set model.head=linear, which "
-                "runs had before there was a choice"
-            )
+        self._check_same_run(saved, cfg)  # before anything is written
         if self.ranks.is_first:
             mend_best(saved, self.last, self.best, self.model, self.model_directory)
         num_steps = self.num_steps
-        if saved.get("lists", self.lists) != self.lists:
-            raise InputError(
-                f"resume={cfg.resume}: {self.lists} lists and passages to train on, but {saved['lists']} before: "
-                "give the files that the run was started with"
-            )
         restore_weights(self.model, saved, self.last)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state.restore(saved, self.ranks)
@@ -105,6 +97,33 @@ class Checkpoints:
                 *(cfg.optimizer.schedule, num_steps, before, step, lr, lr_before),
             )
 
+    def _check_same_run(self, saved: dict[str, Any], cfg: DictConfig) -> None:
+        """Raise InputError where model, tokenizer or training data are not those of a checkpoint."""
+        weights = self.model.state_dict()
+        if _head_names(saved["model"]) != _head_names(weights):
+            raise InputError(
+                f"model.head={cfg.model.head}: the run's checkpoint has another head: set model.head=linear, which "
+                "runs had before there was a choice"
+            )
+        backbone = f"backbone.name={cfg.backbone.name}"
+        for name, tensor in saved["model"].items():
+            there = list(weights[name].shape) if name in weights else "missing"
+            if there != list(tensor.shape):
+                raise InputError(
+                    f"{backbone}: {name} is {there}, and {list(tensor.shape)} in {self.last}: give the backbone that "
+                    "the run was started with"
+                )
+        if saved.get("vocabulary", self.vocabulary) != self.vocabulary:
+            raise InputError(
+                f"{backbone}: its tokenizer has another vocabulary than the run's: give the backbone that the run was "
+                "started with"
+            )
+        if saved.get("lists", self.lists) != self.lists:
+            raise InputError(
+                f"resume={cfg.resume}: {self.lists} lists and passages to train on, but {saved['lists']} before: "
+                "give the files that the run was started with"
+            )
+
     def save(self, improved: bool) -> None:
         """Write last.pt and, if the last validation was the best so far, make best.pt the same file.
 
@@ -112,6 +131,7 @@ class Checkpoints:
         """
         content = {
             "lists": self.lists,
+            "vocabulary": self.vocabulary,
             "num_steps": self.num_steps,
             **self.state.saved(self.ranks),
             "random": self.ranks.gather(random_state()),
