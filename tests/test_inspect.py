@@ -310,6 +310,10 @@ def test_passages_longer_than_the_model_reads_are_counted_and_marked(tmp_path):
     model = make_backbone(tmp_path / "model", words=["bees", "fly"])
     assert open_reading(str(model)) is None  # no model of this project
     (model / "distill.json").write_text(json.dumps({"query_length": 4, "passage_length": 3}))
+    (tmp_path / "adapters").mkdir()
+    for name in ("distill.json", "tokenizer.json"):  # the backbone has the rest
+        (tmp_path / "adapters" / name).write_bytes((model / name).read_bytes())
+    assert open_reading(str(tmp_path / "adapters")) is None
     reading = open_reading(str(model))
     assert (reading.length, reading.count({"x": "bees bees fly . ?", "y": "bees"})) == (3, {"x": 5, "y": 1})
     assert open_reading(str(model), windows=3).length == 5  # two strides of half a window, rounded down

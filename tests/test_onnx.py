@@ -9,8 +9,10 @@ import torch
 from distill.errors import InputError
 from distill.export.formats import export
 from distill.models.cross_encoder import CrossEncoder
+from distill.serving.scoring import Scorer
 from distill.sources.runs import read_run
 from distill.sources.texts import read_passages, read_queries
+from distill.teachers.ensemble import take_logits
 from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.commands import run
 from tests.helpers.models import PASSAGES, QUERY, make_classifier, make_model, scores_of
@@ -60,6 +62,31 @@ def test_layers_and_activation_of_another_librarys_model_are_in_the_graph(tmp_pa
     torch.testing.assert_close(again.rank(long, [long])[1], model.rank(long, [long])[1], rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="onnx: only an encoder can be exported"):
         export(again, tmp_path / "twice", "onnx")
+
+
+def test_an_activation_is_applied_once_wherever_the_graph_is_served(tmp_path):
+    model = make_model(tmp_path / "backbone", "bert")
+    model.activation = torch.nn.Sigmoid()
+    export(model, tmp_path / "out", "onnx")
+    again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-4, atol=1e-5)
+    asked = [(QUERY, passage) for passage in PASSAGES]
+    served = [Scorer(one, 512, torch.float32).returned(one.predict(asked), raw=False) for one in (model, again)]
+    assert served[1] == pytest.approx(served[0], abs=1e-5) and served[0] == pytest.approx(model.predict(asked))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())  # sentence-transformers applies it, too
+    assert config["sentence_transformers"] == {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    assert take_logits(again, "out") and again.predict(asked) != pytest.approx(model.predict(asked), abs=0.1)
+
+
+def test_a_graph_reads_no_more_than_its_positions(tmp_path, monkeypatch):
+    export(make_model(tmp_path / "backbone", "bert"), tmp_path / "out", "onnx")
+    model = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+    with pytest.raises(InputError, match="passage_length=100"):
+        model.read_passages_to(100)
+    model.backbone.config.max_position_embeddings = 1000
+    model.read_passages_to(100)
+    with pytest.raises(InputError, match=r"onnxruntime cannot score pairs of \d+ tokens \(.*\): lower passage_length"):
+        model.rank(QUERY, [" ".join(WORDS * 20)])
 
 
 @pytest.mark.slow

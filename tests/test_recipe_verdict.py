@@ -203,6 +203,20 @@ def test_judgments_of_people_count_before_those_of_an_llm(recipe):
         shutil.rmtree(recipe / place)
 
 
+@pytest.mark.parametrize(
+    "changed", [{"exit_keep": 3}, {"cascade": {"model": "LARGE", "keep": 20}}, {"passage_length": 256}]
+)
+def test_the_verdict_is_of_the_student_as_it_is(recipe, changed):
+    task = json.loads((recipe / "test" / "config.yaml").read_text())
+    better = compared(0.1)
+    place = recipe / "z-last"
+    write_stage(place, task | changed, {"test/files/nDCG@10": 0.3}, first_stage=better.first, test=better.values)
+    assert read_facts(recipe).judged.difference == pytest.approx(0)
+    shutil.rmtree(recipe / "test")
+    judged = read_facts(recipe).judged
+    assert judged.difference == pytest.approx(0.1) if "passage_length" in changed else judged is None
+
+
 def test_a_judge_that_gives_one_grade_judges_nothing(recipe):
     (recipe / "judge").mkdir()
     (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))

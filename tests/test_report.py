@@ -96,8 +96,33 @@ def test_a_column_without_values_per_query_is_not_tested_and_named(tested):
         results = json.loads((run / "results.json").read_text())
         (run / "results.json").write_text(json.dumps(results | {"val/nDCG@10": 0.5}))
     markdown = (report_on(tested, "baseline='loss=ranknet'", "metrics=[test/*,val/*]") / "results.md").read_text()
-    assert "Not tested, for want of the baseline's values per query: val/nDCG@10." in markdown
+    assert "Not tested, for want of the baseline's values for two queries: val/nDCG@10." in markdown
     assert "0.0141**†" in markdown
+
+
+def test_a_task_with_one_query_is_not_tested_and_the_others_are(tested):
+    one = "test/one/nDCG@10"
+    for run in tested.iterdir():
+        results = json.loads((run / "results.json").read_text())
+        (run / "results.json").write_text(json.dumps({one: 0.5} | results))  # the first column
+        for task, text in {"one": "query_id,nDCG@10\nq0,0.5\n", "trec-dl-2019-bm25": None}.items():
+            (run / "tasks" / task).mkdir(parents=True)
+            text = text or (run / "per_query.csv").read_text()
+            (run / "tasks" / task / "per_query.csv").write_text(text)
+    markdown = (report_on(tested, "baseline='loss=ranknet'") / "results.md").read_text()
+    assert f"Not tested, for want of the baseline's values for two queries: {one}." in markdown
+    assert "0.0141**†" in markdown and "† p < 0.05 against loss=ranknet" in markdown
+
+
+def test_annotations_are_no_runs_to_report_on(tested, caplog):
+    caplog.set_level("INFO")
+    results = {"teacher/p": 0.01, "first_stage/nDCG@10": 0.3, "test/x/nDCG@10": 0.4}
+    make_run(tested / "teacher", {"teacher.llm.model": "judge", "window": 20}, results)
+    rows = read_table(report_on(tested, "published=false"))
+    assert {row["row"] for row in rows.values()} == {"first stage", "loss=ranknet", "loss=adrmse", "loss=lce"}
+    assert "left out: 1 results of other commands than train.py and evaluate.py" in caplog.text
+    with pytest.raises(InputError, match="teacher: has only 1 results of other commands"):
+        report_on(tested / "teacher")
 
 
 def test_first_stage_and_published_rows_stand_above_and_below(tested):
@@ -353,6 +378,18 @@ def test_only_the_queries_of_a_file_count_in_means_and_tests(tmp_path):
     assert float(rows["loss=adrmse"][DL19]) == pytest.approx(0.26)
     assert float(rows["loss=adrmse"][f"{DL19} p"]) == pytest.approx(0.5)  # Student's t with one degree of freedom
     assert "first stage" not in rows  # its values per query are not there
+
+
+def test_means_that_other_queries_are_part_of_are_left_out(tmp_path):
+    queries = tmp_path / "some.tsv"
+    queries.write_text("q0\tfirst\nq1\tsecond\n")
+    runs = make_tested(tmp_path)
+    more = {"agreement/student/x/tau": 0.5, "calibration/x/test": 0.1, "val/nDCG@10": 0.3, "train/seconds": 3.0}
+    for run in runs.iterdir():
+        results = json.loads((run / "results.json").read_text())
+        (run / "results.json").write_text(json.dumps(results | more))
+    columns = read_table(report_on(runs, f"queries={queries}", "metrics=['*']", "published=false"))["loss=lce"]
+    assert {DL19, "train/seconds"} <= columns.keys() and not more.keys() - {"train/seconds"} & columns.keys()
 
 
 def test_a_file_without_measured_queries_is_refused(tmp_path):

@@ -21,7 +21,7 @@ from distill.export.vocabulary import write_vocabulary
 from distill.models.carried import can_carry, classifier_config, write_weights
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.decoders import score_layer
-from distill.models.heads import without_memory, write_native
+from distill.models.heads import name_activation, without_memory, write_native
 from distill.models.saved import EXIT_FILE, ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
@@ -83,6 +83,7 @@ def export(
 def _write_onnx(model: CrossEncoder, directory: Path, opset: int) -> None:
     """Write graph, tokenizer and lengths; distill/models/onnx.py lists the names of inputs and outputs."""
     config = classifier_config(model.backbone.config)
+    name_activation(config, model.activation)  # the graph ends before it
     whole = without_memory(config)
     if whole is not None:  # what the graph computes, whatever its own head is
         config.architectures = [type(whole).__name__]

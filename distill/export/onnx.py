@@ -4,7 +4,7 @@
     quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
 
 Names follow those on the Hub: inputs input_ids, attention_mask and, if the model uses them, token_type_ids, each
-[P, L]; output logits [P, 1]. By default the graph has opset 18, which onnxruntime reads since 1.14: search engines have
+[P, L]; output logits [P, 1], before the activation that config.json names. By default the graph has opset 18, which onnxruntime reads since 1.14: search engines have
 old ones. In opset 23, attention is one operator, and faster.
 Shapes: P pairs, L tokens of the longest pair.
 """
@@ -32,7 +32,7 @@ TOLERANCE = 1e-4  # between the scores of the graph and those of the model, rela
 
 
 class _Whole(nn.Module):
-    """The whole computation, from token ids to scores."""
+    """The whole computation, from token ids to logits."""
 
     def __init__(self, model):
         super().__init__()
@@ -55,6 +55,7 @@ def write_onnx(model, directory: Path, opset: int = OPSET) -> None:
         raise InputError(f"format=onnx needs {error.name}: {PACKAGES}") from None
     model = copy.deepcopy(model).cpu().eval()
     model.choose_layout("padded")
+    model.activation = nn.Identity()
     names = INPUTS if model.takes_token_types else INPUTS[:2]
     file = directory / ONNX_FILE
     file.parent.mkdir(parents=True)

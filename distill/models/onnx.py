@@ -30,6 +30,7 @@ class OnnxScorer(nn.Module):
     def __init__(self, file: Path):
         """Open the graph; raises InputError if onnxruntime is missing or cannot read it."""
         super().__init__()
+        self.file = file
         try:
             import onnxruntime
         except ImportError:
@@ -54,5 +55,12 @@ class OnnxScorer(nn.Module):
         """Return the scores as a backbone returns its states, as last_hidden_state [P, 1, 1]."""
         given: dict[str, Any] = dict(zip(INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
         feed = {name: np.ascontiguousarray(given[name].cpu().numpy()) for name in self.names}
-        (scores,) = self.session.run(None, feed)
+        try:
+            (scores,) = self.session.run(None, feed)
+        except Exception as error:  # onnxruntime's exception classes are many, and private
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{self.file}: onnxruntime cannot score pairs of {input_ids.shape[1]} tokens ({reason}): lower "
+                "passage_length if they are longer than the model reads"
+            ) from None
         return SimpleNamespace(last_hidden_state=torch.from_numpy(scores).to(input_ids.device)[:, :, None])

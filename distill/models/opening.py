@@ -167,13 +167,17 @@ def _with_settings(path: Path, parts: Parts) -> Parts:
 
 
 def _open_onnx(path: Path, config: dict) -> Parts:
-    """Open a graph that the export command wrote for onnxruntime; the graph computes the score."""
+    """Open a graph that the export command wrote for onnxruntime: it computes the score before its activation."""
     from distill.models.onnx import OnnxScorer
 
     parts = Parts(OnnxScorer(path / ONNX_FILE), load_tokenizer(path), torch.ones(1, 1), torch.zeros(1))
+    parts.activation = activation_of_model(path) or parts.activation
     rows = read_count(config, "vocab_size", path / "config.json", optional=True)
     if rows is not None:
         match_vocabulary(path, parts.tokenizer, rows)
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and positions > 0:
+        parts.backbone.config.max_position_embeddings = positions
     _read_settings(path, parts)
     return parts
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from distill.config.composition import flatten
 from distill.config.saved import read_plain
 from distill.errors import InputError
 from distill.evaluation.agreement import LEAST
 from distill.evaluation.significance import ALPHA, compare, p_in_words, read_per_query
+from distill.report.runs import CHANGING
 from distill.storage.small_files import read_numbers
 
 NOT_SEARCHED = ("model", "checkpoints", "tasks", "wandb")  # a stage's own folders
@@ -134,9 +136,9 @@ def read_facts(directory: Path) -> Facts:
     for stage in annotations:
         _take_annotation(facts, stage)
     teachers = {_model_of(stage.config) for stage in annotations}
-    for stage in stages:
-        if _is_of(stage, student):
-            _take_evaluation(facts, stage, teachers)
+    evaluations = [stage for stage in stages if _is_of(stage, student)]
+    for stage in sorted(evaluations, key=_is_plain):  # the last one counts: that of the student as it is, if there is one
+        _take_evaluation(facts, stage, teachers)
     return facts
 
 
@@ -152,9 +154,17 @@ def _whole(value: float | None) -> int | None:
 
 
 def _is_of(stage: Stage, student: Stage) -> bool:
-    """Whether a stage is an evaluation of the student."""
-    model = stage.config.get("model")
+    """Whether a stage is an evaluation of the student, by itself and with all of its layers."""
+    model, flat = stage.config.get("model"), flatten(stage.config)
+    if any(flat.get(key) is not None for key in ("exit_keep", "cascade.model")):
+        return False
     return isinstance(model, str) and Path(model).resolve().parent == student.directory.resolve()
+
+
+def _is_plain(stage: Stage) -> bool:
+    """Whether an evaluation reads as the training did."""
+    flat = flatten(stage.config)
+    return all(flat.get(key) is None for key in CHANGING)
 
 
 def _take_annotation(facts: Facts, stage: Stage) -> None:

@@ -51,7 +51,7 @@ def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correcti
         )
     for column in table.columns:
         reference = per_query(baseline, column)
-        if not reference:  # a mean over tasks, say
+        if len(reference) < 2:  # a mean over tasks, say, or a task with one query
             without.append(column)
             continue
         others = {}
@@ -72,7 +72,7 @@ def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correcti
         f"over seeds), {correction.capitalize()}'s correction for the other rows of a column."
     )
     if without:
-        table.notes.append(f"Not tested, for want of the baseline's values per query: {'; '.join(without)}.")
+        table.notes.append(f"Not tested, for want of the baseline's values for two queries: {'; '.join(without)}.")
     if untested:
         table.notes.append(
             f"Not tested in every column, for want of values on the same queries: {'; '.join(untested)}."

@@ -33,7 +33,7 @@ class Reading:
 def open_reading(
     model: str | None, windows: int = 1, stride: int | None = None, length: int | None = None
 ) -> Reading | None:
-    """Return what a saved model reads; None for no model, and for one that this project has not saved.
+    """Return what a saved model reads; None for no model, one that this project has not saved, and mere adapters.
 
     windows, stride: of a task. length: tokens of a passage or window; None: the model's own.
 
@@ -44,7 +44,7 @@ def open_reading(
     from distill.models.parts import load_tokenizer  # here: without a model, nothing waits for torch
     from distill.models.saved import SETTINGS_FILE
 
-    if not os.path.isfile(Path(model) / SETTINGS_FILE):
+    if not all(os.path.isfile(Path(model) / name) for name in (SETTINGS_FILE, "config.json")):  # adapters: no config
         return None
     file = Path(model) / SETTINGS_FILE
     length = length or read_count(read_object(file), "passage_length", file) or 0

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 NOT_SEARCHED = ("wandb", "model", "checkpoints", "tasks")  # a run's own folders; W&B's hold another config.yaml
 # Keys of evaluate.py that change what a model computes; its training has none of them
 CHANGING = ("prompt", "passage_length", "exit_keep", "cascade.model", "cascade.prompt", "cascade.keep")
+OVER_QUERIES = ("agreement", "calibration", "val")  # kinds of results that are over queries, beside those of ROWS
 MEASURING = ("task", "tasks", "max_tokens", "layout", "device", "precision")  # keys of evaluate.py beside the model
 
 ROUNDING = 1e-6  # between a mean in results.json and that of the values of each query
@@ -98,7 +99,8 @@ def only_queries(run: RunRecord, queries: Set[str]) -> RunRecord:
         kind, _, rest = name.partition("/")
         task, _, measure = rest.rpartition("/")
         if kind not in ROWS:
-            results[name] = value
+            if kind not in OVER_QUERIES:
+                results[name] = value
             continue
         by_query = run.per_query(kind, task).get(measure, {})
         chosen = [value for query_id, value in by_query.items() if query_id in queries]
@@ -126,6 +128,13 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     finished = [path for path in found.values() if (path / "results.json").is_file()]
     unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
     records = [RunRecord(path, read_config(path), read_numbers(path / "results.json")) for path in finished]
+    measured = [record for record in records if _is_measured(record.config)]
+    if len(measured) < len(records):
+        others = f"{len(records) - len(measured)} results of other commands than train.py and evaluate.py"
+        if not measured:
+            raise InputError(f"runs={','.join(directories)}: has only {others}")
+        log.info("left out: %s", others)
+    records = measured
     whole = [record for record in records if record.config.get("shard") is None]
     if len(whole) < len(records):
         shards = f"{len(records) - len(whole)} shards, which are measured once `distill join` has joined them"
@@ -133,6 +142,11 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
             raise InputError(f"runs={','.join(directories)}: has only {shards}")
         log.info("left out: %s", shards)
     return whole, unfinished
+
+
+def _is_measured(config: dict[str, Any]) -> bool:
+    """Whether a configuration is of a training or an evaluation, rather than of annotations, queries or judgments."""
+    return not any(key.startswith("teacher.llm.") for key in config) or "loss.name" in config
 
 
 def _find_runs(directory: Path) -> list[Path]:
