@@ -94,7 +94,8 @@ def evaluate(cfg: DictConfig, directory: Path) -> dict[str, float]:
                     write_text(place / "latency.json", json.dumps(latency) + "\n")
                 if agreed is not None:
                     agreed.write(place)
-                write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=is_done and model is not None)
+                keep = is_done and model is not None  # without a model, task.run may be another one by now
+                write_rows(place, rows, numbers.per_query[task.name], measured_row, tag, keep_run=keep)
 
         # ---- 3. The suite's averages ---------------------------------------------------------------------------------
         results = numbers.results() | kept_of_lists(cfg)

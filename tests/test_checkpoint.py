@@ -164,7 +164,7 @@ def test_the_previous_checkpoint_is_kept_unless_told_otherwise(file_overrides, t
     ("other", "message"),
     [
         ({"words": [*WORDS, "comet"]}, r"embeddings.word_embeddings.weight is \[\d+, 16\], and \[\d+, 16\] in "),
-        ({"num_layers": 1}, r"encoder.layer.1.*is missing, and \[.*\] in .*last.pt: give the backbone that the run was"),
+        ({"num_layers": 1}, r"encoder.layer.1.*is missing, and \[.*\] in .*last.pt: give the backbone that the run"),
         ({"words": WORDS[::-1]}, "its tokenizer has another vocabulary than the run's: give the backbone that the run"),
     ],
 )

@@ -160,7 +160,8 @@ def test_a_short_list_for_labels_has_a_relevant_passage(file_overrides, choice):
         (rows, targets), found = whole[sample.list_index], sample.rows.tolist()
         places = [rows.tolist().index(row) for row in found]
         assert places == sorted(set(places)) and len(places) == 2
-        assert sample.targets["label"].tolist() == targets["label"][places].tolist() and max(sample.targets["label"]) > 0
+        labels = sample.targets["label"]
+        assert labels.tolist() == targets["label"][places].tolist() and max(labels) > 0
         others |= {(sample.list_index, place) for place in places if targets["label"][place] <= 0}
     assert len(others) > 2 * len(whole) or choice == "top"
 

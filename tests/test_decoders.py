@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import (
     AutoModel,
@@ -427,6 +428,13 @@ def test_a_language_model_is_exported_as_a_classifier(tmp_path, make):
     np.testing.assert_allclose(model.activation(logits), expected, rtol=0, atol=1e-4)
     with pytest.raises(InputError, match="onnx: only an encoder can be exported: choose one of sentence-transformers"):
         export(model, tmp_path / "onnx", "onnx")
+
+
+def test_the_head_of_a_decoder_is_not_rounded(tmp_path):
+    export(decoder(tmp_path, "qwen3"), tmp_path / "out", "transformers", dtype="bfloat16")
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    types = {(name == "score.weight", weight.dtype) for name, weight in weights.items()}
+    assert types == {(True, torch.float32), (False, torch.bfloat16)}
 
 
 def test_the_last_token_is_the_one_that_transformers_takes(tmp_path):

@@ -186,10 +186,9 @@ def test_pyterrier_takes_its_name(packaged):
 def test_every_format_holds_rounded_weights_that_are_read_in_float32(tmp_path, target, dtype):
     model = make_model(tmp_path / "backbone", "electra")
     export(model, tmp_path / "out", target, dtype=dtype)
-    of_head = getattr(torch, dtype) if target == "lightning-ir" else torch.float32
-    assert dtypes_of(tmp_path / "out") == ({getattr(torch, dtype)}, {of_head})
+    assert dtypes_of(tmp_path / "out") == ({getattr(torch, dtype)}, {torch.float32})
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
-    for parameter in (model if target == "lightning-ir" else model.backbone).parameters():
+    for parameter in model.backbone.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype)).float()
     again = CrossEncoder.from_pretrained(str(tmp_path / "out"))
     torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-5, atol=1e-5)

@@ -241,6 +241,14 @@ def test_a_sorting_that_was_stopped_asks_only_for_what_is_missing(tmp_path, meth
     assert not set(first.asked[:20]) & set(second.asked)
 
 
+def test_letters_that_are_written_and_letters_that_are_likeliest_have_keys_of_their_own(tmp_path):
+    lists = lists_of_numbers(1, 4)
+    rank(tmp_path / "a.jsonl", Judge(), lists, Sorting("pairwise", None, "all", 4, True))
+    written = Judge()  # answers of one token, too
+    rank(tmp_path / "a.jsonl", written, lists, Sorting("pairwise", None, "all", 4, False))
+    assert len(written.asked) == 12
+
+
 def test_requests_of_one_list_are_asked_side_by_side(tmp_path):
     engine = Judge(in_batches=True, at_once=8)
     rank(tmp_path / "a.jsonl", engine, lists_of_numbers(1, 9), Sorting("pairwise", None, "all", 4, False))

@@ -20,13 +20,14 @@ from distill.export.rounding import round_weights
 from distill.export.vocabulary import write_vocabulary
 from distill.models.carried import can_carry, classifier_config, write_weights
 from distill.models.cross_encoder import CrossEncoder
-from distill.models.decoders import score_layer
+from distill.models.decoders import SCORE, score_layer
 from distill.models.heads import name_activation, without_memory, write_native
 from distill.models.saved import EXIT_FILE, ONNX_FILE, SETTINGS_FILE, save_tokenizer, write_settings
 from distill.storage.writing import write_text, write_whole_directory
 
 log = logging.getLogger(__name__)
 
+LINEAR = "linear"  # the head of lightning-ir
 NEEDS = {  # of the head, beside the encoder
     "lightning-ir": " with one linear layer",
     "bert": " with one linear layer",
@@ -66,7 +67,8 @@ def export(
     def write(new: Path) -> None:
         FORMATS[target](model, new, **({"opset": opset} if target.startswith("onnx") else {}))
         if dtype != "float32":
-            round_weights(new, dtype)
+            native = () if model.native is None else model.native.names.values()
+            round_weights(new, dtype, (*native, LINEAR, SCORE))
             if (new / SETTINGS_FILE).is_file():
                 write_settings(model, new)  # with the checksums of the rounded weights
         if card is not None:
@@ -129,7 +131,9 @@ def _write_lightning_ir(model: CrossEncoder, directory: Path) -> None:
         model_input_names=model.tokenizer.model_input_names,
         model_max_length=model.max_length,
     )
-    weights = model.backbone.state_dict() | {f"linear.{name}": value for name, value in model.head.state_dict().items()}
+    weights = model.backbone.state_dict() | {
+        f"{LINEAR}.{name}": value for name, value in model.head.state_dict().items()
+    }
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     save_file(weights, directory / "model.safetensors", {"format": "pt"})
 

@@ -3,9 +3,9 @@
     write_onnx(model, directory)                     # directory/onnx/model.onnx: token ids in, scores out
     quantise(directory / ONNX_FILE)                  # for CPUs: embeddings and matrix products become int8
 
-Names follow those on the Hub: inputs input_ids, attention_mask and, if the model uses them, token_type_ids, each
-[P, L]; output logits [P, 1], before the activation that config.json names. By default the graph has opset 18, which onnxruntime reads since 1.14: search engines have
-old ones. In opset 23, attention is one operator, and faster.
+Names follow those on the Hub: inputs input_ids, attention_mask and, if the model uses them, token_type_ids, each [P,
+L]; output logits [P, 1], before the activation that config.json names. By default the graph has opset 18, which
+onnxruntime reads since 1.14: search engines have old ones. In opset 23, attention is one operator, and faster.
 Shapes: P pairs, L tokens of the longest pair.
 """
 

@@ -37,14 +37,14 @@ PAIRS = {  # what the change is measured on: a few answers, and texts near them
 }
 
 
-def round_weights(directory: Path, dtype: str) -> None:
+def round_weights(directory: Path, dtype: str, head: Sequence[str] = ()) -> None:
     """Rewrite the floating-point weights of the safetensors files in a directory in another type.
 
     The head, also that in its folders for sentence-transformers, is left in float32: a classifier's, which carries the
     linear layer (distill/models/carried.py), is made of very small and very large numbers, and the two must stay equal.
-    Raises InputError for a weight that is too large for the type.
+    head: the names of more layers that are one. Raises InputError for a weight that is too large for the type.
     """
-    layers = head_layers(read_object(directory / "config.json"))
+    layers = {*head_layers(read_object(directory / "config.json")), *head}
     for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()

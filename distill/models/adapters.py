@@ -148,7 +148,8 @@ def read_base(directory: Path, base: str | None) -> dict[str, Any]:
     if base is None:
         raise InputError(
             f"{directory}: holds adapters and a head, not the weights of their backbone: give that, as in "
-            f"base={saved.get('name')}"
+            f"base={saved.get('name')}, or export a whole model with format=sentence-transformers, where base is of "
+            "another model"
         )
     for key, options in OPTIONS.items():
         if saved.get(key) not in options:

@@ -137,7 +137,7 @@ def read_facts(directory: Path) -> Facts:
         _take_annotation(facts, stage)
     teachers = {_model_of(stage.config) for stage in annotations}
     evaluations = [stage for stage in stages if _is_of(stage, student)]
-    for stage in sorted(evaluations, key=_is_plain):  # the last one counts: that of the student as it is, if there is one
+    for stage in sorted(evaluations, key=_is_plain):  # the last one counts: of the student as it is, if there is one
         _take_evaluation(facts, stage, teachers)
     return facts
 

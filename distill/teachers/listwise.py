@@ -218,8 +218,7 @@ class WindowRanker:
         def fill(shorter: int) -> Messages:
             return self.prompt.fill(query, texts, shorter, self.engine.tokenizer)
 
-        # Its score is a grade, where that of the same request for pointwise is a log-odds
-        options = self.engine.options | ({"method": "graded"} if self.windows.method == "graded" else {})
+        options = self.engine.options | self._kind_of_answer()
         for attempt in range(self.tries):
             key = key_of_request(self.model, options, self.prompt.digest, query, texts, attempt)
             entry, is_new = yield from self.requests.ask(key, fill)
@@ -231,6 +230,13 @@ class WindowRanker:
             if "unusable" not in faults:
                 return mended, entry["score"]
         return None, None
+
+    def _kind_of_answer(self) -> dict[str, str]:
+        """Return what the same request differs in where its answer is read in another way: it belongs to its key."""
+        if self.windows.method == "graded":  # a grade, where pointwise has a log-odds
+            return {"method": "graded"}
+        is_word = isinstance(self.windows, Sorting) and not self.windows.by_logprobs
+        return {"answer": "word"} if is_word and self.engine.options.get("max_tokens") == 1 else {}
 
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
         if self.windows.method in ONE_BY_ONE:
