@@ -360,8 +360,17 @@ def write_config(cfg: DictConfig, directory: Path) -> None:
     write_text(directory / "config.yaml", saved_text(OmegaConf.merge(cfg, {"resume": None})))
 
 
-def check_output(path: Path, *inputs: str | None) -> None:
-    """Create the folder of an output file; raises InputError if it cannot be written, is there, or is an input."""
+def check_output(path: Path, *inputs: str | None, written: str = "a TREC run") -> None:
+    """Create the folder of an output file; raises InputError if it cannot be written, is there, or is an input.
+
+    written: what the file will hold; a name that readers take for something else is refused, too.
+    """
+    others = (".gz", ".parquet", ".csv", *(() if written == "JSON lines" else (".jsonl", ".ndjson", ".json")))
+    if path.name.endswith(others):
+        raise InputError(
+            f"output={path}: is written as {written}, plain, but whoever reads it goes by {path.suffix}: choose a name "
+            "without that ending"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():

@@ -14,6 +14,7 @@ import pyterrier as pt
 import torch
 
 from distill.device import choose_device
+from distill.errors import InputError
 from distill.models.cross_encoder import MAX_TOKENS, CrossEncoder
 from distill.models.interpolation import check_weight
 
@@ -42,11 +43,13 @@ class Reranker(pt.Transformer):
         not a cross-encoder, or for a share that is missing or out of range.
         """
         super().__init__()
-        if isinstance(model, str):
-            model = CrossEncoder.from_pretrained(model, base=base).to(choose_device(device))
+        if not isinstance(model, CrossEncoder):
+            model = CrossEncoder.from_pretrained(str(model), base=base).to(choose_device(device))
         self.model = model
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
         self.weight = None
+        if isinstance(interpolate, str) and interpolate != "auto":
+            raise InputError(f"interpolate={interpolate!r}: must be None, a number from 0 to 1, or 'auto'")
         if interpolate is not None:
             share = None if isinstance(interpolate, str) else interpolate
             self.weight = check_weight(share, self.model.interpolation)

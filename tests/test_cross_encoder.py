@@ -49,6 +49,17 @@ def test_a_saved_model_gives_the_same_scores(tmp_path, family):
     assert not loaded.training
 
 
+@pytest.mark.parametrize("place", ["outputs", "outputs/notes.txt"])
+def test_saving_takes_no_place_of_other_files(tmp_path, place):
+    (tmp_path / "outputs" / "run").mkdir(parents=True)
+    (tmp_path / "outputs" / "notes.txt").write_text("mine")
+    model = make_model(tmp_path / "backbone")
+    with pytest.raises(InputError, match=f"{place}: holds other files than a model's: save it to a new or an empty"):
+        model.save_pretrained(tmp_path / place)
+    assert (tmp_path / "outputs" / "notes.txt").read_text() == "mine" and (tmp_path / "outputs" / "run").is_dir()
+    model.save_pretrained(tmp_path / "outputs" / "run")  # empty
+
+
 def test_saving_again_replaces_the_directory_and_leaves_nothing_beside_it(tmp_path):
     model = make_model(tmp_path / "backbone")
     model.save_pretrained(tmp_path / "model")

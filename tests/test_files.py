@@ -1,6 +1,8 @@
 """How files are laid out and cut into lines and rows, and how damaged ones are answered."""
 
+import bz2
 import gzip
+import lzma
 import os
 import random
 
@@ -58,6 +60,10 @@ def test_a_line_ends_with_a_line_feed_alone(tmp_path):
         ("a.tsv", b"{x}\tbraces\n", "lines"),
         ("a.jsonl", b"oops\n", "jsonl"),
         ("a.txt", b"", "lines"),
+        ("a.tsv", b"PAR1\tthe first paragraph\n", "lines"),
+        ("a.run", b"PAR1-q Q0 d 1 1 t\n", "lines"),
+        ("a", b"PAR1\x15\x04\x15", "parquet"),
+        ("a.tsv", b"BZh9\tan id\n", "lines"),
     ],
 )
 def test_the_form_of_a_file_is_found_by_its_content_and_name(tmp_path, name, content, form):
@@ -318,7 +324,17 @@ def test_csv_as_spreadsheets_export_it(tmp_path):
             read_passages(write(tmp_path / "old.csv", rows.encode(encoding)), {"7"})
 
 
-@pytest.mark.parametrize(("start", "what"), [(b"%PDF-1.7\n", "a PDF: extract"), (b"PK\3\4", "a zip archive or an Of")])
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"%PDF-1.7\n", "a PDF: extract"),
+        (b"PK\3\4", "a zip archive or an Of"),
+        (b"\x28\xb5\x2f\xfd", "packed by zstd: unpack it"),
+        (lzma.compress(b"q\ttext"), "packed by xz: unpack it"),
+        (bz2.compress(b"q\ttext"), "packed by bzip2: unpack it"),
+    ],
+    ids=["pdf", "zip", "zstd", "xz", "bzip2"],
+)
 def test_files_that_hold_no_text_are_refused_with_the_remedy(tmp_path, start, what):
     for name in ("a.txt", "a.docx", "a.csv", "a"):
         with pytest.raises(InputError, match=f"{name}: is {what}"):

@@ -61,6 +61,7 @@ def test_a_folder_of_documents_gives_ids_titles_and_texts(folder, caplog):
         ("a.md", "Bees\n====\nfly", "Bees", "fly"),
         ("a.md", "+++\ntitle = 'Bees'\ndate = 2024-01-02\n+++\nfly", "Bees", "fly"),
         ("a.md", "---\r\ntitle: Bees\r\n---\r\n# All\r\nfly", "Bees", "# All fly"),
+        ("a.md", "---\ntitle: []\ntags: {}\n---\nfly", "", "fly"),
         ("a.md", "---\nno end\n# Bees", "", "--- no end # Bees"),
         ("a.md", "---\n\nSlow.\n\nBees\n---\nfly", "", "--- Slow. Bees --- fly"),
         ("a.md", "---\n---\nfly", "", "fly"),

@@ -7,6 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from distill.commands.generate import check, generate
+from distill.config.resuming import changes
+from distill.config.saved import as_plain
 from distill.errors import InputError
 from distill.teachers.journal import Journal
 from tests.helpers.chat_server import GUARD
@@ -208,6 +210,24 @@ def test_what_cannot_be_is_refused(passages, serve, overrides, message):
     llm = [] if any("llm@" in one for one in overrides) else ["teacher.llm.model=writer"]
     with pytest.raises(InputError, match=message):
         check(compose_config("generate", f"passages={passages}", *llm, *overrides))
+
+
+@pytest.mark.parametrize("more", ["round_trip=20", "round_trip=null", "dry_run=true"])
+def test_two_passages_of_one_id_are_refused_before_anything_is_paid_for(passages, serve, tmp_path, more):
+    passages.write_text(passages.read_text() + passages.read_text().splitlines()[3] + "\n")
+    server = serve()
+    with pytest.raises(InputError, match=r"p.tsv:30: id d1#0 appears twice"):
+        generated(passages, server, tmp_path / "out", "num_queries=2", more)
+    assert not server.asked
+
+
+def test_what_a_run_fills_in_is_no_difference_when_its_sweep_goes_on(passages, tmp_path):
+    (tmp_path / "log.tsv").write_text("q1\topening hours\n")
+    given = [f"passages={passages}", "num_queries=0", f"logged={tmp_path}/log.tsv"]
+    filled = compose_config("generate", *given)
+    check(filled)
+    assert changes(as_plain(filled), compose_config("generate", *given)) == {}
+    assert "seed" in changes(as_plain(filled), compose_config("generate", *given, "seed=7"))
 
 
 def test_bad_passages_are_refused_with_their_line(serve, tmp_path):

@@ -8,8 +8,10 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 
+from distill.models.saved import download
 from tests.helpers.commands import run_patched
 from tests.helpers.models import make_model
 
@@ -109,3 +111,18 @@ def test_an_upload_holds_the_directory_and_a_refusal_keeps_it(tmp_path, hub):
         run = export_in_a_fork(tmp_path, output, address, token)
         assert run.returncode == 2 and "hub=owner/name: not uploaded" in run.stderr and "HF_TOKEN" in run.stderr
         assert len(run.stderr.splitlines()) == 3 and (tmp_path / output / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_graph_is_downloaded_where_the_repository_has_no_weights(tmp_path, monkeypatch, weights):
+    asked = []
+
+    def snapshot_download(name: str, revision: str | None, allow_patterns: list[str] | str) -> str:
+        asked.append(allow_patterns)
+        if weights:
+            (tmp_path / "model.safetensors").touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert download("owner/name") == tmp_path
+    assert asked[1:] == ([] if weights else ["onnx/model.onnx*"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from distill.commands.judge import check, judge
+from distill.commands.judge import check, compared, judge
 from distill.config.local_files import with_local_files
 from distill.config.saved import saved_text
 from distill.errors import InputError
@@ -90,6 +90,13 @@ def test_the_prompt_asks_for_what_is_read():
     assert user["content"].startswith("Query: how bees find home\nPassage: Bees steer by the sun.\nGrade the passage:")
     assert user["content"].endswith("grade: NUMBER") and grade_in(user["content"]) is None
     assert given_grade(user["content"]) == "grade: 1" and "grade" in system["content"]
+
+
+def test_judgments_are_kept_where_people_judged_only_what_has_no_grade(caplog):
+    grades, qrels = {Pair("q", "a"): None, Pair("q", "b"): 2}, {"q": {"a": 1}}
+    assert compared(grades, qrels, "human.txt", 2, 2) is None
+    assert "human.txt: judges none of the 2 passages that were graded" in caplog.text
+    assert compared({Pair("q", "a"): 1}, qrels, "human.txt", 2, 2).number == 1
 
 
 @pytest.mark.parametrize(("one", "other", "same"), [

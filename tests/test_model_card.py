@@ -112,5 +112,7 @@ def test_the_card_of_an_upload_loads_from_the_hub(tmp_path, target):
     card = exported_card(tmp_path, target, "owner/name")
     code = card.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
-    assert "MODEL" not in code and '"owner/name"' in code
+    assert "MODEL" not in code and '"owner/name"' in code and "VERSION" not in code
+    if target.startswith("onnx"):
+        assert "# 1.14 or newer" in code and "# 1.23 or newer" in exported_card(tmp_path, target, opset=23)
     assert ("snapshot_download(" in code) == target.startswith("onnx")

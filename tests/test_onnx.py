@@ -83,8 +83,13 @@ def test_a_graph_reads_no_more_than_its_positions(tmp_path, monkeypatch):
     model = CrossEncoder.from_pretrained(str(tmp_path / "out"))
     with pytest.raises(InputError, match="passage_length=100"):
         model.read_passages_to(100)
-    model.backbone.config.max_position_embeddings = 1000
-    model.read_passages_to(100)
+    file, settings = (tmp_path / "out" / name for name in ("config.json", "distill.json"))
+    config = json.loads(file.read_text())
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"crc32": {}}))
+    for changed in ({"position_biased_input": False}, {"max_position_embeddings": 1000}):  # no limit, or a wrong one
+        file.write_text(json.dumps(config | changed))
+        model = CrossEncoder.from_pretrained(str(tmp_path / "out"))
+        model.read_passages_to(100)
     with pytest.raises(InputError, match=r"onnxruntime cannot score pairs of \d+ tokens \(.*\): lower passage_length"):
         model.rank(QUERY, [" ".join(WORDS * 20)])
 

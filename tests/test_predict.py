@@ -1,8 +1,11 @@
 """What rank and predict take, as in sentence-transformers: lists, Series, arrays, several queries, threads at once."""
 
+import copy
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,12 @@ import pandas as pd
 import pytest
 import torch
 
+from distill.data.pairs import PairTemplate
 from distill.data.tokens import TokenStore
 from distill.errors import InputError
 from distill.models import cross_encoder
 from distill.models.pair_reading import read_texts
+from tests.helpers.backbones import WORDS
 from tests.helpers.models import PASSAGES, QUERY, make_model
 
 OTHER = "the ant and the bee"
@@ -169,6 +174,19 @@ def test_a_left_sided_tokenizer_keeps_the_ends_of_texts(model):
         tokenizer.truncation_side = "right"
     ends = tokenizer(PASSAGES[3], add_special_tokens=False)["input_ids"][-3:]
     assert kept.tolist() == stored.tolist() == ends
+
+
+@pytest.mark.parametrize(("query_length", "passage_length"), [(4, 30), (4, 12), (12, 4), (20, 21)])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pairs_are_cut_where_hugging_face_cuts_them(model, side, query_length, passage_length):
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.truncation_side = side
+    query, passage = (" ".join(islice(cycle(WORDS), first, first + length)) for first, length in
+                      ((0, query_length), (7, passage_length)))  # fmt: skip
+    template = replace(PairTemplate.of(tokenizer), max_length=16)
+    tokens, types = template.join(*read_texts(tokenizer, [query], 16), *read_texts(tokenizer, [passage], 16))
+    theirs = tokenizer(query, passage, truncation="longest_first", max_length=16, return_token_type_ids=True)
+    assert tokens.tolist() == theirs["input_ids"] and types.tolist() == theirs["token_type_ids"]
 
 
 def test_predict_refuses_scores_that_are_not_finite(model):

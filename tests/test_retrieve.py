@@ -197,6 +197,9 @@ def test_bad_input_is_one_line_and_exit_status_2(sources, tmp_path, overrides, m
         ("passages.tsv", "is one of the inputs, which would be lost"),
         ("passages.tsv/f.run", "cannot be written"),
         ("f" * 250, "cannot be written"),
+        ("f.run.gz", "is written as a TREC run, plain, but whoever reads it goes by .gz: choose a name without that"),
+        ("f.parquet", "goes by .parquet"),
+        ("f.jsonl", "goes by .jsonl"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(collection, tmp_path, output, message):

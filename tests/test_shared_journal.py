@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from distill.errors import InputError
 from distill.teachers.asking import ask_llm
 from distill.teachers.journal import Journal
-from distill.teachers.shared_journal import SharedJournal
+from distill.teachers.shared_journal import SharedJournal, summarise
 from tests.helpers.chat_server import overrides_of
 from tests.helpers.commands import run, run_annotate, start
 from tests.helpers.configuration import compose_config
@@ -144,6 +144,21 @@ def test_journals_are_listed_with_what_they_hold_and_cost(tmp_path, monkeypatch)
     assert "empty-2.jsonl: 1 lines are no journal entries" in listed.stderr
     missing = run("-m", "distill", "journals", "journal=nope.jsonl")
     assert missing.returncode == 2 and "nope.jsonl: cannot be read" in missing.stderr
+
+
+def test_what_another_run_has_paid_for_is_no_cost(tmp_path):
+    with Journal(tmp_path / "own.jsonl") as own:
+        own.add("a", ENTRY)
+        own.add("b", ENTRY | {"is_shared": True})
+    held = summarise(tmp_path / "own.jsonl")
+    assert (held.answers, held.tokens_in, held.tokens_out) == (2, ENTRY["tokens_in"], ENTRY["tokens_out"])
+
+
+def test_the_journal_of_one_run_is_not_shared(tmp_path):
+    (tmp_path / "config.yaml").write_text("window: 20\n")
+    message = "journal=.*journal.jsonl: belongs to one run, which holds it"  # and would be waited for without end
+    with Journal(tmp_path / "journal.jsonl"), pytest.raises(InputError, match=message):
+        SharedJournal(tmp_path / "journal.jsonl")
 
 
 def test_a_shared_journal_that_cannot_be_written_is_one_line(tmp_path):

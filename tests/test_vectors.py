@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from distill import device
 from distill.config.rules import check_rules
@@ -237,6 +238,14 @@ def test_rows_of_several_parts_are_found_in_any_order(source, tmp_path, use):
     rows = np.array([89, 3, 41, 3, 20, 19])
     assert (stored.of(rows) == everything[rows]).all() and stored.id_of(41) == f"d{41 * 37 % 97}"
     assert np.concatenate(list(stored.blocks(40, 80))).tolist() == everything[40:80].tolist()
+
+
+def test_what_a_tokenizer_is_does_not_depend_on_what_it_has_read(backbone):
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    before = encoders._definition(tokenizer)
+    tokenizer(["a bee", "a bee finds the sun"], padding=True, truncation=True, max_length=4)
+    assert tokenizer.backend_tokenizer.truncation and encoders._definition(tokenizer) == before
+    assert encoders._definition(None) == "None"
 
 
 def test_a_measured_precision_is_that_of_the_vectors_which_are_there(source, use, encoded, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def cut(cfg: DictConfig) -> dict[str, int]:
     from distill.storage.writing import write_whole
 
     output = Path(cfg.output)
-    check_output(output, cfg.passages)
+    check_output(output, cfg.passages, written="JSON lines")
     local, unusable = with_local_files(cfg), Unusable()
     cut_article = article_cutter(cfg)
     counts = {"articles": 0, "passages": 0, "unusable": 0}

@@ -35,7 +35,8 @@ def export(cfg: DictConfig) -> None:
     directory = Path(cfg.output).absolute()
     lists = list(PAIRS.items()) if cfg.run is None else read_pairs(cfg)
     model = CrossEncoder.from_pretrained(cfg.model, base=cfg.base)
-    card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype, in_prompt=has_prompt(model))
+    prompted = has_prompt(model)
+    card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype, in_prompt=prompted, opset=cfg.opset)
     write_export(model, directory, cfg.format, card, cfg.dtype, cfg.opset)
     log.info("%s: %s", cfg.format, cfg.output)
     if cfg.dtype != "float32":

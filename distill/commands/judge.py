@@ -53,7 +53,7 @@ def judge(cfg: DictConfig, directory: Path) -> dict[str, float]:
             return {}
         log.info("estimate: %s", estimated)
         judged = ask_judge(cfg, directory, pool)
-        people = None if qrels is None else People.of(judged.grades, qrels, *grading)
+        people = None if qrels is None else compared(judged.grades, qrels, *grading)
         results, lines = write_judgments(directory, cfg, pool, judged, people, teacher)
         print("\n".join(f"{name:{WIDTH}}  {text}" for name, text in lines))
         if results["unusable"]:
@@ -66,6 +66,17 @@ def judge(cfg: DictConfig, directory: Path) -> dict[str, float]:
         if teacher is not None and is_same_model(teacher, cfg.teacher.llm.model):
             log.warning("the judge is the teacher, %s: it judges its own ranking, and favours it", teacher)
         return results
+
+
+def compared(grades, qrels, *grading):
+    """Return the judge's grades beside those of people; None, and a warning, where none of theirs got a grade."""
+    from distill.judging.people import People
+
+    try:
+        return People.of(grades, qrels, *grading)
+    except InputError as error:  # what was paid for is kept
+        log.warning("%s: the judge's answers on these are no grades, so that it is not compared with people", error)
+        return None
 
 
 def teacher_of(cfg: DictConfig) -> str | None:

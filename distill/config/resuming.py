@@ -51,6 +51,7 @@ def changes(old: DictConfig | dict, new: DictConfig) -> dict[str, tuple[Any, Any
     absent = tuple(key for key, value in before.items() if value is ABSENT)
     keys = [key for key in sorted(before.keys() | after.keys()) if key not in ("resume", *absent)]
     keys = [key for key in keys if not key.startswith(tuple(f"{group}." for group in absent))]
+    keys = [key for key in keys if after.get(key) != "???"]  # not said, and filled in before it is written
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 

@@ -40,6 +40,7 @@ class PairTemplate:
     second_type: int  # token type of the passage and suffix; the rest has 0
     max_length: int | None = None  # tokens of a pair, whose longer text is cut; None: no limit
     keeps_query: bool = False  # in such a pair, only the passage is cut, unless the query fills it
+    cuts_left: bool = False  # whether such a pair's texts are cut at their beginnings
     query_text: str = "{}"  # how a query is tokenised: a prompt's spaces may belong to the words beside them
     passage_text: str = "{}"
     query_end: np.ndarray = field(default_factory=_no_tokens)  # tokens after {}, which a text that is cut keeps
@@ -61,7 +62,8 @@ class PairTemplate:
         second = _find(pair, passage, end)
         specials = pair[:start], pair[end:second], pair[second + len(passage) :]
         prefix, middle, suffix = (np.asarray(tokens, dtype=np.int32) for tokens in specials)
-        template = cls(prefix, middle, suffix, second_type=types[second])
+        cuts_left = getattr(tokenizer, "truncation_side", "right") == "left"
+        template = cls(prefix, middle, suffix, second_type=types[second], cuts_left=cuts_left)
         if first_stage_score is not None:
             template.first_stage_score = first_stage_score
             template.middles = [np.concatenate([middle, number, middle]) for number in _numbers(tokenizer)]
@@ -102,7 +104,8 @@ class PairTemplate:
                 passage_length = min(len(passage), room - query_length)
             else:
                 query_length, passage_length = longest_first(len(query), len(passage), room)
-            query, passage = cut(query, query_length, self.query_end), cut(passage, passage_length, self.passage_end)
+            query = cut(query, query_length, self.query_end, left=self.cuts_left)
+            passage = cut(passage, passage_length, self.passage_end, left=self.cuts_left)
         tokens = np.concatenate([self.prefix, query, middle, passage, self.suffix])
         types = np.zeros(len(tokens), dtype=np.int32)
         types[len(tokens) - len(passage) - len(self.suffix) :] = self.second_type
@@ -181,10 +184,15 @@ def _find(sequence: list[int], wanted: list[int], start: int) -> int:
     raise ValueError(f"the tokenizer joins a pair in an unknown way: {wanted} is not in {sequence}")
 
 
-def cut(tokens: np.ndarray, length: int, end: np.ndarray) -> np.ndarray:
-    """Return the first `length` tokens of a text; the last of them are `end`, as they are of the whole text."""
+def cut(tokens: np.ndarray, length: int, end: np.ndarray, *, left: bool = False) -> np.ndarray:
+    """Return the first `length` tokens of a text; the last of them are `end`, as they are of the whole text.
+
+    left: the last ones instead.
+    """
     if len(tokens) <= length:
         return tokens
+    if left:
+        return tokens[len(tokens) - max(length, 0) :]
     kept = end[: max(length, 0)]
     return np.concatenate([tokens[: length - len(kept)], kept]) if len(kept) else tokens[:length]
 

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from distill.config.composition import ROOT
 from distill.config.saved import parse_data
 from distill.errors import InputError, printable
+from distill.export.onnx import OPSET
 from distill.export.use import HUB_NAME, has_prompt, own_use, use
 from distill.models.calibration import Platt
 from distill.models.heads import module_files
@@ -203,12 +204,19 @@ def _named(name: str, source: Any) -> str:
 
 
 def exported_card(
-    model: Path, target: str, repo_id: str | None = None, dtype: str = "float32", *, in_prompt: bool = False
+    model: Path,
+    target: str,
+    repo_id: str | None = None,
+    dtype: str = "float32",
+    *,
+    in_prompt: bool = False,
+    opset: int = OPSET,
 ) -> str | None:
     """Return the card of a model, with the code for another format; None if it has no card.
 
     model: a directory, or the name of a packaged model. repo_id: the Hub repository that the model will be loaded from;
     None: a directory. dtype: of the exported weights. in_prompt: whether it reads pairs within a prompt.
+    opset: of an ONNX graph.
     """
     file = Path(locate_model(model)) / "README.md"
     if not file.is_file():
@@ -220,7 +228,7 @@ def exported_card(
         return None
     text = re.sub(
         r"(?ms)^## Use\n.*?(?=^## )",
-        lambda _: f"## Use\n\n{use(target, repo_id, in_prompt=in_prompt)}\n",
+        lambda _: f"## Use\n\n{use(target, repo_id, in_prompt=in_prompt, opset=opset)}\n",
         text,
         count=1,
     )

@@ -96,6 +96,8 @@ def rounding_change(
     lists: queries with their passages.
     """
     rounded = CrossEncoder.from_pretrained(str(directory))
+    rounded.query_length, rounded.passage_length = model.query_length, model.passage_length  # cut alike
+    rounded.template = model.template
     scores, changes, reordered, new_first = [], [], 0, 0
     for query, passages in Progress(lists, desc="comparing scores", unit="list", shown=len(lists) > len(PAIRS)):
         (order, before), (new_order, after) = (one.rank(query, passages) for one in (model, rounded))

@@ -9,6 +9,7 @@ import re
 
 from omegaconf import DictConfig
 
+from distill.export.onnx import OPSET
 from distill.models.locate import locate_model
 
 HUB_NAME = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?", re.ASCII)
@@ -46,7 +47,7 @@ with torch.inference_mode():
 """,
     "onnx": f"""\
 import numpy as np
-import onnxruntime                                  # 1.14 or newer
+import onnxruntime                                  # VERSION or newer
 from transformers import AutoTokenizer
 
 directory = "MODEL"
@@ -63,7 +64,7 @@ USES["transformers-prompt"] = USES["transformers"].replace(
     """\
 messages = [[{"role": "query", "content": query}, {"role": "document", "content": passage}] for passage in passages]
 prompts = [tokenizer.apply_chat_template(pair, tokenize=False) for pair in messages]
-pairs = tokenizer(prompts, padding=True, return_tensors="pt")
+pairs = tokenizer(prompts, padding=True, add_special_tokens=False, return_tensors="pt")
 """,
 )
 ADAPTERS = f"""\
@@ -93,13 +94,14 @@ No other library opens this directory: it would leave out the first stage's scor
 """
 
 
-def use(target: str, repo_id: str | None = None, *, in_prompt: bool = False) -> str:
+def use(target: str, repo_id: str | None = None, *, in_prompt: bool = False, opset: int = OPSET) -> str:
     """Return the code of a card for an exported format, and what it does not do.
 
-    repo_id: as in `exported_card`. in_prompt: whether the model reads pairs within a prompt.
+    repo_id: as in `exported_card`. in_prompt: whether the model reads pairs within a prompt. opset: of an ONNX graph.
     """
     by_hand = in_prompt and target == "transformers"
     code = USES["transformers-prompt" if by_hand else target]
+    code = code.replace("VERSION", "1.14" if opset <= OPSET else "1.23")  # of onnxruntime
     if repo_id is not None and target.startswith("onnx"):
         code = "import huggingface_hub\n" + code.replace('"MODEL"', 'huggingface_hub.snapshot_download("MODEL")')
     cut = "" if target == "lightning-ir" else f"\n{CUT_FIRST if by_hand else CUT}\n"

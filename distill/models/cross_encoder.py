@@ -39,12 +39,12 @@ from distill.models.locate import locate_model
 from distill.models.lora import merged
 from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, register_attention
-from distill.models.padded import READS_PADDING, PaddedChunk, pad_chunks
+from distill.models.padded import PaddedChunk, pad_chunks, reads_padding
 from distill.models.pair_reading import TokenPair, places_of_cut_pairs, read_pairs
 from distill.models.parts import Parts, evaluating, explained, first_position, is_of_transformers, longest_input
 from distill.models.prompts import name_of_prompt
 from distill.models.pruned import check_keep, score_pruned
-from distill.models.saved import download, write_model
+from distill.models.saved import check_replaceable, download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, exit_to_train, load_for_training
 
@@ -239,7 +239,7 @@ class CrossEncoder(nn.Module):
             max_tokens = min(max_tokens, MAX_CPU_TOKENS)
         if self.layout == "packed":
             return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
-        return pad_chunks(batch, max_tokens, pad_id, equal=self.backbone.config.model_type in READS_PADDING)
+        return pad_chunks(batch, max_tokens, pad_id, equal=reads_padding(self.backbone.config))
 
     def run(self, backbone: Any, chunk: PackedChunk | PaddedChunk, **options) -> Any:
         """Return what a backbone, the model's own or one with fewer layers, returns for a chunk."""
@@ -549,8 +549,10 @@ class CrossEncoder(nn.Module):
         """Write the model as a directory of sentence-transformers v6, or with a native head as one of transformers.
 
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
-        Raises InputError for a model with layers that this format cannot hold.
+        A model that is there already is replaced. Raises InputError for a directory with anything else in it, and for
+        a model with layers that this format cannot hold.
         """
+        check_replaceable(Path(directory))
         if self.saves_adapters:
             write_adapters(self, Path(directory))
             return

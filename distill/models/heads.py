@@ -175,6 +175,8 @@ def without_memory(config):
 def write_native(model, directory: Path) -> None:
     """Write weights and config.json of a CrossEncoder with a native head, as transformers does, with one label."""
     config = one_label(model.backbone.config)
+    if config.pad_token_id is None:  # transformers finds a decoder's last token by it
+        config.pad_token_id = model.tokenizer.pad_token_id
     name_activation(config, model.activation)
     with torch.device("meta"):
         whole = model.native.architecture(config)

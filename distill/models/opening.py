@@ -176,8 +176,9 @@ def _open_onnx(path: Path, config: dict) -> Parts:
     if rows is not None:
         match_vocabulary(path, parts.tokenizer, rows)
     positions = config.get("max_position_embeddings")
-    if isinstance(positions, int) and positions > 0:
+    if isinstance(positions, int) and positions > 0 and config.get("position_biased_input", True):
         parts.backbone.config.max_position_embeddings = positions
+    parts.backbone.config.exported_type = config.get("model_type")
     _read_settings(path, parts)
     return parts
 

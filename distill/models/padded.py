@@ -13,8 +13,13 @@ from torch import Tensor
 from distill.data.batch import Batch, copy_to
 
 MIN_CHUNK_TOKENS = 2048  # smaller chunks leave the machine idle, which costs more than padding
-READS_PADDING = ("convbert", "fnet", "yoso")  # model types whose states depend on the padding, which no mask hides
+_READ_PADDING = ("convbert", "fnet", "yoso")  # model types whose states depend on the padding, which no mask hides
 MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair's length: at most 20% padding
+
+
+def reads_padding(config) -> bool:
+    """Whether a backbone, or the one that an ONNX graph was exported from, reads the padding of a chunk."""
+    return (getattr(config, "exported_type", None) or config.model_type) in _READ_PADDING
 
 
 @dataclass

@@ -65,7 +65,7 @@ def _find(name: str, part: str, revision: str | None) -> Path | None:
 
 
 def download(name: str, revision: str | None = None) -> Path:
-    """Download a saved model from the Hub into its cache, only its safetensors and text files."""
+    """Download a saved model from the Hub into its cache: its text files and its safetensors, or else its graph."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -73,12 +73,22 @@ def download(name: str, revision: str | None = None) -> Path:
         raise InputError(f"{name}: no such directory")
     try:
         patterns = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        if not any(path.glob("*.safetensors")):  # an export with format=onnx; many graphs may lie beside weights
+            snapshot_download(name, revision=revision, allow_patterns=f"{ONNX_FILE}*")
+        return path
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split()).split(". ")[0]
         raise InputError(
             f"{name}: no such directory, and not available on the Hub: {reason}{known_instead(name)}"
         ) from error
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise InputError for a directory that a model cannot take the place of: it holds other files."""
+    is_model = any((directory / name).is_file() for name in (SETTINGS_FILE, "config.json", ADAPTER_FILE))
+    if directory.exists() and not is_model and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory}: holds other files than a model's: save it to a new or an empty directory")
 
 
 def write_model(model, directory: Path) -> None:

@@ -202,6 +202,19 @@ def encoder_rerank(
     return reranked
 
 
+def _definition(tokenizer) -> str:
+    """Return what a tokenizer is, without the truncation and padding that the texts before have left in it."""
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not isinstance(backend, Tokenizer):
+        return repr(tokenizer)
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return getattr(tokenizer, "truncation_side", "right") + copy.to_str()
+
+
 class _Encoder:
     """An encoder of sentence-transformers with its own similarity; only its forward pass is in half precision."""
 
@@ -280,9 +293,7 @@ class _Encoder:
         for name, values in self.model.state_dict().items():
             weights = zlib.crc32(name.encode(), weights)
             weights = zlib.crc32(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), weights)
-        tokenizer = getattr(self.model, "tokenizer", None)
-        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        words = backend.to_str() if backend is not None and hasattr(backend, "to_str") else repr(tokenizer)
+        words = _definition(getattr(self.model, "tokenizer", None))
         said = [repr(self.model), words, self.model.prompts, self.model.default_prompt_name, self.model.max_seq_length]
         return {
             "weights": weights,

@@ -101,6 +101,7 @@ def _front_matter(path: str, mark: str, content: str) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         return {} if found is None else None
     fields = flattened({str(name): value for name, value in found.items()})
+    fields = {name: "" if value is None else value for name, value in fields.items()}  # as of an empty list
     return {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
 
 

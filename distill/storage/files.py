@@ -29,7 +29,11 @@ NO_TEXT = {  # how files of other kinds begin -> what they are, and the remedy
     b"%PDF": "a PDF: extract its text first, as `pdftotext FILE.pdf FILE.txt` does, and give the folder of these texts",
     b"PK\3\4": "a zip archive or an Office document: unpack it, or save the document as text or CSV",
     b"\xd0\xcf\x11\xe0": "an Office document: save it as text or CSV",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it, or pack it by gzip",
+    b"\xfd7zX": "packed by xz: unpack it, or pack it by gzip",
 }
+TEXT = {bytes([code]) for code in (*b"\t\n\r", *range(32, 256))}  # what may follow in an id
+BZIP2 = b"1AY&SY"  # how bzip2's files go on after BZh and a digit
 MAX_ANSWERS = 2**27  # bytes of a file of permutations: the hundred thousand of RankGPT have 40 MB
 
 
@@ -39,11 +43,13 @@ def form_of(path: str) -> str:
     Raises InputError for a PDF and the like, and for a JSON array: there must be one row per line.
     """
     with open_bytes(path, unpack=False) as file:
-        start = file.read(4)
-    if path.endswith(".parquet") or start == b"PAR1":
+        start = file.read(10)
+    if path.endswith(".parquet") or (start[:4] == b"PAR1" and start[4:5] not in TEXT):  # an id may begin so
         return "parquet"
-    if start in NO_TEXT:
-        raise InputError(f"{path}: is {NO_TEXT[start]}")
+    if start[:4] in NO_TEXT:
+        raise InputError(f"{path}: is {NO_TEXT[start[:4]]}")
+    if start[:3] == b"BZh" and start[4:] == BZIP2:
+        raise InputError(f"{path}: is packed by bzip2: unpack it, or pack it by gzip")
     name = path.removesuffix(".gz")
     if name.endswith(".csv"):
         return "csv"

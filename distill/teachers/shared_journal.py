@@ -50,7 +50,9 @@ class SharedJournal:
     """The answers in a file, to which other processes add at the same time; several threads may use it."""
 
     def __init__(self, path: Path):
-        """Read the file, if there is one; raises InputError if it cannot be read or written."""
+        """Read the file, if there is one; raises InputError if it cannot be read or written, and for a run's own."""
+        if path.name == "journal.jsonl" and (path.parent / "config.yaml").is_file():
+            raise InputError(f"journal={path}: belongs to one run, which holds it: give another file, or a copy of it")
         self.path, self.lock, self.is_broken = path, threading.Lock(), False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +141,8 @@ def summarise(path: Path) -> Contents:
             answers.catch_up()
             counts = [0, 0]
             for _, entry in answers.entries():
+                if entry.get("is_shared"):  # another run has paid for it
+                    continue
                 counts[0] += entry["tokens_in"]
                 counts[1] += entry["tokens_out"]
         changed = datetime.fromtimestamp(path.stat().st_mtime)
