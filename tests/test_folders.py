@@ -36,6 +36,19 @@ def folder(tmp_path):
     return tmp_path / "docs"
 
 
+def test_what_our_own_commands_have_written_is_no_document(folder):
+    before = folder_state(str(folder))
+    for place, mark in (("outputs/generate/1", "results.json"), ("outputs/2", "run.lock")):
+        (folder / place).mkdir(parents=True)
+        for name in ("config.yaml", mark, "card.md", "origins.txt"):
+            (folder / place / name).write_text("x")
+    (folder / "config").mkdir()
+    (folder / "config" / "config.yaml").write_text("x")  # of somebody else
+    assert folder_state(str(folder)) == before and len(list(iterate_texts(str(folder), "passages"))) == 4
+    (folder / "config" / "more.md").write_text("more")
+    assert folder_state(str(folder)) != before
+
+
 def test_a_folder_of_documents_gives_ids_titles_and_texts(folder, caplog):
     assert list(iterate_texts(str(folder), "passages")) == [
         ("a%20b/100%25.md", "Trains They follow rails."),

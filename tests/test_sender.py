@@ -100,3 +100,21 @@ def test_a_run_that_hangs_at_the_end_has_its_results_in_files_and_is_not_waited_
     assert caplog.messages == [f"wandb does not answer: results and tables are only in {tmp_path}"]
     assert not finished  # its finish would hang, too
     assert "0.9" in (tmp_path / "results.json").read_text() and "0.5" in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_service_that_dies_ends_no_training(run, monkeypatch, tmp_path, caplog):
+    def finish(**_):
+        raise BrokenPipeError("the service is gone")
+
+    run.finish, run.log = finish, finish
+    monkeypatch.setattr(tracking, "_start_wandb", lambda *_: run)
+    with Tracker(compose_config("train", "logger=wandb")) as tracker:
+        tracker.start(tmp_path)
+        tracker.log(1, {"train/loss": 0.5})
+        tracker.save_results({"test/sample/nDCG@10": 0.9})
+        tracker.finish({"test/sample/nDCG@10": 0.9}, tmp_path / "model", {})
+    assert [message.partition(" (")[0] for message in caplog.messages] == [
+        "wandb: cannot log any more",
+        f"wandb: results and tables are only in {tmp_path}",
+        "wandb: its run is not marked as finished",
+    ]

@@ -61,15 +61,26 @@ def _stat(path: str) -> os.stat_result:
         raise InputError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions") from None
 
 
+def _is_output(directory: str) -> bool:
+    """Whether a directory is what one of our commands has written, or is writing."""
+    return all(
+        any(os.path.isfile(f"{directory}/{name}") for name in names)
+        for names in (("config.yaml",), ("results.json", "run.lock"))
+    )
+
+
 def _files(folder: str) -> tuple[list[str], list[str]]:
-    """Return the documents and the other files of a folder, by their paths in it; raises InputError if none is read."""
+    """Return the documents and the other files of a folder, by their paths in it; raises InputError if none is read.
+
+    Directories of our own runs are left out: a corpus in the working directory has them beside it.
+    """
     names: list[str] = []
 
     def unreadable(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}): check its permissions")
 
     for directory, inner, files in os.walk(folder, onerror=unreadable):
-        inner[:] = [name for name in inner if name[:1] != "."]
+        inner[:] = [name for name in inner if name[:1] != "." and not _is_output(f"{directory}/{name}")]
         within = os.path.relpath(directory, folder)
         names += [name if within == "." else f"{within}/{name}" for name in files if name[:1] != "."]
     documents = sorted(name for name in names if name.lower().endswith(READ))

@@ -8,10 +8,12 @@ with Tracker(cfg) as tracker:                       # an exception inside marks 
     tracker.finish({"test/sample/nDCG@10": 0.9}, directory / "model", {"sample": {"q1": {"nDCG@10": 0.9}}})
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -93,10 +95,11 @@ class Tracker:
         per_query: task -> query id -> measure -> value, as in per_query.csv.
         """
         if self.wandb and self.sender:
-            if self.sender.flush(WANDB_SECONDS, at_end=True):
-                self._finish_wandb(results, model, per_query)
-            else:
+            if not self.sender.flush(WANDB_SECONDS, at_end=True):
                 log.warning("wandb does not answer: results and tables are only in %s", self.directory)
+            else:
+                with _unharmed_by_wandb(f"results and tables are only in {self.directory}"):
+                    self._finish_wandb(results, model, per_query)
 
     def _finish_wandb(self, results: dict[str, float], model: Path, per_query: dict) -> None:
         import wandb
@@ -129,7 +132,19 @@ class Tracker:
             is_free = self.sender.flush(WANDB_SECONDS, at_end=True)
             self.sender.close()
             if is_free:
-                self.wandb.finish(exit_code=exit_code)
+                with _unharmed_by_wandb("its run is not marked as finished"):
+                    self.wandb.finish(exit_code=exit_code)
+
+
+@contextlib.contextmanager
+def _unharmed_by_wandb(what: str) -> Iterator[None]:
+    """Turn an error of W&B into a warning, of what comes of it: a training that has its results must end well."""
+    try:
+        yield
+    except InputError:  # of a file of our own
+        raise
+    except Exception as error:  # of many kinds
+        log.warning("wandb: %s (%s)", what, " ".join(str(error).split())[:200] or type(error).__name__)
 
 
 def _logged_by(line: bytes, step: int) -> bool:
