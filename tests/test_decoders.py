@@ -430,6 +430,14 @@ def test_a_language_model_is_exported_as_a_classifier(tmp_path, make):
         export(model, tmp_path / "onnx", "onnx")
 
 
+def test_an_exported_decoder_names_its_padding(tmp_path):
+    model = decoder(tmp_path, "qwen3")
+    model.backbone.config.pad_token_id = None  # as many published language models have it
+    export(model, tmp_path / "out", "transformers")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["pad_token_id"] == model.tokenizer.pad_token_id is not None
+
+
 def test_the_head_of_a_decoder_is_not_rounded(tmp_path):
     export(decoder(tmp_path, "qwen3"), tmp_path / "out", "transformers", dtype="bfloat16")
     weights = load_file(tmp_path / "out" / "model.safetensors")

@@ -194,6 +194,15 @@ def test_every_format_holds_rounded_weights_that_are_read_in_float32(tmp_path, t
     torch.testing.assert_close(scores_of(again), scores_of(model), rtol=1e-5, atol=1e-5)
 
 
+def test_the_change_of_scores_is_of_rounding_and_not_of_cutting(tmp_path):
+    model = make_model(tmp_path / "backbone", "bert")  # cuts passages at 20 tokens; the classifier cuts pairs at 30
+    export(model, tmp_path / "out", "transformers", dtype="float16")
+    long = [" ".join(WORDS * times) for times in (2, 3, 4)]
+    change = rounding_change(model, tmp_path / "out", [(QUERY, long)])
+    plain = rounding_change(model, tmp_path / "out", [(QUERY, PASSAGES)])
+    assert change.largest < 0.01 and plain.largest < 0.01 and 0.01 < plain.spread
+
+
 def test_the_change_of_scores_is_measured(tmp_path):
     model = make_model(tmp_path / "backbone", "bert", "mean")  # no classifier can carry its head: it is only in 2_Dense
     model.save_pretrained(tmp_path / "copy")
