@@ -62,6 +62,20 @@ def test_packed_padded_and_plain_scores_and_gradients_agree(tmp_path, family, po
                 assert error <= 1e-4 * parameter.grad.norm() + 1e-7, name
 
 
+@pytest.mark.parametrize("buckets", [False, True])
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+def test_a_padding_token_within_a_text_has_the_position_that_transformers_gives_it(tmp_path, family, buckets):
+    directory = str(positions(make_backbone(tmp_path, family)))
+    model = CrossEncoder.from_backbone(directory, layout="packed").eval()
+    batch, pad_id = ragged_batch([9, 30, 12, 7], [2, 2]), model.tokenizer.pad_token_id
+    batch.tokens[[4, 12, 13, 45]] = pad_id  # of the first, second and third pair
+    plain = AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
+    options = {"buckets": buckets, "counts_pads": model.first_position == 0}
+    with torch.inference_mode():
+        (chunk,) = pack_chunks(batch, 512, pad_id, model.max_length, **options)
+        torch.testing.assert_close(model(chunk), plain_scores(model, plain, batch)[chunk.pairs], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
 def test_filling_a_bucket_changes_no_score(tmp_path, family):
     model = CrossEncoder.from_backbone(str(positions(make_backbone(tmp_path, family))), layout="packed").eval()

@@ -238,7 +238,8 @@ class CrossEncoder(nn.Module):
         if not on_gpu:
             max_tokens = min(max_tokens, MAX_CPU_TOKENS)
         if self.layout == "packed":
-            return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu)
+            counts_pads = self.first_position == 0
+            return pack_chunks(batch, max_tokens, pad_id, self.max_length, buckets=on_gpu, counts_pads=counts_pads)
         return pad_chunks(batch, max_tokens, pad_id, equal=reads_padding(self.backbone.config))
 
     def run(self, backbone: Any, chunk: PackedChunk | PaddedChunk, **options) -> Any:

@@ -85,11 +85,14 @@ class PackedChunk:
         return F.pad(rows, (0, 0, 0, self.input_ids.shape[1] - len(rows)))[None]
 
 
-def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, buckets: bool) -> Iterator[PackedChunk]:
+def pack_chunks(
+    batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, buckets: bool, counts_pads: bool = True
+) -> Iterator[PackedChunk]:
     """Yield all pairs in chunks of at most max_tokens tokens, longest pairs first.
 
     A pair longer than max_tokens gets a chunk to itself. buckets: pad every chunk to one of a few sizes, in tokens and
-    in pairs; all chunks then have the same max_length, that of the longest possible pair.
+    in pairs; all chunks then have the same max_length, that of the longest possible pair. counts_pads: whether a
+    padding token that a text holds has a position of its own, as in BERT; in RoBERTa, it has the one before the first.
     """
     register_attention()  # also for a model that another process has unpickled
     order = torch.argsort(batch.lengths, descending=True, stable=True)
@@ -99,7 +102,8 @@ def pack_chunks(batch: Batch, max_tokens: int, pad_id: int, max_length: int, *, 
     for last in range(len(lengths) + 1):
         if last == len(lengths) or (size and size + lengths[last] > max_tokens):
             filled = _fill(lengths[first:last], max_tokens) if buckets else lengths[first:last]
-            yield _pack(batch, order[first:last], starts, filled, pad_id, max_length if buckets else lengths[first])
+            chunk = _pack(batch, order[first:last], starts, filled, pad_id, max_length if buckets else lengths[first])
+            yield chunk if counts_pads else _without_pads(chunk, sum(lengths[first:last]), pad_id)
             first, size = last, 0
         if last < len(lengths):
             size += lengths[last]
@@ -130,6 +134,17 @@ def _pack(batch: Batch, pairs: Tensor, starts: Tensor, lengths: list[int], pad_i
         lengths=tuple(lengths),
         max_length=max_length,
     )
+
+
+def _without_pads(chunk: PackedChunk, num_real: int, pad_id: int) -> PackedChunk:
+    """Return a chunk in whose texts, num_real tokens, a padding token takes no position from those after it."""
+    is_text = chunk.input_ids[0] != pad_id
+    if is_text[:num_real].all():
+        return chunk
+    counts = F.pad(is_text.cumsum(0), (1, 0))  # [T + 1] tokens that are counted before each
+    starts = chunk.cu_seqlens.long()
+    before = torch.repeat_interleave(counts[starts[:-1]], starts.diff())
+    return replace(chunk, position_ids=torch.where(is_text, counts[:-1] - before, -1)[None])
 
 
 def packed_attention(
