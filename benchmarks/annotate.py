@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.composed import compose_config
+from benchmarks.processes import measure
 from benchmarks.report import ROOT, environment, save
 
 WORDS = "bees find their way home by the sun and by what they have seen of the land on earlier flights".split()
@@ -135,12 +136,10 @@ def measure_memory(args: argparse.Namespace, num_queries: int) -> dict:
                 run.write(f"q{number // 100} Q0 d{number} {number % 100 + 1} {100 - number % 100} first\n")
         (place / "queries.tsv").write_text("".join(f"q{n}\tquestion {n}\n" for n in range(num_queries)))
         command = [sys.executable, "-m", "distill", "annotate", *overrides(url, args, 32, place)]
-        process = subprocess.Popen([*command, f"hydra.run.dir={place / 'out'}"], cwd=ROOT, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0, status
+        used = measure([*command, f"hydra.run.dir={place / 'out'}"], cwd=ROOT, cache=place / "cache")
         journal_mb = (place / "out" / "journal.jsonl").stat().st_size / 1e6
-    return {"queries": num_queries, "peak_mb": usage.ru_maxrss / 1024, "texts_mb": letters / 1e6,
-            "journal_mb": journal_mb, "cpu_s": usage.ru_utime + usage.ru_stime}  # fmt: skip
+    return {"queries": num_queries, "peak_mb": used.peak_bytes / 2**20, "texts_mb": letters / 1e6,
+            "journal_mb": journal_mb, "cpu_s": used.cpu_seconds}  # fmt: skip
 
 
 def main() -> None:

@@ -79,24 +79,14 @@ def measure_store(source: Path, tokenizer, num_passages: int) -> dict:
 
 def measure_loader(files: dict[str, Path], tokenizer, num_workers: int) -> dict:
     """Return pairs and tokens per second, from the store to batches of 32 lists of 100 passages, without padding."""
-    from omegaconf import OmegaConf
-
+    from benchmarks.composed import compose_config
     from distill.data.lists import read_lists
     from distill.data.loader import BatchLoader
 
-    cfg = OmegaConf.create(
-        {
-            "seed": 0,
-            "data": {key: str(files[key]) for key in ("passages", "queries")}
-            | {"depth": 100, "num_queries": None, "subset_seed": 0, "num_negatives": None}
-            | {"list_size": None, "list_choice": "top"},
-            "teacher": {"name": "generated", "path": str(files["run"]), "format": "run", "first_stage": None}
-            | {"depth": None, "qrels": None, "min_grade": 1},
-            "loss": {"target": "rank"},
-            "model": {"query_length": 32, "passage_length": 256, "first_stage_score": None},
-            "train": {"batch_size": 32},
-        }
-    )
+    overrides = ["data=files", "teacher=run", "loss=ranknet", "model.query_length=32", "model.passage_length=256"]
+    overrides += [f"data.{key}={files[key]}" for key in ("passages", "queries")]
+    overrides += [f"teacher.path={files['run']}", "data.depth=100", "train.batch_size=32"]
+    cfg = compose_config("train", overrides)
     loader = BatchLoader(read_lists(cfg, tokenizer), PairTemplate.of(tokenizer), cfg)
     batches = loader.batches(0, 220, num_workers)
     for _ in range(20):  # after these, workers have started and are ahead

@@ -109,7 +109,15 @@ def start_server(name: str, model: str, port: int) -> subprocess.Popen:
     """Start a contender, and wait until it is ready; raises NotStarted with the last line that it has written."""
     command = ["benchmarks.serve", "--worker", name, "--model", model, "--port", str(port)]
     if name == "shared":
-        command = ["distill", "serve", f"model={model}", f"port={port}", "layout=auto", "device=cpu"]
+        command = [
+            "distill",
+            "serve",
+            f"model={model}",
+            f"port={port}",
+            "layout=auto",
+            "device=cpu",
+            "precision=float32",
+        ]
     errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
     server = subprocess.Popen([sys.executable, "-m", *command], stderr=errors)
     end = time.monotonic() + STARTING

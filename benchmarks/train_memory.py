@@ -21,6 +21,7 @@ import torch
 from transformers import AutoConfig
 
 from benchmarks.report import RESULTS, ROOT, environment, save
+from benchmarks.workers import check_known
 from distill.data.batch import make_batch
 from distill.losses.objective import Objective
 from distill.models.cross_encoder import CrossEncoder
@@ -88,6 +89,8 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(*arguments.child)))
         return
+    check_known(parser, "kind", arguments.kinds.split(","), SIZES)
+    check_known(parser, "option", arguments.options.split(","), OPTIONS)
     rows = []
     for kind in arguments.kinds.split(","):
         for option in arguments.options.split(","):

@@ -59,6 +59,8 @@ def run_job(
     with exit_on_bad_input(sweep=sweep):
         directory = directory_of_job() if sweep else run_directory()
     redact_hydra_files(directory)
+    if sweep:  # whose launcher may be none of ours
+        redact_hydra_files(Path(HydraConfig.get().sweep.dir))
     with exit_on_bad_input(sweep=sweep), removed_if_refused(directory):
         if sweep:
             check_copies(HydraConfig.get().launcher)

@@ -32,8 +32,10 @@ PARAMETER = re.compile(  # ?token=..., X-Amz-Signature=..., "api_key": "..."
     re.IGNORECASE,
 )
 HEADER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})")
+WORD = re.compile(r"[A-Z]?[a-z]+(?:-[a-z]+)*\.?")  # after Basic or Bearer in a text, as in "Basic comparison"
 KEYS = re.compile(  # as their issuers shape them: Hugging Face, OpenAI and those like it, GitHub, Google, Amazon, Slack
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gsk_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{20,}"
+    # sk- also begins Slovak names: a key has 16 letters and digits in a row somewhere, a digit among them
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-(?=[A-Za-z0-9_-]*?(?=[A-Za-z]{0,15}[0-9])[A-Za-z0-9]{16})[A-Za-z0-9_-]{16,}|gsk_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{20,}"
     r"|github_pat_[A-Za-z0-9_]{20,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,})"
 )
 
@@ -53,7 +55,7 @@ def redacted(text: str) -> str:
     text = BEGINNING.sub(rf"\g<scheme>{HIDDEN_AS}@", text)
     text = ADDRESS.sub(rf"\g<scheme>{HIDDEN_AS}@", text)
     text = PARAMETER.sub(_without_value, text)
-    text = HEADER.sub(rf"\g<name>{HIDDEN_AS}", text)
+    text = HEADER.sub(lambda found: found[0] if WORD.fullmatch(found["value"]) else found["name"] + HIDDEN_AS, text)
     return KEYS.sub(HIDDEN_AS, text)
 
 

@@ -40,6 +40,7 @@ from distill.errors import InputError, exit_on_bad_input
 from distill.jobs import RESULTS, check_sweep, invocation, objective, read_results, redact_hydra_files, state_of
 from distill.progress import duration
 from distill.storage.locking import locked
+from distill.storage.writing import write_whole
 from distill.warm import UNKNOWN, Fork, WarmProcess
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,9 @@ class ProcessLauncher(Launcher, Callback):
         self.config, self.config_loader = config, hydra_context.config_loader
         self.program = _program(Path(inspect.getfile(inspect.unwrap(task_function))).absolute())
         self.sweep_dir = Path(config.hydra.sweep.dir)
+        multirun = self.sweep_dir / "multirun.yaml"  # which the sweeper overwrites before it asks for anything
+        self.before = multirun.read_bytes() if multirun.is_file() else None
+        atexit.register(redact_hydra_files, self.sweep_dir.absolute())  # also of a sweep that is refused
         hydra_context.callbacks.callbacks.append(self)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
@@ -117,8 +121,8 @@ class ProcessLauncher(Launcher, Callback):
         log.info("all %d jobs are finished: %s", len(self.jobs), self.sweep_dir)
 
     def _check(self) -> None:
-        if self.n_jobs < 1:
-            raise InputError(f"hydra.launcher.n_jobs={self.n_jobs}: must be at least 1")
+        if type(self.n_jobs) is not int or self.n_jobs < 1:
+            raise InputError(f"hydra.launcher.n_jobs={self.n_jobs}: must be a whole number of at least 1")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError("-m: a sweep starts its own processes and does not run under torchrun: leave out one")
 
@@ -128,7 +132,13 @@ class ProcessLauncher(Launcher, Callback):
             return
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         lock = locked(self.sweep_dir / "sweep.lock", "wait for that sweep, or for the jobs that a killed one has left")
-        self.lock = self.held.enter_context(lock)
+        try:
+            self.lock = self.held.enter_context(lock)
+        except InputError:
+            before = self.before
+            if before is not None:  # of the sweep that holds it
+                write_whole(self.sweep_dir / "multirun.yaml", lambda aside: aside.write_bytes(before))
+            raise
         redact_hydra_files(self.sweep_dir)
 
     def _compose(self, number: int, overrides: list[str]) -> Job:

@@ -246,6 +246,13 @@ def test_another_option_of_a_group_is_taken_whole_also_if_it_is_the_default(tmp_
     assert (logger.name, logger.mode, logger.project) == ("none", "disabled", None)
 
 
+def test_steps_that_only_a_variable_has_may_be_given_anew():
+    command = command_of(compose_config("train"))
+    given = {"train.max_steps": ("${oc.env:STEPS}", 80)}
+    assert refused(given, command, resumed=True) == {} and refused(given, command, resumed=False) == given
+    assert refused({"train.max_steps": (80, "${oc.env:STEPS}")}, command, resumed=True)
+
+
 def test_only_a_run_that_is_named_may_have_other_files_or_more_steps(file_overrides):
     old = compose_config("train", *file_overrides)
     new = compose_config("train", *file_overrides, "data.passages=x.tsv", "train.max_steps=9", "train.max_tokens=5")

@@ -69,6 +69,12 @@ def test_measures_with_gains_or_judged_only_leave_the_others_alone():
     assert together["NumRet"] == 4 and together["nDCG@10"] == pytest.approx(0.6199, abs=5e-5)
 
 
+def test_a_count_is_a_mean_over_queries_like_all_else():
+    run = {"q1": ranked({"a": 3.0, "b": 2.0}), "q2": ranked({"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.5})}
+    means, per_query = measure(run, {"q1": {"a": 1}, "q2": {"a": 1}}, parse_measures(["NumRet", "nDCG@10"]))
+    assert [values["NumRet"] for values in per_query.values()] == [2, 4] and means["NumRet"] == 3
+
+
 def test_values_stand_in_the_order_of_the_run_and_of_the_names():
     run = {"q3": ranked({"d3": 1.0}), "unjudged": ranked({"d1": 1.0}), "q1": ranked({"d1": 1.0}), "q4": ranked({})}
     _, per_query = measure(run, QRELS, parse_measures(["RR@10", "Judged@3", "nDCG@10"]))

@@ -114,6 +114,15 @@ def test_a_task_with_one_query_is_not_tested_and_the_others_are(tested):
     assert "0.0141**†" in markdown and "† p < 0.05 against loss=ranknet" in markdown
 
 
+def test_first_stages_alone_have_no_row_to_test(tmp_path):
+    values = [0.1, 0.2]
+    results = {"first_stage/x/nDCG@10": 0.15}
+    make_run(tmp_path / "runs" / "bm25", {"task.run": "a.run", "model": None}, results, values)
+    markdown = (report_on(tmp_path / "runs", "baseline=first_stage", "published=false") / "results.md").read_text()
+    assert "| first stage | 0.1500 |" in markdown
+    assert "Not tested: baseline=first stage: there is no row to test: these runs measured only references" in markdown
+
+
 def test_annotations_are_no_runs_to_report_on(tested, caplog):
     caplog.set_level("INFO")
     results = {"teacher/p": 0.01, "first_stage/nDCG@10": 0.3, "test/x/nDCG@10": 0.4}

@@ -21,6 +21,10 @@ KEPT = (
     "mail me@example.org about q1",
     "/runs/lr=1e-3,seed=0: no checkpoints/last.pt there: give the output directory of a training",
     "teacher.llm.api_key_variable=OPENAI_API_KEY",
+    "data/sk-wikipedia-passages.tsv",
+    "/home/me/sk-learn-experiments-2026/q.tsv",
+    "models/sk-cross-encoder-base-v2",
+    "Basic comparison of Bearer authentication",
 )
 TAKEN_OUT = {
     "https://me:hunter2@host/v1": "https://***@host/v1",
@@ -31,6 +35,9 @@ TAKEN_OUT = {
     "{'api_key': 'hunter2hunter2'}": "{'api_key': '***'}",
     "wrong key sk-proj-0123456789abcdefXYZ given": "wrong key *** given",
     "hf_abcdefghijklmnopqrstuvwx": "***",
+    "key=sk-0f1e2d3c4b5a69788796a5b4c3d2e1f0.": "key=***.",
+    "sk-ant-api03-Ab_Cd-efGhIjKlMnOpQrSt2vWx": "***",
+    "Authorization: Basic bWU6aHVudGVyMg==": "Authorization: Basic ***",
 }
 
 

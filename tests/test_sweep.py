@@ -142,7 +142,8 @@ def test_finished_evaluations_are_not_run_again(collection, tmp_path):
     ("override", "environment", "message"),
     [
         ("resume=somewhere", {}, "resume=somewhere: resumes one run, not a sweep"),
-        ("hydra.launcher.n_jobs=0", {}, "hydra.launcher.n_jobs=0: must be at least 1"),
+        ("hydra.launcher.n_jobs=0", {}, "hydra.launcher.n_jobs=0: must be a whole number of at least 1"),
+        ("hydra.launcher.n_jobs=auto", {}, "hydra.launcher.n_jobs=auto: must be a whole number of at least 1"),
         ("hydra.sweep.subdir=same", {}, "hydra.sweep.subdir gives two jobs one directory"),
         ("hydra.sweep.subdir=${los.name}", {}, "hydra.sweep.subdir: Interpolation key 'los.name' not found: name keys"),
         ("seed=0,1", {"WORLD_SIZE": "2"}, "-m: a sweep starts its own processes and does not run under torchrun"),
@@ -164,10 +165,20 @@ def test_jobs_may_be_named_by_their_keys_with_any_character(tmp_path):
 
 
 def test_a_second_sweep_in_the_same_directory_is_refused(tmp_path):
+    (tmp_path / "multirun.yaml").write_text("of the first\n")
     with open(tmp_path / "sweep.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, _, errors = run_sweep(tmp_path, "seed=0,1")
     assert status == 2 and "still works there: wait for that sweep" in errors
+    assert (tmp_path / "multirun.yaml").read_text() == "of the first\n"
+
+
+def test_a_sweep_that_hydra_refuses_leaves_no_password(tmp_path):
+    secret = "logger.project=https://me:hunter2hunter2@host/v1"
+    status, _, errors = run_sweep(tmp_path, "seed=0,x", secret)
+    assert status == 2, errors
+    text = (tmp_path / "multirun.yaml").read_text()
+    assert "***@host" in text and "hunter2" not in text
 
 
 def test_a_job_takes_up_what_its_directory_holds(tmp_path):

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from distill.evaluation.agreement import kendall_tau
 from distill.evaluation.tasks import read_tasks
+from distill.sources.literals import escaped
 from distill.training.verdict import (
     describe_loss,
     judge_agreement,
@@ -144,6 +146,13 @@ def test_a_loss_that_went_nowhere_under_a_warmup_names_the_warmup(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/loss": 0.69}\n{"step": 15, "train/loss": 0.69}\n')
     said = describe_loss(compose_config("train", "optimizer.warmup=100"), tmp_path / "metrics.jsonl")
     assert said.endswith("(0.69 -> 0.69): the learning rate was still rising: lower optimizer.warmup=100")
+
+
+def test_a_learning_rate_that_only_its_variable_has_is_named_so(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/loss": 0.69}\n{"step": 15, "train/loss": 0.69}\n')
+    saved = {"optimizer": {"lr": "${oc.env:LR}", "warmup": "${oc.env:WARMUP}"}}
+    said = describe_loss(OmegaConf.create(escaped(saved)), tmp_path / "metrics.jsonl")
+    assert said.endswith("try more steps than 15, or a higher learning rate than backbone.lr=${oc.env:LR}")
 
 
 def test_a_run_without_judgments_ends_with_its_agreement(file_overrides, tmp_path, caplog):

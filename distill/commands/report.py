@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from distill.config.checks import check_values
 from distill.config.composition import ROOT, command_overrides, run_directory
@@ -23,6 +23,7 @@ from distill.config.overrides import unquoted
 from distill.config.saved import saved_text
 from distill.errors import InputError
 from distill.jobs import run_command, shown_path
+from distill.sources.literals import as_literal
 
 if TYPE_CHECKING:
     from distill.report.page import Figure, Report
@@ -125,7 +126,8 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     write_text(directory / "results.tex", markup.to_latex(page.table))
     write_text(directory / "results.csv", markup.to_csv(page.table))
     write_text(directory / "index.html", to_html(page))
-    write_text(directory / "report.yaml", saved_text(cfg))
+    # Not the unresolved output, which would name, and make, a directory of its own
+    write_text(directory / "report.yaml", saved_text(OmegaConf.merge(cfg, {"output": as_literal(str(cfg.output))})))
     print(markdown)
     log.info("next: open %s", shown_path(directory / "index.html"))
 

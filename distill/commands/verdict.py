@@ -21,6 +21,7 @@ from distill.config.checks import check_values
 from distill.config.composition import ROOT
 from distill.errors import InputError
 from distill.jobs import command_line, run_command, shown_path
+from distill.sources.literals import escaped
 
 if TYPE_CHECKING:
     from distill.report.facts import Facts
@@ -60,7 +61,7 @@ def add_loss(facts: "Facts") -> None:
     assert facts.student_directory is not None
     metrics = facts.student_directory / "metrics.jsonl"
     if metrics.is_file():
-        facts.loss = describe_loss(OmegaConf.create(facts.student), metrics) or ""
+        facts.loss = describe_loss(OmegaConf.create(escaped(facts.student)), metrics) or ""
 
 
 def add_language(facts: "Facts") -> None:

@@ -66,7 +66,8 @@ def _is_allowed(key: str, old: Any, new: Any, command: Command, resumed: bool) -
     if not resumed or old is None or new is None:
         return False
     if key in command.steps:
-        return new > old
+        are_numbers = not isinstance(old, str) and not isinstance(new, str)  # a variable's name is no number
+        return new > old if are_numbers else bool(GIVEN_ANEW.search(str(old)))
     if key == "backbone.name":  # the checkpoint has the weights: a directory that was moved
         return os.path.isdir(new)
     return any(fnmatchcase(key, pattern) for pattern in command.moved)

@@ -82,6 +82,7 @@ def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], P
     value that the measure defines, mostly 0. Raises InputError if a value is not finite.
     """
     import ir_measures
+    from ir_measures.measures.base import SumAgg
 
     judged = [query_id for query_id in run if query_id in qrels]
     order = judged + [query_id for query_id in qrels if query_id not in run]
@@ -94,11 +95,16 @@ def measure(run: Run, qrels: Qrels, measures: list) -> tuple[dict[str, float], P
         means |= {str(name): value for name, value in aggregated.items()}
         values_of |= {(result.query_id, str(result.measure)): result.value for result in results}
     names = [str(name) for name in measures]  # in the order asked for
+    counts = [str(measure) for measure in measures if isinstance(measure.aggregator(), SumAgg)]  # as NumRet
     per_query = {query_id: {name: values_of.get((query_id, name), math.nan) for name in names} for query_id in order}
     for query_id, values in per_query.items():
         for name, value in values.items():
             if not math.isfinite(value):
                 raise InputError(f"measure {name}: has no value for query {query_id} ({value}): choose another")
+    # trec_eval sums counts; here, all that is told of a run is a mean over its queries
+    means |= {
+        name: math.fsum(values[name] for values in per_query.values()) / max(len(per_query), 1) for name in counts
+    }
     return {name: means[name] for name in names}, per_query
 
 

@@ -38,6 +38,8 @@ def mark_significance(table: Table, rows: Sequence[Row], baseline: Row, correcti
     by_name = {row.name: row for row in rows}
     untested: dict[str, None] = {}
     without: list[str] = []
+    if not baseline.runs:
+        raise InputError(f"baseline={baseline.name}: there is no row to test: these runs measured only references")
     if not any(per_query(baseline, column) for column in table.columns):
         each = (per_query(replace(baseline, runs=[run]), column) for run in baseline.runs for column in table.columns)
         if any(each):

@@ -72,13 +72,18 @@ def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
     first, last = fmean(losses[:size] or [0.0]), fmean(losses[-size:] or [0.0])
     if len(losses) < 2 or last < (1 - SAME) * first:
         return None
-    steps, lr = rows[-1]["step"], f"backbone.lr={cfg.optimizer.lr:g}"
+    steps, warmup = rows[-1]["step"], cfg.optimizer.warmup  # a directory may hold a variable's name for a number
+    lr = f"backbone.lr={_as_number(cfg.optimizer.lr)}"
     if last > (1 + SAME) * first:
         return f"the loss rose ({first:.4g} -> {last:.4g}): try a lower learning rate than {lr}, or a longer warm-up"
     ended = f"the loss ended where it began ({first:.4g} -> {last:.4g})"
-    if warmup_steps(cfg.optimizer.warmup, steps) >= steps:
-        return f"{ended}: the learning rate was still rising: lower optimizer.warmup={cfg.optimizer.warmup:g}"
+    if not isinstance(warmup, str) and warmup_steps(warmup, steps) >= steps:
+        return f"{ended}: the learning rate was still rising: lower optimizer.warmup={_as_number(warmup)}"
     return f"{ended}: try more steps than {steps}, or a higher learning rate than {lr}"
+
+
+def _as_number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def judge_task(name: str, rows: dict[str, dict]) -> tuple[str, bool]:
