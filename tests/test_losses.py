@@ -201,6 +201,8 @@ def test_mse_by_hand():
         equal = torch.full((1, 8), value)
         loss = mse(torch.zeros(1, 8), equal, torch.ones(1, 8, dtype=torch.bool), normalise="z-score")
         assert loss.item() == 0.0
+    nothing = torch.zeros(2, 0)
+    assert mse(nothing, nothing, nothing.bool(), normalise="z-score").item() == 0.0
 
 
 def test_kl_and_listnet_by_hand():

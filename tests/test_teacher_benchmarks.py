@@ -13,6 +13,7 @@ import pytest
 
 import benchmarks.annotate as benchmark
 from benchmarks import small_llm, small_llm_queries
+from benchmarks.processes import Used
 from tests.helpers.chat_server import Server
 
 
@@ -55,20 +56,16 @@ def test_the_number_of_lists_follows_from_the_limit(monkeypatch):
 def test_peak_memory_is_that_of_the_command(monkeypatch):
     started = []
 
-    class Popen:
-        pid = 7
+    def measure(command, *, cwd: Path, cache: Path) -> Used:
+        options = dict(one.split("=", 1) for one in command if "=" in one)
+        started.append({key: Path(options[key]).read_text().count("\n") for key in ("passages", "run", "queries")})
+        journal = Path(options["hydra.run.dir"]) / "journal.jsonl"
+        journal.parent.mkdir()
+        journal.write_bytes(b"x" * 2000)
+        return Used(seconds=9.0, cpu_seconds=1.5, peak_bytes=2 * 2**20, own_peak_bytes=2**20)
 
-        def __init__(self, command, **_):
-            options = dict(one.split("=", 1) for one in command if "=" in one)
-            started.append({key: Path(options[key]).read_text().count("\n") for key in ("passages", "run", "queries")})
-            journal = Path(options["hydra.run.dir"]) / "journal.jsonl"
-            journal.parent.mkdir()
-            journal.write_bytes(b"x" * 2000)
-
-    usage = SimpleNamespace(ru_maxrss=2048, ru_utime=1.0, ru_stime=0.5)
     monkeypatch.setattr(benchmark, "endpoint", endpoint)
-    monkeypatch.setattr(benchmark.subprocess, "Popen", Popen)
-    monkeypatch.setattr(benchmark.os, "wait4", lambda pid, _: (pid, 0, usage))
+    monkeypatch.setattr(benchmark, "measure", measure)
     row = benchmark.measure_memory(Namespace(method="listwise", window=100), 3)
     assert started == [{"passages": 300, "run": 300, "queries": 3}]
     assert (row["queries"], row["peak_mb"], row["journal_mb"], row["cpu_s"]) == (3, 2.0, 0.002, 1.5)

@@ -138,7 +138,7 @@ def _gains(labels: Tensor, mask: Tensor, gain: str) -> Tensor:
     labels = labels.clamp(min=0).masked_fill(~mask, 0.0)
     if gain == "linear":
         return labels
-    highest = labels.amax(dim=1, keepdim=True).floor()  # 2^128 is too large for float32
+    highest = F.pad(labels, (0, 1)).amax(dim=1, keepdim=True).floor()  # 2^128 is too large for float32; K may be 0
     return torch.exp2(labels - highest) - torch.exp2(-highest)
 
 

@@ -59,7 +59,7 @@ def _z_scores(values: Tensor, mask: Tensor) -> Tensor:
     sizes = mask.sum(dim=1, keepdim=True).clamp(min=1)
     deviations = (values - values.sum(dim=1, keepdim=True) / sizes) * mask
     spread = ((deviations**2).sum(dim=1, keepdim=True) / sizes).sqrt()
-    lowest = values.masked_fill(~mask, torch.inf).amin(dim=1, keepdim=True)
-    highest = values.masked_fill(~mask, -torch.inf).amax(dim=1, keepdim=True)
+    lowest = F.pad(values.masked_fill(~mask, torch.inf), (0, 1), value=torch.inf).amin(dim=1, keepdim=True)
+    highest = F.pad(values.masked_fill(~mask, -torch.inf), (0, 1), value=-torch.inf).amax(dim=1, keepdim=True)
     differ = (highest > lowest) & (spread > 0)  # the mean of equal values is not always their value
     return torch.where(differ, deviations / spread, 0.0)
