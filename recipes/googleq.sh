@@ -219,12 +219,9 @@ scores() {
     "$PYTHON" -m distill report runs=$OUT-scores output=$OUT-scores/report baseline=first_stage published=false
 }
 scored() {      # SCALE SEED OVERRIDES...
-    local place=$OUT-scores/$1/$2 seed=$2
-    shift 2
-    step "$place/results.json" "$PYTHON" train.py experiment=real/googleq backbone.name="$ENCODER" \
-        backbone.num_layers=3 optimizer.lr=4e-4 train.precision="$PRECISION" seed="$seed" data.depth=50 \
+    OUT=$OUT-scores train "$@" experiment=real/googleq backbone.num_layers=3 optimizer.lr=4e-4 data.depth=50 \
         teacher.first_stage=$DATA/train.bm25.run.gz teacher.add_relevant=false validation.depth=50 \
-        task=real/googleq-500 hydra.run.dir="$place" "$@"
+        task=real/googleq-500
 }
 
 # ---------------------------------------------------------------------------------------------------------------------

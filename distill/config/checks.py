@@ -244,8 +244,7 @@ def _check_reach(task: DictConfig, key: str, *, may_measure_nothing: bool) -> No
 
     may_measure_nothing: as a training may. Raises InputError.
     """
-    given = [override.lstrip("+").partition("=")[0] for override in command_overrides("task")]
-    given = [one for one in given if one.startswith(f"{key}.")]
+    given = _given(key)
     for name in (one.removeprefix(f"{key}.") for one in given):
         value = OmegaConf.select(task, name)
         if OmegaConf.is_dict(value) or (name == "run" and task.runs is not None):  # runs replace those of all tasks
@@ -268,11 +267,16 @@ def _check_reach(task: DictConfig, key: str, *, may_measure_nothing: bool) -> No
 
 def _check_measured(task: DictConfig, key: str, unused: tuple[str, ...], remedy: str) -> None:
     """Check that the command line asks for nothing of a task that would not be measured; raises InputError."""
-    for override in command_overrides("task"):
-        place = override.lstrip("+").partition("=")[0]
-        value = OmegaConf.select(task, place.removeprefix(f"{key}.")) if place.startswith(f"{key}.") else None
+    for place in _given(key):
+        value = OmegaConf.select(task, place.removeprefix(f"{key}."))
         if place.rpartition(".")[2] in unused and value not in (None, False, []):
             raise InputError(f"{place}={shown(value)}: {remedy}")
+
+
+def _given(key: str) -> list[str]:
+    """Return the keys below `key` that the command line gives a value."""
+    names = [override.lstrip("+").partition("=")[0] for override in command_overrides("task")]
+    return [name for name in names if name.startswith(f"{key}.")]
 
 
 def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.losses.terms import count_passages, prepare, reduce_terms
+from distill.losses.terms import count_passages, differ, prepare, reduce_terms
 
 
 def bce(scores: Tensor, labels: Tensor, mask: Tensor, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
@@ -59,7 +59,5 @@ def _z_scores(values: Tensor, mask: Tensor) -> Tensor:
     sizes = mask.sum(dim=1, keepdim=True).clamp(min=1)
     deviations = (values - values.sum(dim=1, keepdim=True) / sizes) * mask
     spread = ((deviations**2).sum(dim=1, keepdim=True) / sizes).sqrt()
-    lowest = F.pad(values.masked_fill(~mask, torch.inf), (0, 1), value=torch.inf).amin(dim=1, keepdim=True)
-    highest = F.pad(values.masked_fill(~mask, -torch.inf), (0, 1), value=-torch.inf).amax(dim=1, keepdim=True)
-    differ = (highest > lowest) & (spread > 0)  # the mean of equal values is not always their value
-    return torch.where(differ, deviations / spread, 0.0)
+    is_spread = differ(values, mask)[:, None] & (spread > 0)  # the mean of equal values is not always their value
+    return torch.where(is_spread, deviations / spread, 0.0)

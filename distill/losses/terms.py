@@ -54,11 +54,15 @@ def count_relevant_lists(labels: Tensor, mask: Tensor) -> Tensor:
 
 def count_ordered_lists(relevance: Tensor, mask: Tensor) -> Tensor:
     """Return the number of lists in which one real passage is more relevant than another, a scalar tensor."""
-    relevance = relevance.double()  # whole numbers have no infinity
+    return differ(relevance.double(), mask).sum()  # whole numbers have no infinity
+
+
+def differ(values: Tensor, mask: Tensor) -> Tensor:
+    """Return bool [B]: whether the values [B, K], floating-point, of a list's real passages are not all the same."""
     # One column more, since there is none where a rank has no list
-    highest = F.pad(relevance.masked_fill(~mask, -torch.inf), (0, 1), value=-torch.inf).amax(dim=1)
-    lowest = F.pad(relevance.masked_fill(~mask, torch.inf), (0, 1), value=torch.inf).amin(dim=1)
-    return (highest > lowest).sum()
+    highest = F.pad(values.masked_fill(~mask, -torch.inf), (0, 1), value=-torch.inf).amax(dim=1)
+    lowest = F.pad(values.masked_fill(~mask, torch.inf), (0, 1), value=torch.inf).amin(dim=1)
+    return highest > lowest
 
 
 def relevance_of(ranks: Tensor, mask: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def pack_chunks(
         if last == len(lengths) or (size and size + lengths[last] > max_tokens):
             filled = _fill(lengths[first:last], max_tokens) if buckets else lengths[first:last]
             chunk = _pack(batch, order[first:last], starts, filled, pad_id, max_length if buckets else lengths[first])
-            yield chunk if counts_pads else _without_pads(chunk, sum(lengths[first:last]), pad_id)
+            yield chunk if counts_pads else _without_pads(chunk, pad_id)
             first, size = last, 0
         if last < len(lengths):
             size += lengths[last]
@@ -136,13 +136,12 @@ def _pack(batch: Batch, pairs: Tensor, starts: Tensor, lengths: list[int], pad_i
     )
 
 
-def _without_pads(chunk: PackedChunk, num_real: int, pad_id: int) -> PackedChunk:
-    """Return a chunk in whose texts, num_real tokens, a padding token takes no position from those after it."""
-    is_text = chunk.input_ids[0] != pad_id
-    if is_text[:num_real].all():
+def _without_pads(chunk: PackedChunk, pad_id: int) -> PackedChunk:
+    """Return a chunk in whose texts a padding token takes no position from those after it."""
+    is_text, starts = chunk.input_ids[0] != pad_id, chunk.cu_seqlens.long()
+    if is_text[: starts[len(chunk.pairs)]].all():
         return chunk
     counts = F.pad(is_text.cumsum(0), (1, 0))  # [T + 1] tokens that are counted before each
-    starts = chunk.cu_seqlens.long()
     before = torch.repeat_interleave(counts[starts[:-1]], starts.diff())
     return replace(chunk, position_ids=torch.where(is_text, counts[:-1] - before, -1)[None])
 

@@ -60,9 +60,9 @@ def read_texts(tokenizer, texts: list[str], max_length: int | None, end: np.ndar
     # Not truncation=True, which changes the tokenizer, so that two threads could not use it at once
     options = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
     encoded = tokenizer(texts, verbose=False, **options)["input_ids"] if texts else []
-    if max_length is not None and end is not None and len(end):
-        return [cut(np.asarray(ids, np.int64), max_length, end) for ids in encoded]
-    kept = slice(max_length)
-    if max_length is not None and tokenizer.truncation_side == "left":
-        kept = slice(-max_length, None)
-    return [np.asarray(ids[kept], np.int64) for ids in encoded]  # int64 even for an empty text
+    read = [np.asarray(ids, np.int64) for ids in encoded]  # int64 even for an empty text
+    if max_length is None:
+        return read
+    end = np.zeros(0, np.int64) if end is None else end
+    left = tokenizer.truncation_side == "left" and not len(end)
+    return [cut(tokens, max_length, end, left=left) for tokens in read]

@@ -27,7 +27,7 @@ from distill.queries.sampling import Sampled, sample_passages
 from distill.queries.writer import QueryWriter
 from distill.retrieval.words import word_reader
 from distill.sources.fields import Fields
-from distill.sources.texts import iterate_texts, refuse_duplicates
+from distill.sources.texts import iterate_texts
 from distill.teachers.answer import num_tokens
 from distill.teachers.asking import in_words
 from distill.teachers.lengths import TOKENS_A_WORD
@@ -89,8 +89,7 @@ def read_corpus(cfg: DictConfig, local: DictConfig) -> Corpus:
     if cfg.num_queries == 0:
         return Corpus(logged=logged)
     round_trip = RoundTrip.of(cfg, local)
-    refuse_duplicates(local.passages, "passages", round_trip.fields)  # before anything is paid for
-    rows = iterate_texts(local.passages, "passages", round_trip.fields)
+    rows = iterate_texts(local.passages, "passages", round_trip.fields, unique=True)  # before anything is paid for
     sampled = sample_passages(rows, max_requests(cfg), cfg.seed, cfg.min_words, _distinct(cfg, round_trip))
     return Corpus(sampled, logged, round_trip)
 

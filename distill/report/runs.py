@@ -128,25 +128,30 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     finished = [path for path in found.values() if (path / "results.json").is_file()]
     unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
     records = [RunRecord(path, read_config(path), read_numbers(path / "results.json")) for path in finished]
-    measured = [record for record in records if _is_measured(record.config)]
-    if len(measured) < len(records):
-        others = f"{len(records) - len(measured)} results of other commands than train.py and evaluate.py"
-        if not measured:
-            raise InputError(f"runs={','.join(directories)}: has only {others}")
-        log.info("left out: %s", others)
-    records = measured
-    whole = [record for record in records if record.config.get("shard") is None]
-    if len(whole) < len(records):
-        shards = f"{len(records) - len(whole)} shards, which are measured once `distill join` has joined them"
-        if not whole:
-            raise InputError(f"runs={','.join(directories)}: has only {shards}")
-        log.info("left out: %s", shards)
-    return whole, unfinished
+    for is_kept, what in KEPT:
+        kept = [record for record in records if is_kept(record.config)]
+        if len(kept) < len(records):
+            left_out = f"{len(records) - len(kept)} {what}"
+            if not kept:
+                raise InputError(f"runs={','.join(directories)}: has only {left_out}")
+            log.info("left out: %s", left_out)
+        records = kept
+    return records, unfinished
 
 
 def _is_measured(config: dict[str, Any]) -> bool:
     """Whether a configuration is of a training or an evaluation, rather than of annotations, queries or judgments."""
     return not any(key.startswith("teacher.llm.") for key in config) or "loss.name" in config
+
+
+def _is_whole(config: dict[str, Any]) -> bool:
+    return config.get("shard") is None
+
+
+KEPT = (  # which configurations are reported on, and what the others are
+    (_is_measured, "results of other commands than train.py and evaluate.py"),
+    (_is_whole, "shards, which are measured once `distill join` has joined them"),
+)
 
 
 def _find_runs(directory: Path) -> list[Path]:

@@ -63,10 +63,8 @@ def _stat(path: str) -> os.stat_result:
 
 def _is_output(directory: str) -> bool:
     """Whether a directory is what one of our commands has written, or is writing."""
-    return all(
-        any(os.path.isfile(f"{directory}/{name}") for name in names)
-        for names in (("config.yaml",), ("results.json", "run.lock"))
-    )
+    config, results, lock = (f"{directory}/{name}" for name in ("config.yaml", "results.json", "run.lock"))
+    return os.path.isfile(config) and (os.path.isfile(results) or os.path.isfile(lock))
 
 
 def _files(folder: str) -> tuple[list[str], list[str]]:

@@ -65,16 +65,22 @@ def read_passages(name: str, doc_ids: set[str], fields: Fields = USUAL) -> Texts
 def _read(source: Source, fields: Fields, wanted: set[str] | None = None) -> Texts:
     """Read the texts with these ids, or all; raises InputError for a duplicate id and an empty source."""
     texts: Texts = {}
+    for _, text_id, text in _unique_rows(source, fields):
+        if wanted is None or text_id in wanted:
+            texts[text_id] = " ".join(text.split())
+    return texts
+
+
+def _unique_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
+    """Yield what `text_rows` yields; raises InputError for a duplicate id and an empty source."""
     seen: set[str] = set()
     for place, text_id, text in text_rows(source, fields):
         if text_id in seen:
             raise InputError(f"{place}: id {text_id} appears twice: ids must be unique")
         seen.add(text_id)
-        if wanted is None or text_id in wanted:
-            texts[text_id] = " ".join(text.split())
+        yield place, text_id, text
     if not seen:
         raise InputError(f"{source.name}: is empty: expected lines of `id<TAB>text` or JSON objects")
-    return texts
 
 
 def text_rows(source: Source, fields: Fields) -> Iterator[TextRow]:
@@ -143,13 +149,13 @@ def passage_text(doc) -> str:
     return doc.default_text()
 
 
-def iterate_texts(name: str, kind: str, fields: Fields = USUAL) -> Iterator[tuple[str, str]]:
+def iterate_texts(name: str, kind: str, fields: Fields = USUAL, *, unique: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (id, text) of all "queries" or "passages" in the order of the source, whatever its size.
 
-    Raises InputError for a missing source and a bad line; duplicate ids are for the caller to notice and for
-    `refuse_duplicates` to report.
+    Raises InputError for a missing source and a bad line. unique: also for a duplicate id, which takes a set of all
+    ids, and for an empty source; else, duplicates are for the caller to notice and for `refuse_duplicates` to report.
     """
-    for _, text_id, text in text_rows(open_source(name, kind, fields), fields):
+    for _, text_id, text in (_unique_rows if unique else text_rows)(open_source(name, kind, fields), fields):
         yield text_id, " ".join(text.split())
 
 

@@ -73,17 +73,14 @@ def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
     if len(losses) < 2 or last < (1 - SAME) * first:
         return None
     steps, warmup = rows[-1]["step"], cfg.optimizer.warmup  # a directory may hold a variable's name for a number
-    lr = f"backbone.lr={_as_number(cfg.optimizer.lr)}"
+    lr = cfg.optimizer.lr if isinstance(cfg.optimizer.lr, str) else f"{cfg.optimizer.lr:g}"
+    lr = f"backbone.lr={lr}"
     if last > (1 + SAME) * first:
         return f"the loss rose ({first:.4g} -> {last:.4g}): try a lower learning rate than {lr}, or a longer warm-up"
     ended = f"the loss ended where it began ({first:.4g} -> {last:.4g})"
     if not isinstance(warmup, str) and warmup_steps(warmup, steps) >= steps:
-        return f"{ended}: the learning rate was still rising: lower optimizer.warmup={_as_number(warmup)}"
+        return f"{ended}: the learning rate was still rising: lower optimizer.warmup={warmup:g}"
     return f"{ended}: try more steps than {steps}, or a higher learning rate than {lr}"
-
-
-def _as_number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
 
 
 def judge_task(name: str, rows: dict[str, dict]) -> tuple[str, bool]:
