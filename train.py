@@ -65,6 +65,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.training.optim import gradient_metrics, make_optimizer, set_lr, warn_of_warmup
     from distill.training.plan import plan_training, warn_of_few_lists
     from distill.training.recompute import recompute_activations
+    from distill.training.row_gradients import add_gradients_by_row
     from distill.training.selection import NOT_DUE, Selection
     from distill.training.state import TrainingState
     from distill.training.throughput import Throughput
@@ -107,6 +108,8 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         test = FinalTest(cfg, directory, tasks, missing, model, precision, ranks)
         if {"true": True, "false": False, "auto": device.type == "cuda"}[cfg.train.compile.lower()]:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
+        else:
+            add_gradients_by_row(model)
         optimizer = make_optimizer(model, cfg.optimizer)
         objective = Objective(cfg.loss, cfg.model.exit_weight if model.exit is not None else None)
         num_steps = plan.num_steps

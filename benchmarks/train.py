@@ -81,6 +81,7 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
     from distill.models.pair_reading import read_texts
     from distill.training.backward import backward
     from distill.training.flops import FlopCounter
+    from distill.training.row_gradients import add_gradients_by_row
 
     layout, *options = name.split("-")
     ours = CrossEncoder.from_backbone(model, layout=layout).train().to(device)
@@ -90,6 +91,8 @@ def _ours(name: str, model: str, lists, ranks, device: torch.device, max_tokens:
         ours.first_only = False
     if "compiled" in options:
         ours.backbone.compile(dynamic=True)
+    else:
+        add_gradients_by_row(ours)
     precision = torch.bfloat16 if "bf16" in options else torch.float32
     optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-5, fused=True)  # as train.py does
     pairs = []

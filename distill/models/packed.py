@@ -5,7 +5,8 @@
 
 The model itself does not change: transformers calls the attention function registered here, which finds the start of
 each pair in `cu_seqlens`, and position ids restart with each pair. On CUDA that function is PyTorch's `varlen_attn`,
-elsewhere scaled_dot_product_attention over groups of pairs of equal length. It has no dropout.
+elsewhere scaled_dot_product_attention over groups of pairs of equal length, in half precision with its gradients in
+float32 (half_attention.py). It has no dropout.
 
 `score_only_first_states` (first_states.py) makes the last layer compute only each pair's [CLS] state.
 Shapes: T tokens, S pairs, H heads, d their size, D hidden size.
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from distill.data.batch import Batch, copy_to
 from distill.device import is_ampere
+from distill.models.half_attention import HalfAttention, takes_half_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -218,9 +220,11 @@ def _attend(
             distances = places[:query_length, None] - places
             mask = (distances >= 0) & (distances <= window) if causal else distances.abs() <= window
         if length:
-            attended = F.scaled_dot_product_attention(
-                queries, keys, values, mask, is_causal=causal and mask is None, scale=scaling
-            )
+            if mask is None and takes_half_attention(queries, keys, values, length):
+                attended = HalfAttention.apply(queries, keys, values, causal, scaling)
+            else:
+                is_causal = causal and mask is None
+                attended = F.scaled_dot_product_attention(queries, keys, values, mask, 0.0, is_causal, scale=scaling)
             parts.append(attended.transpose(1, 2).reshape(-1, *rest))
         elif query_length:
             parts.append(queries.new_zeros(num_pairs * query_length, *rest))
