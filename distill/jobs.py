@@ -358,8 +358,9 @@ def invocation(name: str) -> list[str]:
 
 
 def write_config(cfg: DictConfig, directory: Path) -> None:
-    """Write the whole composed configuration, resolved, without secrets, with resume=null."""
-    write_text(directory / "config.yaml", saved_text(OmegaConf.merge(cfg, {"resume": None})))
+    """Write the whole composed configuration, resolved, without secrets, with resume=null and dry_run=false."""
+    changes = {"resume": None} | ({"dry_run": False} if "dry_run" in cfg else {})
+    write_text(directory / "config.yaml", saved_text(OmegaConf.merge(cfg, changes)))
 
 
 def check_output(path: Path, *inputs: str | None, written: str = "a TREC run") -> None:

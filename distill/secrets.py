@@ -19,7 +19,7 @@ LEAST_OF_ENDPOINT = 4  # of an endpoint's key or password, which is taken out of
 NAME = r"(?:(?:api|access|secret|private)[-_]?key|password|passwd|passphrase|secret|token|credentials?)"
 SECRET_NAME = re.compile(rf"(?:^|[-_.]){NAME}$", re.IGNORECASE)
 VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
-SCHEME = r"\b[a-z][a-z0-9+.-]{0,30}://"
+SCHEME = r"\b[a-z][a-z0-9+.-]{0,30}\\?://"  # Hydra writes a job's overrides with \: for a colon
 ADDRESS = re.compile(  # within a text, where quotes may end it; a password may hold an apostrophe
     rf"(?P<scheme>{SCHEME})(?P<user>[^\s/?#'\"<>:]{{0,200}}:[^\s/?#\"<>]{{1,500}}@|[^\s/?#'\"<>]{{1,500}}@)",
     re.IGNORECASE,
@@ -27,8 +27,9 @@ ADDRESS = re.compile(  # within a text, where quotes may end it; a password may 
 BEGINNING = re.compile(  # of a text that is an address, or begins with one, and so with no other quotes
     rf"^(?P<scheme>[\s'\"]?{SCHEME})(?P<user>[^\s/?#]{{1,500}}@)", re.IGNORECASE
 )
-PARAMETER = re.compile(  # ?token=..., X-Amz-Signature=..., "api_key": "..."
-    rf"(?P<name>[\w.-]{{0,40}}(?:{NAME}|signature)(?:=[\"']?|[\"']\s?:\s?[\"']))(?P<value>[^\s&#;,'\"<>$*}}\]]{{6,}})",
+PARAMETER = re.compile(  # ?token=..., X-Amz-Signature=..., "api_key": "...", {api_key:...}
+    rf"(?P<name>[\w.-]{{0,40}}(?:{NAME}|signature)(?:=[\"']?|[\"']\s?:\s?[\"'])|[{{,]\s?[\w.-]{{0,40}}{NAME}\\?:\s?)"
+    rf"(?P<value>[^\s&#;,'\"<>$*}}\]]{{6,}})",
     re.IGNORECASE,
 )
 HEADER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})")

@@ -43,6 +43,8 @@ CROSS_ENCODER=${CROSS_ENCODER:-}        # without an LLM: directory, packaged mo
 ENCODER=${ENCODER:-}            # a bi-encoder, whose order is fused with the cross-encoder's and the first stage's
 JUDGE=${JUDGE:-$LLM}            # the LLM that judges held-out queries: better another one than the teacher
 JUDGE_URL=${JUDGE_URL:-$LLM_URL}
+[[ $JUDGE_URL == "$LLM_URL" ]] && key=$LLM_KEY || key=null      # a key is for the endpoint that gave it
+JUDGE_KEY=${JUDGE_KEY:-$key}    # name of the environment variable with the key for JUDGE_URL
 
 # The student.
 BACKBONE=${BACKBONE:-}          # default: electra-base for English, else mmbert-base; minilm-l12 is faster
@@ -87,7 +89,7 @@ paid() {
 }
 
 confirm() {
-    [[ $LLM_KEY == null || -n ${CONFIRM:-} || $MAX_COST != null ]] && return
+    [[ $LLM_KEY$JUDGE_KEY == nullnull || -n ${CONFIRM:-} || $MAX_COST != null ]] && return
     local answer=
     [[ -t 0 ]] && read -r -p "Continue? [y/N] " answer
     [[ $answer == [yY]* ]] || fail "not confirmed: CONFIRM=1 continues, and so does MAX_COST=10 PRICE_IN=... PRICE_OUT=..."
@@ -101,10 +103,11 @@ confirm() {
 [[ -n $QRELS || -z $TEST_QUERIES ]] || fail "TEST_QUERIES without QRELS: give judgments of the test queries"
 [[ -n $LLM ]] || NUM_QUERIES=0
 
-llm=(teacher.llm.api_key_variable="$LLM_KEY" teacher.llm.price_in="$PRICE_IN" teacher.llm.price_out="$PRICE_OUT"
-    teacher.llm.max_cost="$MAX_COST")
-writer=(teacher.llm.base_url="$LLM_URL" teacher.llm.model="${LLM:-none}" "${llm[@]}")
-judge=(teacher.llm.base_url="$JUDGE_URL" teacher.llm.model="$JUDGE" "${llm[@]}")
+costs=(teacher.llm.price_in="$PRICE_IN" teacher.llm.price_out="$PRICE_OUT" teacher.llm.max_cost="$MAX_COST")
+writer=(teacher.llm.base_url="$LLM_URL" teacher.llm.model="${LLM:-none}" teacher.llm.api_key_variable="$LLM_KEY"
+    "${costs[@]}")
+judge=(teacher.llm.base_url="$JUDGE_URL" teacher.llm.model="$JUDGE" teacher.llm.api_key_variable="$JUDGE_KEY"
+    "${costs[@]}")
 if [[ -n $LLM ]]; then
     teacher=("${writer[@]}")
 else

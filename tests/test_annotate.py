@@ -225,6 +225,17 @@ def test_the_books_are_the_same_on_the_screen_in_the_log_and_in_the_card(collect
     assert f"- requests: {shown}" in card
 
 
+def test_measuring_a_finished_annotation_asks_nothing_again_and_keeps_its_ranking(collection, tmp_path, serve):
+    server = serve(script=["good", "good", 400, *["good"] * 40])
+    annotate_here(tmp_path, collection, server, "teacher.llm.concurrency=1", "max_unusable=1")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in ("teacher.run", "journal.jsonl")}
+    (asked,) = [sum(server.asked.values())]
+    more = ["teacher.llm.concurrency=1", "max_unusable=1", f"resume={tmp_path / 'out'}"]
+    _, card = annotate_here(tmp_path, collection, server, *more, f"qrels={collection['qrels']}")
+    assert sum(server.asked.values()) == asked and "- windows whose request was refused: 1" in card
+    assert before == {name: (tmp_path / "out" / name).read_bytes() for name in before}
+
+
 def test_a_model_that_only_thinks_ends_the_run_with_what_came_back(collection, tmp_path, serve):
     server = serve(script=itertools.repeat("only thinks"))
     with pytest.raises(InputError) as caught:

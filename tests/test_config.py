@@ -22,7 +22,7 @@ from distill.config.composition import options_of, register_schemas
 from distill.config.help import help_text
 from distill.config.losses import LOSS_SCHEMAS
 from distill.config.mistakes import mistake
-from distill.config.overrides import quoted, unquoted
+from distill.config.overrides import all_quoted, quoted, unquoted
 from distill.config.suites import split_suite
 from distill.errors import InputError, exit_on_bad_input
 from distill.losses import LOSSES
@@ -630,6 +630,13 @@ def test_a_value_with_an_equals_sign_and_a_list_of_models_are_quoted_for_hydra()
         assert quoted(argument) == argument
     for argument in ("baseline=loss=ranknet,it's", "labels=[a=b:A (ours),'c=d:(C)']", "alpha=0.1"):
         assert unquoted(quoted(argument)) == argument
+
+
+def test_commas_are_a_sweep_over_llms_and_a_list_of_cross_encoders():
+    model, choice = "teacher.llm.model=A,B", "llm@teacher.llm=cross-encoder"
+    assert all_quoted([model, "depth=20,50"], is_sweep=True) == [model, "depth=20,50"]
+    for others, is_sweep in (([], False), ([choice], False), ([choice], True)):
+        assert all_quoted([*others, model], is_sweep=is_sweep) == [*others, "teacher.llm.model='A,B'"]
 
 
 @pytest.mark.parametrize("value", ["x" * 5000 + ".run", "'a\0b.run'"], ids=["long", "NUL"])

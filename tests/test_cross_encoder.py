@@ -54,20 +54,35 @@ def test_saving_takes_no_place_of_other_files(tmp_path, place):
     (tmp_path / "outputs" / "run").mkdir(parents=True)
     (tmp_path / "outputs" / "notes.txt").write_text("mine")
     model = make_model(tmp_path / "backbone")
-    with pytest.raises(InputError, match=f"{place}: holds other files than a model's: save it to a new or an empty"):
+    with pytest.raises(InputError, match=f"{place}: holds other files than a model's.*: save it to a new or an empty"):
         model.save_pretrained(tmp_path / place)
     assert (tmp_path / "outputs" / "notes.txt").read_text() == "mine" and (tmp_path / "outputs" / "run").is_dir()
-    model.save_pretrained(tmp_path / "outputs" / "run")  # empty
+    for _ in range(2):  # first into an empty directory, then over a model
+        model.save_pretrained(tmp_path / "outputs" / "run")
+    (tmp_path / "outputs" / "run" / "data").mkdir()
+    (tmp_path / "outputs" / "run" / "data" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="than a model's, such as data/thesis.txt: save it to a new or an empty"):
+        model.save_pretrained(tmp_path / "outputs" / "run")
+    assert (tmp_path / "outputs" / "run" / "data" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_model_is_saved_to_the_current_directory(tmp_path, monkeypatch):
+    model = make_model(tmp_path / "backbone")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    model.save_pretrained(".")
+    monkeypatch.chdir(tmp_path)
+    assert CrossEncoder.from_pretrained("here").rank(QUERY, PASSAGES) == model.rank(QUERY, PASSAGES)
 
 
 def test_saving_again_replaces_the_directory_and_leaves_nothing_beside_it(tmp_path):
     model = make_model(tmp_path / "backbone")
     model.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "stray").touch()
+    (tmp_path / "model" / "vocab.txt").touch()
     torch.nn.init.zeros_(model.head.weight)
     model.save_pretrained(tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model"]
-    assert not (tmp_path / "model" / "stray").exists()
+    assert not (tmp_path / "model" / "vocab.txt").exists()
     assert CrossEncoder.from_pretrained(str(tmp_path / "model")).head.weight.abs().sum() == 0
     assert not list((tmp_path / "model").rglob("*.bin"))
 

@@ -63,6 +63,30 @@ def test_a_reply_that_never_ends_is_given_up_at_the_timeout(endpoint, name):
     assert time.monotonic() - start < 5
 
 
+def test_a_late_answer_is_requested_twice_more_at_most_and_the_remedy_names_the_timeout(endpoint, monkeypatch):
+    _, engine = endpoint(lambda *_: time.sleep(0.4), "teacher.llm.timeout=0.1", "teacher.llm.retries=8")
+    monkeypatch.setattr(engine, "_pause", lambda _: None)
+    remedy = "raise teacher.llm.timeout, or lower teacher.llm.max_tokens or teacher.llm.concurrency; the same command"
+    with pytest.raises(InputError, match=rf"failed 3 times in a row \(ReadTimeout.*\): {remedy}"):
+        ask(engine)
+
+
+def test_pauses_grow_though_the_server_asks_for_short_ones(endpoint, monkeypatch):
+    def busy(connection, *_):
+        respond(connection, b"", 429, "Retry-After: 1\r\n")
+
+    _, engine = endpoint(busy, "teacher.llm.retries=8")
+    pauses = []
+    monkeypatch.setattr(engine, "_pause", pauses.append)
+    with pytest.raises(
+        InputError, match=r"status 429.*: set teacher.llm.requests_per_minute, or lower teacher.llm.con"
+    ):
+        ask(engine)
+    assert len(pauses) == 8 and min(pauses) >= 1
+    assert all(0.25 * 2**number <= max(pause, 1.0) * 1.01 for number, pause in enumerate(pauses[:7]))
+    assert sum(pauses) > 60
+
+
 def test_a_reply_is_read_up_to_its_limit_only(endpoint):
     def large(connection, *_):
         drip(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n", b" " * 2**20, seconds=0)

@@ -1,5 +1,7 @@
 """The journal of an LLM's answers: whatever happened to the file, the rest of it is read and it can be continued."""
 
+import errno
+import fcntl
 import json
 import math
 import threading
@@ -93,3 +95,13 @@ def test_entries_of_earlier_versions_are_read():
 def test_a_second_process_on_a_journal_is_refused(tmp_path):
     with Journal(tmp_path / "j.jsonl"), pytest.raises(InputError, match="another process is writing it"):
         Journal(tmp_path / "j.jsonl")
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+    def without_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with Journal(tmp_path / "j.jsonl") as journal:
+        journal.add("k", ENTRY)
+    assert "j.jsonl cannot be locked (Function not implemented): start nothing else there" in caplog.text

@@ -28,9 +28,13 @@ FILES = ("qrels.txt", "results.json")
 
 @pytest.mark.parametrize(("answer", "grade"), [
     ("grade: 2", 2), ("2", 2), (" **3**.", 3), ("Grade: **1**", 1), ("##final score: 0", 0), ('{"grade": 3}', 3),
-    ("Grade:\n2", 2), ("I think about M: 3 and T: 2.\nFinal grade: 1", 1), ("grade: 0\nNo: the grade is 2", 2),
+    ("Grade:\n2", 2), ("I think about M: 3 and T: 2.\nFinal grade: 1", 1), ("\\boxed{2}", 2),
     ("<think>grade: 3?</think>grade: 1", 1), ("2/3", 2), ("score: 2 out of 3", 2), ("Score of 3.0", 3), ("评分：2", 2),
-    ("\\boxed{2}", 2),
+    ("grade: 1\n\nIt is on topic, but does not deserve grade 2.", 1), ("grade: 3\nGrade 0 is for unrelated ones.", 3),
+    ("Grade: 2\nConfidence score: 3", 2), ("grade: 2\nrelevance: high, trust score: 1", 2), ("**Grade**\n\n2", 2),
+    ("Final answer: 2", 2), ("Answer: 2", 2), ("1 (it is about bees)", 1), ("2 - partly\nIt says so.", 2),
+    ("grade: 3\nOn second thought:\ngrade: 2", 2), ("grade: 0\nNo: the grade is 2", None),
+    ("2 - 3", None), ("1. The first sentence fits", None),
     ("", None), ("The passage answers the query.", None), ("grade: 4", None), ("grade: 2.5", None), ("-1", None),
     ("grade: -1", None), ("grade: 1 or 2", None), ("grade: 1-2", None), ("1 to 2", None), ("grade: NUMBER", None),
     ("<think>grade: 3", None), ("12", None), ("It has 3 parts.", None), ("9" * 5000, None), ("upgrades 2", None),

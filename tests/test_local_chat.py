@@ -4,8 +4,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from distill.config.checks import check_values
 from distill.errors import InputError
 from distill.teachers.chat import chat_text, encode_chat
+from tests.helpers.configuration import compose_config
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -56,6 +58,29 @@ def test_other_texts_are_encoded_as_they_always_were(tokenizer):
 def test_the_system_text_joins_the_users_where_a_template_has_no_system(tokenizer, template, monkeypatch):
     monkeypatch.setattr(tokenizer, "chat_template", template)
     assert "Judge.\n\nbees" in chat_text(tokenizer, [SYSTEM, USER], "m")
+
+
+def test_a_template_gets_the_variables_of_teacher_llm_body(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }}{% if thinks %} think{% endif %}")
+    assert chat_text(tokenizer, [USER], "m", {"thinks": True}) == "bees think"
+    expected = tokenizer("bees think", add_special_tokens=False)["input_ids"]
+    assert encode_chat(tokenizer, [USER], "m", {"thinks": True}) == expected
+    assert chat_text(tokenizer, [USER], "m") == "bees"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("body={reasoning_effort:low}", "it gets variables of its template only: give them, as in teacher.llm.body="),
+        ("temperature=0.7", "it always writes the most likely answer: set it to 0"),
+    ],
+)
+def test_what_a_local_model_cannot_take_is_refused(override, message):
+    files = ["passages=p", "queries=q", "run=r", "llm@teacher.llm=local", "teacher.llm.model=m"]
+    check_values(compose_config("annotate", *files, "teacher.llm.body={chat_template_kwargs:{thinks:true}}"))
+    key = f"teacher.llm.{override.partition('=')[0]}"
+    with pytest.raises(InputError, match=f"{key}=.* teacher.llm.engine=local: {message}"):
+        check_values(compose_config("annotate", *files, f"teacher.llm.{override}"))
 
 
 def test_a_broken_template_is_one_line(tokenizer, monkeypatch):

@@ -38,6 +38,7 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     # Imported here, so that --help and the first line of output do not wait for them
     from distill.config.local_files import with_local_files
     from distill.teachers.annotation import estimate_cost, rank_with_teacher, write_annotation
+    from distill.teachers.journal import answered_before
     from distill.teachers.lists_to_rank import read_lists_to_rank
 
     with open_run(cfg, directory):
@@ -45,7 +46,7 @@ def annotate(cfg: DictConfig, directory: Path) -> dict[str, float]:
         lists = read_lists_to_rank(cfg, local)
         estimate = estimate_cost(cfg, lists)
         if cfg.dry_run:
-            print(estimate)
+            print(estimate + answered_before(directory))
             return {}
         log.info("estimate: %s", estimate)
         ranking = rank_with_teacher(cfg, directory, lists)

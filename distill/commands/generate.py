@@ -35,6 +35,7 @@ def generate(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.queries import generation
     from distill.queries.files import write_queries, write_rejected
     from distill.queries.prompt import read_query_prompts
+    from distill.teachers.journal import answered_before
 
     prompts = read_query_prompts([*cfg.types])
     with open_run(cfg, directory):
@@ -47,7 +48,7 @@ def generate(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 )
             estimate = generation.estimate(cfg, prompts, corpus)
             if cfg.dry_run:
-                print(estimate)
+                print(estimate + answered_before(directory))
                 return {}
             log_sample(cfg, corpus.sampled)
             log.info("estimate: %s", estimate)

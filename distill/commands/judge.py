@@ -39,6 +39,7 @@ def judge(cfg: DictConfig, directory: Path) -> dict[str, float]:
     from distill.judging.people import People
     from distill.judging.pool import read_pool
     from distill.sources.qrels import read_qrels
+    from distill.teachers.journal import answered_before
 
     with open_run(cfg, directory):
         local, teacher = with_local_files(cfg), teacher_of(cfg)
@@ -49,7 +50,7 @@ def judge(cfg: DictConfig, directory: Path) -> dict[str, float]:
             People.of(dict.fromkeys(pool.pairs, 0), qrels, *grading)  # raises its error before anything is paid for
         estimated = estimate(cfg, pool)
         if cfg.dry_run:
-            print(estimated)
+            print(estimated + answered_before(directory))
             return {}
         log.info("estimate: %s", estimated)
         judged = ask_judge(cfg, directory, pool)

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from distill.config.composition import register_schemas
-from distill.config.overrides import quoted
+from distill.config.overrides import all_quoted
 from distill.errors import InputError, exit_on_bad_input, printable
 
 RENAMED = {
@@ -26,7 +26,7 @@ RENAMED = {
 def start(main: Callable[[], object], name: str) -> None:
     """Run a function made by `hydra.main`; raises SystemExit(2) after one line on bad input."""
     register_schemas()
-    arguments = with_flags_first([quoted(argument) for argument in sys.argv[1:]])
+    arguments = with_flags_first(all_quoted(sys.argv[1:], is_sweep=asks_for_sweep(sys.argv[1:])))
     with exit_on_bad_input(sweep=False):
         refuse_renamed(arguments)
         if {"-h", "--help"} & {*arguments}:

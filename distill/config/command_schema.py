@@ -223,6 +223,24 @@ class ServeConfig:
     precision: str = choice(*PRECISIONS)
 
 
+def _is_for_templates(llm: Any, prefix: str, body: Any) -> str | None:
+    """Bond: a model on this machine gets no request, but its chat template may have variables."""
+    given = (body or {}).get("chat_template_kwargs", {})
+    if llm["engine"] != "local" or (set(body or {}) <= {"chat_template_kwargs"} and isinstance(given, dict)):
+        return None
+    return (
+        f" and {prefix}engine=local: it gets variables of its template only: give them, as in "
+        f"{prefix}body={{chat_template_kwargs:{{enable_thinking:false}}}}"
+    )
+
+
+def _is_greedy(llm: Any, prefix: str, temperature: float) -> str | None:
+    """Bond: a model on this machine always writes the most likely answer."""
+    if llm["engine"] != "local" or not temperature:
+        return None
+    return f" and {prefix}engine=local: it always writes the most likely answer: set it to 0"
+
+
 @dataclass
 class Llm:
     engine: str = choice("http", "local", "cross-encoder")
@@ -237,9 +255,12 @@ class Llm:
     timeout: float = above(0)
     max_bytes: int = at_least(1000)
     max_wait: float = at_least(0)
-    body: Any = must("be fields of a request, as in {name:value}", lambda value: isinstance(value, dict), default=None)
+    body: Any = beside(
+        must("be fields of a request, as in {name:value}", lambda value: isinstance(value, dict), default=None),
+        _is_for_templates,
+    )
     retries: int = at_least(0)
-    temperature: float = at_least(0)
+    temperature: float = beside(at_least(0), _is_greedy)
     max_tokens: int = at_least(1)
     price_in: float = at_least(0)
     price_out: float = at_least(0)

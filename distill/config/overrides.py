@@ -12,8 +12,8 @@ from typing import Any
 from distill.sources.literals import as_literal
 
 CONSTANTS = ("null", "true", "false", "inf", "nan")  # of Hydra's grammar
-# Keys whose text may have commas, which Hydra would take for a sweep
-WITH_COMMAS = ("teacher.llm.model", "teacher.llm.base")
+# Keys whose text may have commas, which Hydra would take for a sweep: so it is one of LLMs, but not of cross-encoders
+WITH_COMMAS, OF_CROSS_ENCODERS = ("teacher.llm.model", "teacher.llm.base"), "llm@teacher.llm=cross-encoder"
 
 
 def as_override(key: str, text: str | Path | Sequence[str]) -> str:
@@ -35,6 +35,12 @@ def field_overrides(cfg: Mapping[str, Any], prefix: str = "", kinds: Sequence[st
     """Return the overrides that name the fields of a command's passages and queries for another command."""
     keys = [f"{kind}{what}" for kind in kinds for what in ("id_field", "text_fields")]
     return [as_override(prefix + key, cfg[key]) for key in keys if cfg[key] is not None]
+
+
+def all_quoted(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
+    """Quote the arguments of a command line, but not the commas of a sweep over LLMs."""
+    keeps_commas = is_sweep and OF_CROSS_ENCODERS not in arguments
+    return [one if keeps_commas and one.partition("=")[0] in WITH_COMMAS else quoted(one) for one in arguments]
 
 
 def quoted(argument: str) -> str:

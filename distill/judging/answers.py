@@ -3,8 +3,9 @@
     grade_in("grade: 2")                            # 2
     grade_in("It fits the topic, so 1 or 2.")       # None: nothing is called the grade, or it is not one number
 
-An answer counts if it is a number from 0 to 3 and nothing else, or names one as the grade or score; of several, the
-last one is the decision. What is not sure is no grade: the question is asked again.
+An answer counts if it is a number from 0 to 3, with its reason at most, or names one as the grade or score. A line
+that says nothing but the grade decides, whatever is remarked after it; in prose, the last mention does. What is not
+sure is no grade: the question is asked again.
 """
 
 import re
@@ -16,19 +17,29 @@ MARKUP = re.compile(r"[*_`\"'“”‘’#$\\{}<>\[\]]|\bboxed\b")
 NAME = r"(?:grade|score|rating|relevance|category|judge?ment|bewertung|评分|分数|等级|得分|评级)(?![a-z])"
 NUMBER = r"(?<![-–−])(?P<grade>\d+)(?:\.0+)?(?!\.?\d)"
 OUT_OF = r"(?:\s*(?:/|out of|of|von)\s*3)?"
-ALONE = re.compile(rf"\W*{NUMBER}{OUT_OF}\W*")
-BETWEEN = r"[^\w.\n]*(?:(?:is|of|ist|为|是)[^\w.\n]*)?(?:[:：]\s*)?"
+ALONE = re.compile(rf"\W*(?:(?:(?:final|overall) )?(?:{NAME}|answer)\W*)?{NUMBER}{OUT_OF}\W*", re.IGNORECASE)
+WITH_REASON = re.compile(rf"\s*{NUMBER}{OUT_OF}\s*(?:\(|[:：–—-]\s+(?=[^\W\d])).*", re.DOTALL)
+IS = r"(?:is|of|ist|为|是)"
+BETWEEN = rf"[^\w.\n]*(?:{IS}[^\w.\n]*)?(?:[:：]\s*)?"
 NAMED = re.compile(rf"{NAME}{BETWEEN}{NUMBER}{OUT_OF}", re.IGNORECASE)
+STATED = re.compile(rf"{NAME}[^\w.\n]*{IS}{BETWEEN}{NUMBER}", re.IGNORECASE)
+LINE = re.compile(rf"^\W*(?:(?:final|overall) )?{NAME}{BETWEEN}{NUMBER}{OUT_OF}\W*$", re.IGNORECASE | re.MULTILINE)
 UNSURE = re.compile(r"\s*(?:[-–—~/]|or|to|and|oder|bis|或|至)\s*\d", re.IGNORECASE)
 
 
 def grade_in(answer: str, tag: str = "") -> int | None:
     """Return the grade in an answer, None if it names none, or more than one; tag: of the part that counts."""
     text = MARKUP.sub("", answer_in_tag(answer, tag) if tag else answer_after_thinking(answer)).strip()
-    found = ALONE.fullmatch(text)
-    if found is None:
-        found = next(reversed([*NAMED.finditer(text)]), None)
-        if found is None or UNSURE.match(text, found.end()):
-            return None
-    grade = int(found["grade"]) if len(found["grade"]) < 3 else -1
+    found = ALONE.fullmatch(text) or WITH_REASON.fullmatch(text) or _decision(text)
+    grade = int(found["grade"]) if found is not None and len(found["grade"]) < 3 else -1
     return grade if grade in GRADES else None
+
+
+def _decision(text: str) -> re.Match | None:
+    """Return where a longer text says the grade: in the last line of its own, or else where it is mentioned last."""
+    lines = [*LINE.finditer(text)]
+    if lines:
+        later = [found["grade"] for found in STATED.finditer(text, lines[-1].end())]
+        return lines[-1] if all(grade == lines[-1]["grade"] for grade in later) else None
+    named = [*NAMED.finditer(text)]
+    return named[-1] if named and not UNSURE.match(text, named[-1].end()) else None

@@ -41,7 +41,15 @@ from distill.models.opening import open_directory
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, register_attention
 from distill.models.padded import PaddedChunk, pad_chunks, reads_padding
 from distill.models.pair_reading import TokenPair, places_of_cut_pairs, read_pairs
-from distill.models.parts import Parts, evaluating, explained, first_position, is_of_transformers, longest_input
+from distill.models.parts import (
+    Parts,
+    evaluating,
+    explained,
+    first_position,
+    in_float32,
+    is_of_transformers,
+    longest_input,
+)
 from distill.models.prompts import name_of_prompt
 from distill.models.pruned import check_keep, score_pruned
 from distill.models.saved import check_replaceable, download, write_model
@@ -250,7 +258,7 @@ class CrossEncoder(nn.Module):
     def logits(self, pooled: Tensor) -> Tensor:
         """Return the float32 logits [p] of pooled states [p, D], to which the activation is not applied."""
         with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 keeps 8 bits: close scores would tie
-            return self.head(self.projection(pooled.to(self.head.weight.dtype))).squeeze(-1)
+            return in_float32(self.head, self.projection(pooled.to(self.head.weight.dtype)))
 
     def forward(self, chunk: PackedChunk | PaddedChunk) -> Tensor:
         """Return the float32 scores [p] of a chunk's pairs; in training mode without the activation, as logits.
@@ -553,9 +561,14 @@ class CrossEncoder(nn.Module):
         A model that is there already is replaced. Raises InputError for a directory with anything else in it, and for
         a model with layers that this format cannot hold.
         """
-        check_replaceable(Path(directory))
+        directory = Path(directory).absolute()  # the current one has no name
+        check_replaceable(directory)
+        self.write(directory)
+
+    def write(self, directory: Path) -> None:
+        """Write the model like `save_pretrained`, in place of whatever is in the directory, which is the caller's."""
         if self.saves_adapters:
-            write_adapters(self, Path(directory))
+            write_adapters(self, directory)
             return
         with merged(self.backbone):
-            write_model(self, Path(directory))
+            write_model(self, directory)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from distill.errors import InputError
 from distill.models.freezing import layers_of
 from distill.models.packed import BERT_LIKE
+from distill.models.parts import in_float32
 from distill.models.saved import EXIT_FILE
 
 TYPES = (*BERT_LIKE, "modernbert")  # model types whose layers can be run in two parts
@@ -40,7 +41,7 @@ class ExitHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """Return the float32 scores [p] of pooled states [p, D]."""
         with torch.autocast(pooled.device.type, enabled=False):  # as for the last score
-            return self.linear(pooled.to(self.linear.weight.dtype)).squeeze(-1)
+            return in_float32(self.linear, pooled.to(self.linear.weight.dtype))
 
     def save(self, directory: Path) -> None:
         """Write the weights into a model's directory."""

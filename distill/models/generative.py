@@ -35,6 +35,7 @@ from distill.models.prompts import (
     template_of_texts,
 )
 from distill.models.sizes import match_vocabulary, num_embeddings
+from distill.models.text_options import longest_pair
 
 T5_LENGTH = 512  # tokens of a pair, if the tokenizer sets no limit
 
@@ -135,7 +136,9 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     parts.causal = causal_head(model, true, false, given)
     parts.template = decoder_template(path, tokenizer, given)
     _check_linear(path, model, parts, true, false)
-    parts.max_length = min(tokenizer.model_max_length, longest_input(model))
+    given = longest_pair(path)
+    longest = min(tokenizer.model_max_length, longest_input(model))
+    parts.max_length = longest if given is None else min(given, longest)
     return parts
 
 

@@ -52,6 +52,7 @@ from distill.models.parts import (
 )
 from distill.models.saved import EXIT_FILE, ONNX_FILE, SETTINGS_FILE
 from distill.models.sizes import match_vocabulary
+from distill.models.text_options import check_text_options
 
 
 def open_directory(path: Path, prompt: str | None = None, change: Change | None = None) -> Parts:
@@ -69,6 +70,8 @@ def open_directory(path: Path, prompt: str | None = None, change: Change | None 
     if _is_graph(path):
         return _open_onnx(path, config)
     modules = module_names(path)
+    has_prompts = is_generative(architecture) or may_have_prompt(config)
+    check_text_options(path, lambda: load_tokenizer(path), has_prompts=has_prompts)
     if is_lightning_ir(config) and modules:
         raise InputError(
             f"{path}: config.json is from lightning-ir ({model_type}), but modules.json is from sentence-transformers: "

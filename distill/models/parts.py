@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -16,11 +18,12 @@ from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.calibration import Calibration
 from distill.models.interpolation import Interpolation
-from distill.models.json_files import COPY_AGAIN, read_count, read_object
+from distill.models.json_files import COPY_AGAIN
 from distill.models.locate import known_instead, locate_model
 from distill.models.model_files import check_source
 from distill.models.saved import ADAPTER_FILE
 from distill.models.sizes import check_size
+from distill.models.text_options import longest_pair
 from distill.models.tokenizer_files import FILES, check_class, in_python
 
 if TYPE_CHECKING:
@@ -69,6 +72,14 @@ class Parts:
         layers = [*self.projection] if isinstance(self.projection, nn.Sequential) else []
         names = [type(layer).__name__ for layer in layers if not isinstance(layer, nn.Identity)]
         return ", ".join([*names, "Linear"])
+
+
+def in_float32(linear: nn.Linear, states: Tensor) -> Tensor:
+    """Return the float32 scores [p] of states [p, D], also where the model was cast to half precision."""
+    weight, bias = linear.weight, linear.bias
+    if weight.dtype == torch.float64:
+        return linear(states).squeeze(-1)
+    return F.linear(states.float(), weight.float(), None if bias is None else bias.float()).squeeze(-1)
 
 
 def load_whole(auto_class, path: Path, change: Change | None = None) -> "PreTrainedModel":
@@ -153,9 +164,7 @@ def pair_length(path: Path, parts: Parts) -> int:
 
     If neither the tokenizer nor the backbone has one, it is NO_LENGTH.
     """
-    given, file = None, path / "sentence_bert_config.json"
-    if file.is_file():
-        given = read_count(read_object(file), "max_seq_length", file, optional=True)
+    given = longest_pair(path)
     longest = longest_input(parts.backbone)
     if given is not None:
         return min(given, longest)

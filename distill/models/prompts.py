@@ -18,6 +18,7 @@ from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.chat_template import TemplateRefusal, render_chat
 from distill.models.json_files import COPY_AGAIN, SENTENCE_TRANSFORMERS, read_object
+from distill.models.text_options import chat_template_options
 
 T5_PROMPTS = ("monot5", "rankt5")
 DECODER_PROMPTS = ("qwen3-reranker",)
@@ -89,14 +90,16 @@ def _chat_prompt(path: Path, tokenizer) -> ScoringPrompt | None:
     messages = [{"role": role, "content": mark} for role, mark in zip(("query", "document"), MARKS, strict=True)]
     messages = ([{"role": "system", "content": instruction}] if instruction else []) + messages
     try:
-        text = render_chat(tokenizer, messages, path)
+        options = chat_template_options(path)
+        text = render_chat(tokenizer, messages, path, **options)
     except TemplateRefusal:  # of a role that it does not know
         return None
     if [text.count(mark) for mark in MARKS] != [1, 1] or text.index(MARKS[0]) > text.index(MARKS[1]):
         return None
     text = text.replace("{", "{{").replace("}", "}}")
     text = text.replace(MARKS[0], "{query}").replace(MARKS[1], "{passage}")
-    return ScoringPrompt(text, "yes", "no", instructions=instructions)
+    template = _chat_template(text) if options else None  # other libraries would render the own one without them
+    return ScoringPrompt(text, "yes", "no", chat_template=template, instructions=instructions)
 
 
 def _instructions(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +31,13 @@ TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ONNX_FILE = "onnx/model.onnx"
 # In a folder that no other library reads: vLLM loads all weights beside config.json
 EXIT_FILE = "exit/model.safetensors"
+# The files of a saved model, in the words of all libraries that save one
+OF_A_MODEL = re.compile(
+    r"(?:\d+_\w+/|exit/)?(?:[\w.-]+\.safetensors|(?:adapter_|generation_|pre)?\w*config\.json)"
+    r"|(?:config_sentence_transformers|modules|distill|tokenizer|special_tokens_map|added_tokens|vocab|chat_template"
+    r"|model\.safetensors\.index)\.json|vocab\.txt|merges\.txt|[\w.]+\.model|chat_template\.jinja|README\.md|LICENSE\S*"
+    r"|\.gitattributes"
+)
 MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -86,9 +94,15 @@ def download(name: str, revision: str | None = None) -> Path:
 
 def check_replaceable(directory: Path) -> None:
     """Raise InputError for a directory that a model cannot take the place of: it holds other files."""
-    is_model = any((directory / name).is_file() for name in (SETTINGS_FILE, "config.json", ADAPTER_FILE))
-    if directory.exists() and not is_model and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(f"{directory}: holds other files than a model's: save it to a new or an empty directory")
+    if not directory.exists():
+        return
+    files = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()]
+    others = sorted(name for name in files if not OF_A_MODEL.fullmatch(name))
+    if others or not directory.is_dir():
+        which = f", such as {others[0]}" if others else ""
+        raise InputError(
+            f"{directory}: holds other files than a model's{which}: save it to a new or an empty directory"
+        )
 
 
 def write_model(model, directory: Path) -> None:

@@ -42,6 +42,7 @@ from distill.models.parts import Parts, check_whole, explained, is_of_transforme
 from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
+from distill.models.text_options import check_text_options
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +207,7 @@ def _open_whole(name: str, folder: Path, start: Start) -> Parts:
 
 
 def _keep_modules(parts: Parts, folder: Path) -> None:
+    check_text_options(folder, lambda: parts.tokenizer, has_prompts=False)
     head = read_head(folder)
     check_widths(head, parts.backbone.config.hidden_size)
     parts.weight, parts.bias, parts.pooling = head.weight, head.bias, head.pooling

@@ -6,7 +6,9 @@
 A ranking is a chain, `[3] > [1] > [2]`, or a list with one passage a line, `1. Passage 3`. Models also cite passages,
 repeat the incoming order or the prompt's example, and add remarks. So a chain counts if it has a line to itself, or
 names more than half of the passages; the last one that counts is the ranking, unless it only repeats part of one
-before it. Chains without `>` are as likely to be lists of any kind, and count only where they are complete.
+before it. A chain of other passages continues the one before it: long rankings are wrapped, and some models write one
+for each degree of relevance. Chains without `>` are as likely to be lists of any kind, and count only where they are
+complete.
 """
 
 import re
@@ -20,7 +22,7 @@ NUMBER = re.compile(
     r"(?:\[\s*(?:(?:passage|document|doc)\s*)?(?P<bracketed>\d+)\s*\]|(?<![\w.,\-+(\[])#?(?P<bare>\d+)(?![\w%]|[.,]\d))",
     re.IGNORECASE,
 )
-BETTER = re.compile(r"\s*(?:[>≻→⇒＞≥»]|->|=>|=|\\succ\b)+\s*")
+BETTER = re.compile(r"\s*(?:[>≻→⇒＞≥»]|->|=|\\succ\b)+\s*")
 NEXT = re.compile(r"\s*(?:(?:[,;、，|/]|\band\b|\bthen\b|\bfollowed by\b)\s*)*", re.IGNORECASE)
 BEFORE = re.compile(r"(?:\A|[:：.!?。！？,，>→])[\s(\[{|#\\-]*$")  # a chain may follow, with a line to itself
 AFTER = re.compile(r"[\s)\]}|\\]*(?:$|[.!?。！？;]|>[\s\[]*\d*$)")  # the last: cut where the answer got too long
@@ -56,7 +58,9 @@ def find_ranking(text: str, num_passages: int) -> list[int] | None:
     found += [(end, numbers) for end, numbers in _line_lists(text, num_passages)]
     chosen: list[int] | None = None
     for _, numbers in sorted(found, key=lambda one: one[0]):
-        if chosen is None or not _repeats_part(numbers, chosen):
+        if chosen is not None and _valid(numbers, num_passages).isdisjoint(chosen):
+            chosen = chosen + numbers
+        elif chosen is None or not _repeats_part(numbers, chosen):
             chosen = numbers
     return chosen
 
@@ -64,8 +68,8 @@ def find_ranking(text: str, num_passages: int) -> list[int] | None:
 def _plain(text: str) -> str:
     """Return a text without Markdown's marks, with plain brackets, and each number of an array in its own."""
     text = text.replace("&gt;", ">").translate(str.maketrans("［］【】〔〕", "[][][]"))
-    text = re.sub(r"\[\s*\d+(?:\s*,\s*\d+)+\s*\]", lambda array: re.sub(r"(\d+)", r"[\1]", array[0][1:-1]), text)
-    return MARKUP.sub("", text)
+    text = MARKUP.sub("", text)
+    return re.sub(r"\[\s*\d+(?:\s*,\s*\d+)+\s*\]", lambda array: re.sub(r"(\d+)", r"[\1]", array[0][1:-1]), text)
 
 
 def _to_int(digits: str) -> int:

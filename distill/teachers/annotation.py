@@ -39,20 +39,23 @@ class TeacherRanking:
 def rank_with_teacher(cfg: DictConfig, directory: Path, lists: ListsToRank) -> TeacherRanking:
     """Let the configured teacher rank the lists; an LLM's answers are kept in a journal in the directory.
 
-    Raises InputError if max_cost is reached, and for a teacher that cannot be loaded or ranks nothing.
+    A resumed directory with a ranking keeps it: it is only measured, and no request is sent. Raises InputError if
+    max_cost is reached, and for a teacher that cannot be loaded or ranks nothing.
     """
+    is_finished = cfg.resume is not None and (directory / RANKING).is_file()
     if cfg.teacher.llm.engine == "cross-encoder":
-        if cfg.resume is not None and (directory / RANKING).is_file():
-            return TeacherRanking(scored_before(directory, lists.run), notes=[f"scores: as {RANKING} had them"])
+        if is_finished:
+            return TeacherRanking(ranked_before(directory, lists.run), notes=[f"scores: as {RANKING} had them"])
         from distill.teachers.ensemble import score_lists  # imported here: an LLM over HTTP needs no torch
 
         run, notes = score_lists(lists.run, lists.queries, lists.passages, cfg)
         return TeacherRanking(run, notes=notes)
-    orders, flagged, totals = ask_llm(cfg, directory, lists.texts)
-    return TeacherRanking(OrderedRun(lists.run, orders), flagged, totals)
+    orders, flagged, totals = ask_llm(cfg, directory, lists.texts, is_finished=is_finished)
+    run = ranked_before(directory, lists.run) if is_finished else OrderedRun(lists.run, orders)
+    return TeacherRanking(run, flagged, totals)
 
 
-def scored_before(directory: Path, lists: Run) -> Run:
+def ranked_before(directory: Path, lists: Run) -> Run:
     """Return the ranking in a directory, such as that of joined shards; raises InputError if it is of other lists."""
     ranking = stored_run(str(directory / RANKING))
     for query_id in dict.fromkeys((*lists, *ranking)):

@@ -61,11 +61,14 @@ def windows_of(cfg: DictConfig) -> Windows | Sorting:
     return Windows(cfg.method, cfg.window, cfg.stride, cfg.passes, cfg.shuffles)
 
 
-def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrders, dict[str, bool], Totals]:
+def ask_llm(
+    cfg: DictConfig, directory: Path, lists: Lists, *, is_finished: bool = False
+) -> tuple[PackedOrders, dict[str, bool], Totals]:
     """Return the order of each list (places, best first), which lists are flagged, and the totals of all requests.
 
-    No request is paid for twice: answers are kept in the journal, which a later call reads. Raises InputError if
-    max_cost is reached, and if too large a share of the windows gets no usable answer.
+    No request is paid for twice: answers are kept in the journal, which a later call reads. is_finished: it has all
+    of them, and nothing is requested. Raises InputError if max_cost is reached, and if too large a share of the windows
+    gets no usable answer.
     """
     llm, windows = cfg.teacher.llm, windows_of(cfg)
     repeated, num_windows = dict[str, str](), 0
@@ -90,7 +93,9 @@ def ask_llm(cfg: DictConfig, directory: Path, lists: Lists) -> tuple[PackedOrder
 
         if shared is not None:
             shared.add_missing(journal.answers)
-        ranker = WindowRanker(engine, llm.model, journal, prompt, windows, cfg.tries, show, shared)
+        ranker = WindowRanker(
+            engine, llm.model, journal, prompt, windows, cfg.tries, show, shared, is_finished=is_finished
+        )
         try:
             for query_id, order, is_flagged, ranks in ranker.rank(lists, limits.allow, without=repeated):
                 orders.add(query_id, order, ranks)

@@ -7,6 +7,8 @@ template is filled with marks in their place, and what they stand for is encoded
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from distill.models.chat_template import TemplateRefusal, render_chat
 from distill.teachers.prompt import Messages
@@ -15,8 +17,11 @@ OPEN, CLOSE = "\ue000", "\ue001"  # around the number of a mark; of Unicode's pr
 LOOKS_LIKE_CONTROL = re.compile(r"<.+>|\[.+\]|◁.+▷", re.DOTALL)
 
 
-def encode_chat(tokenizer, messages: Messages, name: str) -> list[int]:
-    """Return the tokens of messages; name: of the model, for errors. Raises InputError for a template that fails."""
+def encode_chat(tokenizer, messages: Messages, name: str, variables: Mapping[str, Any] | None = None) -> list[int]:
+    """Return the tokens of messages; name: of the model, for errors. Raises InputError for a template that fails.
+
+    variables: of the template, such as enable_thinking.
+    """
     control = _control_tokens(tokenizer)
     found: list[str] = []
 
@@ -31,7 +36,7 @@ def encode_chat(tokenizer, messages: Messages, name: str) -> list[int]:
         ]
     else:
         marked = messages
-    text = chat_text(tokenizer, marked, name)
+    text = chat_text(tokenizer, marked, name, variables)
     if control is None or not found:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     ids: list[int] = []
@@ -43,7 +48,7 @@ def encode_chat(tokenizer, messages: Messages, name: str) -> list[int]:
     return ids
 
 
-def chat_text(tokenizer, messages: Messages, name: str) -> str:
+def chat_text(tokenizer, messages: Messages, name: str, variables: Mapping[str, Any] | None = None) -> str:
     """Return messages in the model's chat template; the system's text joins the user's where it has no such role.
 
     Without a template, the messages are lines. Raises InputError for a template that fails.
@@ -51,8 +56,9 @@ def chat_text(tokenizer, messages: Messages, name: str) -> str:
     if not tokenizer.chat_template:
         return "\n".join(message["content"] for message in messages) + "\n"
     has_system = len(messages) > 1 and messages[0]["role"] == "system"
+    given = {**(variables or {}), "add_generation_prompt": True}
     try:
-        text = render_chat(tokenizer, messages, name, add_generation_prompt=True)
+        text = render_chat(tokenizer, messages, name, **given)
         if not has_system or messages[0]["content"].strip() in text:
             return text
     except TemplateRefusal:
@@ -60,7 +66,7 @@ def chat_text(tokenizer, messages: Messages, name: str) -> str:
             raise
     system, user, *others = messages
     joined = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-    return render_chat(tokenizer, [joined, *others], name, add_generation_prompt=True)
+    return render_chat(tokenizer, [joined, *others], name, **given)
 
 
 def _control_tokens(tokenizer) -> re.Pattern | None:

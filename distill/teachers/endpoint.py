@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # HTTP statuses of transient errors
 OF_ONE_REQUEST = (400, 413, 422)  # HTTP statuses that may be about the texts of this request only
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds, if the server does not say how long to wait
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds, if the server does not ask for more
+LATE, LATE_RETRIES = "ReadTimeout", 2  # the kind of failure of an answer that takes longer than teacher.llm.timeout
 QUOTED = 150  # characters of a server's reply in a message
 TOO_LONG = re.compile(
     r"context.{0,20}(?:length|size|window|limit)|(?:too|maximum|max).{0,20}(?:long|length)|too many tokens"
@@ -152,13 +153,13 @@ class HttpEngine:
                 kind, reason = error.kind, str(error)
                 if error.is_lasting:
                     raise InputError(f"{self.secrets.url}: {reason}") from None
-            if attempt == self.cfg.retries:
+            # The server may work on, and bill, a request that nobody waits for any more
+            if attempt >= min(self.cfg.retries, LATE_RETRIES if kind == LATE else self.cfg.retries):
                 break
             attempt += 1
             self._pause_after(attempt, kind, pause)
         raise InputError(
-            f"{self.secrets.url}/chat/completions failed {self.cfg.retries + 1} times in a row ({reason}): once it "
-            "works again, the same command or resume=DIRECTORY requests only what is missing"
+            f"{self.secrets.url}/chat/completions failed {attempt + 1} times in a row ({reason}): {_remedy(kind)}"
         )
 
     def _read(self, reply: bytes, messages: Messages, seconds: float) -> Answer:
@@ -212,13 +213,13 @@ class HttpEngine:
         return pause
 
     def _pause_after(self, attempt: int, kind: str, pause: float | None) -> None:
-        """Count a failure and wait, as long as the server asks or a little longer each time."""
+        """Count a failure and wait: longer each time, and at least as long as the server asks."""
         with self.lock:
             self.failures[kind] += 1
         if pause is not None and pause > LONGEST_PAUSE:
             log.warning("%s asks to wait %.0f seconds before the next request", self.secrets.url, pause)
         backoff = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * (0.5 + random.random())
-        self._pause(pause if pause is not None else backoff)
+        self._pause(max(pause or 0.0, backoff))
 
     def _wait_for_turn(self) -> None:
         """Wait so that requests are spaced evenly, if requests_per_minute is set."""
@@ -242,6 +243,16 @@ class HttpEngine:
         self.deadlines.close()
         for connection in self.connections:
             connection.close()
+
+
+def _remedy(kind: str) -> str:
+    """Return what to do about requests that keep failing in one way."""
+    again = "the same command or resume=DIRECTORY requests only what is missing"
+    if kind == LATE:
+        return f"raise teacher.llm.timeout, or lower teacher.llm.max_tokens or teacher.llm.concurrency; {again}"
+    if kind == "status 429":
+        return f"set teacher.llm.requests_per_minute, or lower teacher.llm.concurrency; {again}"
+    return f"once it works again, {again}"
 
 
 def _text(reply: bytes) -> str:

@@ -18,7 +18,7 @@ import os
 import threading
 from pathlib import Path
 
-from distill.errors import DiskError, InputError
+from distill.errors import PASSING, DiskError, InputError
 from distill.storage.writing import append, writing
 from distill.teachers.entries import Entries, line_of
 
@@ -29,6 +29,13 @@ def key_of_request(model: str, options: dict, prompt: str, query: str, passages:
     """Return a hash of everything that a request's answer may depend on."""
     parts = json.dumps([model, options, prompt, query, passages, attempt], sort_keys=True)
     return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def answered_before(directory: Path) -> str:
+    """Return what to add to an estimate of requests: how many answers a directory's journal has already, if any."""
+    path = directory / "journal.jsonl"
+    number = len(path.read_bytes().splitlines()) if path.is_file() else 0
+    return f"; {path.name} has {number:,} answers already" if number else ""
 
 
 class Journal:
@@ -45,6 +52,8 @@ class Journal:
         except BlockingIOError:
             self.file.close()
             raise InputError(f"{path}: another process is writing it: wait for it, or use another directory") from None
+        except OSError as error:  # a file system without locks
+            log.warning("%s cannot be locked (%s): start nothing else there", path, error.strerror, extra=PASSING)
         self.answers = Entries(path, self.file)
         self.answers.catch_up()
         self.file.truncate(self.answers.size)  # half a line of a killed process

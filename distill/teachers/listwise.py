@@ -98,16 +98,17 @@ class WindowRanker:
 
     def __init__(self, engine, model: str, journal: Journal, prompt: Prompt, windows: Windows | Sorting, tries: int,
                  show: Callable[[Totals], None] = lambda totals: None,
-                 shared: SharedJournal | None = None):  # fmt: skip
+                 shared: SharedJournal | None = None, *, is_finished: bool = False):  # fmt: skip
         """Keep the engine and the settings.
 
         tries: how often a window is requested at most, until an answer is usable. show: called after each window.
-        shared: the answers that other annotations have paid for, to which those of this one are added.
+        shared: the answers that other annotations have paid for, to which those of this one are added. is_finished: as
+        of Requests.
         """
         self.engine, self.model, self.prompt = engine, model, prompt
         self.windows, self.tries, self.show = windows, tries, show
         self.totals, self.lock = Totals(prompt.digest), threading.Lock()
-        self.requests = Requests(engine, journal, shared, self.totals, self.lock)
+        self.requests = Requests(engine, journal, shared, self.totals, self.lock, is_finished=is_finished)
         self.totals.count_earlier(entry for _, entry in journal.answers.entries())
 
     def rank(

@@ -14,6 +14,7 @@ from distill.teachers.answer import Answer
 from distill.teachers.chat import encode_chat
 from distill.teachers.first_token import ranking_of_letters
 from distill.teachers.grades import DIGITS, expected_grade
+from distill.teachers.parameters import body_of
 from distill.teachers.pointwise import NO, YES
 from distill.teachers.prompt import LETTERS, Messages
 
@@ -33,6 +34,7 @@ class LocalEngine:
         self.failures: Counter[str] = Counter()
         self.adapted: list[str] = []
         self.method, self.by_logits = method, method != "listwise"
+        self.body = body_of(cfg)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.tokenizer, self.model = load_language_model(cfg.model, dtype, f"teacher.llm.model={cfg.model}")
         self.model = self.model.to(device).eval()
@@ -47,11 +49,13 @@ class LocalEngine:
     @property
     def options(self) -> dict:
         """The options that an answer depends on, besides model and messages."""
-        return {"max_tokens": 1 if self.by_logits else self.cfg.max_tokens, "temperature": 0.0}
+        options = {"max_tokens": 1 if self.by_logits else self.cfg.max_tokens, "temperature": 0.0}
+        return options | ({"body": self.body} if self.body else {})
 
     def ask(self, requests: list[Messages]) -> list[Answer]:
         """Answer requests in one batch, with greedy decoding; what is too long for the model is refused."""
-        encoded = [encode_chat(self.tokenizer, messages, self.cfg.model) for messages in requests]
+        variables = self.body.get("chat_template_kwargs")
+        encoded = [encode_chat(self.tokenizer, messages, self.cfg.model, variables) for messages in requests]
         max_tokens = self.options["max_tokens"]
         fit = [ids for ids in encoded if self.context is None or len(ids) + max_tokens <= self.context]
         answers = iter(self._generate(fit) if fit else [])

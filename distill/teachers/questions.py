@@ -52,9 +52,10 @@ class Questions:
         self.engine = open_engine(self.llm, "listwise")  # which answers with text
         self.journal = Journal(directory / "journal.jsonl")
         self.totals.count_earlier(entry for _, entry in self.journal.answers.entries())
+        is_finished = cfg.resume is not None and (directory / "results.json").is_file()
         self.shared = {name: open_shared(cfg, digest) for name, digest in prompts.items()}
         self.requests = {
-            name: Requests(self.engine, self.journal, shared, self.totals, self.lock)
+            name: Requests(self.engine, self.journal, shared, self.totals, self.lock, is_finished=is_finished)
             for name, shared in self.shared.items()
         }
         self.bar = Progress(total=0, desc=wording.work, unit="answer")

@@ -1,6 +1,6 @@
 """Requests to an engine, of which none is paid for twice.
 
-    requests = Requests(engine, journal, shared, totals, lock)
+    requests = Requests(engine, journal, shared, totals, lock, is_finished=False)
     entry, is_new = yield from requests.ask(key, lambda shorter: prompt.fill(query, texts, shorter, tokenizer))
 
 An answer is looked up in the directory's journal, then in the one that is shared with others; only then it is asked
@@ -18,15 +18,29 @@ from distill.teachers.shared_journal import SharedJournal
 from distill.teachers.totals import Totals
 
 SHORTER = (1, 2, 4, 8, 16)  # by what max_words is divided, one after the other, for passages that are too long
+NOT_AGAIN = "no answer; nothing is asked again of what is finished"
 Fill = Callable[[int], Messages]  # by what max_words is divided -> messages
 
 
 class Requests:
     """Asks an engine, through generators, and keeps its answers."""
 
-    def __init__(self, engine, journal: Journal, shared: SharedJournal | None, totals: Totals, lock: threading.Lock):
-        """Keep the engine and the journals; totals: changed under the lock."""
+    def __init__(
+        self,
+        engine,
+        journal: Journal,
+        shared: SharedJournal | None,
+        totals: Totals,
+        lock: threading.Lock,
+        *,
+        is_finished: bool,
+    ):
+        """Keep the engine and the journals; totals: changed under the lock.
+
+        is_finished: the journal has all that was ever answered, and no more is asked for: what was refused stays so.
+        """
         self.engine, self.journal, self.shared, self.totals, self.lock = engine, journal, shared, totals, lock
+        self.is_finished = is_finished
 
     def ask(self, key: str, fill: Fill) -> Generator[Messages, Any, tuple[dict | None, bool]]:
         """Yield the messages of a request, if it has no answer yet; return the answer and whether it is new.
@@ -37,6 +51,10 @@ class Requests:
         entry = self.journal.find(key)
         if entry is not None:
             return entry, False
+        if self.is_finished:
+            with self.lock:
+                self.totals.count_refusal(NOT_AGAIN)
+            return None, False
         if self.shared is not None and (found := self.shared.find(key)) is not None:
             entry = {**found, "is_shared": True}
             self.journal.add(key, entry)

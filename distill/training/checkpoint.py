@@ -160,7 +160,7 @@ class Checkpoints:
     def keep_last(self) -> None:
         """Save the last step as the best one, for a run without validation."""
         if self.ranks.is_first:
-            self.model.save_pretrained(self.model_directory)
+            self.model.write(self.model_directory)
             link_checkpoint(self.last, self.best)
 
 
@@ -270,7 +270,7 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
         validated = best_state["model"] | best_state.get("average", {})  # the average, if there is one
         restore_weights(model, best_state | {"model": validated}, best)
         if not _holds(directory, model, merged_weights(model)):
-            model.save_pretrained(directory)
+            model.write(directory)
     elif not directory.exists():
         complete = next((path for path in (new, old) if _holds(path, model)), None)
         if complete is None:

@@ -83,7 +83,7 @@ class Selection:
         if improved:
             self.best_runs = runs
             if self.ranks.is_first:
-                self.model.save_pretrained(self.model_directory)
+                self.model.write(self.model_directory)
         return Validated(values, improved, joined)
 
     def load_best(self, state: TrainingState, checkpoints: Checkpoints) -> dict[str, float]:
@@ -102,7 +102,7 @@ class Selection:
             if self.soup.keeps(soup_value, value):
                 runs, value = soup_runs, soup_value
                 if self.ranks.is_first:
-                    self.model.save_pretrained(self.model_directory)
+                    self.model.write(self.model_directory)
             else:
                 checkpoints.load_best()
         self.model.interpolation = choose_weight(self.tasks, runs)
