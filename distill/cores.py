@@ -14,9 +14,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch  # imported where it is used: some commands count cores without it
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,19 @@ def fit_threads() -> None:
 
     PyTorch counts the cores that the process is bound to. A container's quota of CPU time is not among what it sees.
     """
-    quota = cpu_quota(CGROUP)
-    if quota is None or os.environ.get(SETTING):
+    import torch
+
+    if cpu_quota(CGROUP) is None or os.environ.get(SETTING):
         return
-    num_threads = max(1, math.floor(quota))
+    num_threads = usable_cores()
     if num_threads < torch.get_num_threads():
         torch.set_num_threads(num_threads)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: those that it is bound to, within a container's quota."""
+    bound, quota = len(os.sched_getaffinity(0)), cpu_quota(CGROUP)
+    return bound if quota is None else max(1, min(bound, math.floor(quota)))
 
 
 def cpu_quota(directory: Path) -> float | None:
@@ -65,7 +73,7 @@ class CoreWatch:
 
     warned = False  # in this process
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: "torch.device"):
         """Start the clocks, unless the work is done by a GPU."""
         self.wanted = device.type == "cpu" and not CoreWatch.warned
         self.restart()
@@ -95,12 +103,16 @@ class CoreWatch:
         self.wanted = False
         share = (_busy() - self.busy) / seconds
         if share < ENOUGH:
+            import torch
+
             CoreWatch.warned = True
             log.warning("%s", contention(share, torch.get_num_threads()))
 
 
 def _busy() -> float:
     """Return the CPU seconds of this thread; of the process where its other threads share the core with this one."""
+    import torch
+
     return time.process_time() if torch.get_num_threads() == 1 else time.thread_time()
 
 

@@ -54,6 +54,10 @@ class Unavailable(InputError):
     """A file is not on this machine and cannot be downloaded; a suite continues without it, and says so."""
 
 
+class StoppedError(InputError):
+    """Work that ended in the middle; what it has left is kept, and the same command goes on from there."""
+
+
 class DiskError(InputError):
     """A file cannot be written; what was there before is whole."""
 

@@ -27,6 +27,11 @@ def targets_of(loss: Any) -> list[str]:
     return list(dict.fromkeys(target for name in parts_of(loss) for target in part_targets(loss, name)))
 
 
+def learned_targets(loss: Any) -> list[str]:
+    """Return the names of what a loss learns from, without the scores that only guide it."""
+    return list(dict.fromkeys(part_targets(loss, name)[0] for name in parts_of(loss)))
+
+
 def own_targets(loss: Any) -> list[str]:
     """Return what a loss learns from `teacher` itself: rank, score, label."""
     return [target for target in targets_of(loss) if "." not in target]

@@ -1,6 +1,7 @@
 """The ranking in an answer: after what the model thinks, among prose; a text without one is unusable."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,12 @@ UNUSABLE = [
     f"analysis {THOUGHT}",
     f"<|channel|>analysis<|message|>{THOUGHT}<|end|>",
 ]
+
+
+def test_a_hostile_answer_takes_linear_time():
+    started = time.process_time()
+    mend_permutation("[2] > [1] " + "=>" * 10_000 + " so [3] " + "->" * 10_000, 3)
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("name", THINKING)

@@ -339,11 +339,15 @@ OWN = "of this suite has a value of its own"
         ("task.bm25.stemmer=german +task.tasks.sample-val.bm25.stemmer=none", None),
         ("task.bm25={k1:1.1} +task.tasks.sample-val.bm25.stemmer=none", None),
         ("task.interpolate=0.5", None),
+        (
+            "task.runs=R/{task}.run.gz task.tasks.sample-test.run=a.run",
+            "task.tasks.sample-test.run=a.run and task.runs=R/{task}.run.gz, which replaces all tasks' runs",
+        ),
     ],
 )
 def test_what_tasks_of_a_suite_would_not_follow_is_refused(monkeypatch, overrides, message):
     monkeypatch.setattr(checks, "command_overrides", lambda kind: ["task=sample-suite", *overrides.split()])
-    asked = [override.replace("R/{task}.run.gz", "'R/{task}.run.gz'") for override in overrides.split()]
+    asked = [quoted(override) for override in overrides.split()]
     cfg = compose_config("train", "task=sample-suite", "task@validation=sample-suite", *asked)
     if message is None:
         return checks._check_reach(cfg.task, "task", may_measure_nothing=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distill import cores
-from distill.cores import CoreWatch, cpu_quota, fit_threads
+from distill.cores import CoreWatch, cpu_quota, fit_threads, usable_cores
 
 CPU = torch.device("cpu")
 
@@ -125,3 +125,12 @@ def test_other_threads_of_a_process_with_one_core_do_not_count_as_other_processe
     monkeypatch.setattr(time, "thread_time", lambda: 10.0)  # half of it went to a thread that tokenises
     watch.look()
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("bound", "quota", "number"), [({0, 1, 2}, None, 3), ({0, 1, 2}, 2.5, 2), ({0}, 8.0, 1), ({0}, 0.5, 1)]
+)
+def test_cores_are_those_that_the_process_is_bound_to_within_the_quota(monkeypatch, bound, quota, number):
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: bound)
+    monkeypatch.setattr(cores, "cpu_quota", lambda _: quota)
+    assert usable_cores() == number

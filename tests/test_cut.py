@@ -128,6 +128,14 @@ def test_articles_are_cut_from_end_to_end(tmp_path, caplog):
     ]  # fmt: skip
     (tmp_path / "p.jsonl").unlink()
     assert cut(cut_config(tmp_path, "max_unusable=1", "titles=none"))["unusable"] == 4
+    rows = [{"id": f"h{n}", "headline": "On bees", "text": BEES} for n in range(2)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (tmp_path / "p.jsonl").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="no title was read from title_field=headline: name it among the fields"):
+        cut(cut_config(tmp_path, "title_field=headline"))
+    assert not (tmp_path / "p.jsonl").exists()
+    cut(cut_config(tmp_path, "title_field=headline", "text_fields=[headline,text]"))
+    assert next(iter(iterate_texts(str(tmp_path / "p.jsonl"), "passages")))[1].startswith("On bees Bees dance.")
     with pytest.raises(InputError, match="overlap=200 is not below size=200: passages would not advance"):
         check_values(cut_config(tmp_path, "overlap=200"))
 

@@ -114,6 +114,11 @@ def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path):
         ("a.csv", "id,text\n1,a,b\n", "a.csv:2: 3 columns, but the header has 2"),
         ("a.csv", "id,text,id\n1,a,b\n", "a.csv:1: two columns are called 'id'"),
         ("a.csv", 'id,text\n1,"a"b\n', "a.csv:2: is not CSV"),
+        (
+            "a.csv",
+            'id,text\n1,a\n2,"open\n3,b\n4,c\n',
+            "a.csv:3: is not CSV .*: correct the quotes of the row that beg",
+        ),
         ("a.csv", b"id,text\n1,\xff\n", "a.csv:2: cannot be read"),
         ("a.tsv", "1,a bee\n", "a.tsv:1: one column instead of two: expected `id<TAB>text`; of CSV, let the name end"),
         ("a.tsv", "id\ttitle\ttext\n1\ta\n", "a.tsv:2: 2 columns, but the header has 3"),

@@ -254,7 +254,27 @@ def test_the_cache_tells_apart_what_keeps_other_lists(file_overrides, monkeypatc
     monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)
     first, *_ = collection["qrels"].read_text().splitlines(keepends=True)
     collection["qrels"].write_text(first)  # of one query
-    guided = ["loss=lce", "loss.guided=true", "teacher.scores=true"]
-    assert len(read(file_overrides, *guided)) == 6
-    assert len(read(file_overrides, *guided, "data.num_negatives=3")) == 1  # negatives are drawn beside a relevant one
-    assert len(read(file_overrides, *guided)) == 6
+    mixture = ["loss=ranknet-lce"]
+    assert len(read(file_overrides, *mixture)) == 6
+    assert len(read(file_overrides, *mixture, "data.num_negatives=3")) == 1  # negatives are drawn beside a relevant one
+    assert len(read(file_overrides, *mixture)) == 6
+    guided = ["loss=lce", "loss.guided=true", "teacher.scores=true"]  # scores only guide it: the others teach nothing
+    assert len(read(file_overrides, *guided)) == len(read(file_overrides, "loss=lce")) == 1
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_ranks_of_negatives_are_read_from_memory_and_from_disk(file_overrides, monkeypatch, tmp_path, on_disk):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    if on_disk:
+        monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)
+    assert read(file_overrides, "loss=lce", "data.negatives.ranks=[2,6]")
+
+
+def test_labels_that_match_nothing_are_an_error(file_overrides, collection):
+    wrong = collection["qrels"].with_name("wrong.txt")
+    wrong.write_text("".join(f"other{n} 0 d{n} 1\n" for n in range(5)))
+    with pytest.raises(InputError, match="teacher.qrels=.*wrong.txt: no list of .* has both a relevant and an irrelev"):
+        read(file_overrides, "loss=ranknet-lce", f"teacher.qrels={wrong}")
+    gold = ["+loss.teachers={lce:gold}", f"teachers.gold.qrels={wrong}"]
+    with pytest.raises(InputError, match="teachers.gold.qrels=.*wrong.txt: judges no passage of the lists in .* relev"):
+        read(file_overrides, "loss=ranknet-lce", "+teacher@teachers.gold=run", *gold)

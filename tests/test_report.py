@@ -127,9 +127,11 @@ def test_annotations_are_no_runs_to_report_on(tested, caplog):
     caplog.set_level("INFO")
     results = {"teacher/p": 0.01, "first_stage/nDCG@10": 0.3, "test/x/nDCG@10": 0.4}
     make_run(tested / "teacher", {"teacher.llm.model": "judge", "window": 20}, results)
+    (tested / "split").mkdir()
+    (tested / "split" / "results.json").write_text('{"queries": 9, "train": 8, "heldout": 1}')
     rows = read_table(report_on(tested, "published=false"))
     assert {row["row"] for row in rows.values()} == {"first stage", "loss=ranknet", "loss=adrmse", "loss=lce"}
-    assert "left out: 1 results of other commands than train.py and evaluate.py" in caplog.text
+    assert "left out: 2 results of other commands than train.py and evaluate.py" in caplog.text
     with pytest.raises(InputError, match="teacher: has only 1 results of other commands"):
         report_on(tested / "teacher")
 

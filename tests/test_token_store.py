@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -112,6 +113,17 @@ def test_several_processes_keep_the_order(passages, backbone, monkeypatch):
     disk, memory = open_token_store(str(passages), tokenizer, 8), TokenStore.of(tokenizer, TEXTS, 8)
     np.testing.assert_array_equal(disk.offsets, memory.offsets)
     assert all(disk[row].tolist() == memory[row].tolist() for row in range(len(TEXTS)))
+
+
+def test_a_killed_process_is_one_line_and_the_rest_is_kept(passages, backbone, monkeypatch, cache):
+    def killed(*_, **__):
+        raise BrokenProcessPool
+
+    with monkeypatch.context() as patched:
+        patched.setattr(distill.data.token_store.Future, "result", killed)
+        with pytest.raises(InputError, match="a tokenising process was killed, .* repeated, it goes on from there"):
+            open_token_store(str(passages), AutoTokenizer.from_pretrained(backbone), 8)
+    assert list(cache.rglob("*partial*"))
 
 
 def test_the_texts_that_were_cut_are_known_on_disk_as_in_memory(passages, backbone, in_process):

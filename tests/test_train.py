@@ -75,6 +75,9 @@ def test_training_stops_after_patience_steps_without_improvement(file_overrides,
     overrides = [*file_overrides, "train.max_steps=100", "train.patience=4", "backbone.lr=1e-12"]
     results = run_train(tmp_path / "run", *overrides)
     assert results["train/steps"] == 6  # best at the first validation, step 2; 4 steps without a better one
+    longer = ["train.max_steps=200", f"resume={tmp_path / 'run'}"]
+    results = run_train(tmp_path / "run", *overrides, *longer)
+    assert results["train/steps"] == 10  # patience counts from step 6 there
 
 
 def test_epochs_are_turned_into_steps(file_overrides, tmp_path):

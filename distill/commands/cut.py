@@ -95,8 +95,10 @@ def read_articles(cfg: DictConfig, unusable: Callable[[InputError], None]) -> It
     texts = None if cfg.text_fields is None else tuple(cfg.text_fields)
     rows = passage_parts(cfg.passages, Fields(cfg.id_field, texts), unusable)
     seen: set[str] = set()
+    has_titles = False
     for place, article_id, parts in Progress(rows, f"cutting {cfg.passages}", unit=" articles"):
         titles = [name for name in parts if usual_name(name) == usual_name(cfg.title_field)]
+        has_titles = has_titles or bool(titles)
         title = " ".join(" ".join(parts.pop(name) for name in titles).split())
         text = "\n\n".join(part for part in parts.values() if part.strip())
         if article_id in seen:
@@ -106,6 +108,11 @@ def read_articles(cfg: DictConfig, unusable: Callable[[InputError], None]) -> It
         else:
             seen.add(article_id)
             yield article_id, title, text
+    if seen and not has_titles and usual_name(cfg.title_field) != usual_name("title"):
+        raise InputError(
+            f"{cfg.passages}: no title was read from title_field={cfg.title_field}: name it among the fields that are "
+            f"read, too, as in text_fields=[{cfg.title_field},text]"
+        )
 
 
 def article_cutter(cfg: DictConfig) -> Callable[[str, str, str], list[dict[str, str]]]:

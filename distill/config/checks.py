@@ -246,6 +246,11 @@ def _check_reach(task: DictConfig, key: str, *, may_measure_nothing: bool) -> No
     """
     given = _given(key)
     for name in (one.removeprefix(f"{key}.") for one in given):
+        if task.runs is not None and name.startswith("tasks.") and name.endswith(".run"):
+            raise InputError(
+                f"{key}.{name}={shown(OmegaConf.select(task, name))} and {key}.runs={task.runs}, which replaces all "
+                "tasks' runs: put the run there under the task's name, or leave one of them out"
+            )
         value = OmegaConf.select(task, name)
         if OmegaConf.is_dict(value) or (name == "run" and task.runs is not None):  # runs replace those of all tasks
             continue

@@ -44,7 +44,7 @@ def all_quoted(arguments: Sequence[str], *, is_sweep: bool) -> list[str]:
 
 
 def quoted(argument: str) -> str:
-    """Quote what a user means as text and Hydra's grammar refuses: `=` in a value, `=`, `(` and `)` in those of a list.
+    """Quote what a user means as text and Hydra's grammar refuses: `=` or `{` in a value; `=`, `(`, `)` in a list's.
 
     Commas are quoted too, for a key whose text may have them.
     """
@@ -53,7 +53,7 @@ def quoted(argument: str) -> str:
         return argument
     if "," in value and key in WITH_COMMAS:
         return f"{key}={_in_quotes(value)}"
-    if not re.search(r"[=(]", value) or _is_grammatical(argument):
+    if not re.search(r"[=({]", value) or _is_grammatical(argument):
         return argument
     if value[0] == "[":
         quoted_or_sign = r"""'[^']*'|"[^"]*"|\\.|[=()]"""

@@ -16,7 +16,7 @@ from distill.config.types import fault_of
 from distill.errors import InputError
 
 TEXTS = tuple(f"{task}.{part}{key}" for task in ("validation", "task") for part in ("", "tasks.*.")
-              for key in ("passages", "queries", "run", "qrels", "teacher"))  # fmt: skip
+              for key in ("passages", "queries", "run", "qrels", "teacher", "fused"))  # fmt: skip
 TEXTS += ("validation.runs", "task.runs")
 
 LLM_FREE = (  # none of it changes which answer a request gets

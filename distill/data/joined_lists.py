@@ -79,7 +79,7 @@ class OtherTeacher:
         if "label" in self.kinds:
             self.qrels = read_qrels(teacher.qrels)
             self.sources.append(teacher.qrels)
-        self.num_passages, self.num_known = 0, 0
+        self.num_passages, self.num_known, self.num_relevant = 0, 0, 0
 
     @property
     def options(self) -> dict:
@@ -100,10 +100,16 @@ class OtherTeacher:
             judged, least = self.qrels.get(taught.query_id, {}), max(self.teacher.min_grade, 1)
             grades = np.array([judged.get(doc_id, 0) for doc_id in taught.doc_ids])
             found["label"] = np.where(grades >= least, grades, 0)
+            self.num_relevant += int((found["label"] > 0).sum())
         return {f"{self.name}.{kind}": found[kind] for kind in self.kinds}
 
     def report(self, lists: str) -> None:
-        """Log how many passages it lacks; raises InputError if it knows none."""
+        """Log how many passages it lacks; raises InputError if it knows none, or none that is relevant."""
+        if self.qrels is not None and not self.num_relevant:
+            raise InputError(
+                f"teachers.{self.name}.qrels={self.teacher.qrels}: judges no passage of the lists in {lists} relevant: "
+                "there is nothing to learn from its labels: give judgments of the same queries and passages"
+            )
         key = f"teachers.{self.name}.path={self.teacher.path}"
         if self.num_passages and not self.num_known:
             raise InputError(f"{key}: ranks no passage of the lists in {lists}: give a run of the same queries")

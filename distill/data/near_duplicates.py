@@ -17,9 +17,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
+from distill.progress import Progress
+
 WORD = re.compile(r"[^\W_]+")
 BITS = 512  # that sum up a set of features, so that most others are told apart at once
 CLOSE = 1e-9  # 0.7 · 10 is 7
+SHOWN = 20_000  # texts from which on a bar shows how far they are compared
 Features = frozenset[str]
 
 
@@ -67,7 +70,11 @@ def join_near_duplicates(
     for text_id, text in texts.items():
         groups.join(first_with.setdefault(features_of(text), text_id), text_id)
     text_ids, features = list(first_with.values()), list(first_with)
-    for one, other in similar_pairs(features, similarity):
+
+    def are_joined(one: int, other: int) -> bool:
+        return groups.of(text_ids[one]) == groups.of(text_ids[other])
+
+    for one, other in similar_pairs(features, similarity, are_joined):
         groups.join(text_ids[one], text_ids[other])
 
 
@@ -86,17 +93,21 @@ def members(groups: Groups, text_ids: Iterable[str]) -> list[list[str]]:
     return list(found.values())
 
 
-def similar_pairs(sets: Sequence[Features], similarity: float) -> Iterator[tuple[int, int]]:
+def similar_pairs(
+    sets: Sequence[Features], similarity: float, are_joined: Callable[[int, int], bool] = lambda one, other: False
+) -> Iterator[tuple[int, int]]:
     """Yield the places of all pairs of sets, none of them empty, whose Jaccard similarity is at least so much.
 
     Of two sets with similarity t, the larger shares at least t·n of its n features with the other, and the smaller
     2t/(1 + t)·n. So one of the first n - ceil(t·n) + 1 of the larger is among the first n - ceil(2t/(1 + t)·n) + 1 of
     the smaller, in any common order: here the rarest come first, and few other sets have these.
+    are_joined: pairs that need no comparison, since both are known to be in one group.
     """
     counts = Counter(feature for one in sets for feature in one)
     with_feature: dict[str, list[int]] = {}  # places of the sets before, by the features at their beginning
     marks, apart = [0] * len(sets), (1 - similarity) / (1 + similarity)
-    for place in sorted(range(len(sets)), key=lambda place: len(sets[place])):
+    order = sorted(range(len(sets)), key=lambda place: len(sets[place]))
+    for place in Progress(order, "comparing texts", unit=" texts", shown=len(sets) > SHOWN):
         size = len(sets[place])
         least = _ceil(similarity * size)
         ordered = sorted(sets[place], key=lambda feature: (counts[feature], feature))
@@ -105,6 +116,7 @@ def similar_pairs(sets: Sequence[Features], similarity: float) -> Iterator[tuple
             most = apart * (size + len(sets[other])) + CLOSE  # features that only one of them may have
             if (
                 len(sets[other]) >= least
+                and not are_joined(place, other)
                 and (mine ^ marks[other]).bit_count() <= most
                 and jaccard(sets[place], sets[other]) >= similarity - CLOSE
             ):

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from distill.data.negatives import Negatives, are_chosen, by_score
 from distill.data.pairs import score_numbers
@@ -21,7 +22,7 @@ from distill.sources.qrels import Qrels, read_qrels
 from distill.sources.run_files import RankedList, Run
 from distill.sources.runs import find_line, read_run
 from distill.sources.texts import log_left_out
-from distill.targets import kept_targets, targets_of
+from distill.targets import kept_targets, learned_targets, targets_of
 
 log = logging.getLogger(__name__)
 
@@ -100,13 +101,14 @@ class RankedLists:
         options = {"target": target, "format": teacher.format, "min_grade": teacher.min_grade}
         if "label" in self.targets:  # which lists and passages are kept
             options["needs_relevant"] = needs_relevant(self.cfg)
-            options["only_labels"] = targets_of(self.cfg.loss) == ["label"]
+            options["only_labels"] = learned_targets(self.cfg.loss) == ["label"]
         if not teacher.add_relevant:
             options["add_relevant"] = False
         if self.scale is not None:
             options["first_stage_score"] = self.scale
         if are_chosen(data.negatives):
-            options["negatives"] = dict(data.negatives) | {"listed": True}  # their list is kept beside the lists
+            negatives = dict[str, Any](OmegaConf.to_container(data.negatives, resolve=True))  # type: ignore[arg-type]
+            options["negatives"] = negatives | {"listed": True}  # their list is kept beside the lists
         return options | {key: data[key] for key in ("depth", "num_queries", "subset_seed")}
 
     def __len__(self) -> int:
@@ -172,7 +174,7 @@ class RankedLists:
         uncut = ranked_targets(self.run[taught.query_id], taught.doc_ids)
         labels = negatives.judge(taught.query_id, taught.doc_ids, taught.targets | uncut)
         taught.targets["label"] = labels
-        if targets_of(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
+        if learned_targets(self.cfg.loss) == ["label"]:  # nothing else could be learned from the others
             taught.keep(~np.isnan(labels))
 
     def _numbers(self, query_id: str, ranked: RankedList, num_added: int) -> np.ndarray:
@@ -217,6 +219,11 @@ class RankedLists:
         log_left_out(self.path, f"lists have fewer than two passages{at_depth}", short, num_lists)
         if needs_relevant(self.cfg):
             log_left_out(self.path, "queries lack a relevant or an irrelevant passage", unlabelled, num_lists)
+        elif unlabelled and len(unlabelled) == num_lists - len(short):
+            raise InputError(
+                f"teacher.qrels={self.cfg.teacher.qrels}: no list of {self.path} has both a relevant and an irrelevant "
+                "passage, so there is nothing to learn from labels: give judgments of the same queries and passages"
+            )
         elif unlabelled:
             log.info(
                 "%s: %d of %d lists lack a relevant or an irrelevant passage, and teach nothing by labels (first: %s)",
@@ -326,7 +333,7 @@ def unused_sources(cfg: DictConfig) -> tuple[str, ...]:
 
 def needs_relevant(cfg: DictConfig) -> bool:
     """Whether a list teaches nothing unless it has both relevant and other passages."""
-    return targets_of(cfg.loss) == ["label"] or cfg.data.num_negatives is not None
+    return learned_targets(cfg.loss) == ["label"] or cfg.data.num_negatives is not None
 
 
 def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int, source: str) -> list[str]:
@@ -343,6 +350,6 @@ def choose_queries(query_ids: Iterable[str], num_queries: int | None, seed: int,
 
 def ranks_among(ranks: np.ndarray) -> np.ndarray:
     """Return the ranks [K] that some passages of a list have among themselves, ties at their average; NaN stays."""
-    below = (ranks[:, None] > ranks[None, :]).sum(axis=1)  # how many precede each passage
-    tied = (ranks[:, None] == ranks[None, :]).sum(axis=1)
-    return np.where(np.isnan(ranks), np.nan, below + (tied + 1) / 2)
+    ordered = np.sort(ranks)  # NaN last
+    first, last = np.searchsorted(ordered, ranks, "left"), np.searchsorted(ordered, ranks, "right")
+    return np.where(np.isnan(ranks), np.nan, (first + last + 1) / 2)

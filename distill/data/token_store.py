@@ -19,12 +19,14 @@ import signal
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
+from distill.cores import usable_cores
 from distill.data.tokens import Chunk, Encoder, TokenStore, chunks_of, portable, token_type
-from distill.errors import PASSING, InputError
+from distill.errors import PASSING, InputError, StoppedError
 from distill.interrupt import kept_from_children
 from distill.progress import Progress
 from distill.sources.fields import USUAL, Fields
@@ -66,6 +68,8 @@ def open_token_store(
     def write(path: Path) -> None:
         try:
             _write_store(path, source, kind, fields, (definition, max_length, token_type(tokenizer), form))
+        except StoppedError:
+            raise
         except InputError:
             refuse_duplicates(source, kind, fields)  # the first bad line of the file, as a small file's reader finds it
             raise
@@ -145,7 +149,7 @@ def _encode_in_processes(
     chunks: Iterator[list[tuple[str, str]]], definition: str, max_length: int, dtype: np.dtype, form: str
 ) -> Iterator[Chunk]:
     """Yield the chunks' tokens in order, from as many processes as there are cores; only a few chunks wait at once."""
-    num_processes = os.cpu_count() or 1
+    num_processes = usable_cores()
     context = multiprocessing.get_context("spawn")  # a forked process would inherit locks held by threads it lacks
     arguments = (definition, max_length, dtype, form)
     pool = ProcessPoolExecutor(num_processes, context, initializer=_start_process, initargs=arguments)
@@ -158,6 +162,11 @@ def _encode_in_processes(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise StoppedError(
+            "a tokenising process was killed, probably for lack of memory: free some, or bind the command to fewer "
+            "cores, as in `taskset -c 0`; repeated, it goes on from there"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -29,7 +29,7 @@ from distill.errors import InputError
 from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
 from distill.models.causal import CausalHead
-from distill.models.early_exit import ExitHead
+from distill.models.early_exit import ExitHead, in_float32
 from distill.models.first_stage_use import FirstStageUse
 from distill.models.first_states import score_only_first_states
 from distill.models.given_texts import as_lists, as_pairs, as_texts, is_one_pair, is_sequence
@@ -46,7 +46,6 @@ from distill.models.parts import (
     evaluating,
     explained,
     first_position,
-    in_float32,
     is_of_transformers,
     longest_input,
 )

@@ -14,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distill.errors import InputError
 from distill.models.freezing import layers_of
 from distill.models.packed import BERT_LIKE
-from distill.models.parts import in_float32
 from distill.models.saved import EXIT_FILE
 
 TYPES = (*BERT_LIKE, "modernbert")  # model types whose layers can be run in two parts
 Run = Callable[..., Any]  # CrossEncoder.run
+
+
+def in_float32(linear: nn.Linear, states: Tensor) -> Tensor:
+    """Return the float32 scores [p] of states [p, D], also where the model was cast to half precision."""
+    weight, bias = linear.weight, linear.bias
+    if weight.dtype == torch.float64:
+        return linear(states).squeeze(-1)
+    return F.linear(states.float(), weight.float(), None if bias is None else bias.float()).squeeze(-1)
 
 
 class ExitHead(nn.Module):

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -72,14 +70,6 @@ class Parts:
         layers = [*self.projection] if isinstance(self.projection, nn.Sequential) else []
         names = [type(layer).__name__ for layer in layers if not isinstance(layer, nn.Identity)]
         return ", ".join([*names, "Linear"])
-
-
-def in_float32(linear: nn.Linear, states: Tensor) -> Tensor:
-    """Return the float32 scores [p] of states [p, D], also where the model was cast to half precision."""
-    weight, bias = linear.weight, linear.bias
-    if weight.dtype == torch.float64:
-        return linear(states).squeeze(-1)
-    return F.linear(states.float(), weight.float(), None if bias is None else bias.float()).squeeze(-1)
 
 
 def load_whole(auto_class, path: Path, change: Change | None = None) -> "PreTrainedModel":

@@ -24,6 +24,7 @@ from distill.storage.small_files import read_numbers
 
 NOT_SEARCHED = ("model", "checkpoints", "tasks", "wandb")  # a stage's own folders
 WITHOUT_WINDOWS = ("pointwise", "graded", "setwise", "pairwise")  # methods that have no windows to shuffle
+BY_PEOPLE = "judgments"
 POWER = 2.80  # 1.96 + 0.84: standard errors of a difference that is found in 80% of cases, at p < 0.05
 
 Values = dict[str, float]  # query id -> value
@@ -81,7 +82,7 @@ class Facts:
 
     directory: Path
     judged: Compared | None = None  # the student, by judgments of held-out queries
-    judged_by: str = "judgments"
+    judged_by: str = BY_PEOPLE
     one_grade: str | None = None  # the LLM that gave every passage the same grade: its judgments tell nothing
     judge_directory: Path | None = None
     teacher: Compared | None = None  # the teacher, by the same judgments
@@ -199,13 +200,13 @@ def _take_evaluation(facts: Facts, stage: Stage, teachers: set[str | None]) -> N
         if _gave_one_grade(judge):
             facts.one_grade = model
             return
-        if facts.judged is not None:  # people have judged: that counts more
+        if facts.judged is not None and facts.judged_by == BY_PEOPLE:  # that counts more
             return
     rows = {row: _values(stage.directory / name) for row, name in FILES.items()}
     if rows["first"] and rows["student"]:
         facts.judged = _compared(rows["first"], rows["student"])
         same = ", which is also the teacher" if model in teachers else ""
-        facts.judged_by = "judgments" if model is None else f"judgments by {model}{same}"
+        facts.judged_by = BY_PEOPLE if model is None else f"judgments by {model}{same}"
         facts.teacher = _compared(rows["first"], rows["teacher"]) if rows["teacher"] else None
 
 

@@ -129,7 +129,7 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     unfinished = [path for path in found.values() if not (path / "results.json").is_file()]
     records = [RunRecord(path, read_config(path), read_numbers(path / "results.json")) for path in finished]
     for is_kept, what in KEPT:
-        kept = [record for record in records if is_kept(record.config)]
+        kept = [record for record in records if is_kept(record)]
         if len(kept) < len(records):
             left_out = f"{len(records) - len(kept)} {what}"
             if not kept:
@@ -139,16 +139,17 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
     return records, unfinished
 
 
-def _is_measured(config: dict[str, Any]) -> bool:
-    """Whether a configuration is of a training or an evaluation, rather than of annotations, queries or judgments."""
-    return not any(key.startswith("teacher.llm.") for key in config) or "loss.name" in config
+def _is_measured(record: RunRecord) -> bool:
+    """Whether a directory is of a training or an evaluation, rather than of annotations, queries or judgments."""
+    asks = any(key.startswith("teacher.llm.") for key in record.config)
+    return "loss.name" in record.config or (not asks and any("/" in name for name in record.results))
 
 
-def _is_whole(config: dict[str, Any]) -> bool:
-    return config.get("shard") is None
+def _is_whole(record: RunRecord) -> bool:
+    return record.config.get("shard") is None
 
 
-KEPT = (  # which configurations are reported on, and what the others are
+KEPT = (  # which directories are reported on, and what the others are
     (_is_measured, "results of other commands than train.py and evaluate.py"),
     (_is_whole, "shards, which are measured once `distill join` has joined them"),
 )

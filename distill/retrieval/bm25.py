@@ -12,7 +12,6 @@ passages, k of them kept.
 import itertools
 import json
 import logging
-import os
 import sys
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from distill.cores import usable_cores
 from distill.errors import InputError
 from distill.progress import Progress
 from distill.retrieval.bm25_parts import (
@@ -96,7 +96,7 @@ def found_lists(source: str, queries: Texts, depth: int, bm25: Bm25, fields: Fie
     run: dict[str, RankedList] = {}
     query_ids, words_of = list(queries), word_reader(bm25.stemmer, bm25.stop_words)
     bar = Progress(total=len(queries), desc=f"BM25 on {source}", unit=" queries", shown=len(queries) > AT_ONCE)
-    with bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with bar, ThreadPoolExecutor(usable_cores()) as threads:
         for first in range(0, len(query_ids), AT_ONCE):
             some_ids = query_ids[first : first + AT_ONCE]
             words = [words_of(queries[query_id]) for query_id in some_ids]

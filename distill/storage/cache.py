@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from distill.errors import PASSING, DiskError, InputError
+from distill.errors import PASSING, DiskError, InputError, StoppedError
 from distill.secrets import redacted
 from distill.storage.checksums import damage, note_whole, write_checksums
 from distill.storage.locking import locked_in_turn
@@ -102,8 +102,8 @@ def make_once(directory: Path, write: Callable[[Path], None], *, resumes: bool =
                     write(aside)
                 write_checksums(aside)
                 aside.rename(directory)
-        except DiskError:
-            raise  # what is written remains: the next one may resume from it once there is room
+        except (DiskError, StoppedError):
+            raise  # what is written remains: the next one may resume from it
         except InputError:
             # A corrected source has another key: nothing would ever resume from this
             shutil.rmtree(aside, ignore_errors=True)

@@ -256,9 +256,7 @@ def _csv_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise InputError(
-                f"{path}:{reader.line_num}: is not CSV ({error}): correct the quotes of this row"
-            ) from None
+            raise InputError(f"{place}: is not CSV ({error}): correct the quotes of the row that begins here") from None
         finally:
             csv.field_size_limit(others_limit)
         number = reader.line_num + 1

@@ -90,6 +90,8 @@ class Checkpoints:
         self.overrides = joined_overrides(saved.get("overrides", []), self.overrides)
         log.info("resumed at step %d of %d", step, num_steps)
         before = saved.get("num_steps", num_steps)
+        if num_steps > before:
+            self.state.longer_from = step
         if num_steps != before:
             lr_before, lr = (set_lr(self.optimizer, cfg.optimizer, step, steps) for steps in (before, num_steps))
             log.info(

@@ -31,6 +31,7 @@ class TrainingState:
         self.started = time.perf_counter() if started is None else started
         self.seconds_before, self.steps_before = 0.0, 0  # of the stopped run that this one resumes
         self.step, self.best_step, self.best_value = 0, 0, float("-inf")
+        self.longer_from = 0  # the step from which a finished run is trained further
         self.results: dict[str, float] = {}  # for results.json, so far
         # On the device: reading them at every step would wait for the device
         self.parts = parts if parts != [""] else []
@@ -70,8 +71,11 @@ class TrainingState:
         return True
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """Whether `patience` steps have passed without a better validation; never, if it is None."""
-        return patience is not None and self.step - self.best_step >= patience
+        """Whether `patience` steps have passed without a better validation; never, if it is None.
+
+        They count from where a run that is trained for longer than before was resumed, if that is later.
+        """
+        return patience is not None and self.step - max(self.best_step, self.longer_from) >= patience
 
     def seconds(self) -> float:
         """Return the seconds of training, also before it was stopped; measuring a finished run again adds none."""
@@ -84,6 +88,7 @@ class TrainingState:
             "step": self.step,
             "best_step": self.best_step,
             "best_value": self.best_value,
+            "longer_from": self.longer_from,
             "results": self.results,
             "seconds": self.seconds(),
             "sums": torch.cat([ranks.sum_on_device(self.sums[:-1]), self.sums[-1:]]).cpu(),
@@ -94,6 +99,7 @@ class TrainingState:
         self.step, self.results = saved["step"], saved["results"]
         self.steps_before, self.seconds_before = saved["step"], saved.get("seconds", 0.0)  # before 2026-11-30: unknown
         self.best_step, self.best_value = saved["best_step"], saved["best_value"]
+        self.longer_from = saved.get("longer_from", 0)
         self.sums = saved["sums"].to(self.sums.device)
         if not ranks.is_first:
             self.sums[:-1] = 0
