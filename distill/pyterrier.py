@@ -45,6 +45,8 @@ class Reranker(pt.Transformer):
         super().__init__()
         if not isinstance(model, CrossEncoder):
             model = CrossEncoder.from_pretrained(str(model), base=base).to(choose_device(device))
+        elif base is not None:
+            raise InputError(f"base={base!r}: this model is open already, with its backbone: leave it out")
         self.model = model
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
         self.weight = None

@@ -694,3 +694,20 @@ def test_the_tests_compose_what_hydra_composes(overrides):
     assert ours == theirs and type(ours) is type(theirs)
     if not isinstance(ours, str):
         assert OmegaConf.is_struct(ours) == OmegaConf.is_struct(theirs) and compose_config(*overrides) is not ours
+
+
+@pytest.mark.parametrize("override", ["latency_queries=5", "prompt=monot5", "base=DIR"])
+def test_what_is_about_a_model_needs_one(monkeypatch, override):
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: [override])
+    sources = ["model=null", "task=files", "task.run=conf/train.yaml", "task.qrels=conf/train.yaml"]
+    with pytest.raises(InputError, match=f"{override} needs model=DIR, which it is about"):
+        check_evaluate(compose_config("evaluate", *sources, override))
+
+
+def test_a_choice_of_passages_needs_their_number(monkeypatch):
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: ["data.list_choice=top"])
+    with pytest.raises(InputError, match="data.list_choice=top chooses nothing without data.list_size"):
+        check_train(compose_config("train", "data.list_choice=top"))
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: [])
+    with pytest.raises(InputError, match="train.learn_from=30 leaves nothing out of the 25 passages .* data.depth=25"):
+        check_train(compose_config("train", "train.learn_from=30", "data.depth=25"))

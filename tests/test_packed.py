@@ -125,7 +125,7 @@ def test_every_token_is_packed_once_within_the_budget(lengths, max_tokens):
 def test_deberta_stays_padded(tmp_path):
     directory = str(make_backbone(tmp_path, "deberta-v2"))
     assert CrossEncoder.from_backbone(directory, query_length=8, passage_length=16).layout == "padded"
-    with pytest.raises(InputError, match="model.layout=packed: a deberta-v2 backbone .* set model.layout=padded"):
+    with pytest.raises(InputError, match="layout=packed: a deberta-v2 backbone .* packed: set it to padded"):
         CrossEncoder.from_backbone(directory, query_length=8, passage_length=16, layout="packed")
 
 

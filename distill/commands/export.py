@@ -39,8 +39,9 @@ def export(cfg: DictConfig) -> None:
     card = exported_card(Path(cfg.model), cfg.format, cfg.hub, cfg.dtype, in_prompt=prompted, opset=cfg.opset)
     write_export(model, directory, cfg.format, card, cfg.dtype, cfg.opset)
     log.info("%s: %s", cfg.format, cfg.output)
-    if cfg.dtype != "float32":
-        log.info("%s: %s", cfg.dtype, rounding_change(model, directory, lists))
+    if cfg.dtype != "float32" or cfg.format == "onnx-int8":
+        what = "onnx-int8" if cfg.format == "onnx-int8" else cfg.dtype
+        log.info("%s: %s", what, rounding_change(model, directory, lists))
     if cfg.hub is not None:
         log.info("uploaded: %s", push_to_hub(directory, cfg.hub, private=cfg.private))
     log.info("next: load it as in %s", "docs/models.md" if card is None else shown_path(directory / "README.md"))

@@ -25,6 +25,7 @@ from distill.targets import (
     BY_SCORE,
     MAIN,
     kept_targets,
+    learned_targets,
     own_targets,
     part_targets,
     parts_of,
@@ -124,6 +125,9 @@ def check_evaluate(cfg: DictConfig) -> None:
             f"latency_queries={cfg.latency_queries} with task.windows={cfg.task.windows}: queries are timed with "
             "one window of each passage: leave one of them out"
         )
+    for key in ("latency_queries", "prompt", "base"):
+        if cfg.model is None and cfg[key] and key in _given(""):
+            raise InputError(f"{key}={cfg[key]} needs model=DIR, which it is about: give one, or leave it out")
     if cfg.model is None and any(part.interpolate is not None for part in split_suite(cfg.task)):
         raise InputError("task.interpolate needs a model, whose scores it takes: give model=DIR, or set it to null")
     if cfg.exit_keep is not None and cfg.task.windows > 1:
@@ -279,9 +283,9 @@ def _check_measured(task: DictConfig, key: str, unused: tuple[str, ...], remedy:
 
 
 def _given(key: str) -> list[str]:
-    """Return the keys below `key` that the command line gives a value."""
+    """Return the keys that the command line gives a value; those below `key`, if it is not empty."""
     names = [override.lstrip("+").partition("=")[0] for override in command_overrides("task")]
-    return [name for name in names if name.startswith(f"{key}.")]
+    return [name for name in names if not key or name.startswith(f"{key}.")]
 
 
 def _check_measures(task: DictConfig, key: str, prefix: str, reranked: bool) -> None:
@@ -387,6 +391,8 @@ def _check_learn_from(cfg: DictConfig) -> None:
     """Check that lists are longer than what is learned of them, as far as their length is set; raises InputError."""
     learn_from, data = cfg.train.learn_from, cfg.data
     lengths = {f"data.list_size={data.list_size}": data.list_size}
+    if "label" not in learned_targets(cfg.loss):  # relevant passages may be added
+        lengths[f"data.depth={data.depth}"] = data.depth
     if data.num_negatives is not None:
         lengths[f"data.num_negatives={data.num_negatives}"] = data.num_negatives + 1
     if cfg.teacher.format == "triples":
@@ -400,7 +406,12 @@ def _check_learn_from(cfg: DictConfig) -> None:
 
 
 def _check_list_choice(cfg: DictConfig) -> None:
-    """Check that there are scores to choose passages by; raises InputError."""
+    """Check that there are passages to choose, and scores to choose them by; raises InputError."""
+    if cfg.data.list_size is None and "data.list_choice" in _given("data"):
+        raise InputError(
+            f"data.list_choice={cfg.data.list_choice} chooses nothing without data.list_size: set how many passages of "
+            "a list a step takes"
+        )
     if "score" not in kept_targets(cfg) or "score" in own_targets(cfg.loss):
         return
     if cfg.teacher.path is None or not cfg.teacher.scores:

@@ -179,6 +179,13 @@ class VerdictConfig:
     output: str = MISSING
 
 
+def _changes_scores(export: Any, prefix: str, passages: str | None) -> str | None:
+    """Bond: what the change of the scores is measured on, of an export that changes some."""
+    if passages is None or export["dtype"] != "float32" or export["format"] == "onnx-int8":
+        return None
+    return f", but {prefix}format={export['format']} in float32 changes no score: leave it out, or set {prefix}dtype"
+
+
 @dataclass
 class ExportConfig:
     model: str = MISSING
@@ -189,7 +196,9 @@ class ExportConfig:
         only("float32", "format", ("onnx", "onnx-int8"), "an ONNX graph has its own types"),
     )
     passages: str | None = beside(
-        source(or_directory=True, default=None), needs_given("run", "the change is measured on the lists of a run")
+        source(or_directory=True, default=None),
+        needs_given("run", "the change is measured on the lists of a run"),
+        _changes_scores,
     )
     queries: str | None = beside(source(default=None), needs_given("passages", "its change is measured on their texts"))
     run: str | None = beside(source(default=None), needs_given("queries", "its change is measured on their texts"))

@@ -229,8 +229,8 @@ class CrossEncoder(nn.Module):
         packable = can_pack(self.backbone)
         if layout == "packed" and not packable:
             raise InputError(
-                f"model.layout=packed: a {self.backbone.config.model_type} backbone builds its own attention and "
-                "cannot be packed: set model.layout=padded"
+                f"layout=packed: a {self.backbone.config.model_type} backbone builds its own attention and cannot be "
+                "packed: set it to padded"
             )
         self.layout = "packed" if packable and layout != "padded" else "padded"
         if packable:
@@ -534,6 +534,8 @@ class CrossEncoder(nn.Module):
         with explained(name):
             folder = Path(source) if os.path.isdir(source) else download(source)
             if holds_adapters(folder):
+                if prompt is not None:
+                    raise InputError(f"prompt={prompt}: the adapters in {name} have their own: leave it out")
                 model = cls.from_backbone(str(base), layout=layout, **read_base(folder, base))
                 load_adapters(model, folder, str(base))
                 return model.eval()

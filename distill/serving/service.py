@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,13 +35,18 @@ log = logging.getLogger(__name__)
 PREPARING = 4  # threads that read and tokenise requests: one with very long texts does not hold up the others
 
 
+def _name_of(model: str) -> str:
+    """Return the name of a model without the path to it, of one on the Hub with its owner."""
+    return Path(model).resolve().name if os.path.isdir(model) else for_others(model)
+
+
 class Service:
     """One model and the requests in flight."""
 
     def __init__(self, cfg: ServeConfig, load: Callable[[ServeConfig], "Scorer"]):
         """Take the configuration and the function that loads the model."""
         self.cfg, self.load = cfg, load
-        self.names = list(cfg.names or [for_others(cfg.model)])  # the first is the one in answers
+        self.names = list(cfg.names or [_name_of(cfg.model)])  # the first is the one in answers
         self.started = int(time.time())
         self.metrics = Metrics()
         self.scorer: Scorer | None = None
