@@ -206,7 +206,11 @@ def test_judgments_of_people_count_before_those_of_an_llm(recipe):
 @pytest.mark.parametrize(
     "changed", [{"exit_keep": 3}, {"cascade": {"model": "LARGE", "keep": 20}}, {"passage_length": 256}]
 )
-def test_the_verdict_is_of_the_student_as_it_is(recipe, changed):
+@pytest.mark.parametrize("by_llm", [False, True])
+def test_the_verdict_is_of_the_student_as_it_is(recipe, changed, by_llm):
+    if by_llm:
+        (recipe / "judge").mkdir()
+        (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
     task = json.loads((recipe / "test" / "config.yaml").read_text())
     better = compared(0.1)
     place = recipe / "z-last"

@@ -127,8 +127,8 @@ def test_kendalls_tau_by_hand():
         ([0.5, 0.9], "the loss rose (0.5 -> 0.9): try a lower learning rate than backbone.lr=0.002, or a longer "
          "warm-up"),
         ([0.7], None),
-        ([0.0, 0.0], "the loss ended where it began (0 -> 0): try more steps than 20, or a higher learning rate than "
-         "backbone.lr=0.002"),
+        ([0.0, 0.0], "the loss was 0 in every step: the lists teach nothing: check their labels and the teacher's "
+         "scores"),
         ([1.0] * 2 + [0.1] * 16 + [0.99] * 2, "the loss ended where it began (1 -> 0.99): try more steps than 20, or a "
          "higher learning rate than backbone.lr=0.002"),
     ],
@@ -146,6 +146,23 @@ def test_a_loss_that_went_nowhere_under_a_warmup_names_the_warmup(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/loss": 0.69}\n{"step": 15, "train/loss": 0.69}\n')
     said = describe_loss(compose_config("train", "optimizer.warmup=100"), tmp_path / "metrics.jsonl")
     assert said.endswith("(0.69 -> 0.69): the learning rate was still rising: lower optimizer.warmup=100")
+
+
+def test_changing_weights_of_a_mixture_are_no_rise_of_the_loss(tmp_path):
+    parts = [(0, 0.69, 1.0), (10, 0.6, 0.9), (20, 0.5, 0.8)]  # step, RankNet's loss and LCE's: both fall
+    lines = [
+        {
+            "step": step,
+            "train/loss": (0.1 + 0.045 * step) * ranknet + lce,
+            "train/loss/ranknet": ranknet,
+            "train/loss/lce": lce,
+        }
+        for step, ranknet, lce in parts
+    ]
+    assert lines[-1]["train/loss"] > lines[0]["train/loss"]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    cfg = compose_config("train", "loss=ranknet-lce", "loss.weights.ranknet=[0.1,1.0]")
+    assert describe_loss(cfg, tmp_path / "metrics.jsonl") is None
 
 
 def test_a_learning_rate_that_only_its_variable_has_is_named_so(tmp_path):

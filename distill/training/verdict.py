@@ -13,11 +13,13 @@
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from distill.data.teacher_lists import needs_first_stage
 from distill.errors import InputError
@@ -64,12 +66,15 @@ def log_verdict(
 def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
     """Return how a run's loss failed to fall and what may help; None if it fell, or was logged only once.
 
-    The mean over the first tenth of the logged lines is compared with that over the last tenth.
+    The mean over the first tenth of the logged lines is compared with that over the last tenth. Where the weights of a
+    mixture change, both have the last ones.
     """
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    losses = [_loss_of(row, cfg.get("loss") or {}) for row in rows if "train/loss" in row]
     size = max(len(losses) // 10, 1)
     first, last = fmean(losses[:size] or [0.0]), fmean(losses[-size:] or [0.0])
+    if len(losses) > 1 and not any(losses):
+        return "the loss was 0 in every step: the lists teach nothing: check their labels and the teacher's scores"
     if len(losses) < 2 or last < (1 - SAME) * first:
         return None
     steps, warmup = rows[-1]["step"], cfg.optimizer.warmup  # a directory may hold a variable's name for a number
@@ -81,6 +86,15 @@ def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
     if not isinstance(warmup, str) and warmup_steps(warmup, steps) >= steps:
         return f"{ended}: the learning rate was still rising: lower optimizer.warmup={warmup:g}"
     return f"{ended}: try more steps than {steps}, or a higher learning rate than {lr}"
+
+
+def _loss_of(row: dict[str, float], loss: Mapping[str, Any]) -> float:
+    """Return the loss of a logged line, of a mixture by the weights of its last step."""
+    given = (loss.get("weights") or {}).items()
+    weights = {name: weight[-1] if OmegaConf.is_list(weight) else weight for name, weight in given}
+    if not weights or any(f"train/loss/{name}" not in row or isinstance(one, str) for name, one in weights.items()):
+        return row["train/loss"]
+    return sum(weight * row[f"train/loss/{name}"] for name, weight in weights.items())
 
 
 def judge_task(name: str, rows: dict[str, dict]) -> tuple[str, bool]:
