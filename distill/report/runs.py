@@ -141,8 +141,9 @@ def read_runs(directories: Sequence[str]) -> tuple[list[RunRecord], list[Path]]:
 
 def _is_measured(record: RunRecord) -> bool:
     """Whether a directory is of a training or an evaluation, rather than of annotations, queries or judgments."""
-    asks = any(key.startswith("teacher.llm.") for key in record.config)
-    return "loss.name" in record.config or (not asks and any("/" in name for name in record.results))
+    if record.results and not (record.directory / "config.yaml").is_file():  # a split's have no row or task
+        return any("/" in name for name in record.results)
+    return not any(key.startswith("teacher.llm.") for key in record.config) or "loss.name" in record.config
 
 
 def _is_whole(record: RunRecord) -> bool:
