@@ -711,3 +711,11 @@ def test_a_choice_of_passages_needs_their_number(monkeypatch):
     monkeypatch.setattr(checks, "command_overrides", lambda kind: [])
     with pytest.raises(InputError, match="train.learn_from=30 leaves nothing out of the 25 passages .* data.depth=25"):
         check_train(compose_config("train", "train.learn_from=30", "data.depth=25"))
+
+
+def test_what_would_do_nothing_is_refused_where_the_command_line_gives_it(monkeypatch):
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: ["k=3", "bm25.k1=0.9", "depth=5"])
+    checks.refuse_unused(["measure", "run"], "is not used")
+    for keys, name in ((["k"], "k"), (["bm25"], "bm25.k1")):
+        with pytest.raises(InputError, match=f"^{name}: is of method=rrf, not of z-score: leave it out$"):
+            checks.refuse_unused(keys, "is of method=rrf, not of z-score")

@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_values
+from distill.config.checks import check_values, refuse_unused
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.jobs import check_output, command_line, run_command
@@ -33,6 +33,10 @@ def fuse_files(cfg: DictConfig) -> None:
     from distill.sources.runs import read_run
     from distill.storage.writing import write_whole
 
+    if cfg.qrels is None:
+        refuse_unused(["measure"], "is what weights are fitted for, which needs qrels")
+    if cfg.method != "rrf":
+        refuse_unused(["k"], f"is of method=rrf, not of {cfg.method}")
     output = Path(cfg.output)
     check_output(output, *cfg.runs)
     parse_measures([cfg.measure])

@@ -16,7 +16,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_values
+from distill.config.checks import check_values, refuse_unused
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override, field_overrides
 from distill.jobs import check_output, command_line, run_command
@@ -34,6 +34,12 @@ def retrieve(cfg: DictConfig) -> None:
     from distill.sources.texts import read_queries
     from distill.storage.writing import write_whole
 
+    if cfg.method == "bm25":
+        refuse_unused(["vectors", "precision", "batch_size", "device"], "is of an encoder, but method=bm25 has none")
+    else:
+        refuse_unused(["bm25"], f"is of method=bm25, not of {cfg.method}")
+    if cfg.method == "sparse":
+        refuse_unused(["vectors"], "is of method=dense: the weights of sparse encoders are not kept")
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries, cfg.run)
     local = with_local_files(cfg)

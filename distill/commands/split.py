@@ -16,7 +16,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_values
+from distill.config.checks import check_values, refuse_unused
 from distill.config.composition import ROOT
 from distill.config.overrides import as_override
 from distill.errors import InputError
@@ -35,6 +35,8 @@ def split(cfg: DictConfig) -> dict[str, int]:
     from distill.sources.texts import read_queries
     from distill.storage.writing import write_text, write_whole_directory
 
+    if cfg.passages is None:
+        refuse_unused(["id_field", "text_fields"], "is of the passages, which are not given")
     output = Path(cfg.output).absolute()
     if output.exists():
         raise InputError(f"output={cfg.output}: already exists: choose another, or remove it")

@@ -6,6 +6,7 @@ A key has its type, its rule and what it needs beside it in distill/config/schem
 Here is only what spans groups: what a loss needs of a teacher, and what a task needs of a command.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -135,6 +136,8 @@ def check_evaluate(cfg: DictConfig) -> None:
             f"exit_keep={cfg.exit_keep} with task.windows={cfg.task.windows}: passages of several windows cannot be "
             "pruned: set task.windows=1, or exit_keep=null"
         )
+    if all(part.run != "bm25" for part in split_suite(cfg.task)):
+        refuse_unused(["task.bm25"], "of a BM25 that is made here, but task.run is a file: set task.run=bm25")
     if cfg.cascade.model is not None and cfg.model is None:
         raise InputError(f"cascade.model={cfg.cascade.model} needs model, which scores all passages first: give one")
     if cfg.cascade.model is not None and any(part.interpolate == "auto" for part in split_suite(cfg.task)):
@@ -280,6 +283,13 @@ def _check_measured(task: DictConfig, key: str, unused: tuple[str, ...], remedy:
         value = OmegaConf.select(task, place.removeprefix(f"{key}."))
         if place.rpartition(".")[2] in unused and value not in (None, False, []):
             raise InputError(f"{place}={shown(value)}: {remedy}")
+
+
+def refuse_unused(keys: Sequence[str], why: str) -> None:
+    """Refuse keys, or groups of them, that the command line gives a value and that would do nothing: InputError."""
+    for name in _given(""):
+        if name in keys or name.startswith(tuple(f"{key}." for key in keys)):
+            raise InputError(f"{name}: {why}: leave it out")
 
 
 def _given(key: str) -> list[str]:
