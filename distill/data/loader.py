@@ -11,6 +11,7 @@ workers prepares the same batches, and ranks share the lists of a step out among
 import signal
 import zlib
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,7 +144,7 @@ def own_share(drawn: list[Drawn], rank: int, num_ranks: int) -> list[Drawn]:
 
 def prepare(loader: Any, first: int, last: int, num_workers: int) -> Iterator[Batch]:
     """Yield a loader's batches of the steps first … last − 1, prepared by num_workers processes; 0: by this one."""
-    return iter(
+    batches: Any = iter(
         DataLoader(
             loader,
             batch_size=None,  # a step's lists are a whole batch already
@@ -154,6 +155,15 @@ def prepare(loader: Any, first: int, last: int, num_workers: int) -> Iterator[Ba
             generator=torch.Generator(),  # or it would draw from the stream that dropout draws from
         )
     )
+    if num_workers:  # at exit, multiprocessing waits for them after a SIGTERM, which they leave to the trainer
+        Finalize(batches, _kill, args=(batches._workers,), exitpriority=1)
+    return batches
+
+
+def _kill(workers: list[Any]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def choose_passages(
