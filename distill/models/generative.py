@@ -136,9 +136,8 @@ def _open_causal(path: Path, config: dict, name: str | None, logit_score: dict |
     parts.causal = causal_head(model, true, false, given)
     parts.template = decoder_template(path, tokenizer, given)
     _check_linear(path, model, parts, true, false)
-    given = longest_pair(path)
     longest = min(tokenizer.model_max_length, longest_input(model))
-    parts.max_length = longest if given is None else min(given, longest)
+    parts.max_length = min(longest_pair(path) or longest, longest)
     return parts
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.chat_template import TemplateRefusal, render_chat
-from distill.models.json_files import COPY_AGAIN, SENTENCE_TRANSFORMERS, read_object
-from distill.models.text_options import chat_template_options
+from distill.models.json_files import COPY_AGAIN
+from distill.models.text_options import PROMPTS_FILE, chat_template_options, read_prompts
 
 T5_PROMPTS = ("monot5", "rankt5")
 DECODER_PROMPTS = ("qwen3-reranker",)
@@ -89,8 +89,8 @@ def _chat_prompt(path: Path, tokenizer) -> ScoringPrompt | None:
     instruction = instructions.get("prompts", {}).get(instructions.get("default_prompt_name"))
     messages = [{"role": role, "content": mark} for role, mark in zip(("query", "document"), MARKS, strict=True)]
     messages = ([{"role": "system", "content": instruction}] if instruction else []) + messages
+    options = chat_template_options(path)
     try:
-        options = chat_template_options(path)
         text = render_chat(tokenizer, messages, path, **options)
     except TemplateRefusal:  # of a role that it does not know
         return None
@@ -104,8 +104,7 @@ def _chat_prompt(path: Path, tokenizer) -> ScoringPrompt | None:
 
 def _instructions(path: Path) -> dict[str, Any]:
     """Return the prompts of a sentence-transformers directory, and the name of the one that it takes by default."""
-    file = path / "config_sentence_transformers.json"
-    config = read_object(file, SENTENCE_TRANSFORMERS) if file.is_file() else {}
+    file, config = path / PROMPTS_FILE, read_prompts(path)
     prompts = config.get("prompts") or {}
     for instruction in prompts.values():
         if instruction is not None and not isinstance(instruction, str):

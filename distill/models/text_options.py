@@ -36,7 +36,7 @@ def check_text_options(path: Path, load: Callable[[], Any], *, has_prompts: bool
             f"{file}: do_lower_case=true, but the tokenizer keeps capitals: set it to false there, and train or score "
             "with lower-case texts"
         )
-    given = read_object(path / PROMPTS_FILE, SENTENCE_TRANSFORMERS) if (path / PROMPTS_FILE).is_file() else {}
+    given = read_prompts(path)
     prompt = (given.get("prompts") or {}).get(given.get("default_prompt_name"))
     if prompt and not has_prompts:
         raise InputError(
@@ -53,6 +53,11 @@ def _keeps_capitals(tokenizer) -> bool:
 def read_options(path: Path) -> dict[str, Any]:
     """Return the options of a directory's first module; none where it has no such file."""
     return read_object(path / FILE) if (path / FILE).is_file() else {}
+
+
+def read_prompts(path: Path) -> dict[str, Any]:
+    """Return what a directory's file says of prompts, among other things; nothing where it has no such file."""
+    return read_object(path / PROMPTS_FILE, SENTENCE_TRANSFORMERS) if (path / PROMPTS_FILE).is_file() else {}
 
 
 def longest_pair(path: Path) -> int | None:
