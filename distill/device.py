@@ -183,6 +183,12 @@ def cpu_flags(cpu_info: Path) -> frozenset[str]:
     return frozenset(listed[0].split()) if listed else frozenset()
 
 
+def is_emulated(name: str, device: torch.device) -> bool:
+    """Whether a half precision is computed without instructions for it: on a CPU whose features say so."""
+    flags = cpu_flags(CPU_INFO) if device.type == "cpu" else frozenset()
+    return bool(flags) and not flags & FLAGS[name]
+
+
 @functools.cache  # a suite asks for every task
 def _warn_of_slow_half(name: str, flags: frozenset[str]) -> None:
     if flags and not flags & FLAGS[name]:

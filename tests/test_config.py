@@ -279,7 +279,7 @@ def test_a_wrong_key_or_type_in_an_experiment_file_fails_at_composition(tmp_path
         ("optimizer.eps=-1", "optimizer.eps=-1.0: must be above 0"),
         ("optimizer.betas=[0.9]", r"optimizer.betas=\[0.9\]: must have 2 values, not 1"),
         ("optimizer.betas=[0.9,1]", r"optimizer.betas=\[0.9, 1.0\]: 1.0: must be below 1"),
-        ("optimizer.name=sgd", "optimizer.name=sgd is unknown: choose one of adamw"),
+        ("optimizer.name=sgd", "optimizer.name=sgd is unknown: choose one of adamw, muon"),
         ("seed=-1", "seed=-1: must be at least 0"),
         ("data.subset_seed=-1", "data.subset_seed=-1: must be at least 0"),
         ("train.max_steps=null train.max_epochs=0", "train.max_epochs=0.0: must be above 0"),

@@ -1,5 +1,6 @@
 """The learning rate over the steps: a warm-up in steps or as a share of them, and what takes up the whole run."""
 
+import copy
 import math
 import re
 
@@ -161,3 +162,87 @@ def test_the_old_name_of_the_warmup_is_answered_with_the_new_one(prefix):
     ):
         refuse_renamed(["loss=adrmse", f"{prefix}optimizer.warmup_steps=50"])
     refuse_renamed(["loss=adrmse", "optimizer.warmup=50", "resume=outputs/warmup_steps"])
+
+
+def muon(*overrides: str):
+    return compose_config("train", "optimizer=muon", "optimizer.lr=1e-3", *overrides).optimizer
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Five Newton-Schulz iterations in float64: singular values from 0 to 1 come near to 1."""
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x
+
+
+def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest():
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 2}
+    model = nn.Module()
+    model.backbone, model.head = AutoModel.from_config(AutoConfig.for_model("bert", **sizes)), nn.Linear(4, 1)
+    rates = ["optimizer.head_lr=1e-2", "optimizer.layer_decay=0.5", "optimizer.warmup=0"]
+    cfg = muon("optimizer.weight_decay=0.1", *rates)
+    optimizer = make_optimizer(model, cfg)
+    set_lr(optimizer, cfg, 0, 10)
+    of_muon = {id(each) for group in optimizer.parts[1].param_groups for each in group["params"]}
+    groups = {id(each): group for group in optimizer.param_groups for each in group["params"]}
+    assert len(groups) == len([*model.parameters()])
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.dim() == 2 and "embed" not in name and name != "head.weight"
+        assert (id(parameter) in of_muon) == is_matrix, name
+        depth = 0 if "embed" in name else int(found[1]) + 1 if (found := re.search(r"layer\.(\d)\.", name)) else 2
+        rate = 1e-2 if name.startswith("head.") else 1e-3 * 0.5 ** (3 - depth) * (2 if is_matrix else 1)
+        assert groups[id(parameter)]["lr"] == pytest.approx(rate), name
+        assert groups[id(parameter)]["weight_decay"] == (0.1 if parameter.dim() == 2 else 0), name
+
+
+@pytest.mark.parametrize("matrix_lr", [None, 5e-3])
+def test_steps_of_muon_are_those_of_a_float64_reference_and_resume_bit_for_bit(matrix_lr):
+    torch.manual_seed(0)
+    model = _Scorer()
+    model.backbone = nn.Linear(16, 8)
+    more = [] if matrix_lr is None else [f"optimizer.matrix_lr={matrix_lr}"]
+    cfg = muon("optimizer.weight_decay=0.1", "optimizer.warmup=0", "optimizer.schedule=constant", *more)
+    optimizer, rate = make_optimizer(model, cfg), matrix_lr or 2e-3
+    matrix, mean = model.backbone.weight.detach().double(), torch.zeros(8, 16, dtype=torch.float64)
+    for step in range(4):
+        gradients = [torch.randn_like(parameter) for parameter in model.parameters()]
+        mean = 0.95 * mean + 0.05 * gradients[0].double()
+        update = orthogonal(0.05 * gradients[0].double() + 0.95 * mean)  # Nesterov's
+        matrix = matrix * (1 - rate * 0.1) - rate * 0.2 * 4 * update  # 4 is the root of the longer side
+        if step == 3:
+            other = _Scorer()
+            other.backbone = nn.Linear(16, 8)
+            other.load_state_dict(model.state_dict())
+            resumed = make_optimizer(other, cfg)
+            resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for one, its in [(model, optimizer)] + ([(other, resumed)] if step == 3 else []):
+            for parameter, gradient in zip(one.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            assert set_lr(its, cfg, step, 10) == 1e-3
+            its.step()
+        moved = 4 * rate * 0.2 * (step + 1)
+        assert (model.backbone.weight - matrix).abs().max() < 0.02 * moved  # bfloat16
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.momentum=0.9"], "optimizer.momentum=0.9 and optimizer.name=adamw: only Muon has it: choose"),
+        (["optimizer.matrix_lr=1"], "optimizer.matrix_lr=1.0 and optimizer.name=adamw: only Muon has it: choose"),
+        (["optimizer.name=muon"], "optimizer.name=muon needs optimizer.momentum, which optimizer=muon sets"),
+        (["optimizer=muon", "optimizer.momentum=1"], "optimizer.momentum=1.0: must be below 1"),
+    ],
+)
+def test_keys_of_muon_go_with_muon(overrides, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_train(compose_config("train", *overrides))
+
+
+@pytest.mark.parametrize(("flags", "warned"), [({"avx2"}, True), ({"avx2", "avx512_bf16"}, False), (set(), False)])
+def test_muon_says_that_a_cpu_has_no_bfloat16(flags, warned, monkeypatch, caplog):
+    monkeypatch.setattr("distill.device.cpu_flags", lambda path: frozenset(flags))
+    make_optimizer(_Scorer(), muon())
+    assert any("for which this CPU has no instructions (none of amx" in text for text in caplog.messages) == warned

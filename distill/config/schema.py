@@ -32,12 +32,14 @@ from distill.config.rules import (
     source_or_sources,
     stemmer,
     unchecked_source,
+    without,
 )
 from distill.sources.shards import is_shard
 
 LAYOUTS = ("auto", "packed", "padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 TWO_PASSAGES = "a list needs two passages to be ranked"
+OF_MUON = "only Muon has it: choose optimizer=muon, or set it to null"
 SHARD = "name one of several shards, from 0, as in 0/4, 1/4, 2/4 and 3/4"
 
 
@@ -206,9 +208,13 @@ class Sampling:
 
 @dataclass
 class Optimizer:
-    name: str = choice("adamw")
+    name: str = beside(
+        choice("adamw", "muon"), needs("muon", momentum="which optimizer=muon sets, in place of optimizer.name=muon")
+    )
     lr: float = above(0)
     head_lr: float | None = above(0, default=None)
+    matrix_lr: float | None = beside(above(0, default=None), without("name", "adamw", OF_MUON))
+    momentum: float | None = beside(at_least(0, below=1, default=None), without("name", "adamw", OF_MUON))
     layer_decay: float | None = above(0, below=1, default=None)
     weight_decay: float = at_least(0)
     betas: list[float] = each(at_least(0, below=1), length=2)

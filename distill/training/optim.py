@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from distill.device import FLAGS, is_emulated
 from distill.errors import InputError
 from distill.models.freezing import layers_of
 
@@ -21,11 +22,12 @@ log = logging.getLogger(__name__)
 SMALLEST_SCALE = 2**-10  # of float16's loss: it starts at 2**16, and is halved where gradients are not finite
 
 
-def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
-    """Return AdamW with weight decay on matrices and embeddings, but not on biases and norms.
+def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.Optimizer:
+    """Return the optimiser that cfg.name asks for: AdamW, or Muon for the layers' matrices and AdamW for the rest.
 
-    With cfg.head_lr, the parameters of all of the head's layers form two further groups with that peak learning rate.
-    With cfg.layer_decay, so do those of each layer of the backbone. Raises InputError for a backbone without layers.
+    Weight matrices and embeddings decay, biases and norms do not. With cfg.head_lr, the parameters of all of the head's
+    layers form further groups with that peak learning rate. With cfg.layer_decay, so do those of each layer of the
+    backbone. Raises InputError for a backbone without layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     layers = [getattr(model, name, None) for name in ("head", "projection", "exit")] if cfg.head_lr is not None else []
@@ -37,13 +39,64 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.AdamW:
     for depth in sorted(set(depths.values())):
         layer = [parameter for parameter in trained if depths.get(parameter) == depth]
         parts.append((layer, cfg.layer_decay ** (num_layers + 1 - depth)))
-    groups = []
+    of_muon = layer_matrices(model.get_submodule("backbone")) if cfg.name == "muon" else set()
+    matrix_scale = (cfg.matrix_lr or 2 * cfg.lr) / cfg.lr
+    groups, muon_groups = [], []
     for parameters, lr_scale in parts:
-        matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
+        matrices = [parameter for parameter in parameters if parameter.dim() >= 2 and parameter not in of_muon]
         others = [parameter for parameter in parameters if parameter.dim() < 2]
         groups.append({"params": matrices, "weight_decay": cfg.weight_decay, "lr_scale": lr_scale})
         groups.append({"params": others, "weight_decay": 0.0, "lr_scale": lr_scale})
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
+        matrices = [parameter for parameter in parameters if parameter in of_muon]
+        muon_groups.append({"params": matrices, "lr_scale": lr_scale * matrix_scale})
+    adamw = torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
+    if not of_muon:
+        return adamw
+    if is_emulated("bfloat16", next(iter(of_muon)).device):
+        log.warning(
+            "optimizer=muon multiplies matrices in bfloat16, for which this CPU has no instructions (none of %s): the "
+            "larger the backbone, the more its steps take: use optimizer=adamw if they take too long",
+            ", ".join(sorted(FLAGS["bfloat16"])),
+        )
+    options: dict[str, Any] = {"weight_decay": cfg.weight_decay, "momentum": cfg.momentum}
+    return Together([adamw, torch.optim.Muon(muon_groups, lr=cfg.lr, adjust_lr_fn="match_rms_adamw", **options)])
+
+
+class Together(torch.optim.Optimizer):
+    """Optimisers that step as one, each with parameters of its own."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]):
+        """Take over the groups of the optimisers: a learning rate that is set here is theirs."""
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Let every optimiser take a step."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each optimiser."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; the optimisers then have new groups."""
+        for part, saved in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(saved)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def layer_matrices(backbone: nn.Module) -> set[nn.Parameter]:
+    """Return the matrices of a backbone's layers that are trained: all but those of its embeddings.
+
+    Muon is made for these (https://kellerjordan.github.io/posts/muon/): each turns states into states.
+    """
+    matrices: set[nn.Parameter] = set()
+    for name, module in backbone.named_modules():
+        if not isinstance(module, nn.Embedding) and "embed" not in name:
+            own = module.parameters(recurse=False)
+            matrices |= {parameter for parameter in own if parameter.dim() == 2 and parameter.requires_grad}
+    return matrices
 
 
 def layer_depths(backbone: Any) -> tuple[dict[nn.Parameter, int], int]:
