@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from distill.errors import InputError
 from distill.evaluation.results import write_task
@@ -154,10 +155,13 @@ def test_identical_values_have_p_1():
     assert (row.difference, row.t, row.p, row.p_bonferroni, row.p_holm) == (0, 0, 1, 1, 1)
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # scipy's, on the variance of 0
-def test_a_constant_difference_has_infinite_t():
+def test_a_constant_difference_has_infinite_t_and_the_sign_tests_p():
     (row,) = compare(named(1, 2, 3), {"x": named(0, 1, 2)})
-    assert (row.t, row.p) == (-math.inf, 0)
+    assert (row.t, row.p) == (-math.inf, 0.25)
+    (row,) = compare(named(0.1, 0.2, 0.7), {"x": named(0.4, 0.5, 1.0)})  # 0.3 but for rounding
+    assert (row.t, row.p) == (math.inf, 0.25)
+    (row,) = compare(named(0.5, 0.5), {"x": named(1, 1)})
+    assert row.p == binomtest(2, 2).pvalue == 0.5
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from distill.errors import InputError
 from distill.evaluation.tasks import Task
 from distill.evaluation.teacher_agreement import TeacherAgreement, agree_on
 from distill.sources.run_files import RankedList, average_ranks
+from distill.sources.runs import read_run
 from evaluate import evaluate
 from tests.helpers.configuration import compose_config
 from tests.helpers.models import make_model
@@ -105,6 +106,29 @@ def test_without_judgments_an_evaluation_compares_with_the_teacher(collection, t
     assert np.mean([float(row["tau"]) for row in rows]) == pytest.approx(results["agreement/first_stage/files/tau"])
     assert not (tmp_path / "out" / "per_query.csv").exists() and (tmp_path / "out" / "run.txt").is_file()
     assert "agreement with the teacher: 6 queries" in capsys.readouterr().out
+
+
+def test_lists_that_are_cut_are_compared_with_the_whole_ranking_of_the_teacher(collection, tmp_path):
+    files = ["task=files", "model=null", f"task.run={collection['first_stage']}"]
+    files += [f"task.teacher={collection['teacher']}", "task.depth=4"]
+    evaluate(compose_config("evaluate", *files), tmp_path / "out")
+    with open(tmp_path / "out" / "agreement.first_stage.per_query.csv") as file:
+        found = {row["query_id"]: float(row["tau"]) for row in csv.DictReader(file)}
+    first, teacher = (read_run(str(collection[name])) for name in ("first_stage", "teacher"))
+    assert len(found) == 6
+    for query_id, tau in found.items():
+        places = [teacher[query_id].doc_ids.index(doc_id) for doc_id in first[query_id].doc_ids[:4]]
+        assert tau == pytest.approx(kendalltau(range(4), places).statistic)
+
+
+def test_queries_that_are_not_compared_are_counted(caplog):
+    first = {f"q{n}": ranked("abc") for n in range(4)}
+    fused = {query_id: first[query_id] for query_id in ("q0", "q2", "q3")}
+    teacher = {query_id: ranked("acb") for query_id in ("q0", "q1", "q2")} | {"q3": ranked("axy")}
+    agreed = TeacherAgreement.of(task_of(first, teacher), {"first_stage": first, "fused": fused})
+    assert agreed.num_queries == 2
+    assert "held: 2 of 4 queries that the teacher ranks are not compared with it" in caplog.text
+    assert "(first: q1)" in caplog.text
 
 
 def test_a_teacher_that_orders_nothing_is_refused_before_the_work(collection, tmp_path, monkeypatch):

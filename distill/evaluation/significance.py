@@ -16,7 +16,6 @@ import csv
 import importlib
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from distill.storage.files import text_lines
 from distill.storage.quoting import from_cell
 
 ALPHA = 0.05  # of the verdict, and of what the diagram of critical differences joins
+CONSTANT = 1e-9  # differences that vary by less, as a share of the largest, differ by rounding
 MIN_CELLS = 6  # below, Wilcoxon's two-sided p-value cannot be under 0.05
 
 
@@ -102,8 +102,9 @@ def _number(place: str, name: str, column: str) -> float:
 def compare(baseline: dict[str, float], others: dict[str, dict[str, float]]) -> list[PairedTest]:
     """Test each of the others against the baseline, query by query, corrected for the number of others.
 
-    Values that are those of the baseline give t = 0, p = 1; a constant difference, which has no variance, t = ±inf.
-    Raises InputError where the queries are not those of the baseline, and where there are fewer than two.
+    Values that are those of the baseline give t = 0, p = 1. A constant difference, which has no variance, gives
+    t = ±inf and the p-value of the sign test, 2 · 0.5ⁿ for n queries. Raises InputError where the queries are not those
+    of the baseline, and where there are fewer than two.
     """
     if len(baseline) < 2:
         raise InputError(f"baseline: a paired t-test needs two queries or more, not {len(baseline)}: evaluate more")
@@ -134,9 +135,10 @@ def _check_queries(name: str, baseline: dict[str, float], values: dict[str, floa
 def _paired_t_test(values: list[float], baseline: list[float]) -> tuple[float, float]:
     if values == baseline:
         return 0.0, 1.0  # scipy divides 0 by 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a constant difference, whose variance is 0
-        result = require("scipy.stats").ttest_rel(values, baseline)
+    differences = np.subtract(values, baseline)
+    if np.ptp(differences) <= CONSTANT * np.abs(differences).max():
+        return math.copysign(math.inf, differences[0]), min(2 * 0.5 ** len(values), 1.0)
+    result = require("scipy.stats").ttest_rel(values, baseline)
     return float(result.statistic), float(result.pvalue)
 
 

@@ -45,7 +45,7 @@ class Task:
     run: Run  # the first stage, cut to the task's depth
     qrels: Qrels  # empty for a task that is only compared with its teacher
     measures: list  # of ir_measures
-    teacher: Run | None
+    teacher: Run | None  # whole: cut to the task's depth only where it is measured
     queries: Texts
     passages: Passages  # empty if the run is only measured; on disk if there are many
     windows: int  # how many windows of a long passage are scored, of which the best counts; 1: only its beginning
@@ -54,12 +54,14 @@ class Task:
     fused: Run | None = None
     ideal: bool = False  # whether the perfect order is measured
     interpolate: Any = None  # the student's weight, auto or fit
+    depth: int | None = None  # to which the teacher is cut
     max_passage: bool = False  # whether qrels judge articles, and the runs' passages were cut from them
 
     @property
     def rows(self) -> dict[str, Run]:
         """The rankings measured besides the student's: the first stage's and those that were asked for."""
-        rows = {"first_stage": self.run, "teacher": self.teacher, "fused": self.fused}
+        teacher = {query_id: ranked.cut(self.depth) for query_id, ranked in (self.teacher or {}).items()}
+        rows = {"first_stage": self.run, "teacher": teacher, "fused": self.fused}
         if self.ideal:
             rows["ideal"] = perfect_order(self.run, self.qrels, self.judged_as)
         return {row: run for row, run in rows.items() if run}
@@ -142,7 +144,8 @@ def read_task(cfg: DictConfig, *, texts: bool = True, reranked: bool | None = No
         run=run,
         qrels=qrels,
         measures=measures,
-        teacher=_read_beside(beside["teacher"], "teacher's ranking", cfg, run, qrels, depth),
+        teacher=_read_beside(beside["teacher"], "teacher's ranking", cfg, run, qrels, None),
+        depth=depth,
         queries=queries,
         passages={},
         windows=cfg.windows,

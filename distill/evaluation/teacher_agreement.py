@@ -15,6 +15,7 @@ Three measures, the more the better, each the mean over the queries that the tea
 Rows are compared on the passages of their own lists, in the order in which they are measured otherwise.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from distill.evaluation.results import ROWS, table, write_per_query
 from distill.evaluation.significance import ALPHA, compare, significance_in_words
 from distill.evaluation.tasks import Task
 from distill.sources.run_files import RankedList, Run
+
+log = logging.getLogger(__name__)
 
 NDCG, TAU, OVERLAP = f"nDCG@{TOP}", "tau", f"overlap@{TOP}"
 MEASURES = {NDCG: NDCG, OVERLAP: OVERLAP, TAU: "Kendall's tau"}  # by name in results.json: heading
@@ -87,6 +90,14 @@ class TeacherAgreement:
         if not kept:
             raise InputError(
                 f"task.teacher of {task.name}: orders no two passages of any list: use the teacher of this run"
+            )
+        compared = set(kept)
+        left_out = [one for one in task.run if one in task.teacher and one not in compared]
+        if left_out:
+            log.warning(
+                "%s: %d of %d queries that the teacher ranks are not compared with it: a row lacks them, or has no two "
+                "passages that the teacher orders (first: %s)",
+                *(task.name, len(left_out), len(left_out) + len(kept), left_out[0]),
             )
         return cls(
             task.name,
