@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from distill.config.composition import INSTALLED, command_overrides, run_directory
+from distill.config.composition import INSTALLED, command_overrides, is_sweep, run_directory
 from distill.config.overrides import as_override
 from distill.config.resumable import check_command, command_of, read_saved
 from distill.config.resuming import changes, describe, refused, resumed_config
@@ -82,11 +81,6 @@ def redact_hydra_files(directory: Path) -> None:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if redacted(text) != text:
             write_text(path, redacted(text))
-
-
-def is_sweep() -> bool:
-    """Whether Hydra runs this process as a job of a sweep."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def directory_of_job() -> Path:

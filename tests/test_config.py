@@ -704,10 +704,41 @@ def test_what_is_about_a_model_needs_one(monkeypatch, override):
         check_evaluate(compose_config("evaluate", *sources, override))
 
 
-def test_a_choice_of_passages_needs_their_number(monkeypatch):
-    monkeypatch.setattr(checks, "command_overrides", lambda kind: ["data.list_choice=top"])
-    with pytest.raises(InputError, match="data.list_choice=top chooses nothing without data.list_size"):
-        check_train(compose_config("train", "data.list_choice=top"))
+IDLE = [
+    ("model.lora.alpha=64", "changes nothing while model.lora.rank=null"),
+    ("model.exit_weight=2", "changes nothing while model.exit_layer=null"),
+    ("calibration.min_grade=2", "changes nothing while calibration.method=null"),
+    ("sampling.temperature=3", "is about several data sets, but there is only one"),
+    ("data.negatives.false_negatives=relabel", "changes nothing without a rule by score, such as data."),
+    ("data.negatives.positive=median", "changes nothing without data.negatives.margin or data.negatives.max_percent_"),
+    ("data.subset_seed=7", "changes nothing while data.num_queries=null"),
+    ("data.list_choice=top", "chooses nothing while data.list_size=null"),
+    ("teacher.fusion.method=z-score", "is about several runs, but teacher.path is not a list"),
+]
+
+
+@pytest.mark.parametrize(("override", "why"), IDLE)
+def test_what_changes_nothing_without_another_key_is_refused(monkeypatch, override, why):
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: [override])
+    key = re.escape(override.partition("=")[0])
+    with pytest.raises(InputError, match=f"^{key}: {why}"):
+        check_train(compose_config("train", override))
+    monkeypatch.setattr(checks, "is_sweep", lambda: True)  # a grid may go over the other key
+    check_train(compose_config("train", override))
+
+
+def test_it_is_refused_of_a_data_set_beside_the_first(monkeypatch):
+    more = ["data=files", "teacher=run", "+data@datasets.qa=files", "+teacher@datasets.qa.teacher=run"]
+    for group in ("", "datasets.qa."):
+        more += [f"{group}data.passages=sample/passages.tsv", f"{group}data.queries=sample/train/queries.tsv"]
+        more += [f"{group}teacher.path=sample/train/teacher.run.gz"]
+    override = "datasets.qa.data.list_choice=top"
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: [*more, override])
+    with pytest.raises(InputError, match="^datasets.qa: datasets.qa.data.list_choice: chooses nothing while"):
+        check_train(compose_config("train", *more, override))
+
+
+def test_learning_from_all_of_a_list_is_refused(monkeypatch):
     monkeypatch.setattr(checks, "command_overrides", lambda kind: [])
     with pytest.raises(InputError, match="train.learn_from=30 leaves nothing out of the 25 passages .* data.depth=25"):
         check_train(compose_config("train", "train.learn_from=30", "data.depth=25"))

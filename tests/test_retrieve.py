@@ -263,6 +263,15 @@ def test_bm25_does_not_reorder_a_run(sources, tmp_path):
     assert "method=bm25: only encoders order the passages of a run: set run=null" in refused.stderr
 
 
+@pytest.mark.parametrize("key", ["index=hnsw", "vectors=float16"])
+def test_what_a_search_keeps_is_refused_beside_a_run(sources, tmp_path, key):
+    (tmp_path / "r.run").write_text("q0 Q0 d0 1 1.0 x\n")
+    dense = [f"run={tmp_path / 'r.run'}", "method=dense", "model=any", "vectors=float32", key]
+    refused = run_retrieve(*sources, *(dense if key != "vectors=float16" else [*dense[:3], key]), cwd=tmp_path)
+    assert refused.returncode == 2
+    assert ": is of a search of all passages, but run=FILE gives those to order: leave it out" in refused.stderr
+
+
 def test_bm25_has_no_encoder(tmp_path):
     (tmp_path / "texts.tsv").write_text("1\ta text\n")
     texts = tmp_path / "texts.tsv"

@@ -13,9 +13,8 @@ import hydra
 from omegaconf import DictConfig
 
 from distill.config.checks import check_values
-from distill.config.composition import ROOT
+from distill.config.composition import ROOT, is_sweep
 from distill.errors import exit_on_bad_input
-from distill.jobs import is_sweep
 
 log = logging.getLogger("journals")
 

@@ -40,6 +40,8 @@ def retrieve(cfg: DictConfig) -> None:
         refuse_unused(["bm25"], f"is of method=bm25, not of {cfg.method}")
     if cfg.method == "sparse":
         refuse_unused(["vectors"], "is of method=dense: the weights of sparse encoders are not kept")
+    if cfg.run is not None:
+        refuse_unused(["index", "vectors"], "is of a search of all passages, but run=FILE gives those to order")
     output = Path(cfg.output)
     check_output(output, cfg.passages, cfg.queries, cfg.run)
     local = with_local_files(cfg)

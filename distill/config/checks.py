@@ -13,12 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.config.composition import command_overrides, options_of
+from distill.config.composition import command_overrides, is_sweep, options_of
 from distill.config.datasets import check_datasets, data_sets
 from distill.config.mixtures import check_mixture
 from distill.config.nearest import keys_of, unknown_key
 from distill.config.rules import check_rules, missing_file, missing_file_or_directory, options_of_key, shown
-from distill.config.schema import PART_KEYS, TaskConfig
+from distill.config.schema import PART_KEYS, Lora, TaskConfig
 from distill.config.suites import BM25_DEPTH, has_tasks, split_suite, task_depth
 from distill.errors import InputError
 from distill.sources.literals import escaped
@@ -48,10 +48,14 @@ def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
     _check_training(cfg)
     check_datasets(cfg)
+    if not is_sweep():  # where a cell of a grid may leave out what another one needs
+        _refuse_idle(cfg)
     for name, own in data_sets(cfg).items():
         if name != MAIN:
             try:
                 _check_training(own)
+                if not is_sweep():
+                    _refuse_idle_of_data(own, f"datasets.{name}.")
             except InputError as error:
                 raise InputError(f"datasets.{name}: {error}") from None
 
@@ -145,6 +149,37 @@ def check_evaluate(cfg: DictConfig) -> None:
             "task.interpolate=auto: the weight in the model's files is for its own scores, not for those of a cascade: "
             "give a number from 0 to 1"
         )
+
+
+def _refuse_idle(cfg: DictConfig) -> None:
+    """Refuse keys of the command line that change nothing without another one; raises InputError."""
+    of_lora = [f"model.lora.{one.name}" for one in fields(Lora) if one.name != "rank"]
+    if cfg.model.lora.rank is None:
+        refuse_unused(of_lora, "changes nothing while model.lora.rank=null")
+    if cfg.model.exit_layer is None:
+        refuse_unused(["model.exit_weight"], "changes nothing while model.exit_layer=null")
+    if cfg.calibration.method is None:
+        refuse_unused(["calibration.min_grade"], "changes nothing while calibration.method=null")
+    if not cfg.datasets:
+        refuse_unused(["sampling.temperature"], "is about several data sets, but there is only one")
+    _refuse_idle_of_data(cfg, "")
+
+
+def _refuse_idle_of_data(cfg: DictConfig, prefix: str) -> None:
+    """Refuse such keys of one data set; prefix: of its keys."""
+    rules = cfg.data.negatives
+    if all(rules[key] is None for key in BY_SCORE):
+        key = f"{prefix}data.negatives.false_negatives"
+        refuse_unused([key], f"changes nothing without a rule by score, such as {prefix}data.negatives.margin")
+    if rules.max_percent_of_positive is None and rules.margin is None:
+        why = "changes nothing without data.negatives.margin or data.negatives.max_percent_of_positive"
+        refuse_unused([f"{prefix}data.negatives.positive"], why.replace("data.", f"{prefix}data."))
+    if cfg.data.num_queries is None:
+        refuse_unused([f"{prefix}data.subset_seed"], f"changes nothing while {prefix}data.num_queries=null")
+    if cfg.data.list_size is None:
+        refuse_unused([f"{prefix}data.list_choice"], f"chooses nothing while {prefix}data.list_size=null")
+    if cfg.teacher.path is None or isinstance(cfg.teacher.path, str):
+        refuse_unused([f"{prefix}teacher.fusion"], f"is about several runs, but {prefix}teacher.path is not a list")
 
 
 def _check_interpolation(cfg: DictConfig) -> None:
@@ -417,11 +452,6 @@ def _check_learn_from(cfg: DictConfig) -> None:
 
 def _check_list_choice(cfg: DictConfig) -> None:
     """Check that there are passages to choose, and scores to choose them by; raises InputError."""
-    if cfg.data.list_size is None and "data.list_choice" in _given("data"):
-        raise InputError(
-            f"data.list_choice={cfg.data.list_choice} chooses nothing without data.list_size: set how many passages of "
-            "a list a step takes"
-        )
     if "score" not in kept_targets(cfg) or "score" in own_targets(cfg.loss):
         return
     if cfg.teacher.path is None or not cfg.teacher.scores:

@@ -172,6 +172,11 @@ def command_overrides(kind: str) -> list[str]:
     return OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)[kind]
 
 
+def is_sweep() -> bool:
+    """Whether Hydra runs this process as a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def chosen_experiment() -> str | None:
     """Return the option of the group `experiment` that the command line chose; None for none."""
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
