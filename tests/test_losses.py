@@ -226,9 +226,10 @@ def test_kl_at_temperature_1_has_the_gradient_of_listnet():
     torch.testing.assert_close(*gradients, **EXACT)
 
 
-@pytest.mark.parametrize("loss", [listmle, plistmle])
-def test_targets_may_be_whole_numbers(loss):
-    whole = torch.arange(SCORES.numel()).view_as(SCORES)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+@pytest.mark.parametrize("loss", [LOSSES[name] for name in ALL], ids=ALL)
+def test_targets_may_be_whole_numbers(loss, dtype):
+    whole = torch.arange(SCORES.numel(), dtype=dtype).view_as(SCORES)
     torch.testing.assert_close(loss(SCORES, whole, MASK), loss(SCORES, whole.to(SCORES.dtype), MASK))
 
 

@@ -74,7 +74,7 @@ def lambda_loss(
 
     def punished(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: w_ij softplus(s_j - s_i)
         weights = _pair_weights(places, rows, weighting, mu) * differences(shares, rows).abs()
-        counted = ordered_pairs(-labels, mask, rows) & (within[:, rows, None] | within[:, None, :])
+        counted = ordered_pairs(-labels.to(scores.dtype), mask, rows) & (within[:, rows, None] | within[:, None, :])
         return F.softplus(differences(scores, rows)) * weights * counted
 
     return reduce_terms(sum_pairs(punished, scores), count_labelled_pairs(labels, mask), reduction)

@@ -145,6 +145,6 @@ def hinge(
     scores = prepare(scores, labels, mask)
 
     def violations(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: margin - (s_i - s_j)
-        return F.relu(margin + differences(scores, rows)) * ordered_pairs(-labels, mask, rows)
+        return F.relu(margin + differences(scores, rows)) * ordered_pairs(-labels.to(scores.dtype), mask, rows)
 
     return reduce_terms(sum_pairs(violations, scores), count_labelled_pairs(labels, mask), reduction)
