@@ -17,6 +17,7 @@ from distill.errors import InputError
 log = logging.getLogger(__name__)
 
 CPU_INFO = Path("/proc/cpuinfo")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of forward passes
 FLAGS = {  # of CPUs with instructions for it: of x86 and, the last one, of ARM
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
@@ -74,6 +75,19 @@ def choose_device(name: str) -> torch.device:
 def is_ampere(device: torch.device) -> bool:
     """Whether a GPU is of the Ampere generation or newer, which have bfloat16 and FlashAttention."""
     return not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def dtype_of(precision: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """Return the dtype of a forward pass that is given as one, or by its name; None is "auto", without a measurement.
+
+    Raises InputError for any other.
+    """
+    if precision is None or precision == "auto":
+        return choose_precision("auto", device)
+    for name, dtype in DTYPES.items():
+        if precision in (name, dtype):
+            return dtype
+    raise InputError(f"precision={str(precision).removeprefix('torch.')}: must be one of auto, {', '.join(DTYPES)}")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

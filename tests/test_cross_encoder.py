@@ -1,5 +1,8 @@
 """The cross-encoder: what it computes, what it saves, and that sentence-transformers opens it with the same scores."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,6 +67,67 @@ def test_saving_takes_no_place_of_other_files(tmp_path, place):
     with pytest.raises(InputError, match="than a model's, such as data/thesis.txt: save it to a new or an empty"):
         model.save_pretrained(tmp_path / "outputs" / "run")
     assert (tmp_path / "outputs" / "run" / "data" / "thesis.txt").read_text() == "mine"
+
+
+FOREIGN = ["weights.safetensors", "my_config.json", "LICENSES/a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("of_a_model", "name"),
+    [*((True, name) for name in FOREIGN), *((False, name) for name in [*FOREIGN, "README.md", "LICENSE"])],
+)
+def test_files_that_only_look_like_those_of_a_model_are_not_replaced(tmp_path, of_a_model, name):
+    model, directory = make_model(tmp_path / "backbone"), tmp_path / "here"
+    if of_a_model:
+        model.save_pretrained(directory)
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_text("mine")
+    with pytest.raises(InputError, match=f"here: holds other files than a model's, such as {name}: save it to a new"):
+        model.save_pretrained(directory)
+    assert (directory / name).read_text() == "mine"
+
+
+def test_a_link_in_a_models_directory_is_not_removed(tmp_path):
+    model = make_model(tmp_path / "backbone")
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "data").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="other files than a model's, such as data: save it to a new"):
+        model.save_pretrained(tmp_path / "model")
+
+
+def test_a_model_that_is_saved_where_it_was_opened_keeps_its_card_and_its_licence(tmp_path):
+    model, directory = make_model(tmp_path / "backbone"), tmp_path / "model"
+    model.save_pretrained(directory)
+    own = {"README.md": "my card", "LICENSE": "my terms", "LICENSE-weights.txt": "others"}
+    for name, text in own.items():
+        (directory / name).write_text(text)
+    files = sorted(path.name for path in directory.rglob("*"))
+    CrossEncoder.from_pretrained(str(directory)).save_pretrained(directory)
+    assert {name: (directory / name).read_text() for name in own} == own
+    assert sorted(path.name for path in directory.rglob("*")) == files
+    assert CrossEncoder.from_pretrained(str(directory)).rank(QUERY, PASSAGES) == model.rank(QUERY, PASSAGES)
+    model.write(directory)  # as a training does, which writes the card at its end
+    assert not (directory / "README.md").exists()
+
+
+def test_the_packaged_model_is_saved_over_its_own_copy(tmp_path):
+    from distill.models.locate import locate_model
+
+    shutil.copytree(locate_model("googleq-minilm-3"), tmp_path / "copy")
+    model = CrossEncoder.from_pretrained(str(tmp_path / "copy"))
+    model.save_pretrained(tmp_path / "copy")
+    for name in ("README.md", "LICENSE"):
+        assert (tmp_path / "copy" / name).read_text() == Path(locate_model("googleq-minilm-3"), name).read_text()
+
+
+def test_a_model_is_saved_through_a_link_to_its_directory(tmp_path):
+    model = make_model(tmp_path / "backbone")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):
+        model.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "link", "real"]
 
 
 def test_a_model_is_saved_to_the_current_directory(tmp_path, monkeypatch):
@@ -178,6 +242,42 @@ def test_autocast_leaves_scores_in_float32(tmp_path):
     _, exact = model.rank(QUERY, PASSAGES)
     assert scores == pytest.approx(exact, rel=0.1, abs=0.1) and scores != exact
     assert model.rank(QUERY, PASSAGES, precision=torch.bfloat16)[1] == scores
+
+
+def test_a_precision_is_given_by_its_name_or_as_a_dtype(tmp_path):
+    model = make_model(tmp_path)
+    half = model.rank(QUERY, PASSAGES, precision=torch.bfloat16)
+    assert model.rank(QUERY, PASSAGES, precision="bfloat16") == half != model.rank(QUERY, PASSAGES)
+    pairs = [(QUERY, passage) for passage in PASSAGES]
+    assert (
+        model.predict(pairs, precision="bfloat16").tolist() == model.predict(pairs, precision=torch.bfloat16).tolist()
+    )
+    for name in ("auto", "float32", torch.float32):
+        assert model.rank(QUERY, PASSAGES, precision=name) == model.rank(QUERY, PASSAGES)
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.int8, "float64", "half", 16, True])
+def test_another_precision_is_refused_instead_of_scoring_in_float32(tmp_path, precision):
+    model = make_model(tmp_path)
+    shown = str(precision).removeprefix("torch.")
+    for passages in (PASSAGES, []):
+        with pytest.raises(InputError, match=f"^precision={shown}: must be one of auto, float32, bfloat16, float16$"):
+            model.rank(QUERY, passages, precision=precision)
+
+
+def test_an_unknown_layout_is_refused(tmp_path, backbone):
+    make_model(tmp_path / "backbone").save_pretrained(tmp_path / "model")
+    for load in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):
+        with pytest.raises(InputError, match="^layout=foo is unknown: choose one of auto, packed, padded$"):
+            load(str(tmp_path / "model"), layout="foo")
+
+
+@pytest.mark.parametrize("keep", [1.5, True, "2", 0, -1])
+def test_passages_that_are_kept_are_counted_in_whole_numbers(backbone, keep):
+    model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16, exit_layer=1).eval()
+    assert model.rank(QUERY, PASSAGES, exit_keep=np.int64(2)) == model.rank(QUERY, PASSAGES, exit_keep=2)
+    with pytest.raises(InputError, match=f"^exit_keep={keep}: must be at least 1, and a whole number$"):
+        model.rank(QUERY, PASSAGES, exit_keep=keep)
 
 
 def test_dropout_replaces_every_dropout_of_the_backbone(backbone):

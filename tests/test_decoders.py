@@ -445,6 +445,25 @@ def test_the_head_of_a_decoder_is_not_rounded(tmp_path):
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
 
 
+@pytest.mark.parametrize("make", [classifier, plain])
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("gpt", "^prompt=gpt is unknown: choose one of monot5, rankt5, qwen3-reranker$"),
+        (
+            "monot5",
+            "lm: prompt=monot5 is for another kind of language model: set prompt=qwen3-reranker, or leave it out$",
+        ),
+    ],
+)
+def test_a_prompt_that_is_unknown_or_of_another_kind_is_refused(tmp_path, make, prompt, message):
+    path = str(make(tmp_path))
+    for opened in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):
+        with pytest.raises(InputError, match=message):
+            opened(path, prompt=prompt)
+    assert np.ptp(CrossEncoder.from_pretrained(path, prompt="qwen3-reranker").predict(PAIRS)) > 1e-3
+
+
 def test_the_last_token_is_the_one_that_transformers_takes(tmp_path):
     """With an end of the text that is also the padding, it is the token before that."""
     from tokenizers import processors

@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import cycle, islice
@@ -135,6 +136,37 @@ def test_several_queries_are_interpolated_each_with_its_own_scores(model):
 def test_rank_refuses_a_lone_text_and_unequal_numbers(model, query, passages, error, message):
     with pytest.raises(error, match=message):
         model.rank(query, passages)
+
+
+@pytest.mark.parametrize(
+    ("score", "place"),
+    [
+        (lambda model: model.rank(QUERY, ["a bee", "\ud83d"]), "passage 1"),
+        (lambda model: model.rank("\ud83d", ["a bee"]), "query"),
+        (lambda model: model.rank([QUERY, QUERY], [["a"], ["a", "\ud83d"]]), "list 1: passage 1"),
+        (lambda model: model.predict([(QUERY, "a"), ("\ud83d", "a")]), "pair 1: query"),
+        (lambda model: model.predict((QUERY, "\ud83d")), "pair 0: passage"),
+    ],
+    ids=range(5),
+)
+def test_half_of_a_surrogate_pair_is_refused_with_its_place(model, score, place):
+    expected = rf"^{place} holds half of a surrogate pair, \\ud83d at character 0, which is no character: leave it out"
+    with pytest.raises(InputError, match=expected):
+        score(model)
+    assert len(model.rank("a bee \U0001f600", ["\0", "\U0001f600"])[0]) == 2
+
+
+@pytest.mark.parametrize("form", ["{}", " {}\n"])
+def test_a_long_query_is_held_once_however_many_passages_it_has(model, form):
+    query, passages = "bee " * 25_000, ["sun"] * 300
+    changed = copy.copy(model)
+    changed.template = replace(model.template, query_text=form)
+    for read in (changed.encode, changed.cut_pairs):
+        tracemalloc.start()
+        read([query] * len(passages), passages)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 30 * len(query)  # a copy for each passage would be 300 times as long
 
 
 def test_threads_may_rank_and_predict_at_once(model):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
@@ -89,6 +89,50 @@ def test_what_is_not_followed_is_refused(tmp_path, name, values, message):
     for opened in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):
         with pytest.raises(InputError, match=f"{name}: {message}"):
             opened(str(tmp_path / "model"))
+
+
+def test_a_default_prompt_of_a_decoder_that_reads_plain_pairs_is_refused(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")
+    write(tmp_path / "lm", AutoModelForSequenceClassification, byte_level(), "qwen3", num_labels=1)
+    options = {"prompts": {"web": "Find it: "}, "default_prompt_name": "web", "activation_fn": nn.Identity()}
+    theirs = sentence_transformers.CrossEncoder(str(tmp_path / "lm"), device="cpu", **options)
+    theirs.save_pretrained(str(tmp_path / "st"))
+    plain = theirs.predict(PAIRS, prompt="").tolist()
+    assert theirs.predict(PAIRS).tolist() != pytest.approx(plain, abs=1e-3)
+    for opened in (CrossEncoder.from_pretrained, CrossEncoder.from_backbone):
+        with pytest.raises(InputError, match="sentence_transformers.json: has a default prompt, 'Find it: ', which"):
+            opened(str(tmp_path / "st"))
+    change(tmp_path / "st" / "config_sentence_transformers.json", default_prompt_name=None)
+    assert CrossEncoder.from_pretrained(str(tmp_path / "st")).predict(PAIRS) == pytest.approx(plain, abs=1e-5)
+    (tmp_path / "st" / "chat_template.jinja").write_text(CHAT)  # which reads it
+    scores = []
+    for name in ("web", None):
+        change(tmp_path / "st" / "config_sentence_transformers.json", default_prompt_name=name)
+        scores.append(CrossEncoder.from_pretrained(str(tmp_path / "st")).predict(PAIRS).tolist())
+    assert scores[0] != pytest.approx(scores[1], abs=1e-3)
+
+
+def test_a_decoder_with_pooling_and_a_dense_layer_has_no_prompt_either(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.2")
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    write(tmp_path / "lm", AutoModel, byte_level(), "qwen3")
+    score = Dense(16, 1, activation_function=nn.Identity(), module_output_name="scores")
+    theirs = sentence_transformers.CrossEncoder(
+        modules=[Transformer(str(tmp_path / "lm")), Pooling(16, pooling_mode="mean"), score],
+        device="cpu",
+        prompts={"web": "Find it: "},
+        default_prompt_name="web",
+    )
+    theirs.save_pretrained(str(tmp_path / "st"))
+    with pytest.raises(InputError, match="has a default prompt, 'Find it: '"):
+        CrossEncoder.from_pretrained(str(tmp_path / "st"))
+    change(tmp_path / "st" / "config_sentence_transformers.json", default_prompt_name=None)
+    expected = theirs.predict(PAIRS, prompt="").tolist()
+    assert CrossEncoder.from_pretrained(str(tmp_path / "st")).predict(PAIRS) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(InputError, match="prompt=qwen3-reranker is for language models, but this is a Qwen3Model"):
+        CrossEncoder.from_pretrained(str(tmp_path / "st"), prompt="qwen3-reranker")
 
 
 def test_a_chat_template_option_that_is_no_variable_is_refused(tmp_path):

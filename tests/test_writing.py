@@ -100,6 +100,46 @@ def test_a_directory_that_does_not_fit_leaves_the_old_one(tmp_path):
     assert (directory / "a").read_text() == "old" and [*tmp_path.iterdir()] == [directory]
 
 
+def test_a_link_to_a_directory_stays_a_link_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "nowhere").symlink_to("later")
+    for text in ("first", "second"):
+        for name in ("link", "nowhere"):
+            write_whole_directory(tmp_path / name, lambda new, text=text: write_text(new / "a", text))
+        assert (tmp_path / "real" / "a").read_text() == (tmp_path / "later" / "a").read_text() == text
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["later", "link", "nowhere", "real"]
+    assert (tmp_path / "link").readlink() == Path("real") and (tmp_path / "nowhere").readlink() == Path("later")
+
+
+def test_links_in_place_of_temporary_directories_are_removed_and_not_followed(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    write_whole_directory(tmp_path / "model", lambda new: write_text(new / "a", "old"))
+    for name in (".model.new", ".model.old"):
+        (tmp_path / name).symlink_to("other")
+    write_whole_directory(tmp_path / "model", lambda new: write_text(new / "a", "new"))
+    assert (tmp_path / "model" / "a").read_text() == "new" and (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other"]
+
+
+def test_a_save_that_was_stopped_between_the_two_renames_loses_nothing_if_the_next_one_fails(tmp_path, monkeypatch):
+    directory = tmp_path / "model"
+    write_whole_directory(directory, lambda new: write_text(new / "a", "old"))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    rename = os.rename
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "rename", lambda source, target: stop() if target == directory else rename(source, target))
+        write_whole_directory(directory, lambda new: write_text(new / "a", "new"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.new", ".model.old"]
+    with pytest.raises(ZeroDivisionError):
+        write_whole_directory(directory, lambda new: 1 / 0)
+    assert (directory / "a").read_text() == "old" and [*tmp_path.iterdir()] == [directory]
+
+
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
 def test_the_files_of_a_model_follow_the_umask(backbone, tmp_path, umask, mode):
     before = os.umask(umask)

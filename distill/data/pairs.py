@@ -76,7 +76,15 @@ class PairTemplate:
 
     def texts(self, query: str, passage: str) -> tuple[str, str]:
         """Return query and passage as they are tokenised."""
-        return self.query_text.replace("{}", query), self.passage_text.replace("{}", passage)
+        return _in_form(self.query_text, query), _in_form(self.passage_text, passage)
+
+    def texts_of_all(self, queries: Iterable[str], passages: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        """Return how each different query is tokenised, by the query, and how each passage is.
+
+        A query's text is made once, however many pairs it has.
+        """
+        of_query = {query: _in_form(self.query_text, query) for query in dict.fromkeys(queries)}
+        return of_query, [_in_form(self.passage_text, passage) for passage in passages]
 
     def numbers(self, scores: Sequence[float] | np.ndarray) -> list[int] | list[None]:
         """Return what `join` takes for the first-stage scores of a query's whole list: nothing if it reads none."""
@@ -118,6 +126,10 @@ class PairTemplate:
                 "in distill/data/pairs.py"
             )
         return self.middles[number]
+
+
+def _in_form(form: str, text: str) -> str:
+    return text if form == "{}" else form.replace("{}", text)  # replace would copy the text
 
 
 def score_numbers(scores: np.ndarray, scale: str) -> np.ndarray:

@@ -8,6 +8,7 @@ weights must be those that were frozen in training.
 """
 
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,13 @@ def train_adapters(model, *, save: str, **options) -> None:
         model.base |= base_checksums(model)  # of the backbone as it is: later the adapters are merged with it
 
 
-def write_adapters(model, directory: Path) -> None:
-    """Write what is trained of a CrossEncoder with adapters, and distill.json; the backbone is only named."""
+def write_adapters(model, directory: Path, kept: re.Pattern[str] | None = None) -> None:
+    """Write what is trained of a CrossEncoder with adapters, and distill.json; the backbone is only named.
+
+    kept: as in `write_model`.
+    """
     size = sum(parameter.numel() * parameter.element_size() for parameter in trained_weights(model).values())
-    write_whole_directory(directory, lambda new: _write_files(model, new), size)
+    write_whole_directory(directory, lambda new: _write_files(model, new), size, kept)
 
 
 def trained_weights(model) -> dict[str, Tensor]:

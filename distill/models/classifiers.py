@@ -19,6 +19,7 @@ from distill.models.decoders import SCORE, decoder_template, prompt_of, take_tem
 from distill.models.heads import NativeHead, native_head, one_score, take_pooler
 from distill.models.modules import activation_of_model
 from distill.models.parts import Change, Parts, explained, load_tokenizer, load_whole
+from distill.models.text_options import check_default_prompt
 
 TOKENS = 11  # that are scored twice
 TOLERANCE = 1e-4  # relative, and a tenth of it absolute: both come from the same weights in float32
@@ -54,6 +55,8 @@ def _open_decoder(path: Path, model, config: dict, prompt: str | None) -> Parts:
     parts = Parts(model.base_model, tokenizer, weight, bias if model.score.bias is not None else None, "last")
     parts.native = NativeHead(type(model), {"head": SCORE})
     given = prompt_of(path, config, tokenizer, prompt)
+    if given is None:
+        check_default_prompt(path)
     parts.template = decoder_template(path, tokenizer, given)
     take_template(parts, given)
     return parts

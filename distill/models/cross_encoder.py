@@ -13,6 +13,7 @@ import inspect
 import logging
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from distill.data.batch import Batch, copy_to, make_batch
 from distill.data.pairs import PairTemplate
-from distill.device import choose_precision, half_precision
+from distill.device import dtype_of, half_precision
 from distill.errors import InputError
 from distill.models.adapters import holds_adapters, load_adapters, read_base, write_adapters
 from distill.models.calibration import Calibration
@@ -51,7 +52,7 @@ from distill.models.parts import (
 )
 from distill.models.prompts import name_of_prompt
 from distill.models.pruned import check_keep, score_pruned
-from distill.models.saved import check_replaceable, download, write_model
+from distill.models.saved import OF_ITS_USER, check_replaceable, download, write_model
 from distill.models.sizes import match_vocabulary, num_embeddings
 from distill.models.starting import Start, exit_to_train, load_for_training
 
@@ -224,8 +225,10 @@ class CrossEncoder(nn.Module):
     def choose_layout(self, layout: str) -> None:
         """Use the "packed" or "padded" layout; "auto" packs if the backbone supports it.
 
-        Call this before compiling the backbone. Raises InputError like __init__.
+        Call this before compiling the backbone. Raises InputError like __init__, and for another layout.
         """
+        if layout not in ("auto", "packed", "padded"):
+            raise InputError(f"layout={layout} is unknown: choose one of auto, packed, padded")
         packable = can_pack(self.backbone)
         if layout == "packed" and not packable:
             raise InputError(
@@ -300,7 +303,7 @@ class CrossEncoder(nn.Module):
         query: str,
         passages: Iterable[str],
         max_tokens: int = ...,
-        precision: torch.dtype | None = ...,
+        precision: str | torch.dtype | None = ...,
         *,
         first_stage_scores: Iterable[float] | None = ...,
         weight: float | None = ...,
@@ -317,7 +320,7 @@ class CrossEncoder(nn.Module):
         query,
         passages,
         max_tokens: int = MAX_TOKENS,
-        precision: torch.dtype | None = None,
+        precision: str | torch.dtype | None = None,
         *,
         first_stage_scores=None,
         weight: float | None = None,
@@ -328,9 +331,9 @@ class CrossEncoder(nn.Module):
 
         query: a text; or a list of them, with a list of passages for each: the result is then a list of results.
         passages: a list or any other sequence of texts (tuple, pandas Series, NumPy array). Empty texts are scored too.
-        precision: of the forward pass; None: torch.bfloat16 on CUDA, else torch.float32. Some CPUs are also faster in
-        torch.bfloat16: distill/models/precision.py measures it. With float32, an autocast context around the call still
-        applies.
+        precision: of the forward pass, a dtype or its name, as in "bfloat16"; None: bfloat16 on CUDA, else float32.
+        Some CPUs are also faster in bfloat16: distill/models/precision.py measures it. With float32, an autocast
+        context around the call still applies.
         first_stage_scores: of the same passages, in their order; order and scores are then interpolated
         (distill/models/interpolation.py). A model that was trained to read them needs them, of the whole list; it
         interpolates only if a weight is given.
@@ -340,8 +343,9 @@ class CrossEncoder(nn.Module):
         return_documents: return the passages too, in that order.
 
         Several threads may call it at once. Raises TypeError if the query or a passage is not a string, and InputError
-        if a score is not finite, if there is no weight, if there is not one first-stage score for each passage, if the
-        model needs them, or if it has no score after an inner layer to keep by.
+        if one holds half a surrogate pair, if a score is not finite, if there is no weight, if there is not one
+        first-stage score for each passage, if the model needs them, if it has no score after an inner layer to keep by,
+        or for an option that does not exist.
         """
         several = is_sequence(query)
         queries, lists = as_lists(query, passages) if several else ([query], [as_texts(query, passages)])
@@ -370,7 +374,7 @@ class CrossEncoder(nn.Module):
         self,
         pairs: Iterable[Iterable[str]] | tuple[str, str],
         max_tokens: int = MAX_TOKENS,
-        precision: torch.dtype | None = None,
+        precision: str | torch.dtype | None = None,
     ) -> np.ndarray:
         """Return the float32 scores [P] of pairs of query and passage, in their order, as sentence-transformers does.
 
@@ -428,7 +432,7 @@ class CrossEncoder(nn.Module):
         self,
         lists: list[list[TokenPair]],
         max_tokens: int = MAX_TOKENS,
-        precision: torch.dtype | None = None,
+        precision: str | torch.dtype | None = None,
         exit_keep: int | None = None,
     ) -> list[Tensor]:
         """Return the scores [K] of each list of pairs, on the CPU; the lists share forward passes.
@@ -436,12 +440,12 @@ class CrossEncoder(nn.Module):
         exit_keep: as in `rank`. Call it in evaluation mode. Raises InputError for a score that is not finite.
         """
         check_keep(self, exit_keep)
+        dtype = dtype_of(precision, self.device)
         if not any(lists):
             return [torch.zeros(0) for _ in lists]
         batch = make_batch([""] * len(lists), lists)
-        precision = precision or choose_precision("auto", self.device)
-        half = half_precision(self.device, precision)
-        with contextlib.nullcontext() if precision == torch.float32 else half:  # the caller's autocast still applies
+        half = half_precision(self.device, dtype)
+        with contextlib.nullcontext() if dtype == torch.float32 else half:  # the caller's autocast still applies
             scores = self.score(batch, max_tokens, exit_keep).cpu()
         for row, index in torch.nonzero(~torch.isfinite(scores)).tolist():
             where = f"list {row}, " if len(lists) > 1 else ""
@@ -559,17 +563,20 @@ class CrossEncoder(nn.Module):
         """Write the model as a directory of sentence-transformers v6, or with a native head as one of transformers.
 
         It is written to a temporary directory that is then renamed, so `directory` never holds a half-written model.
-        A model that is there already is replaced. Raises InputError for a directory with anything else in it, and for
-        a model with layers that this format cannot hold.
+        A model that is there already is replaced, and its card and licence stay. Raises InputError for a directory with
+        anything else in it, and for a model with layers that this format cannot hold.
         """
         directory = Path(directory).absolute()  # the current one has no name
         check_replaceable(directory)
-        self.write(directory)
+        self.write(directory, kept=OF_ITS_USER)
 
-    def write(self, directory: Path) -> None:
-        """Write the model like `save_pretrained`, in place of whatever is in the directory, which is the caller's."""
+    def write(self, directory: Path, kept: re.Pattern[str] | None = None) -> None:
+        """Write the model like `save_pretrained`, in place of whatever is in the directory, which is the caller's.
+
+        kept: names of files in it that stay.
+        """
         if self.saves_adapters:
-            write_adapters(self, directory)
+            write_adapters(self, directory, kept)
             return
         with merged(self.backbone):
-            write_model(self, directory)
+            write_model(self, directory, kept)

@@ -30,7 +30,7 @@ from distill.models.prompts import (
     T5_PROMPTS,
     check_seams,
     find_prompt,
-    prompt_by_name,
+    prompt_name,
     split_prompt,
     template_of_texts,
 )
@@ -55,8 +55,6 @@ def open_generative(
     change: of a causal model's configuration, before it is loaded.
     Raises InputError if the prompt is unknown, or if the scores would differ from those of the source library.
     """
-    if prompt is not None and prompt not in PROMPTS:
-        raise InputError(f"prompt={prompt} is unknown: choose one of {', '.join(PROMPTS)}")
     architecture = config["architectures"][0]
     if architecture.endswith("ForCausalLM"):
         return _open_causal(path, config, prompt, logit_score, change)
@@ -89,8 +87,8 @@ class FirstDecoderState(nn.Module):
 def _open_t5(path: Path, config: dict, name: str | None) -> Parts:
     from transformers import AutoModelForSeq2SeqLM
 
-    name = name or prompt_by_name(path, config, T5_PROMPTS)
-    if name not in T5_PROMPTS:
+    name = prompt_name(path, config, T5_PROMPTS, name)
+    if name is None:
         raise InputError(f"{path}: is a T5, and no file names its training prompt: set prompt=monot5 or prompt=rankt5")
     tokenizer, prompt = load_tokenizer(path), PROMPTS[name]
     with explained(path):

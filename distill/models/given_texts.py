@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Set
 from io import IOBase
 from typing import Any
 
+from distill.errors import InputError
+
 
 def is_sequence(value: Any) -> bool:
     """Whether it is a list or any other sequence of values: no text, no table, no mapping."""
@@ -22,7 +24,7 @@ def is_sequence(value: Any) -> bool:
 def as_texts(query: Any, passages: Any, where: str = "") -> list[str]:
     """Return the passages of a query as a list; where: what comes before their name in a message.
 
-    Raises TypeError for a single text, a table, or anything that is not a text.
+    Raises TypeError for a single text, a table, or anything that is not a text; InputError for half a surrogate pair.
     """
     if not is_sequence(passages):
         raise TypeError(
@@ -32,11 +34,22 @@ def as_texts(query: Any, passages: Any, where: str = "") -> list[str]:
     for name, text in (("query", query), *((f"passage {index}", text) for index, text in enumerate(passages))):
         if not isinstance(text, str):
             raise TypeError(f"{where}{name} is a {type(text).__name__} ({str(text)[:40]}): expected a text")
+        _check_characters(text, f"{where}{name}")
     return passages
 
 
+def _check_characters(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds half of a surrogate pair, {text[error.start]} at character {error.start}, which is no "
+            'character: leave it out, as text.encode(errors="ignore").decode() does'
+        ) from None
+
+
 def as_lists(queries: Any, lists: Any) -> tuple[list[str], list[list[str]]]:
-    """Return several queries, and the passages of each; raises TypeError as `as_texts`, ValueError for other counts."""
+    """Return several queries, and the passages of each; raises like `as_texts`, and ValueError for other counts."""
     if not is_sequence(lists):
         raise TypeError(
             f"passages is a {type(lists).__name__}: expected a list of texts for each query, as in rank([query], "
@@ -51,7 +64,8 @@ def as_lists(queries: Any, lists: Any) -> tuple[list[str], list[list[str]]]:
 def as_pairs(pairs: Any) -> tuple[list[str], list[str]]:
     """Return the queries and the passages of pairs; raises TypeError for anything that is not a list of two texts each.
 
-    A table is refused too: iterating over a DataFrame gives the names of its columns.
+    A table is refused too: iterating over a DataFrame gives the names of its columns. Raises InputError for half a
+    surrogate pair.
     """
     if not is_sequence(pairs):
         remedy = ": give its two columns, as in frame[[QUERY, PASSAGE]].to_numpy()" if hasattr(pairs, "columns") else ""
@@ -66,6 +80,8 @@ def as_pairs(pairs: Any) -> tuple[list[str], list[str]]:
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             kinds = ", ".join(type(text).__name__ for text in texts[:4])
             raise TypeError(f"pair {index} holds {len(texts)} values ({kinds}): expected two texts, (query, passage)")
+        for name, text in zip(("query", "passage"), texts, strict=True):
+            _check_characters(text, f"pair {index}: {name}")
     return [query for query, _ in listed], [passage for _, passage in listed]
 
 

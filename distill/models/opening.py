@@ -52,7 +52,7 @@ from distill.models.parts import (
 )
 from distill.models.saved import EXIT_FILE, ONNX_FILE, SETTINGS_FILE
 from distill.models.sizes import match_vocabulary
-from distill.models.text_options import check_text_options
+from distill.models.text_options import check_default_prompt, check_text_options
 
 
 def open_directory(path: Path, prompt: str | None = None, change: Change | None = None) -> Parts:
@@ -65,13 +65,15 @@ def open_directory(path: Path, prompt: str | None = None, change: Change | None 
     config = read_object(path / "config.json", CONFIG)
     check_directory(path)
     model_type, architecture = str(config.get("model_type", "")), _architecture(config)
-    if prompt is not None and not is_generative(architecture) and not may_have_prompt(config):
+    modules = module_names(path)
+    reads_prompt = (is_generative(architecture) or may_have_prompt(config)) and "Pooling" not in modules
+    if prompt is not None and not reads_prompt:
         raise InputError(f"{path}: prompt={prompt} is for language models, but this is a {architecture}: leave it out")
     if _is_graph(path):
         return _open_onnx(path, config)
-    modules = module_names(path)
-    has_prompts = is_generative(architecture) or may_have_prompt(config)
-    check_text_options(path, lambda: load_tokenizer(path), has_prompts=has_prompts)
+    check_text_options(path, lambda: load_tokenizer(path))
+    if not reads_prompt:
+        check_default_prompt(path)
     if is_lightning_ir(config) and modules:
         raise InputError(
             f"{path}: config.json is from lightning-ir ({model_type}), but modules.json is from sentence-transformers: "

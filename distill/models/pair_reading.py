@@ -28,26 +28,25 @@ def read_pairs(
     passages to fewer tokens than the model reads.
     """
     template, length = model.template, min(passage_length or model.passage_length, model.passage_length)
-    texts = [template.texts(*pair) for pair in zip(queries, passages, strict=True)]
-    different = list(dict.fromkeys(query for query, _ in texts))
-    read = read_texts(model.tokenizer, different, model.query_length, template.query_end)
-    of_query = dict(zip(different, read, strict=True))
-    encoded = read_texts(model.tokenizer, [passage for _, passage in texts], length, template.passage_end)
-    numbers = itertools.repeat(None) if numbers is None else numbers
-    together = zip(texts, encoded, numbers, strict=False)
-    return [template.join(of_query[query], passage, number) for (query, _), passage, number in together]
+    query_texts, passage_texts = template.texts_of_all(queries, passages)
+    read = read_texts(model.tokenizer, list(query_texts.values()), model.query_length, template.query_end)
+    of_query = dict(zip(query_texts, read, strict=True))
+    encoded = read_texts(model.tokenizer, passage_texts, length, template.passage_end)
+    numbers = itertools.repeat(None, len(encoded)) if numbers is None else numbers
+    together = zip(queries, encoded, numbers, strict=True)
+    return [template.join(of_query[query], passage, number) for query, passage, number in together]
 
 
 def places_of_cut_pairs(model, queries: list[str], passages: list[str]) -> list[int]:
     """Return the indices of the pairs that `read_pairs` cuts, since the model does not read texts of such lengths."""
-    texts = [model.template.texts(*pair) for pair in zip(queries, passages, strict=True)]
-    different = list(dict.fromkeys(query for query, _ in texts))
-    of_query = dict(zip(different, map(len, read_texts(model.tokenizer, different, None)), strict=True))
-    lengths = map(len, read_texts(model.tokenizer, [passage for _, passage in texts], None))
+    query_texts, passage_texts = model.template.texts_of_all(queries, passages)
+    read = read_texts(model.tokenizer, list(query_texts.values()), None)
+    of_query = dict(zip(query_texts, map(len, read), strict=True))
+    lengths = map(len, read_texts(model.tokenizer, passage_texts, None))
     room = model.max_length - model.template.num_special
     return [
         index
-        for index, ((query, _), length) in enumerate(zip(texts, lengths, strict=True))
+        for index, (query, length) in enumerate(zip(queries, lengths, strict=True))
         if of_query[query] > model.query_length or length > model.passage_length or of_query[query] + length > room
     ]
 

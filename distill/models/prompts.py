@@ -59,11 +59,14 @@ PROMPTS = {
 
 
 def find_prompt(path: Path, config: dict, tokenizer, name: str | None = None) -> ScoringPrompt | None:
-    """Return the prompt of a decoder's directory: the one that is named, its chat template's, or that of its name."""
+    """Return the prompt of a decoder's directory: the one that is named, its chat template's, or that of its name.
+
+    Raises InputError for a name that is not a decoder's prompt.
+    """
     if name is None and (given := _chat_prompt(path, tokenizer)) is not None:
         return given
-    name = name or prompt_by_name(path, config, DECODER_PROMPTS)
-    if name not in DECODER_PROMPTS:
+    name = prompt_name(path, config, DECODER_PROMPTS, name)
+    if name is None:
         return None
     return replace(PROMPTS[name], chat_template=_chat_template(PROMPTS[name].text))
 
@@ -73,8 +76,18 @@ def name_of_prompt(text: str) -> str | None:
     return next((name for name in DECODER_PROMPTS if PROMPTS[name].text == text), None)
 
 
-def prompt_by_name(path: Path, config: dict, choices: tuple[str, ...]) -> str | None:
-    """Return the prompt whose name is part of the directory's, the Hub's or the configuration's model name."""
+def prompt_name(path: Path, config: dict, choices: tuple[str, ...], given: str | None) -> str | None:
+    """Return the given one of the choices, or the one that is part of the directory's, the Hub's or the model's name.
+
+    Raises InputError if the given one is unknown, or is for another kind of model.
+    """
+    if given is not None and given not in PROMPTS:
+        raise InputError(f"prompt={given} is unknown: choose one of {', '.join(PROMPTS)}")
+    if given is not None and given not in choices:
+        known = " or ".join(f"prompt={choice}" for choice in choices)
+        raise InputError(f"{path}: prompt={given} is for another kind of language model: set {known}, or leave it out")
+    if given is not None:
+        return given
     names = [path.name, str(config.get("_name_or_path", ""))]
     if path.parent.name == "snapshots":  # in the Hub's cache: models--OWNER--NAME/snapshots/COMMIT
         names.append(path.parent.parent.name)

@@ -9,6 +9,7 @@ Shapes: B lists, K passages per list, P pairs, N tokens of the pairs that are he
 """
 
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -33,8 +34,8 @@ def check_keep(model, keep: int | None, name: str = "exit_keep") -> None:
             f"{name}={keep}: this model has no score after an inner layer to choose by: train one with "
             "model.exit_layer, or leave it out"
         )
-    if keep < 1:
-        raise InputError(f"{name}={keep}: must be at least 1")
+    if isinstance(keep, bool) or not isinstance(keep, Integral) or keep < 1:
+        raise InputError(f"{name}={keep}: must be at least 1, and a whole number")
 
 
 def place_below(kept: np.ndarray, others: np.ndarray) -> np.ndarray:

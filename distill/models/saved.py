@@ -31,13 +31,15 @@ TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ONNX_FILE = "onnx/model.onnx"
 # In a folder that no other library reads: vLLM loads all weights beside config.json
 EXIT_FILE = "exit/model.safetensors"
-# The files of a saved model, in the words of all libraries that save one
+# The files of a saved model, by the names that libraries give them
 OF_A_MODEL = re.compile(
-    r"(?:\d+_\w+/|exit/)?(?:[\w.-]+\.safetensors|(?:adapter_|generation_|pre)?\w*config\.json)"
+    r"(?:\d+_\w+/|exit/)?(?:model\.safetensors|config\.json)|(?:adapter_model|head|model-\d+-of-\d+)\.safetensors"
+    r"|(?:adapter|generation|tokenizer|sentence_bert|preprocessor|processor)_config\.json"
     r"|(?:config_sentence_transformers|modules|distill|tokenizer|special_tokens_map|added_tokens|vocab|chat_template"
-    r"|model\.safetensors\.index)\.json|vocab\.txt|merges\.txt|[\w.]+\.model|chat_template\.jinja|README\.md|LICENSE\S*"
-    r"|\.gitattributes"
+    r"|model\.safetensors\.index)\.json|vocab\.txt|merges\.txt"
+    r"|(?:spiece|spm|tokenizer|sentencepiece(?:\.bpe)?)\.model|(?:additional_chat_templates/\w+|chat_template)\.jinja"
 )
+OF_ITS_USER = re.compile(r"README\.md|LICENSE[\w.-]*|\.gitattributes")  # beside them: kept when it is saved again
 MODULES = [  # sentence-transformers reads these names and classes, and those of the head after them
     ("", "sentence_transformers.base.modules.transformer.Transformer"),
     ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -93,29 +95,38 @@ def download(name: str, revision: str | None = None) -> Path:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raise InputError for a directory that a model cannot take the place of: it holds other files."""
+    """Raise InputError for a directory that a model cannot take the place of: it is no model, or holds other files."""
     if not directory.exists():
         return
-    files = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if not path.is_dir()]
-    others = sorted(name for name in files if not OF_A_MODEL.fullmatch(name))
-    if others or not directory.is_dir():
-        which = f", such as {others[0]}" if others else ""
+    files = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(directory).as_posix() for path in files)
+    known = [OF_A_MODEL, OF_ITS_USER] if _is_model(directory) else []
+    other = next((name for name in names if not any(form.fullmatch(name) for form in known)), None)
+    if other is not None or not directory.is_dir():
+        which = f", such as {other}" if other is not None else ""
         raise InputError(
             f"{directory}: holds other files than a model's{which}: save it to a new or an empty directory"
         )
 
 
-def write_model(model, directory: Path) -> None:
+def _is_model(directory: Path) -> bool:
+    configs = ("config.json", ADAPTER_FILE)
+    others = ("modules.json", SETTINGS_FILE, "model.safetensors", "model.safetensors.index.json")
+    return all(any((directory / name).is_file() for name in names) for names in (configs, others))
+
+
+def write_model(model, directory: Path, kept: re.Pattern[str] | None = None) -> None:
     """Write a CrossEncoder as a sentence-transformers v6 CrossEncoder directory, completely or not at all.
 
     One with a native head becomes a directory of transformers, which sentence-transformers opens, too. A model whose
-    pairs hold the first stage's score gets a directory that only this library opens.
+    pairs hold the first stage's score gets a directory that only this library opens. kept: names of files in the old
+    directory that the new one gets.
     Raises InputError for a model that is no encoder with a head.
     """
     if not (model.is_encoder or model.is_decoder):
         raise InputError(f"{directory}: only an encoder or a decoder can be saved")
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    write_whole_directory(directory, lambda new: _write_files(model, new), size)
+    write_whole_directory(directory, lambda new: _write_files(model, new), size, kept)
 
 
 def _write_files(model, directory: Path) -> None:

@@ -42,7 +42,7 @@ from distill.models.parts import Parts, check_whole, explained, is_of_transforme
 from distill.models.prompts import ScoringPrompt
 from distill.models.saved import check_same_score, download
 from distill.models.sizes import check_size, match_vocabulary, num_embeddings
-from distill.models.text_options import check_text_options
+from distill.models.text_options import check_default_prompt, check_text_options
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,8 @@ def _open_whole(name: str, folder: Path, start: Start) -> Parts:
 
 
 def _keep_modules(parts: Parts, folder: Path) -> None:
-    check_text_options(folder, lambda: parts.tokenizer, has_prompts=False)
+    check_text_options(folder, lambda: parts.tokenizer)
+    check_default_prompt(folder)
     head = read_head(folder)
     check_widths(head, parts.backbone.config.hidden_size)
     parts.weight, parts.bias, parts.pooling = head.weight, head.bias, head.pooling

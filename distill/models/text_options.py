@@ -1,6 +1,7 @@
 """What sentence-transformers does to texts before they are tokenised, as the files of a directory say.
 
-    check_text_options(path, lambda: tokenizer, has_prompts=False)   # raises InputError for what would not be done here
+    check_text_options(path, lambda: tokenizer)              # raises InputError for what would not be done here
+    check_default_prompt(path)                               # the same for a default prompt, of a model that reads none
     options = chat_template_options(path)                    # {"add_generation_prompt": True}
     longest = longest_pair(path)                             # max_seq_length; None: not said
 
@@ -19,10 +20,10 @@ SCALARS = (str, bool, int, float, type(None))
 NOT_VARIABLES = ("tokenizer", "messages", "name", "conversation", "conversations", "chat_template", "tokenize")
 
 
-def check_text_options(path: Path, load: Callable[[], Any], *, has_prompts: bool) -> None:
-    """Raise InputError for options of a directory that this library does not follow.
+def check_text_options(path: Path, load: Callable[[], Any]) -> None:
+    """Raise InputError for options of a directory that this library does not follow, whatever the model reads.
 
-    load: returns the tokenizer, if it matters. has_prompts: whether a default prompt is read, as a language model's is.
+    load: returns the tokenizer, if it matters.
     """
     file = path / FILE
     others = [name for name, value in _processing(path).items() if value and name != "chat_template"]
@@ -36,18 +37,22 @@ def check_text_options(path: Path, load: Callable[[], Any], *, has_prompts: bool
             f"{file}: do_lower_case=true, but the tokenizer keeps capitals: set it to false there, and train or score "
             "with lower-case texts"
         )
-    given = read_prompts(path)
-    prompt = (given.get("prompts") or {}).get(given.get("default_prompt_name"))
-    if prompt and not has_prompts:
-        raise InputError(
-            f"{path / PROMPTS_FILE}: has a default prompt, {str(prompt)[:40]!r}, which sentence-transformers puts "
-            "before each query: set default_prompt_name to null there, and put it into the queries"
-        )
 
 
 def _keeps_capitals(tokenizer) -> bool:
     normalizer = tokenizer.backend_tokenizer.normalizer
     return normalizer is None or normalizer.normalize_str("AÉ") != normalizer.normalize_str("aé")
+
+
+def check_default_prompt(path: Path) -> None:
+    """Raise InputError for a default prompt of a directory whose model reads plain pairs, without a chat template."""
+    given = read_prompts(path)
+    prompt = (given.get("prompts") or {}).get(given.get("default_prompt_name"))
+    if prompt:
+        raise InputError(
+            f"{path / PROMPTS_FILE}: has a default prompt, {str(prompt)[:40]!r}, which sentence-transformers puts "
+            "before each query: set default_prompt_name to null there, and put it into the queries"
+        )
 
 
 def read_options(path: Path) -> dict[str, Any]:

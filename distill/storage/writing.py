@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -86,18 +87,29 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"), size=len(text.encode()))
 
 
-def write_whole_directory(directory: Path, write: Callable[[Path], object], size: int | None = None) -> None:
+def write_whole_directory(
+    directory: Path,
+    write: Callable[[Path], object],
+    size: int | None = None,
+    kept: re.Pattern[str] | None = None,
+) -> None:
     """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete.
 
-    Its files get the modes that the user's umask gives. size: of all files, if known. Raises DiskError, and InputError
-    where another process is writing it.
+    Its files get the modes that the user's umask gives. A link to a directory stays one. size: of all files, if known.
+    kept: names of files in the old directory that the new one gets, unless `write` writes them. Raises DiskError, and
+    InputError where another process is writing it.
     """
-    new, old = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
+    place = Path(os.path.realpath(directory))
+    new, old = (place.with_name(f".{place.name}.{suffix}") for suffix in ("new", "old"))
     with writing(directory, size), _held(new, directory):
+        if old.is_dir() and not old.is_symlink() and not place.exists():  # stopped between the two renames
+            os.rename(old, place)
         for leftover in (*new.iterdir(), old):
-            leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         try:
             write(new)
+            if kept is not None and place.is_dir():
+                _keep(kept, place, new)
             mode = new.stat().st_mode & 0o666  # some libraries let only the owner read what they write
             for path in new.rglob("*"):
                 if path.is_file():
@@ -107,11 +119,26 @@ def write_whole_directory(directory: Path, write: Callable[[Path], object], size
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        if directory.exists():
-            os.rename(directory, old)
-        os.rename(new, directory)
-        _flush(directory.parent)
+        if place.exists():
+            os.rename(place, old)
+        os.rename(new, place)
+        _flush(place.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep(names: re.Pattern[str], old: Path, new: Path) -> None:
+    """Copy the files of such names from the old directory into the new one, unless it has its own."""
+    for path in old.iterdir():
+        if path.is_file() and names.fullmatch(path.name) and not (new / path.name).exists():
+            shutil.copyfile(path, new / path.name)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a directory, if it is there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -120,6 +147,8 @@ def _held(new: Path, directory: Path) -> Iterator[None]:
 
     Raises InputError where another process holds it. Some network file systems have no locks of directories.
     """
+    if new.is_symlink():
+        new.unlink()
     new.mkdir(parents=True, exist_ok=True)
     opened = os.open(new, os.O_RDONLY | os.O_DIRECTORY)
     try:
