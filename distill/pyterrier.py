@@ -30,7 +30,7 @@ class Reranker(pt.Transformer):
         model: str | CrossEncoder,
         text_field: str = "text",
         max_tokens: int = MAX_TOKENS,
-        precision: torch.dtype | None = None,
+        precision: str | torch.dtype | None = None,
         device: str = "auto",
         interpolate: Literal["auto"] | float | None = None,
         base: str | None = None,
@@ -40,13 +40,16 @@ class Reranker(pt.Transformer):
         text_field: column of the passages' texts. max_tokens, precision: as in `CrossEncoder.rank`. interpolate: None;
         the model's share in its interpolation with the column score, from 0 to 1; or "auto", the share in the model's
         files. base: of adapters that were saved without their backbone, the backbone. Raises InputError if the model is
-        not a cross-encoder, or for a share that is missing or out of range.
+        not a cross-encoder, for a device or base beside an open model, and for a share that is missing or out of range.
         """
         super().__init__()
         if not isinstance(model, CrossEncoder):
             model = CrossEncoder.from_pretrained(str(model), base=base).to(choose_device(device))
         elif base is not None:
             raise InputError(f"base={base!r}: this model is open already, with its backbone: leave it out")
+        elif device != "auto":
+            where = f"this model is open already, on {model.device}"
+            raise InputError(f"device={device}: {where}: leave it out, and move the model: model.to('{device}')")
         self.model = model
         self.text_field, self.max_tokens, self.precision = text_field, max_tokens, precision
         self.weight = None
@@ -57,10 +60,14 @@ class Reranker(pt.Transformer):
             self.weight = check_weight(share, self.model.interpolation)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Return the frame with new scores and ranks: queries in their order, each with its best passage first."""
+        """Return the frame with new scores and ranks: queries in their order, each with its best passage first.
+
+        Raises InputError for a row without a qid, and for a qid with two queries.
+        """
         reads_scores = self.weight is not None or self.model.first_stage_score is not None
         columns = ["query", self.text_field, *(["score"] if reads_scores else [])]
         pt.validate.result_frame(inp, extra_columns=columns, context=self)
+        _check_queries(inp)
         reranked = []
         for _, group in inp.groupby("qid", sort=False):
             query, *passages = map(_as_text, [group["query"].iloc[0], *group[self.text_field]])
@@ -76,6 +83,17 @@ class Reranker(pt.Transformer):
 
     def __repr__(self) -> str:
         return f"distill.pyterrier.Reranker({self.model.backbone.config.model_type}, text_field={self.text_field!r})"
+
+
+def _check_queries(inp: pd.DataFrame) -> None:
+    missing = inp["qid"].isna()
+    if missing.any():  # groupby would leave them out
+        raise InputError(f"qid: row {missing.argmax()} (from 0) has none: give each row the qid of its query")
+    for qid, queries in inp["query"].map(_as_text).groupby(inp["qid"]).unique().items():
+        if len(queries) > 1:
+            raise InputError(
+                f"qid={qid}: has two queries, {queries[0]!r} and {queries[1]!r}: give each a qid of its own"
+            )
 
 
 def _as_text(value) -> str:

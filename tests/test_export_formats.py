@@ -109,6 +109,12 @@ def test_a_head_that_reads_another_state_is_refused_and_leaves_nothing(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_only_an_electra_is_renamed_to_bert(tmp_path, family):
+    with pytest.raises(InputError, match=f"bert: only an ELECTRA .* can be renamed, but this is a {family}$"):
+        export(make_model(tmp_path / "backbone", family), tmp_path / "out", "bert")
+
+
 def test_an_electra_renamed_to_bert_gives_the_same_scores(tmp_path):
     make_backbone(tmp_path / "backbone", "electra")
     config = AutoConfig.from_pretrained(tmp_path / "backbone", embedding_size=16)
@@ -170,6 +176,19 @@ def test_the_command_writes_once_and_says_what_is_wrong(tmp_path):
     run = commands.run(*command, "format=onnx", "hub=mine", cwd=tmp_path)
     assert run.returncode == 2 and "hub=mine: must be OWNER/NAME" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "model", "out"]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("opset=23", "opset: is of an ONNX graph, not of format=bert: leave it out"),
+        ("private=false", "private: is of a repository that an upload creates, which needs hub: leave it out"),
+    ],
+)
+def test_the_command_refuses_keys_that_would_do_nothing(tmp_path, key, message):
+    run = commands.run("-m", "distill", "export", "model=none", "format=bert", "output=out", key, cwd=tmp_path)
+    assert run.returncode == 2 and run.stderr.splitlines()[-1] == f"error: {message}"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("family", ["electra", "deberta-v2"])

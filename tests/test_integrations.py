@@ -1,7 +1,9 @@
 """In other libraries' pipelines: PyTerrier's, which nothing else imports, and the rerankers of docs/models.md."""
 
 import pytest
+import torch
 
+from distill.errors import InputError
 from tests.helpers.backbones import WORDS
 from tests.helpers.commands import run
 from tests.helpers.models import make_model
@@ -87,6 +89,46 @@ def test_it_takes_its_place_in_a_pipeline(pt, model):
     assert Reranker(model)(given[:0]).empty
     with pytest.raises(Exception, match="text"):
         Reranker(model)(renamed)
+
+
+@pytest.mark.parametrize("qid", [None, float("nan")])
+def test_a_row_without_a_qid_is_refused(pt, model, qid):
+    from distill.pyterrier import Reranker
+
+    given = frame(pt)
+    given.loc[2, "qid"] = qid
+    with pytest.raises(InputError, match=r"^qid: row 2 \(from 0\) has none: give each row the qid of its query$"):
+        Reranker(model)(given)
+
+
+def test_a_qid_with_two_queries_is_refused(pt, model):
+    from distill.pyterrier import Reranker
+
+    given = frame(pt)
+    given.loc[2, "query"] = "bees\nhome"
+    first = given["query"].iloc[0]
+    with pytest.raises(InputError, match="^qid=q2: has two queries, ") as refused:
+        Reranker(model)(given)
+    assert f"{first!r} and 'bees\\nhome': give each a qid of its own" in str(refused.value)
+
+
+def test_a_precision_is_named_as_in_the_commands(pt, model):
+    from distill.pyterrier import Reranker
+
+    given = frame(pt)
+    by_name, by_dtype = (Reranker(model, precision=one) for one in ("bfloat16", torch.bfloat16))
+    assert by_name(given)["score"].tolist() == by_dtype(given)["score"].tolist()
+    assert Reranker(model, precision="float32")(given)["score"].tolist() == Reranker(model)(given)["score"].tolist()
+    assert Reranker(model, precision="auto")(given)["score"].tolist() == Reranker(model)(given)["score"].tolist()
+    with pytest.raises(InputError, match="^precision=half: must be one of auto, float32, bfloat16, float16$"):
+        Reranker(model, precision="half")(given)
+
+
+def test_a_device_beside_an_open_model_is_refused(pt, model):
+    from distill.pyterrier import Reranker
+
+    with pytest.raises(InputError, match=r"^device=cuda: this model is open already, on cpu: .*model\.to\('cuda'\)$"):
+        Reranker(model, device="cuda")
 
 
 def test_the_ranker_of_the_docs_works(model, tmp_path, monkeypatch):

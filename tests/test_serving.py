@@ -1,12 +1,16 @@
-"""`distill serve` without a socket: answers in the forms of four servers, shared batches, limits, keys and refusals."""
+"""`distill serve`, mostly without a socket: forms of four servers, shared batches, limits, keys and refusals."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import re
 import sys
 import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -14,13 +18,14 @@ import httpx
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from torch import nn
 
 from distill.commands.serve import check_packages
 from distill.errors import InputError
 from distill.models.interpolation import Interpolation
 from distill.serving.scoring import Scorer, load_scorer
-from distill.serving.server import open_socket, serve
+from distill.serving.server import make_server, open_socket, serve
 from distill.serving.service import Service
 from distill.teachers.endpoint_key import read_key
 from tests.helpers.commands import start
@@ -259,6 +264,36 @@ def test_a_body_must_arrive_in_time():
         assert client.portal.call(ask)[0]["status"] == 408
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "status"), [("/rerank", None, 413), ("/rerank", "bees-home-17", 401), ("/v3/rerank", None, 404)]
+)
+def test_a_client_that_sends_all_of_its_body_first_sees_why_it_is_refused(path, key, status):
+    with listening(SaidScores(), key, max_bytes=1000) as (url, _, _):
+        with pytest.raises(urllib.error.HTTPError) as refused:  # urllib closes its connections
+            urllib.request.urlopen(url + path, data=b" " * 12_000_000, timeout=60)
+        assert refused.value.code == status and json.load(refused.value)["error"]
+
+
+def test_a_client_that_asks_before_it_sends_a_body_is_refused_without_sending_it():
+    with serving(max_bytes=1000) as client:
+
+        async def ask() -> list[dict]:
+            sent: list[dict] = []
+
+            async def receive():
+                raise AssertionError("uvicorn would ask for the body")
+
+            async def send(message):
+                sent.append(message)
+
+            headers = [(b"content-length", b"2000"), (b"expect", b"100-continue")]
+            scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
+            await client.app(scope | {"http_version": "1.1", "scheme": "http"}, receive, send)
+            return sent
+
+        assert client.portal.call(ask)[0]["status"] == 413
+
+
 def test_texts_are_cut_as_in_training_and_refused_without_leave(model):
     long = " ".join(PASSAGES * 10)
     with serving(Scorer(model, 16384, torch.float32)) as client:
@@ -274,8 +309,24 @@ def test_texts_are_cut_as_in_training_and_refused_without_leave(model):
         )
         assert client.post("/rerank", json=asked | {"texts": PASSAGES, "truncate": False}).status_code == 200
         assert client.post("/rerank", json=asked | {"query": long, "truncate": False}).status_code == 422
-        shorter = client.post("/v2/rerank", json={"query": QUERY, "documents": [long], "max_tokens_per_doc": 2})
-        assert shorter.json()["usage"]["total_tokens"] == len(model.encode([QUERY], [long], passage_length=2)[0][0])
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [("/rerank", ("query", "texts")), ("/v2/rerank", ("query", "documents")), ("/score", ("text_1", "text_2"))],
+)
+def test_max_tokens_per_doc_cuts_passages_shorter_in_every_form(model, path, names):
+    long = " ".join(PASSAGES)
+    asked = dict(zip(names, (QUERY, [long]), strict=True)) | {"raw_scores": True}
+    [short] = model.score_lists([model.encode([QUERY], [long], passage_length=2)])
+    with serving(Scorer(model, 16384, torch.float32)) as client:
+        answer = client.post(path, json=asked | {"max_tokens_per_doc": 2}).json()
+        [found] = answer if isinstance(answer, list) else answer.get("results", answer.get("data"))
+        assert found.get("score", found.get("relevance_score")) == pytest.approx(short.item(), abs=1e-6)
+        assert short.item() != pytest.approx(model.rank(QUERY, [long])[1][0], abs=1e-4)
+        refused = client.post(path, json=asked | {"max_tokens_per_doc": 2, "truncate": False})
+        assert refused.status_code == 422
+        assert refused.json()["error"].startswith("max_tokens_per_doc cuts passages, which truncate=false forbids")
 
 
 # Keys
@@ -414,6 +465,24 @@ def test_stopping_waits_for_what_is_scored():
     assert job.future.result(0).tolist() == [5.0] and not service.is_ready
 
 
+def test_a_request_that_is_not_scored_by_the_end_of_stop_timeout_is_told_to_ask_again(caplog):
+    gate = threading.Event()
+    with (
+        caplog.at_level(logging.WARNING),
+        listening(SaidScores(before=lambda: gate.wait(60)), stop_timeout=1) as (url, server, service),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(httpx.post, f"{url}/rerank", json=ASKED, timeout=60)
+        wait_until(lambda: service.in_flight)
+        server.should_exit = True
+        response = asked.result()
+        gate.set()
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    assert response.json()["error"] == response.json()["detail"] == "the server is stopping: ask again"
+    assert 'distill_requests_total{path="/rerank",status="503"} 1.0' in service.metrics.text().decode()
+    assert len(caplog.text.splitlines()) == 1 and "Cancel 1 running task(s)" in caplog.text
+
+
 # Scores
 
 
@@ -440,6 +509,22 @@ def test_a_model_that_reads_first_stage_scores_is_not_served(model, monkeypatch)
 # The command
 
 
+@contextlib.contextmanager
+def listening(scorer, key: str | None = None, **changes) -> Iterator[tuple[str, uvicorn.Server, Service]]:
+    """The address of a server with a socket, in a thread; and the server, which `should_exit` stops."""
+    service = Service(settings(**changes), lambda cfg: scorer)
+    server = make_server(service, key)
+    with open_socket("127.0.0.1", 0) as opened:
+        thread = threading.Thread(target=server.run, args=([opened],))
+        thread.start()
+        try:
+            wait_until(lambda: service.is_ready)
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}", server, service
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_line(tmp_path):
     addresses: list[str] = []
     with pytest.raises(InputError, match="no_such_model"):
@@ -462,7 +547,7 @@ def test_a_missing_package_is_one_line_with_the_remedy(monkeypatch, name):
 
 
 def test_a_server_finishes_its_requests_on_sigterm_and_answers_rerankers(model, tmp_path):
-    """The one test with a process and a socket."""
+    """The one test with a process."""
     rerankers = pytest.importorskip("rerankers")
     from rerankers.models.api_rankers import APIRanker
 

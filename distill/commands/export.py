@@ -15,7 +15,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from distill.config.checks import check_values
+from distill.config.checks import check_values, refuse_unused
 from distill.config.composition import ROOT
 from distill.jobs import run_command, shown_path
 
@@ -32,6 +32,10 @@ def export(cfg: DictConfig) -> None:
     from distill.export.use import has_prompt
     from distill.models.cross_encoder import CrossEncoder
 
+    if not cfg.format.startswith("onnx"):
+        refuse_unused(["opset"], f"is of an ONNX graph, not of format={cfg.format}")
+    if cfg.hub is None:
+        refuse_unused(["private"], "is of a repository that an upload creates, which needs hub")
     directory = Path(cfg.output).absolute()
     lists = list(PAIRS.items()) if cfg.run is None else read_pairs(cfg)
     model = CrossEncoder.from_pretrained(cfg.model, base=cfg.base)

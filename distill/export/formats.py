@@ -179,8 +179,10 @@ def _write_bert(model: CrossEncoder, directory: Path) -> None:
 
     config = model.backbone.config
     if config.model_type != "electra" or config.embedding_size != config.hidden_size:
-        sizes = f"embeddings of {config.embedding_size} and states of {config.hidden_size} numbers"
-        what = f"this ELECTRA has {sizes}" if config.model_type == "electra" else f"this is a {config.model_type}"
+        what = f"this is a {config.model_type}"
+        if config.model_type == "electra":
+            sizes = f"embeddings of {config.embedding_size} and states of {config.hidden_size} numbers"
+            what = f"this ELECTRA has {sizes}"
         raise InputError(f"bert: only an ELECTRA whose embeddings are as wide as its states can be renamed, but {what}")
     if model.pooling != "cls":
         raise InputError("bert: no BERT classifier reads the mean over the tokens: export to onnx")

@@ -27,6 +27,7 @@ from distill.serving.service import Service
 log = logging.getLogger(__name__)
 
 SCORING = ("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
+LINGER = 2.0  # seconds that the rest of a refused body has to arrive
 GONE = 499  # nobody reads it; in the metrics it stands for clients that left
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -80,17 +81,20 @@ def guarded(endpoint: Endpoint, path: str, service: Service, key: str | None) ->
     """Return an endpoint that checks the key, answers refusals and failures, and counts."""
 
     async def answer(request: Request) -> Response:
-        started = time.monotonic()
+        started, task = time.monotonic(), asyncio.current_task()
+        assert task is not None
         try:
-            check_key(request, key)
-            response = await endpoint(request)
-        except Refused as refused:
-            response = refusal(refused.status, refused.message)
-        except (ClientDisconnect, asyncio.CancelledError) as left:
-            service.metrics.note_request(path, GONE, time.monotonic() - started)
-            if isinstance(left, asyncio.CancelledError) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise  # the server stops, and does not wait any longer
-            return Response(status_code=GONE)
+            try:
+                check_key(request, key)
+                response = await endpoint(request)
+            except Refused as refused:
+                await discard_body(request)
+                response = refusal(refused.status, refused.message)
+        except (ClientDisconnect, asyncio.CancelledError):
+            response = Response(status_code=GONE)
+            if task.cancelling():  # the server stops, and does not wait any longer
+                task.uncancel()
+                response = refusal(503, "the server is stopping: ask again")
         except Exception as error:  # a fault of the model or of ours: the server lives on, and the log has it
             log.error("%s: %s: %s", path, type(error).__name__, printable(str(error)))
             response = refusal(500, "the request could not be scored: the server's log says why")
@@ -129,6 +133,20 @@ async def read_body(request: Request, max_bytes: int, timeout: float) -> bytes:
     return bytes(body)
 
 
+async def discard_body(request: Request) -> None:
+    """Read what is left of a refused body, for a while: a client that is still sending would not see the answer.
+
+    uvicorn closes a connection that is not kept alive right after the answer, and what then still arrives resets it. A
+    client that asks before it sends (Expect: 100-continue) sends nothing.
+    """
+    if "expect" in request.headers:
+        return
+    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):  # the last one: all of it was read before
+        async with asyncio.timeout(LINGER):
+            async for _ in request.stream():
+                pass
+
+
 async def disconnected(request: Request) -> None:
     """Return once the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
@@ -144,6 +162,7 @@ def refusal(status: int, message: str) -> Response:
 async def answer_unknown(request: Request, error: Exception) -> Response:
     """Answer a request to an address or with a method that the server does not have."""
     assert isinstance(error, HTTPException)
+    await discard_body(request)
     known = f"POST {', '.join(SCORING)}; GET /health, /info, /v1/models, /metrics"
     response = refusal(error.status_code, f"{request.method} {request.url.path[:80]}: is not served: there are {known}")
     response.headers.update(error.headers or {})

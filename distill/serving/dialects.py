@@ -16,7 +16,7 @@ one.
 All four return scores from 0 to 1 unless told otherwise: text-embeddings-inference unless raw_scores is true, vLLM
 unless use_activation is false; Jina and Cohere have no switch, and take raw_scores here. One difference is on purpose:
 texts that are too long are cut, as in training, unless truncate is false. text-embeddings-inference and vLLM decide
-that by an option of the server.
+that by an option of the server. Cohere's max_tokens_per_doc cuts passages shorter in all forms.
 
 None of them interpolates. The fields for that are those of CrossEncoder.rank: first_stage_scores, a number for each
 passage, and weight.
@@ -101,14 +101,13 @@ def choose_dialect(path: str, body: Any) -> Dialect:
 
 
 def read_tei(body: dict[str, Any]) -> Asked:
-    """Read {"query", "texts", "raw_scores", "return_text", "truncate"}."""
+    """Read {"query", "texts", "raw_scores", "return_text"}."""
     passages = _texts(body, "texts")
     return Asked(
+        **_common(body),
         queries=[_text(body, "query")] * len(passages),
         passages=passages,
-        model=_optional_text(body, "model"),
         raw_scores=_flag(body, "raw_scores", False),
-        truncate=_flag(body, "truncate", True),
         return_documents=_flag(body, "return_text", False),
         top_n=_count(body, "top_n"),
         first_stage_scores=_numbers(body, "first_stage_scores"),
@@ -129,20 +128,18 @@ def write_tei(asked: Asked, scored: Scored) -> list[dict[str, Any]]:
 
 
 def read_documents(body: dict[str, Any], return_documents: bool) -> Asked:
-    """Read {"query", "documents", "top_n", "return_documents", "max_tokens_per_doc"}; documents are texts or {"text"}.
+    """Read {"query", "documents", "top_n", "return_documents"}; documents are texts or {"text"}.
 
     return_documents: the default.
     """
     passages = _texts(body, "documents", objects=True)
     return Asked(
+        **_common(body),
         queries=[_text(body, "query")] * len(passages),
         passages=passages,
-        model=_optional_text(body, "model"),
         raw_scores=_raw(body),
-        truncate=_flag(body, "truncate", True),
         return_documents=_flag(body, "return_documents", return_documents),
         top_n=_count(body, "top_n"),
-        passage_tokens=_count(body, "max_tokens_per_doc"),
         first_stage_scores=_numbers(body, "first_stage_scores"),
         weight=_number(body, "weight"),
     )
@@ -182,11 +179,10 @@ def read_score(body: dict[str, Any]) -> Asked:
             422, f"{named[0]} has {len(queries)} texts and {named[1]} {len(passages)}: send one, or as many as those"
         )
     return Asked(
+        **_common(body),
         queries=queries if len(queries) == len(passages) else queries * len(passages),
         passages=passages,
-        model=_optional_text(body, "model"),
         raw_scores=_raw(body),
-        truncate=_flag(body, "truncate", True),
         is_list=False,
     )
 
@@ -212,6 +208,14 @@ VLLM_SCORE = Dialect(read_score, write_score)
 
 
 # Fields; null is as good as none, since clients send it for options that are not set
+
+
+def _common(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of Asked that every dialect has under the same names: model, truncate, max_tokens_per_doc."""
+    truncate, passage_tokens = _flag(body, "truncate", True), _count(body, "max_tokens_per_doc")
+    if passage_tokens is not None and not truncate:
+        raise Refused(422, "max_tokens_per_doc cuts passages, which truncate=false forbids: leave one of them out")
+    return {"model": _optional_text(body, "model"), "truncate": truncate, "passage_tokens": passage_tokens}
 
 
 def _raw(body: dict[str, Any]) -> bool:

@@ -37,18 +37,7 @@ def serve(cfg: ServeConfig, key: str | None, listening: Callable[[str], object])
     opened = open_socket(cfg.host, cfg.port)
     host, port = opened.getsockname()[:2]
     listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(service, key),
-            log_config=None,
-            log_level="warning",
-            access_log=False,  # a query may be private; /metrics has the counts
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=int(cfg.stop_timeout),
-            lifespan="on",
-        )
-    )
+    server = make_server(service, key)
     service.failed = lambda: setattr(server, "should_exit", True)
     with noted_stops() as stops:
         server.run(sockets=[opened])
@@ -59,6 +48,22 @@ def serve(cfg: ServeConfig, key: str | None, listening: Callable[[str], object])
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)
+
+
+def make_server(service: Service, key: str | None) -> uvicorn.Server:
+    """Return a server that is not listening yet."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            make_app(service, key),
+            log_config=None,
+            log_level="warning",
+            access_log=False,  # a query may be private; /metrics has the counts
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=int(service.cfg.stop_timeout),
+            lifespan="on",
+        )
+    )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
