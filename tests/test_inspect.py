@@ -12,6 +12,8 @@ from scipy.stats import ttest_rel
 from distill.commands.inspect import check_inspect, inspect
 from distill.config.measures import parse_measures
 from distill.errors import InputError
+from distill.evaluation.averages import measure_rows
+from distill.evaluation.tasks import read_task
 from distill.report.change_tables import Known, first_places, summarise, tabulate
 from distill.report.changes import choose, compare, tau
 from distill.report.reading import open_reading
@@ -271,6 +273,40 @@ def test_what_the_command_line_gives_comes_before_what_the_directory_says(tmp_pa
     given = {"run": tmp_path / "e", "qrels": tmp_path / "moved.txt", "passages": tmp_path / "other.csv"}
     text = inspected(tmp_path, given, "id_field=key", "text_fields=[words]")
     assert "Other words" in text and "They fly high." not in text
+
+
+def test_judgments_of_articles_grade_their_passages_and_measure_articles(tmp_path, capsys):
+    before = {"q1": ranked({"x#0": 5, "y#1": 4, "x#1": 3, "w#0": 2}), "q2": ranked({"y#0": 2, "x#0": 1})}
+    after = {"q1": ranked({"w#0": 9, "x#1": 8, "x#0": 7, "y#1": 6}), "q2": ranked({"x#0": 2, "y#0": 1})}
+    keys = write_files(tmp_path)
+    write_run(before, tmp_path / "before.run", "x")
+    (tmp_path / "passages.tsv").write_text("".join(f"{one}\tOf {one}\n" for one in "x#0 x#1 y#0 y#1 w#0 z#0".split()))
+    (tmp_path / "qrels.txt").write_text("q1 0 y 1\nq1 0 w 0\nq2 0 y 2\nq2 0 z 1\n")
+    evaluation_in(tmp_path / "e", keys, max_passage=True)
+    write_run(after, tmp_path / "e" / "run.txt", "student")
+    # Articles before: x y w, and y x. After: w x y, since x counts once, and x y
+    cfg = OmegaConf.load(tmp_path / "e" / "config.yaml")
+    cfg.task.measures = ["RR@10"]
+    task = read_task(cfg.task, texts=False)
+    results, _ = measure_rows(task, {"first_stage": task.run, "test": after})
+    assert results == {"first_stage/files/RR@10": (1 / 2 + 1) / 2, "test/files/RR@10": (1 / 3 + 1 / 2) / 2}
+    for baseline in ({}, {"baseline": keys["baseline"]}):
+        text = inspected(tmp_path, {"run": tmp_path / "e"} | baseline, "measure=RR@10", "depth=2")
+        assert "RR@10                  0.7500 → 0.4167 (-0.3333)" in capsys.readouterr().out
+        assert cards(text)["Harmed most"] == ["q2", "q1"] and "passages have their articles" in text
+        seen = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", "", text)))
+        assert "first relevant passage 2 → 4 · 1 of 1 relevant in the list" in seen  # y#1
+        assert "2 · to 4 ▼2 · grade 1, relevant · score 4 · y#1 Of y#1" in seen
+        assert "before: not in the list; after: not in the list · grade 1, relevant · z#0 Of z#0" in seen
+
+
+def test_a_baseline_of_articles_is_not_compared_with_passages_that_are_measured_as_articles(tmp_path):
+    keys = write_files(tmp_path)
+    write_run({"q1": ranked({"a#0": 1})}, tmp_path / "passages.run", "x")
+    evaluation_in(tmp_path / "e", keys | {"baseline": str(tmp_path / "passages.run")}, max_passage=True)
+    write_run({"q1": ranked({"a#0": 1})}, tmp_path / "e" / "run.txt", "student")
+    with pytest.raises(InputError, match="^baseline: query q1: passage a is no part of an article: .*: give a run of"):
+        inspected(tmp_path, {"run": tmp_path / "e", "baseline": keys["baseline"]})
 
 
 def test_the_directory_of_an_older_version_lacks_keys(tmp_path):

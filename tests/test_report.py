@@ -365,6 +365,31 @@ def test_a_report_is_not_written_into_the_directory_of_a_run(tmp_path):
     assert {path.name for path in (runs / "lce-1-0").iterdir()} <= {"config.yaml", "results.json"}
 
 
+def test_a_second_report_takes_the_place_of_the_first_and_of_nothing_else(tmp_path):
+    values = {(loss, depth): [0.1 * depth + 0.01 * place] for place, loss in enumerate("abc") for depth in (1, 2)}
+    runs = make_grid(tmp_path / "runs", values)
+    out = report_on(runs, "compare=loss")
+    first = {path.name for path in out.rglob("*") if path.is_file()}
+    assert {"comparison.csv", "critical-difference.svg", "effectiveness-over-depth.png"} <= first
+    for name in ("notes.csv", "figures/latency.pdf", "figures/mine.png"):
+        (out / name).write_text("mine")
+    for path in runs.glob("*-2-0/*.*"):
+        path.unlink()
+    report_on(runs)
+    again = {path.name for path in out.rglob("*") if path.is_file()}
+    gone = {f"{name}.{kind}" for name in ("critical-difference", "effectiveness-over-depth") for kind in ("png", "svg")}
+    assert first - again == gone | {"comparison.csv"}
+    assert again - first == {"notes.csv", "latency.pdf", "mine.png", "effectiveness.png", "effectiveness.svg"}
+
+
+def test_what_lies_where_no_report_is_yet_stays(tmp_path):
+    for name in ("comparison.csv", "figures/curves.png"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("mine")
+    report_on(make_grid(tmp_path / "runs", {("lce", 1): [0.5]}))
+    assert [(tmp_path / "out" / name).read_text() for name in ("comparison.csv", "figures/curves.png")] == ["mine"] * 2
+
+
 def test_the_command_writes_the_report_and_answers_bad_input_with_one_line(tmp_path):
     make_grid(tmp_path / "depth=1", {("lce", 1): [0.5]})
     (tmp_path / "empty").mkdir()

@@ -131,6 +131,84 @@ def test_one_metric_measured_at_two_depths_takes_two_rows(tmp_path):
     assert [row.name for row in rows] == ["task.depth=100", "task.depth=1000"]
 
 
+SUITE = {"model": "org/name", "task.depth": 8, "task.drop_identical": False, "task.runs": None}
+SUITE |= {"task.bm25.stemmer": "porter", "task.tasks.a.run": "a.run", "task.tasks.b.run": "b.run"}
+OF_SUITE = {"test/a/nDCG@10": 0.6, "test/b/nDCG@10": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "usual"),
+    [("depth", 2, "8"), ("bm25.stemmer", "none", "porter"), ("drop_identical", True, "false")],
+)
+def test_a_task_measured_otherwise_than_the_rest_of_its_suite_takes_a_row(tmp_path, key, value, usual):
+    make_run(tmp_path / "0", SUITE, OF_SUITE)
+    make_run(tmp_path / "1", SUITE | {f"task.tasks.a.{key}": value}, OF_SUITE | {"test/a/nDCG@10": 0.3})
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    changed = str(value).lower()
+    assert [row.name for row in rows] == [f"task.tasks.a.{key}={usual}", f"task.tasks.a.{key}={changed}"]
+    assert [row.by_seed("test/a/nDCG@10") for row in rows] == [{None: 0.6}, {None: 0.3}]
+
+
+def test_one_way_of_measuring_that_is_said_in_several_ways_is_one_row(tmp_path):
+    each = {"task.depth": 2, "task.tasks.a.depth": 8, "task.tasks.b.depth": 8, "latency_queries": 20}
+    files = {f"task.tasks.{name}.run": None for name in "ab"} | {"task.runs": "{task}.run", "task.tasks.a.fused": "f"}
+    make_run(tmp_path / "0", SUITE | {"latency_queries": 0}, OF_SUITE)
+    make_run(tmp_path / "1", SUITE | each, OF_SUITE)
+    make_run(tmp_path / "2", SUITE | files, OF_SUITE)
+    single = {"model": "org/name", "task.name": "a", "task.depth": 8, "task.run": "a.run"}
+    make_run(tmp_path / "3", single | {"latency_queries": 5}, {"test/a/nDCG@10": 0.6})
+    (row,) = named_rows(read_runs([str(tmp_path)])[0])
+    assert (row.name, len(row.runs)) == ("model=org/name", 4)
+
+
+def test_the_suite_of_a_training_does_not_say_how_an_evaluation_measures(tmp_path):
+    task = {"task.depth": 8, "task.tasks.a.run": "a.run"}
+    run = make_run(tmp_path / "0", {"loss.name": "lce", "seed": 0} | task | {"task.tasks.a.depth": 2}, OF_SUITE)
+    (run / "model").mkdir()
+    make_run(tmp_path / "1", {"model": str(run / "model")} | task, OF_SUITE | {"test/a/nDCG@10": 0.3})
+    assert [row.name for row in named_rows(read_runs([str(tmp_path)])[0])] == [
+        "task.tasks.a.depth=2", "task.tasks.a.depth=8",
+    ]  # fmt: skip
+
+
+def test_timing_some_queries_does_not_part_a_models_evaluations(tmp_path):
+    for number, task in enumerate("ab"):
+        config = {"model": "org/name", "latency_queries": 20 * number, "task.name": task, "task.run": f"{task}.run"}
+        make_run(tmp_path / task, config, {f"test/{task}/nDCG@10": 0.5})
+    (row,) = named_rows(read_runs([str(tmp_path)])[0])
+    assert row.by_seed("test/a/nDCG@10") == row.by_seed("test/b/nDCG@10") == {None: 0.5}
+
+
+def test_a_relative_model_is_looked_up_where_its_run_was_started(tmp_path, monkeypatch, caplog):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    make_run(elsewhere / "outputs" / "one0", {"loss.name": "hinge", "seed": 7}, {DL19: 0.1})  # of the same name
+    for seed in (0, 1):
+        make_run(home / "outputs" / f"one{seed}", {"loss.name": "lce", "seed": seed}, {DL19: 0.5})
+        second = {"loss.name": "ranknet", "backbone.name": f"outputs/one{seed}/model", "seed": seed}
+        make_run(home / "outputs" / f"two{seed}", second, {DL19: 0.6})
+        evaluation = {"model": f"outputs/two{seed}/model"}
+        make_run(home / "outputs" / "evaluate" / str(seed), evaluation, {"test/a/nDCG@10": 0.7})
+    monkeypatch.chdir(elsewhere)
+    for place in (home, "../home/outputs"):
+        rows = named_rows(read_runs([str(place)])[0])
+        assert [(row.name, len(row.runs)) for row in rows] == [("loss=ranknet, stages=2", 4), ("loss=lce, stages=1", 2)]
+        assert rows[0].by_seed("test/a/nDCG@10") == {0: 0.7, 1: 0.7} and rows[0].config["stage1.loss.name"] == "lce"
+    make_run(tmp_path / "moved" / "0", {"model": "outputs/one0/model"}, {DL19: 0.2})
+    assert read_runs([str(tmp_path / "moved")])[0][0].config["loss.name"] == "hinge" and not caplog.messages
+
+
+def test_a_relative_model_that_is_nowhere_is_warned_of_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "downloaded" / "model").mkdir(parents=True)
+    for number, model in enumerate(["gone/model", "gone/model", "downloaded/model", "org/name", "/nowhere/model"]):
+        make_run(tmp_path / str(number), {"model": model, "task.name": str(number)}, {DL19: 0.5})
+    read_runs([str(tmp_path)])
+    assert caplog.messages == [
+        f"gone/model: found neither in {tmp_path} nor in a directory above the run that names it, so that its seeds "
+        "have rows of their own: call report where that run was started"
+    ]
+
+
 def test_second_stages_of_other_seeds_first_stages_form_one_row(tmp_path):
     for seed in (0, 1):
         first = {"backbone.name": "electra", "loss.name": "lce", "seed": seed}

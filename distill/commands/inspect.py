@@ -45,7 +45,7 @@ def inspect(cfg: DictConfig, directory: Path) -> None:
     two = read_two_runs(cfg)
     names = choose_sections(cfg, bool(two.qrels), is_teacher=two.teacher is not None)
     measure = parse_measures([cfg.measure])[0]
-    changes = compare(two.before, two.after, two.qrels, measure)
+    changes = compare(two.before, two.after, two.qrels, measure, max_passage=two.max_passage)
     chosen = {name: choose(changes, name, cfg.num_queries) for name in names}
     shown = shown_doc_ids([change for listed, _ in chosen.values() for change in listed], cfg.depth)
     known = Known(two.queries, two.read_passages(shown | {doc_id for one in changes for doc_id in one.relevant}))

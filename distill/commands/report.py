@@ -5,7 +5,8 @@
 
 Each directory is searched for the runs of train.py and evaluate.py. Prints the table, and leaves index.html
 (everything, in one file), report.yaml (its configuration), results.md, results.tex, results.csv, comparison.csv and
-figures/ in its output directory. A test that cannot be made is a note on the page.
+figures/ in its output directory, in place of those of an earlier report there. A test that cannot be made is a note on
+the page.
 """
 
 import contextlib
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("report")
 
 OVER = {"data.depth": "effectiveness-over-depth", "data.num_queries": "effectiveness-over-queries"}
+DIAGRAM = "critical-difference"
+FIGURES = ("effectiveness", "effectiveness-over-*", "curves", "latency", DIAGRAM)  # all that a report may draw
 OVER_SEEDS = "mean and standard deviation over seeds"
 
 
@@ -113,6 +116,7 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     from distill.storage.quoting import to_markdown
     from distill.storage.writing import write_text
 
+    is_repeated = (directory / "report.yaml").is_file()
     page.about = describe_page([unquoted(argument) for argument in command_overrides("task")])
     page.commands = read_commands([run for row in page.rows for run in row.runs])
     markdown = markup.to_markdown(page.table)
@@ -128,6 +132,8 @@ def write(cfg: DictConfig, page: "Report", directory: Path) -> None:
     write_text(directory / "index.html", to_html(page))
     # Not the unresolved output, which would name, and make, a directory of its own
     write_text(directory / "report.yaml", saved_text(OmegaConf.merge(cfg, {"output": as_literal(str(cfg.output))})))
+    if is_repeated:
+        remove_earlier(page, directory)
     print(markdown)
     log.info("next: open %s", shown_path(directory / "index.html"))
 
@@ -159,7 +165,7 @@ def draw_figures(page: "Report", measured: list, directory: Path) -> "list[Figur
             wide = draw(panels)
             save(wide, directory / name)
             narrow = to_inline_svg(draw(panels, narrow=True), f"{name}-narrow")
-            drawn.append(Figure(caption, to_inline_svg(wide, name), narrow))
+            drawn.append(Figure(name, caption, to_inline_svg(wide, name), narrow))
     return drawn
 
 
@@ -171,9 +177,23 @@ def draw_diagram(compared, directory: Path) -> Path | None:
         return None
     names = [line[0] for line in compared.lines]
     for suffix in ("svg", "png"):
-        path = directory / f"critical-difference.{suffix}"
+        path = directory / f"{DIAGRAM}.{suffix}"
         draw_critical_difference(names, compared.average_ranks, compared.p_values, path)
     return path
+
+
+def remove_earlier(page: "Report", directory: Path) -> None:
+    """Remove what an earlier report has written here, and this one has not."""
+    from distill.storage.writing import writing
+
+    drawn = {figure.name for figure in page.figures} | ({DIAGRAM} if page.diagram else set())
+    patterns = [f"{name}.{suffix}" for name in FIGURES for suffix in ("svg", "png")]
+    figures = (path for pattern in patterns for path in (directory / "figures").glob(pattern))
+    old = [path for path in figures if path.stem not in drawn]
+    old += [] if page.comparison else [directory / "comparison.csv"]
+    with writing(directory):
+        for path in old:
+            path.unlink(missing_ok=True)
 
 
 def describe(cfg: DictConfig) -> str:

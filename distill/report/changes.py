@@ -7,11 +7,13 @@ A passage's place is the one that trec_eval sees, as in every measure here.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from distill.data.cutting import article_of, passage_id
+from distill.evaluation.articles import article_run
 from distill.evaluation.measures import measure, trec_order, try_measures
 from distill.evaluation.significance import require
 from distill.evaluation.worth import SAME
@@ -75,26 +77,38 @@ class Change:
         return min(missed, key=lambda one: (-grades[one], self.after.places.get(one, last), one), default=None)
 
 
-def compare(before: Run, after: Run, qrels: Qrels, judged_by) -> list[Change]:
+def compare(before: Run, after: Run, qrels: Qrels, judged_by, *, max_passage: bool = False) -> list[Change]:
     """Return the changes of all queries of two runs, in the order of `after`; judged_by: one of `ir_measures`.
 
-    Raises InputError for a measure that cannot be computed.
+    max_passage: whether the qrels judge articles, which are measured, and the runs' passages were cut from them. Raises
+    InputError for a measure that cannot be computed, and for a passage that was not cut from an article.
     """
     values: list[dict[str, float]] = []
     if qrels:
         try_measures([judged_by], qrels)
-        for run in (before, after):
+        for key, run in {"baseline": before, "run": after}.items():
+            run = article_run(run, key) if max_passage else run
             _, per_query = measure(run, qrels, [judged_by])
             values.append({query_id: one[str(judged_by)] for query_id, one in per_query.items()})
     least = judged_by.params.get("rel", 1)
     changes = []
     for query_id in after:
         grades = qrels.get(query_id)
+        if grades is not None and max_passage:
+            grades = _of_passages(grades, [*before[query_id].doc_ids, *after[query_id].doc_ids])
         relevant = {doc_id for doc_id, grade in (grades or {}).items() if grade >= least}
         pair = None if grades is None else (values[0][query_id], values[1][query_id])
         rankings = Ranking.of(before[query_id]), Ranking.of(after[query_id])
         changes.append(Change(query_id, *rankings, grades, relevant, pair, tau(before[query_id], after[query_id])))
     return changes
+
+
+def _of_passages(grades: dict[str, int], doc_ids: Iterable[str]) -> dict[str, int]:
+    """Return the grades of passages, which are those of their articles; of an article that is in no list, its first."""
+    articles = {doc_id: article_of(doc_id) for doc_id in doc_ids}
+    others = grades.keys() - articles.values()
+    inside = {doc_id: grades[article] for doc_id, article in articles.items() if article in grades}
+    return inside | {passage_id(article, 0): grades[article] for article in others}
 
 
 def tau(before: RankedList, after: RankedList) -> float | None:

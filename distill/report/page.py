@@ -32,6 +32,7 @@ MAX_COLUMNS = 6  # of means with deviations, beside the rows' names, at 1280 pix
 class Figure:
     """A figure of the page, at two widths, as <svg> elements."""
 
+    name: str  # of its files
     caption: str
     wide: Markup
     narrow: Markup

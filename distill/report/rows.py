@@ -6,7 +6,7 @@ rows[0].name, rows[0].by_seed("test/sample/nDCG@10")     # "loss=ranknet, data.d
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distill.errors import InputError
@@ -14,6 +14,8 @@ from distill.report.labels import Labels
 from distill.report.runs import STAGE, RunRecord, is_measuring
 
 IMPLIED = ("loss.", "backbone.", "teacher.", "teachers.", "validation.", "task.", "data.passages", "data.queries")
+MEASURED = ("test/", "latency/", "interpolated/")  # metrics that depend on how a task was measured
+PARTS = "task.tasks."  # before the keys of a suite's tasks
 FALLBACK = ("directory", "model", "backbone.name", "loss.name")  # what names the only row
 
 
@@ -46,11 +48,48 @@ def make_rows(runs: Sequence[RunRecord]) -> list[Row]:
     give one metric twice (at two depths, say), each way of measuring has a separate row.
     """
     rows = []
-    for group in _gather(runs, _is_identity):
+    for group in _gather(_with_parts(runs), _is_identity):
         parts = _gather(group, lambda key: not _is_free(key)) if _is_measured_in_two_ways(group) else [group]
         for part in parts:
             rows.append(Row("", _shared_config(part), part))
     return rows
+
+
+def _with_parts(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Give the tasks of each run the keys that a suite of another one sets for them, so that rows are told by these."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if key.startswith(PARTS))
+    with_parts = []
+    for run in runs:
+        config = dict(run.config)
+        for task in _tasks(run):
+            part = f"{PARTS}{task}."
+            named = {key: f"task.{key.removeprefix(part)}" for key in keys if key.startswith(part)}
+            way = _way(run.config, task) if named else {}
+            config |= {key: way[own] for key, own in named.items() if own in way}
+        with_parts.append(replace(run, config=config))
+    return with_parts
+
+
+def _tasks(run: RunRecord) -> set[str]:
+    return {_task_of(metric) for metric in run.results if _is_measured(metric)}
+
+
+def _is_measured(metric: str) -> bool:
+    return metric.startswith(MEASURED)
+
+
+def _task_of(metric: str) -> str:
+    return metric.partition("/")[2].rpartition("/")[0]
+
+
+def _way(config: dict[str, Any], task: str) -> dict[str, Any]:
+    """How a task was measured: what a suite does not set for its task is the suite's, as in `split_suite`."""
+    part = f"{PARTS}{task}."
+    way = {key: value for key, value in config.items() if is_measuring(key) and not key.startswith(PARTS)}
+    way |= {f"task.{key.removeprefix(part)}": value for key, value in config.items() if key.startswith(part)}
+    if isinstance(runs := way.pop("task.runs", None), str):
+        way["task.run"] = runs.replace("{task}", task)
+    return {key: value for key, value in way.items() if not _is_free(key)}
 
 
 def _gather(runs: Sequence[RunRecord], keep: Callable[[str], bool]) -> list[list[RunRecord]]:
@@ -69,7 +108,7 @@ def _is_identity(key: str) -> bool:
 def _is_free(key: str) -> bool:
     """Whether runs of one row may differ in this key."""
     without_effect: tuple[str, ...] = ("task.name", "task.measures", "task.untrained", "task.teacher", "max_tokens")
-    without_effect += ("task.fused", "task.ideal", "resume", "train.num_workers")
+    without_effect += ("task.fused", "task.ideal", "resume", "train.num_workers", "latency_queries")
     return key == "seed" or key in without_effect or key.startswith("logger.")
 
 
@@ -77,14 +116,15 @@ def _is_measured_in_two_ways(runs: list[RunRecord]) -> bool:
     """Whether two of the runs give one metric and differ in a key that both have and that says how it is measured."""
     ways: dict[str, dict[str, Any]] = {}
     for run in runs:
-        way = {key: value for key, value in run.config.items() if is_measuring(key) and not _is_free(key)}
-        plain_way = {key: value for key, value in way.items() if not key.endswith(".interpolate")}
-        for metric in run.results:
-            if metric.startswith(("test/", "latency/", "interpolated/")):
-                own = way if metric.startswith("interpolated/") else plain_way
-                other = ways.setdefault(metric, own)
-                if any(key in own and own[key] != value for key, value in other.items()):
-                    return True
+        of_tasks = {task: _way(run.config, task) for task in _tasks(run)}
+        for metric in filter(_is_measured, run.results):
+            way = of_tasks[_task_of(metric)]
+            other = ways.setdefault(metric, way)
+            keys = way.keys() & other.keys()
+            if not metric.startswith("interpolated/"):
+                keys.discard("task.interpolate")
+            if any(way[key] != other[key] for key in keys):
+                return True
     return False
 
 

@@ -185,13 +185,14 @@ def read_config(directory: Path, later: tuple[Path, ...] = ()) -> dict[str, Any]
         return {"directory": str(directory)}
     config = _read_flat(path)
     later = (*later, directory.resolve())
-    trained = _trained_by(config.get("model"), later)
+    trained = _trained_by(config.get("model"), directory, later)
     if trained:
+        trained = {key: value for key, value in trained.items() if not is_measuring(key)}
         kept = {key: value for key, value in config.items() if is_measuring(key) or key in CHANGING}
         return trained | kept | ({"shard": config["shard"]} if config.get("shard") is not None else {})
     if "loss.name" not in config:  # an evaluation of a model that no run of ours has trained
         return config
-    before = _trained_by(config.get("backbone.name"), later)
+    before = _trained_by(config.get("backbone.name"), directory, later)
     unchanged = dict.fromkeys(CHANGING)
     if not before:
         return {"stages": 1} | unchanged | config
@@ -227,15 +228,30 @@ def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trained_by(model: Any, later: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the configuration of the training that left this model; nothing where that is unknown."""
+def _trained_by(model: Any, directory: Path, later: tuple[Path, ...]) -> dict[str, Any]:
+    """Return the configuration of the training that left the model of a run's directory; nothing where it is unknown.
+
+    A relative path begins where the run was started: in a directory above its own, or else in the current one.
+    """
     if not isinstance(model, str) or Path(model).name != "model" or len(later) > MAX_STAGES:
         return {}
-    source = Path(model).parent
-    if source.resolve() in later or not (source / "config.yaml").is_file():  # the former for runs that name each other
-        return {}
-    config = read_config(source, later)
-    return config if "stages" in config else {}
+    models = dict.fromkeys(place / model for place in (*directory.absolute().parents, Path.cwd()))
+    for source in (path.parent for path in models):
+        if os.path.isfile(source / "config.yaml") and source.resolve() not in later:  # some runs name each other
+            config = read_config(source, later)
+            if "stages" in config:
+                return config
+    if not Path(model).is_absolute() and not any(map(os.path.isdir, models)):
+        _warn_of_a_missing_model(model)
+    return {}
+
+
+@functools.cache  # once for each model
+def _warn_of_a_missing_model(model: str) -> None:
+    log.warning(
+        "%s: found neither in %s nor in a directory above the run that names it, so that its seeds have rows of their "
+        "own: call report where that run was started", model, Path.cwd()
+    )  # fmt: skip
 
 
 def is_measuring(key: str) -> bool:

@@ -52,6 +52,7 @@ class TwoRuns:
     passages_source: str | None
     fields: Fields
     reading: Reading | None  # of the model
+    max_passage: bool = False  # whether the qrels judge articles, and the passages were cut from them
     notes: list[str] = field(default_factory=list)
     teacher: DictConfig | None = None  # the configuration of the annotation that made `after`
     teacher_lists: Run = field(default_factory=dict)  # that it ranks, if it is compared with another ranking
@@ -114,6 +115,7 @@ def read_two_runs(cfg: DictConfig) -> TwoRuns:
         known.passages,
         known.passage_fields,
         open_reading(known.model, known.windows, known.window_stride, known.passage_length),
+        max_passage=known.task is not None and known.task.max_passage,
         teacher=known.annotation,
     )
     if cfg.baseline is not None and known.first_stage is not None:
@@ -223,9 +225,7 @@ def read_baseline(cfg: DictConfig, known: Directory) -> tuple[str, Run, Qrels]:
     """
     if cfg.baseline is None and known.task is not None:
         task = read_task(known.task, texts=False)
-        if task.max_passage:
-            log.warning("%s: judges articles, and passages are shown: left out", known.task.qrels)
-        return f"first stage ({known.task.run})", task.run, {} if task.max_passage else task.qrels
+        return f"first stage ({known.task.run})", task.run, task.qrels
     qrels = read_qrels(known.qrels) if known.qrels else {}
     if cfg.baseline is not None:
         path, _ = locate("baseline", cfg.baseline)
@@ -244,7 +244,10 @@ def read_first_stage(known: Directory) -> Run:
 
 
 def _check_shared(two: TwoRuns, known: Directory, num_after: int, num_before: int, num_judged: int) -> None:
-    """Note what is left out; raises InputError for judgments or texts that belong to none of the queries."""
+    """Note what is left out and what is judged.
+
+    Raises InputError for judgments or texts that belong to none of the queries.
+    """
     num_shared = len(two.after)
     for name, number in ((two.after_name, num_after), (two.before_name, num_before)):
         if number > num_shared:
@@ -255,6 +258,10 @@ def _check_shared(two: TwoRuns, known: Directory, num_after: int, num_before: in
                 f"{getattr(known, key)}: has none of the {num_shared} queries of {two.after_name}: use the {key} that "
                 "belong to the run"
             )
+    if two.qrels and two.max_passage:
+        two.notes.append(
+            "Articles are judged and measured, each by its best passage; passages have their articles' grades."
+        )
     if two.qrels and len(two.qrels) < num_shared:
         two.notes.append(f"{num_shared - len(two.qrels)} of {num_shared} queries have no judgments: not measured.")
     if num_judged > len(two.qrels) and two.qrels:
