@@ -1,14 +1,16 @@
 """Checkpoints: a run that is killed while it writes them resumes as if it had not been."""
 
+import errno
 import os
+import shutil
 
 import pytest
 import torch
 
-from distill.errors import InputError
+from distill.errors import DiskError, InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.averaging import Soup
-from distill.training.checkpoint import joined_overrides, load_checkpoint, save_checkpoint
+from distill.training.checkpoint import joined_overrides, link_checkpoint, load_checkpoint, save_checkpoint
 from tests.helpers.backbones import WORDS, make_backbone
 from tests.helpers.commands import run_patched
 from tests.helpers.configuration import compose_config, resumed
@@ -160,6 +162,59 @@ def test_the_previous_checkpoint_is_kept_unless_told_otherwise(file_overrides, t
         assert load_checkpoint(files["last.pt"])["step"] == 3
 
 
+def without_links(monkeypatch, number: int) -> None:
+    """Let the file system have no hard links."""
+
+    def link(source, target):
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV])
+def test_where_there_are_no_hard_links_a_checkpoint_is_copied(checkpoint, tmp_path, monkeypatch, caplog, number):
+    caplog.set_level("INFO")
+    without_links(monkeypatch, number)
+    last, best = tmp_path / "last.pt", tmp_path / "best.pt"
+    shutil.copyfile(checkpoint, last)
+    for _ in range(2):
+        best.write_bytes(b"older")
+        link_checkpoint(last, best)
+        assert best.read_bytes() == last.read_bytes() and not best.samefile(last)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+    said = f"{tmp_path}: its file system has no hard links: previous.pt and best.pt are copies"
+    assert caplog.messages == [said]
+
+
+def test_any_other_answer_to_a_link_ends_the_run(checkpoint, tmp_path, monkeypatch):
+    without_links(monkeypatch, errno.ENOSPC)
+    with pytest.raises(DiskError, match=r"cannot be written \(No space left on device\)"):
+        link_checkpoint(checkpoint, tmp_path / "best.pt")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_run_without_hard_links_ends_as_one_with_them_and_its_copies_are_recognised(
+    file_overrides, tmp_path, monkeypatch
+):
+    overrides = [*file_overrides, "optimizer.lr=0.01", "train.max_steps=4", "train.save_every=1"]
+    linked, copied = tmp_path / "linked", tmp_path / "copied"
+    train(compose_config("train", *overrides), linked)
+    without_links(monkeypatch, errno.EPERM)
+    train(compose_config("train", *overrides), copied)
+    assert best_files(copied) == best_files(linked)
+    last, previous, best = (copied / "checkpoints" / f"{name}.pt" for name in ("last", "previous", "best"))
+    assert load_checkpoint(previous)["step"] == 3
+    if load_checkpoint(best)["step"] != 4:  # make the last step the best
+        torch.save(load_checkpoint(last) | {"best_step": 4}, last)
+        shutil.copyfile(last, best)
+    for is_whole in (True, False):
+        if not is_whole:
+            best.write_bytes(best.read_bytes()[:-100])
+        before = best.stat().st_ino
+        train(resumed(copied), copied)
+        assert load_checkpoint(best)["step"] == 4 and (best.stat().st_ino == before) == is_whole
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -186,3 +241,39 @@ def test_a_resume_that_is_refused_leaves_the_soup_as_it_was(file_overrides, tmp_
     with pytest.raises(InputError, match="lists and passages to train on, but .* before: give the files that"):
         run_train(run, *file_overrides, *rules, f"data.queries={queries}", f"resume={run}")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+
+
+def changed(name: str, text: str) -> str:
+    """The file's content with every text at another id, or with the teacher's order reversed."""
+    lines = [line.split() for line in text.splitlines()]
+    if name == "teacher":
+        return "".join(" ".join([*line[:4], f"-{line[4]}", line[5]]) + "\n" for line in lines)
+    texts = [line[1:] for line in lines]
+    moved = zip(lines, [*texts[1:], texts[0]], strict=True)
+    return "".join(f"{own[0]}\t{' '.join(words)}\n" for own, words in moved)
+
+
+@pytest.mark.parametrize(("name", "key"), [("passages", "data.passages"), ("teacher", "teacher.path")])
+def test_a_run_resumes_with_no_other_training_data_of_the_same_size(file_overrides, tmp_path, collection, name, key):
+    run = tmp_path / "run"
+    run_train(run, *file_overrides)
+    (tmp_path / "other").mkdir()
+    moved = tmp_path / "other" / collection[name].name
+    moved.write_text(changed(name, collection[name].read_text()))
+    with pytest.raises(InputError, match="lists are as many as before, but their ids, texts or targets differ: give"):
+        train(resumed(run, f"{key}={moved}"), run)
+    shutil.copyfile(collection[name], moved)  # the same file at another place
+    train(resumed(run, f"{key}={moved}", "train.num_workers=1"), run)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed_without_a_checksum_of_its_data(
+    file_overrides, tmp_path, collection
+):
+    run = tmp_path / "run"
+    run_train(run, *file_overrides)
+    last = run / "checkpoints" / "last.pt"
+    saved = load_checkpoint(last)
+    del saved["checksums"]
+    save_checkpoint(last, saved)
+    collection["passages"].write_text(changed("passages", collection["passages"].read_text()))
+    train(resumed(run), run)

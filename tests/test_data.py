@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from distill.config.checks import check_train
 from distill.data.lists import read_lists
-from distill.data.loader import BatchLoader, choose_passages
+from distill.data.loader import BatchLoader, choose_passages, with_both_kinds
 from distill.data.pairs import PairTemplate
 from distill.errors import InputError
 from distill.models.parts import load_tokenizer
@@ -164,6 +164,28 @@ def test_a_short_list_for_labels_has_a_relevant_passage(file_overrides, choice):
         assert labels.tolist() == targets["label"][places].tolist() and max(labels) > 0
         others |= {(sample.list_index, place) for place in places if targets["label"][place] <= 0}
     assert len(others) > 2 * len(whole) or choice == "top"
+
+
+@pytest.mark.parametrize("choice", ["top", "random", "stratified"])
+def test_a_short_list_for_labels_has_a_passage_that_is_not_relevant(file_overrides, collection, choice):
+    run = read_run(str(collection["first_stage"]))
+    relevant = [f"{query_id} 0 {doc_id} 1\n" for query_id, ranked in run.items() for doc_id in ranked.doc_ids[:-2]]
+    collection["qrels"].write_text("".join(relevant))
+    loader = loader_of(file_overrides, "loss=lce", "data.list_size=3", f"data.list_choice={choice}")
+    drawn = [loader.draw(position) for position in range(20 * len(loader.lists))]
+    assert all(0 < (sample.targets["label"] > 0).sum() < 3 for sample in drawn)
+    assert all(len(set(sample.rows.tolist())) == 3 for sample in drawn)
+
+
+def test_passages_of_both_kinds_stay_as_they_were_drawn_and_of_one_kind_the_last_is_replaced():
+    rng, labels = np.random.default_rng(0), np.array([1, 2, 0, 0, -1])
+    before = rng.bit_generator.state
+    assert with_both_kinds(np.array([1, 3, 4]), labels, rng).tolist() == [1, 3, 4]
+    assert rng.bit_generator.state == before
+    replaced = {tuple(with_both_kinds(np.array([0, 1]), labels, rng).tolist()) for _ in range(60)}
+    assert replaced == {(0, 2), (0, 3), (0, 4)}
+    replaced = {tuple(with_both_kinds(np.array([2, 3, 4]), labels, rng).tolist()) for _ in range(60)}
+    assert replaced == {(0, 2, 3), (1, 2, 3)}
 
 
 @pytest.mark.parametrize("overrides", [SAMPLED, ["train.batch_size=5", "data.list_size=4"]])

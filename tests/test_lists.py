@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 import distill.data.lists
 import distill.data.teacher_lists
+from distill.data.lists import read_lists
 from distill.data.teacher_lists import choose_queries, ranks_among
 from distill.errors import InputError
+from distill.models.parts import load_tokenizer
 from distill.sources.runs import read_run
 from tests.helpers.configuration import as_tuples, compose_config, decoded_lists
 
@@ -114,6 +116,20 @@ def test_margin_mse_learns_from_teacher_scores(file_overrides, collection):
     lists = read(file_overrides, "loss=marginmse")
     teacher = read_run(str(collection["teacher"]))
     np.testing.assert_allclose(lists[0].target, teacher[lists[0].query_id].scores, rtol=1e-7)
+
+
+@pytest.mark.parametrize("key", ["teacher", "teachers.llm"])
+def test_a_score_beyond_float32_is_refused_with_its_line(file_overrides, collection, key):
+    lines = collection["teacher"].read_text().splitlines()
+    lines[12] = lines[12].rsplit(" ", 2)[0] + " 2e40 t"
+    huge = collection["teacher"].with_name("huge.txt")
+    huge.write_text("\n".join(lines) + "\n")
+    loss = ["loss=marginmse"]
+    if key == "teachers.llm":
+        loss = ["loss=lce-marginmse", "+loss.teachers.marginmse=llm", "+teacher@teachers.llm=run"]
+        loss += ["teachers.llm.scores=true"]
+    with pytest.raises(InputError, match=r"huge.txt:13: score 2e\+40 is more than float32 holds.*: rescale the "):
+        read(file_overrides, *loss, f"{key}.path={huge}")
 
 
 def test_training_queries_whose_ends_are_not_read_are_counted(file_overrides, caplog):
@@ -247,6 +263,41 @@ def test_lists_on_disk_are_those_in_memory_and_are_made_once(file_overrides, mon
     assert as_tuples(read(file_overrides, *overrides)) == expected
     with pytest.raises(TypeError):
         read(file_overrides, *overrides, "data.num_queries=3")  # other lists
+
+
+def lists_of(file_overrides):
+    cfg = compose_config("train", *file_overrides, "loss=ranknet-lce")
+    return read_lists(cfg, load_tokenizer(cfg.backbone.name))
+
+
+def test_the_checksum_of_lists_does_not_depend_on_where_their_texts_are(
+    file_overrides, collection, monkeypatch, tmp_path, in_process
+):
+    expected = lists_of(file_overrides).checksum()
+    with open(collection["passages"], "a") as file:
+        file.write("d99\tanother bee\n")
+    for name in ("passages", "queries"):
+        lines = collection[name].read_text().splitlines(keepends=True)
+        collection[name].write_text("".join(reversed(lines)))
+    assert lists_of(file_overrides).checksum() == expected
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(distill.data.teacher_lists, "MAX_IN_MEMORY", 5)  # then on disk
+    monkeypatch.setattr(distill.data.lists, "SUMMED_AT_ONCE", 7)
+    assert lists_of(file_overrides).checksum() == expected
+
+
+@pytest.mark.parametrize("most", [100_000, 10], ids=["all tokens", "a sample of them"])
+def test_the_checksum_of_lists_tells_apart_ids_targets_and_texts(file_overrides, monkeypatch, most):
+    monkeypatch.setattr(distill.data.lists, "MAX_SUMMED", most)
+    lists = lists_of(file_overrides)
+    expected, queries, passages = lists.checksum(), lists.queries, lists.passages
+    columns = [lists.query_rows, lists.rows, *lists.targets.values()]
+    for values in (*columns, queries.hashes, passages.hashes, queries.tokens, passages.tokens):
+        before = values.copy()
+        values[:] = np.roll(before, 1)
+        assert lists.checksum() != expected
+        values[:] = before
+    assert lists.checksum() == expected
 
 
 def test_the_cache_tells_apart_what_keeps_other_lists(file_overrides, monkeypatch, tmp_path, collection):

@@ -127,6 +127,7 @@ def test_kendalls_tau_by_hand():
         ([0.5, 0.9], "the loss rose (0.5 -> 0.9): try a lower learning rate than backbone.lr=0.002, or a longer "
          "warm-up"),
         ([0.7], None),
+        ([0.0], "the loss was 0 in every step: the lists teach nothing: check their labels and the teacher's scores"),
         ([0.0, 0.0], "the loss was 0 in every step: the lists teach nothing: check their labels and the teacher's "
          "scores"),
         ([1.0] * 2 + [0.1] * 16 + [0.99] * 2, "the loss ended where it began (1 -> 0.99): try more steps than 20, or a "

@@ -14,6 +14,7 @@ import itertools
 import logging
 import operator
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ FORMAT = 4  # of the files of cached lists: those in another format are rebuilt
 BLOCK = 1_000  # lists joined to the token stores at once
 ARRAYS: dict[str, type] = {"query_rows": np.int32, "starts": np.int64, "rows": np.int32}  # and the targets, float32
 NUMBERS: dict[str, type] = {"numbers": np.uint8}  # only of lists whose pairs hold the first stage's score
+SUMMED_AT_ONCE = 2**20  # values of a column, in a checksum: bounds the memory that it takes
+MAX_SUMMED = 100_000  # passages whose tokens are in a checksum: those of a large collection are gigabytes on disk
 
 
 @dataclass
@@ -72,6 +75,36 @@ class TrainingLists:
     def query_id(self, index: int) -> str:
         """Return the id of a list's query."""
         return self.queries.text_id(self.query_rows[index])
+
+    def checksum(self) -> int:
+        """Return a CRC-32 of all ids and targets, and of the tokens of evenly spread lists, up to MAX_SUMMED passages.
+
+        Where in the stores the texts are does not count: it depends on what else their files hold, and in which order.
+        """
+        queries, passages = _hashed_ids(self.queries), _hashed_ids(self.passages)
+        value = zlib.crc32(self.starts, zlib.crc32(queries[self.query_rows]))
+        for rows in _in_parts(self.rows):
+            value = zlib.crc32(passages[rows], value)
+        for column in (*self.targets.values(), *([] if self.numbers is None else [self.numbers])):
+            for values in _in_parts(column):
+                value = zlib.crc32(values, value)
+        for index in range(0, len(self), -(-len(self.rows) // MAX_SUMMED)):
+            rows, _ = self[index]
+            texts = [self.queries[self.query_rows[index]], *(self.passages[row] for row in rows)]
+            value = zlib.crc32(np.concatenate(texts), value)
+        return value
+
+
+def _hashed_ids(store: TokenStore) -> np.ndarray:
+    """Return the hash of each row's id, [N] uint64."""
+    hashes = np.empty(len(store), np.uint64)
+    hashes[store.hashed_rows] = store.hashes
+    return hashes
+
+
+def _in_parts(column: np.ndarray | FlatFile) -> Iterator[np.ndarray]:
+    for first in range(0, len(column), SUMMED_AT_ONCE):
+        yield column[first : min(first + SUMMED_AT_ONCE, len(column))]
 
 
 def read_lists(
@@ -210,9 +243,7 @@ class _Join:
         has_query = (query_rows >= 0) & (self.queries.lengths(query_rows) > 0)
         doc_ids = [doc_id for each in lists for doc_id in each.doc_ids]
         rows = self.passages.rows(doc_ids)  # [N]
-        targets = {  # of [N]
-            name: np.concatenate([each.targets[name] for each in lists]).astype(np.float32) for name in lists[0].targets
-        }
+        targets = {name: self._as_float32(name, lists) for name in lists[0].targets}  # of [N]
         owner = np.repeat(np.arange(len(lists)), [len(each.doc_ids) for each in lists])  # [N] the list of each passage
         unknown = rows < 0
         if unknown.any():
@@ -240,6 +271,20 @@ class _Join:
             "rows": rows[kept].astype(np.int32),
             **{column: targets[name][kept] for name, column in target_columns(self.cfg).items()},
         } | self._numbers(lists, kept)
+
+    def _as_float32(self, name: str, lists: list[TeacherList]) -> np.ndarray:
+        """Return a target of the N passages; raises InputError for a score that is too large."""
+        values = np.concatenate([each.targets[name] for each in lists])
+        too_large = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+        if len(too_large):
+            place, teacher = int(too_large[0]), split_target(name)[0]
+            path = self.cfg.teachers[teacher].path if teacher else self.path
+            query_id, doc_id = [(each.query_id, doc_id) for each in lists for doc_id in each.doc_ids][place]
+            raise InputError(
+                f"{find_line(path, query_id, doc_id)}: score {values[place]:g} is more than float32 holds, in "
+                "which training computes: rescale the teacher's scores"
+            )
+        return values.astype(np.float32)
 
     def _numbers(self, lists: list[TeacherList], kept: np.ndarray) -> dict[str, np.ndarray]:
         """Return the column of numbers that are read for first-stage scores, of the N passages that are kept."""

@@ -109,7 +109,7 @@ class BatchLoader:
         if self.num_negatives is None:
             chosen = choose_passages(len(rows), self.list_size, self.list_choice, rng, targets.get("score"))
             if self.needs_relevant:
-                chosen = with_relevant(chosen, targets["label"], rng)
+                chosen = with_both_kinds(chosen, targets["label"], rng)
         else:
             relevant, others = np.flatnonzero(targets["label"] > 0), np.flatnonzero(targets["label"] <= 0)
             negatives = rng.choice(others, min(self.num_negatives, len(others)), replace=False)
@@ -187,14 +187,16 @@ def choose_passages(
     return rng.integers(bounds[:-1], bounds[1:])
 
 
-def with_relevant(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the chosen places of a list, ascending: the last for that of a relevant passage where all others are not.
+def with_both_kinds(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the chosen places of a list, ascending, one of them replaced if all are relevant or none is.
 
-    labels: [K] of the whole list, which has a relevant passage. Without one, losses on labels would learn nothing.
+    chosen: two or more, of which the last makes way for one of the other kind, without which losses on labels learn
+    nothing. labels: [K] of the whole list, which has both kinds.
     """
-    if (labels[chosen] > 0).any():
-        return chosen
-    return np.sort(np.r_[chosen[:-1], rng.choice(np.flatnonzero(labels > 0))])
+    for is_of_kind in (labels > 0, labels <= 0):
+        if not is_of_kind[chosen].any():
+            return np.sort(np.r_[chosen[:-1], rng.choice(np.flatnonzero(is_of_kind))])
+    return chosen
 
 
 def _spread(scores: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:

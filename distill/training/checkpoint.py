@@ -6,6 +6,8 @@ checkpoints.save(improved)                        # last.pt, previous.pt and, af
 checkpoints.load_best()                           # the weights of model/
 """
 
+import errno
+import functools
 import logging
 import os
 import pickle
@@ -33,6 +35,8 @@ from distill.training.weights import checkpoint_weights, merged_weights, restore
 log = logging.getLogger(__name__)
 
 NAMES = ("last.pt", "previous.pt", "best.pt")  # in checkpoints/
+# What file systems that have no hard links, or no more of them, answer to os.link
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 # Exceptions that torch.load raises for a damaged file
 DAMAGE = (
     *(OSError, EOFError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError),
@@ -55,7 +59,7 @@ class Checkpoints:
         num_steps: int,
         keep_previous: bool,
     ):
-        """Keep references to what checkpoints contain and what resuming checks; nothing is read or written yet.
+        """Keep references to what checkpoints contain, and note what resuming checks; nothing is written yet.
 
         also: by name, what else has a state_dict; one that is empty is left out.
         """
@@ -66,6 +70,7 @@ class Checkpoints:
         self.ranks, self.model, self.optimizer, self.state = ranks, model, optimizer, state
         self.overrides = own_overrides()  # of this command and, once resumed, of the run's earlier commands
         self.lists = [number for of_set in lists.values() for number in (len(of_set), len(of_set.rows))]
+        self.checksums = {name: of_set.checksum() for name, of_set in lists.items()}
         self.num_steps = num_steps
         self.vocabulary = zlib.crc32(repr(sorted(model.tokenizer.get_vocab().items())).encode("utf-8", "replace"))
 
@@ -125,14 +130,23 @@ class Checkpoints:
                 f"resume={cfg.resume}: {self.lists} lists and passages to train on, but {saved['lists']} before: "
                 "give the files that the run was started with"
             )
+        before = saved.get("checksums", {})  # an earlier version saved none
+        others = [name for name, checksum in self.checksums.items() if before.get(name, checksum) != checksum]
+        if others:
+            of_sets = f" of {', '.join(others)}" if len(self.checksums) > 1 else ""
+            raise InputError(
+                f"resume={cfg.resume}: the training lists{of_sets} are as many as before, but their ids, texts or "
+                "targets differ: give the files that the run was started with"
+            )
 
     def save(self, improved: bool) -> None:
-        """Write last.pt and, if the last validation was the best so far, make best.pt the same file.
+        """Write last.pt and, if the last validation was the best so far, make best.pt another name of it.
 
         The last.pt of before becomes previous.pt, unless that is not kept: then previous.pt is removed.
         """
         content = {
             "lists": self.lists,
+            "checksums": self.checksums,
             "vocabulary": self.vocabulary,
             "num_steps": self.num_steps,
             **self.state.saved(self.ranks),
@@ -206,13 +220,29 @@ def _bytes_of(content: Any) -> int:
 
 
 def link_checkpoint(path: Path, link: Path) -> None:
-    """Hard-link a checkpoint to a second name, which keeps it when the first is overwritten; takes no disk space."""
+    """Give a checkpoint a second name, which keeps it when the first is overwritten: a hard link takes no disk space.
+
+    It is a copy where the file system has no hard links. Raises DiskError; the old file of that name is still there
+    then.
+    """
     aside = link.with_suffix(".new")
     with writing(link):
         aside.unlink(missing_ok=True)
-        os.link(path, aside)
-        os.replace(aside, link)
-        aside.unlink(missing_ok=True)  # renaming one name of a file to another one of it does nothing
+        try:
+            os.link(path, aside)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            _say_copied(path.parent)
+            write_whole(link, lambda copy: shutil.copyfile(path, copy), size=path.stat().st_size, aside=aside)
+        else:
+            os.replace(aside, link)
+            aside.unlink(missing_ok=True)  # renaming one name of a file to another one of it does nothing
+
+
+@functools.cache  # once for each directory
+def _say_copied(directory: Path) -> None:
+    log.info("%s: its file system has no hard links: previous.pt and best.pt are copies", directory)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -264,7 +294,7 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
     """
     if not state["best_step"]:
         return  # no validation yet: both are written at the end of the run, or by the next improvement
-    if state["best_step"] == state["step"] and not (best.is_file() and best.samefile(last)):
+    if state["best_step"] == state["step"] and not _is_same_step(best, last, state["step"]):
         link_checkpoint(last, best)
     new, old = (directory.with_name(f".{directory.name}.{part}") for part in ("new", "old"))
     best_state: dict[str, Any] = load_checkpoint(best) if best.is_file() else {"step": None}
@@ -282,6 +312,11 @@ def mend_best(state: dict[str, Any], last: Path, best: Path, model: CrossEncoder
         shutil.rmtree(path, ignore_errors=True)
     for path in map(last.with_name, NAMES):
         path.with_suffix(".new").unlink(missing_ok=True)
+
+
+def _is_same_step(best: Path, last: Path, step: int) -> bool:
+    """Whether best.pt is a name of last.pt, or a copy: a whole checkpoint of the step of last.pt."""
+    return best.is_file() and (best.samefile(last) or read_checkpoint(best)[0].get("step") == step)
 
 
 def _open(directory: Path, model: CrossEncoder) -> CrossEncoder:

@@ -64,7 +64,7 @@ def log_verdict(
 
 
 def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
-    """Return how a run's loss failed to fall and what may help; None if it fell, or was logged only once.
+    """Return how a run's loss failed to fall and what may help; None if it fell, or was logged only once and not as 0.
 
     The mean over the first tenth of the logged lines is compared with that over the last tenth. Where the weights of a
     mixture change, both have the last ones.
@@ -73,7 +73,7 @@ def describe_loss(cfg: DictConfig, metrics: Path) -> str | None:
     losses = [_loss_of(row, cfg.get("loss") or {}) for row in rows if "train/loss" in row]
     size = max(len(losses) // 10, 1)
     first, last = fmean(losses[:size] or [0.0]), fmean(losses[-size:] or [0.0])
-    if len(losses) > 1 and not any(losses):
+    if losses and not any(losses):
         return "the loss was 0 in every step: the lists teach nothing: check their labels and the teacher's scores"
     if len(losses) < 2 or last < (1 - SAME) * first:
         return None
