@@ -2,8 +2,8 @@
 # Real questions: students of labels and of teachers on googleq (Natural Questions and BoolQ over Wikipedia passages).
 #
 #   recipes/googleq.sh                  every step
-#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, tenth, packaged, fast, grid,
-#                                       depth, scores, zero_shot, report
+#   recipes/googleq.sh lists labels     some steps, by name: lists, labels, teacher, distil, teachers, muon, tenth,
+#                                       packaged, fast, grid, depth, scores, zero_shot, report
 #
 # Run it from the repository, with the environment active and the collection in collections/googleq. Finished steps are
 # skipped when you run it again, and the one that was stopped resumes.
@@ -101,6 +101,29 @@ distil() {
             train $loss-3 "$seed" experiment=real/googleq-distil loss=$loss
             train fused-$loss-3 "$seed" experiment=real/googleq-distil loss=$loss teacher.path=$OUT/fused.run
         done
+    done
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# teachers: labels against the fusion's scores and its order, over seeds; 500 of the test questions.
+
+teachers() {
+    local fusion=(experiment=real/googleq-distil teacher.name=labels-6-dense-bm25 teacher.path=$OUT/fused.run)
+    for seed in $SEEDS; do
+        taught labels "$seed" experiment=real/googleq backbone.num_layers=3 optimizer.lr=4e-4
+        taught kl "$seed" "${fusion[@]}" loss=kl
+        taught ranknet "$seed" "${fusion[@]}" loss=ranknet
+    done
+    "$PYTHON" -m distill report runs=$OUT-teachers output=$OUT-teachers/report baseline=loss=lce published=false
+}
+taught() { OUT=$OUT-teachers train "$@" task=real/googleq-500; }        # NAME SEED OVERRIDES...
+
+# ---------------------------------------------------------------------------------------------------------------------
+# muon: the labels' student, trained with the other optimiser.
+
+muon() {
+    for seed in $SEEDS; do
+        taught muon "$seed" experiment=real/googleq backbone.num_layers=3 optimizer.lr=4e-4 optimizer=muon
     done
 }
 
@@ -251,5 +274,5 @@ open() { grep '^nq' $DATA/queries.test.tsv; }
 new() { "$PYTHON" -m recipes.new_queries $DATA/queries.test.tsv $DATA/queries.train.tsv; }
 
 steps=("$@")
-[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil tenth packaged fast grid depth scores zero_shot report)
+[[ ${#steps[@]} -gt 0 ]] || steps=(lists labels teacher distil teachers muon tenth packaged fast grid depth scores zero_shot report)
 for name in "${steps[@]}"; do "$name"; done
