@@ -18,7 +18,7 @@ FLIPPED = ("flip last.pt", "flip weights", "flip journal")
 
 
 def test_a_few_kills_full_disks_and_flipped_bits_end_identical_or_refused():
-    commands = ("commands=train,annotate", "every=90", "files=last.pt,weights,journal", "parts=2")
+    commands = ("commands=train,annotate", "every=150", "files=last.pt,weights,journal", "parts=2")
     done = run("-m", "tests.stress", *commands, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     table = [" ".join(line.split()[:2]) for line in done.stdout.splitlines() if " tried: " in line]
