@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel
 from distill.config.checks import check_train
 from distill.config.command import refuse_renamed
 from distill.errors import InputError
+from distill.training.muon import Muon, orthogonalised
 from distill.training.optim import (
     gradient_metrics,
     layer_depths,
@@ -241,8 +242,34 @@ def test_keys_of_muon_go_with_muon(overrides, message):
         check_train(compose_config("train", *overrides))
 
 
-@pytest.mark.parametrize(("flags", "warned"), [({"avx2"}, True), ({"avx2", "avx512_bf16"}, False), (set(), False)])
-def test_muon_says_that_a_cpu_has_no_bfloat16(flags, warned, monkeypatch, caplog):
-    monkeypatch.setattr("distill.device.cpu_flags", lambda path: frozenset(flags))
-    make_optimizer(_Scorer(), muon())
-    assert any("for which this CPU has no instructions (none of amx" in text for text in caplog.messages) == warned
+def test_steps_of_muon_are_those_of_pytorchs(monkeypatch):
+    torch.manual_seed(0)
+    shapes = [(8, 16), (16, 8), (8, 16), (12, 12), (8, 16)]
+    ours, theirs = ([nn.Parameter(torch.full(shape, 0.1)) for shape in shapes] for _ in range(2))
+    monkeypatch.setattr("distill.training.muon.AT_ONCE", 2 * 8 * 16)
+    monkeypatch.setattr("distill.training.muon.is_emulated", lambda *_: False)
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+    optimizers = [Muon([{"params": ours}], **options)]
+    optimizers.append(torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options))
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = other.grad = torch.randn_like(one)
+        ours[2].grad = theirs[2].grad = None
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=0.01, rtol=0)  # of moves of 0.25: bfloat16
+    assert torch.equal(ours[2], torch.full((8, 16), 0.1))
+
+
+def test_a_cpu_without_bfloat16_makes_matrices_orthogonal_in_float32(monkeypatch):
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 20, 12)
+    expected = torch.stack([orthogonal(matrix.T).T for matrix in matrices])
+    for flags, atol in (({"avx2"}, 1e-5), ({"avx2", "avx512_bf16"}, 0.03)):
+        monkeypatch.setattr("distill.device.cpu_flags", lambda path, flags=flags: frozenset(flags))
+        found = orthogonalised(matrices)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, atol=atol, rtol=0)
+    singular = torch.linalg.svdvals(expected)
+    assert singular.min() > 0.6 and singular.max() < 1.3

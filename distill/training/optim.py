@@ -13,9 +13,9 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from distill.device import FLAGS, is_emulated
 from distill.errors import InputError
 from distill.models.freezing import layers_of
+from distill.training.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +52,8 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.Optimizer:
     adamw = torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
     if not of_muon:
         return adamw
-    if is_emulated("bfloat16", next(iter(of_muon)).device):
-        log.warning(
-            "optimizer=muon multiplies matrices in bfloat16, for which this CPU has no instructions (none of %s): the "
-            "larger the backbone, the more its steps take: use optimizer=adamw if they take too long",
-            ", ".join(sorted(FLAGS["bfloat16"])),
-        )
-    options: dict[str, Any] = {"weight_decay": cfg.weight_decay, "momentum": cfg.momentum}
-    return Together([adamw, torch.optim.Muon(muon_groups, lr=cfg.lr, adjust_lr_fn="match_rms_adamw", **options)])
+    muon = Muon(muon_groups, lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
+    return Together([adamw, muon])
 
 
 class Together(torch.optim.Optimizer):
