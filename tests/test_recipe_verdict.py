@@ -191,6 +191,12 @@ def test_facts_are_read_from_the_stages(recipe):
         assert read_facts(recipe).judged_by == said
 
 
+def test_a_relative_model_is_looked_up_where_its_evaluation_was_started(recipe):
+    path = recipe / "test" / "config.yaml"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "out/student/model"}))
+    assert len(read_facts(recipe).judged.first) == 60
+
+
 def test_judgments_of_people_count_before_those_of_an_llm(recipe):
     (recipe / "judge").mkdir()
     (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))

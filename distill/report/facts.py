@@ -19,7 +19,7 @@ from distill.config.saved import read_plain
 from distill.errors import InputError
 from distill.evaluation.agreement import LEAST
 from distill.evaluation.significance import ALPHA, compare, p_in_words, read_per_query
-from distill.report.runs import CHANGING
+from distill.report.runs import CHANGING, places_of
 from distill.storage.small_files import read_numbers
 
 NOT_SEARCHED = ("model", "checkpoints", "tasks", "wandb")  # a stage's own folders
@@ -159,7 +159,8 @@ def _is_of(stage: Stage, student: Stage) -> bool:
     model, flat = stage.config.get("model"), flatten(stage.config)
     if any(flat.get(key) is not None for key in ("exit_keep", "cascade.model")):
         return False
-    return isinstance(model, str) and Path(model).resolve().parent == student.directory.resolve()
+    models = places_of(model, stage.directory) if isinstance(model, str) else []
+    return student.directory.resolve() in [path.resolve().parent for path in models]
 
 
 def _is_plain(stage: Stage) -> bool:

@@ -229,13 +229,10 @@ def _as_stages(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained_by(model: Any, directory: Path, later: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the configuration of the training that left the model of a run's directory; nothing where it is unknown.
-
-    A relative path begins where the run was started: in a directory above its own, or else in the current one.
-    """
+    """Return the configuration of the training that left the model of a run's directory; nothing if it is unknown."""
     if not isinstance(model, str) or Path(model).name != "model" or len(later) > MAX_STAGES:
         return {}
-    models = dict.fromkeys(place / model for place in (*directory.absolute().parents, Path.cwd()))
+    models = places_of(model, directory)
     for source in (path.parent for path in models):
         if os.path.isfile(source / "config.yaml") and source.resolve() not in later:  # some runs name each other
             config = read_config(source, later)
@@ -244,6 +241,14 @@ def _trained_by(model: Any, directory: Path, later: tuple[Path, ...]) -> dict[st
     if not Path(model).is_absolute() and not any(map(os.path.isdir, models)):
         _warn_of_a_missing_model(model)
     return {}
+
+
+def places_of(model: str, directory: Path) -> list[Path]:
+    """Return where the model that a run names may be, likeliest first; directory: the run's.
+
+    A relative path begins where the run was started: in a directory above its own, or else in the current one.
+    """
+    return list(dict.fromkeys(place / model for place in (*directory.absolute().parents, Path.cwd())))
 
 
 @functools.cache  # once for each model
