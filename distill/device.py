@@ -100,8 +100,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         name = "bfloat16" if device.type == "cuda" and is_ampere(device) else "float32"
     if name == "float16":
         _check_float16(device)
-    if name in FLAGS and device.type == "cpu":
-        _warn_of_slow_half(name, cpu_flags(CPU_INFO))
+    if name in FLAGS and is_emulated(name, device):
+        _warn_of_slow_half(name)
     return getattr(torch, name)
 
 
@@ -187,6 +187,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@functools.cache  # an optimiser asks in every step
 def cpu_flags(cpu_info: Path) -> frozenset[str]:
     """Return the names of the CPU's features, none if the system has no such file."""
     try:
@@ -204,13 +205,12 @@ def is_emulated(name: str, device: torch.device) -> bool:
 
 
 @functools.cache  # a suite asks for every task
-def _warn_of_slow_half(name: str, flags: frozenset[str]) -> None:
-    if flags and not flags & FLAGS[name]:
-        slower = "with only AVX2 it took eight times as long as" if name == "bfloat16" else "it is slower than"
-        log.warning(
-            "precision=%s: this CPU has no instructions for it (none of %s): %s float32: use float32 or auto",
-            *(name, ", ".join(sorted(FLAGS[name])), slower),
-        )
+def _warn_of_slow_half(name: str) -> None:
+    slower = "with only AVX2 it took eight times as long as" if name == "bfloat16" else "it is slower than"
+    log.warning(
+        "precision=%s: this CPU has no instructions for it (none of %s): %s float32: use float32 or auto",
+        *(name, ", ".join(sorted(FLAGS[name])), slower),
+    )
 
 
 def check_implementation(name: str | None, device: torch.device) -> None:

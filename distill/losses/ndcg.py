@@ -68,13 +68,14 @@ def lambda_loss(
         total = kernel.lambda_loss(scores, shares, weighting, mu, cutoff, "sum")
         return reduce_terms(total, count_labelled_pairs(labels, mask), reduction)
     scores = prepare(scores, labels, mask)
-    shares = _shares(labels.to(scores.dtype), mask, gain, cutoff)  # [B, K]
+    grades = labels.to(scores.dtype)  # unsigned labels have no negatives
+    shares = _shares(grades, mask, gain, cutoff)  # [B, K]
     places = _places(scores.detach(), mask).to(scores.dtype)  # [B, K]
     within = mask if cutoff is None else places <= cutoff  # [B, K]
 
     def punished(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: w_ij softplus(s_j - s_i)
         weights = _pair_weights(places, rows, weighting, mu) * differences(shares, rows).abs()
-        counted = ordered_pairs(-labels.to(scores.dtype), mask, rows) & (within[:, rows, None] | within[:, None, :])
+        counted = ordered_pairs(-grades, mask, rows) & (within[:, rows, None] | within[:, None, :])
         return F.softplus(differences(scores, rows)) * weights * counted
 
     return reduce_terms(sum_pairs(punished, scores), count_labelled_pairs(labels, mask), reduction)

@@ -143,8 +143,9 @@ def hinge(
 
         return kernel.hinge(scores, without_padding(labels, mask), margin, reduction)
     scores = prepare(scores, labels, mask)
+    places = -labels.to(scores.dtype)  # the best first; unsigned labels have no negatives
 
     def violations(scores: Tensor, rows: slice) -> Tensor:  # [B, R, K]: margin - (s_i - s_j)
-        return F.relu(margin + differences(scores, rows)) * ordered_pairs(-labels.to(scores.dtype), mask, rows)
+        return F.relu(margin + differences(scores, rows)) * ordered_pairs(places, mask, rows)
 
     return reduce_terms(sum_pairs(violations, scores), count_labelled_pairs(labels, mask), reduction)

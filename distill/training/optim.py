@@ -5,6 +5,7 @@ num_warmup = warmup_steps(cfg.optimizer.warmup, num_steps)
 set_lr(optimizer, cfg.optimizer, step, num_steps)
 """
 
+import itertools
 import logging
 import math
 from typing import Any
@@ -85,12 +86,16 @@ def layer_matrices(backbone: nn.Module) -> set[nn.Parameter]:
 
     Muon is made for these (https://kellerjordan.github.io/posts/muon/): each turns states into states.
     """
-    matrices: set[nn.Parameter] = set()
-    for name, module in backbone.named_modules():
-        if not isinstance(module, nn.Embedding) and "embed" not in name:
-            own = module.parameters(recurse=False)
-            matrices |= {parameter for parameter in own if parameter.dim() == 2 and parameter.requires_grad}
-    return matrices
+    tables = (module.parameters() for module in backbone.modules() if isinstance(module, nn.Embedding))
+    others = {*_of_embeddings(backbone), *itertools.chain(*tables)}
+    trained = {parameter for parameter in backbone.parameters() if parameter.dim() == 2 and parameter.requires_grad}
+    return trained - others
+
+
+def _of_embeddings(backbone: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters of a backbone's embeddings, their norms and projections among them, by its names."""
+    parts = (part for name, part in backbone.named_modules() if "embed" in name.rpartition(".")[2])
+    return {parameter for part in parts for parameter in part.parameters()}
 
 
 def layer_depths(backbone: Any) -> tuple[dict[nn.Parameter, int], int]:
@@ -106,9 +111,7 @@ def layer_depths(backbone: Any) -> tuple[dict[nn.Parameter, int], int]:
             f"optimizer.layer_decay: the layers of the {kind} backbone share their weights: set it to null"
         )
     depths = dict.fromkeys(backbone.parameters(), len(layers))
-    for name, part in backbone.named_modules():
-        if "embed" in name.rpartition(".")[2]:
-            depths |= dict.fromkeys(part.parameters(), 0)
+    depths |= dict.fromkeys(_of_embeddings(backbone), 0)
     for depth, layer in enumerate(layers, start=1):
         depths |= dict.fromkeys(layer.parameters(), depth)
     return depths, len(layers)
