@@ -39,6 +39,7 @@ def training_overrides(arguments, student: Path, seed: int, layout: str = "auto"
         f"model.query_length={arguments.query_length}",
         f"model.passage_length={arguments.passage_length}",
         f"model.layout={layout}",
+        f"optimizer.head_lr={'null' if arguments.head_lr is None else arguments.head_lr}",
         f"optimizer.warmup={arguments.warmup}",
         f"optimizer.weight_decay={arguments.weight_decay}",
         f"optimizer.max_grad_norm={max_grad_norm}",

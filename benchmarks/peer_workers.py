@@ -10,6 +10,7 @@ answer is a JSON file with seconds, the loss of each step, and versions.
 import json
 import math
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,12 @@ def gains(loss: str, targets: list[float]) -> list[float]:
     return [float(target > 0) for target in targets] if loss == "lce" else [-target for target in targets]
 
 
+def is_of_head(name: str, model) -> bool:
+    """Say whether a parameter is of the linear layer that gives the score, the only one with a single output."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    return isinstance(module, torch.nn.Linear) and module.out_features == 1
+
+
 # ---- sentence-transformers -------------------------------------------------------------------------------------------
 
 
@@ -81,7 +88,8 @@ def train_sentence_transformers(setup: dict) -> dict:
     from torch.utils.data import SequentialSampler
     from transformers import TrainerCallback
 
-    lists = read_lines(setup["lists"])[: setup["batch_size"] * len(setup["lrs"])]  # of a shorter training, if it is one
+    num_lists = setup["batch_size"] * len(setup["shares"])  # a shorter training takes fewer
+    lists = read_lines(setup["lists"])[:num_lists]
     rows = {"query": [each["query"] for each in lists], "passages": [each["passages"] for each in lists]}
     rows["labels"] = [sentence_transformers_labels(setup["loss"], each["targets"]) for each in lists]
     model = CrossEncoder(setup["student"], device=setup["device"], trust_remote_code=False)
@@ -92,6 +100,7 @@ def train_sentence_transformers(setup: dict) -> dict:
     def in_order(dataset, batch_size: int, drop_last: bool, **_) -> DefaultBatchSampler:
         return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
+    of_head = [f"{re.escape(name)}$" for name, _ in model.named_parameters() if is_of_head(name, model)]
     arguments = CrossEncoderTrainingArguments(
         output_dir=setup["directory"],
         seed=setup["seed"],
@@ -99,6 +108,7 @@ def train_sentence_transformers(setup: dict) -> dict:
         per_device_train_batch_size=setup["batch_size"],
         batch_sampler=in_order,
         learning_rate=setup["lr"],
+        learning_rate_mapping=dict.fromkeys(of_head, setup["head_lr"]) if setup["head_lr"] else {},
         weight_decay=setup["weight_decay"],
         max_grad_norm=setup["max_grad_norm"] or 0.0,
         bf16=setup["precision"] == "bfloat16",
@@ -110,7 +120,7 @@ def train_sentence_transformers(setup: dict) -> dict:
     )
     trainer = CrossEncoderTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows), loss=loss)
     # Transformers' own warm-up begins with a step at learning rate 0: this takes the very rates of our steps
-    shares = [lr / setup["lr"] for lr in setup["lrs"]]
+    shares = setup["shares"]
     trainer.create_optimizer()
     trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
         trainer.optimizer, lambda step: shares[min(step, len(shares) - 1)]
@@ -174,20 +184,21 @@ def train_lightning_ir(setup: dict) -> dict:
         batches.append(TrainBatch(*texts, query_ids=[each["query_id"] for each in of_step], targets=targets))
     loss = InfoNCE() if setup["loss"] == "lce" else RankNet()
     module = CrossEncoderModule(model_name_or_path=setup["student"], loss_functions=[loss])
-    trained = list(module.parameters())
-    groups = [
-        {"params": [each for each in trained if each.dim() >= 2], "weight_decay": setup["weight_decay"]},
-        {"params": [each for each in trained if each.dim() < 2], "weight_decay": 0.0},
-    ]
-    module._optimizer = torch.optim.AdamW(groups, lr=setup["lr"])  # set_optimizer knows no groups
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}  # of a peak learning rate and a weight decay
+    for name, each in module.named_parameters():
+        lr = setup["head_lr"] if setup["head_lr"] and is_of_head(name, module) else setup["lr"]
+        groups.setdefault((lr, setup["weight_decay"] if each.dim() >= 2 else 0.0), []).append(each)
+    peaks = [lr for lr, _ in groups]
+    grouped = [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+    module._optimizer = torch.optim.AdamW(grouped)  # set_optimizer knows no groups
     losses: list[torch.Tensor] = []
 
     class Steps(Callback):
-        """Sets the learning rate before each step, and keeps its loss."""
+        """Sets the learning rates before each step, and keeps its loss."""
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            for group in trainer.optimizers[0].param_groups:
-                group["lr"] = setup["lrs"][batch_idx]
+            for group, peak in zip(trainer.optimizers[0].param_groups, peaks, strict=True):
+                group["lr"] = peak * setup["shares"][batch_idx]
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
             losses.append(outputs["loss"].detach())

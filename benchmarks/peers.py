@@ -21,7 +21,7 @@ an hour for each seed on two cores that do nothing else. DATA has the texts, RUN
         --lightning-ir LIR/bin/python --output benchmarks/results/peers-googleq-ranknet.json
 
 All begin with one saved student, linear layer included, and take the same lists (benchmarks/peer_lists.py), learning
-rate of each step, AdamW, weight decay and clipping. Ours runs as `python train.py`, sentence-transformers with
+rates of each step, AdamW, weight decay and clipping. Ours runs as `python train.py`, sentence-transformers with
 CrossEncoderTrainer, lightning-ir with Lightning's Trainer (benchmarks/peer_workers.py), each in a separate process,
 otherwise with its defaults. What differs: the draws of dropout; attention dropout, which our packed layout lacks
 (contender `ours-padded` has it); and lightning-ir, which decodes its tokens and tokenises them again. Each library
@@ -57,8 +57,8 @@ from distill.storage.writing import write_whole
 
 OURS = {"ours": "auto", "ours-padded": "padded"}  # contender -> model.layout
 CONTENDERS = ("ours", "sentence-transformers", "lightning-ir")
-SAME = ("loss", "batch_size", "lr", "weight_decay", "max_grad_norm", "precision", "device")  # for all libraries
-ADDED = {"pooling": "cls"}  # settings that earlier outputs lack, with what they had
+SAME = ("loss", "batch_size", "lr", "head_lr", "weight_decay", "max_grad_norm", "precision", "device")  # for all
+ADDED = {"pooling": "cls", "head_lr": None}  # settings that earlier outputs lack, with what they had
 NOT_SETTINGS = ("seeds", "contenders", "output", "work", "lightning_ir")  # may differ from call to call
 
 
@@ -110,6 +110,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=32, help="lists per step")
     parser.add_argument("--lr", type=float, default=1e-4, help="peak learning rate")
+    parser.add_argument("--head-lr", type=float, help="peak learning rate of the linear layer; left out: --lr")
     parser.add_argument("--warmup", type=float, default=0.1, help="as optimizer.warmup")
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--max-grad-norm", type=float, default=1.0)
@@ -258,7 +259,7 @@ def part(arguments, which: str, name: str, seed: int, prepared: Path, directory:
     num_warmup = warmup_steps(arguments.warmup, arguments.steps)
     factors = [lr_factor("linear", step, num_warmup, arguments.steps) for step in range(arguments.steps)]
     setup = {key: getattr(arguments, key) for key in SAME} | {"seed": seed, "save_every": save_every}
-    setup |= {"lrs": [arguments.lr * factor for factor in factors]}
+    setup |= {"shares": factors}  # of the peak learning rates, of each step
     paths = {"student": student, "directory": directory / "files", "model": directory / "model"}
     paths |= {"lists": prepared / ("lists.jsonl" if which == "train" else "test.jsonl"), "run": directory / "run.txt"}
     paths |= {"answer": directory / f"{which}-answer.json"}

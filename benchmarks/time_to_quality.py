@@ -2,21 +2,23 @@
 
     python -m benchmarks.time_to_quality lce --encoder DIR --num-layers 3 --pooling mean --passages P.tsv \
         --queries Q.tsv --run FIRST.run --qrels QRELS --test-queries DEV.tsv --test-run DEV.run \
-        --test-qrels DEV_QRELS --test-depth 30 --measures RR@10 --steps 79 --every 10 --lrs 2e-4,4e-4,8e-4 \
+        --test-qrels DEV_QRELS --test-depth 30 --measures RR@10 --steps 79 --every 10 --lrs 2e-4:5e-3,4e-4:5e-3 \
         --ours "optimizer.lr=4e-4 optimizer.head_lr=5e-3" --output time.json
 
 Both sides have the same student, lists, batches, warm-up and steps, and the options are those of benchmarks/peers.py.
 Its test lists are the development lists here. After every --every steps, our code re-ranks them, and the first of
 --measures is taken. Validating, and saving their models, does not count as training; saving our checkpoint after a
 better validation does. The value to reach is the best that sentence-transformers has at any of these steps, with any of
---lrs; 4e-4/60 among them is a training of 60 steps, at whose end the learning rate is 0. --ours: overrides of train.py
-for our side only, as in "optimizer.lr=8e-4 train.max_steps=40"; without a learning rate among them, ours has --lr. A
-row that is already in the output is not run again: call it once more with other --lrs or --ours to add some.
+--lrs; 4e-4:5e-3 among them has another learning rate for the linear layer, and 4e-4/60 is a training of 60 steps, at
+whose end the learning rate is 0. --ours: overrides of train.py for our side only, as in "optimizer.lr=8e-4
+train.max_steps=40"; without a learning rate among them, ours has --lr. A row that is already in the output is not run
+again: call it once more with other --lrs or --ours to add some.
 """
 
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -57,7 +59,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--every", type=int, default=10, help="steps between values")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lrs", default="2e-4,4e-4,8e-4", help="what sentence-transformers tries: LR or LR/STEPS")
+    parser.add_argument("--lrs", default="2e-4,4e-4,8e-4", help="what they try: LR[:HEAD_LR][/STEPS]")
     parser.add_argument("--ours", default="", help="overrides of train.py that only ours has")
     arguments = with_paths(parser.parse_args(), parser)
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
@@ -87,7 +89,7 @@ def compare_times(arguments) -> None:
     for name, options in contenders:
         if any((row["name"], row["options"]) == (name, options) for row in rows):
             continue
-        directory = arguments.work / f"{name}-{options.replace('/', '-').replace(' ', ',')}"
+        directory = arguments.work / f"{name}-{re.sub('[/: ]', ',', options)}"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         row = {"name": name, "options": options, "date": datetime.now(UTC).strftime("%Y-%m-%d")} | facts
@@ -103,10 +105,12 @@ def compare_times(arguments) -> None:
 
 
 def with_rate(arguments, tried: str) -> argparse.Namespace:
-    """Return the arguments with the learning rate of `LR` or `LR/STEPS`, and with these steps if there are fewer."""
-    lr, _, steps = tried.partition("/")
+    """Return the arguments with the rates of `LR[:HEAD_LR][/STEPS]`, and with these steps if there are fewer."""
+    rates, _, steps = tried.partition("/")
+    lr, _, head_lr = rates.partition(":")
     steps = min(int(steps or arguments.steps), arguments.steps)  # no more lists have been prepared
-    return argparse.Namespace(**vars(arguments) | {"lr": float(lr), "steps": steps})
+    found = {"lr": float(lr), "head_lr": float(head_lr) if head_lr else arguments.head_lr, "steps": steps}
+    return argparse.Namespace(**vars(arguments) | found)
 
 
 def train_theirs(arguments, prepared: Path, directory: Path, task) -> dict:

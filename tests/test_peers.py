@@ -144,14 +144,14 @@ def test_both_sides_have_a_curve_whose_clock_stands_still_at_its_points(collecti
     output = tmp_path / "time.json"
     options = options_of(collection, backbone, output=output, work=tmp_path / "work", every=3, pooling="mean")
     ours = "optimizer.lr=2e-3 optimizer.head_lr=1e-2"
-    options += ["--lrs", "1e-3,2e-3/3", "--ours", ours]
+    options += ["--lrs", "1e-3,2e-3:1e-2/3", "--ours", ours]
     command = [sys.executable, "-m", "benchmarks.time_to_quality", "lce", *options]
     environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache")}
     for _ in range(2):  # the second time, nothing is missing
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     rows = {row["options"]: row for row in json.loads(output.read_text())["rows"]}
-    assert list(rows) == ["lr=1e-3", "lr=2e-3/3", ours]
+    assert list(rows) == ["lr=1e-3", "lr=2e-3:1e-2/3", ours]
     for name, row in rows.items():
         steps = [3] if name.endswith("/3") else [3, 4]
         assert [step for step, _, _ in row["curve"]] == steps and len(row["losses"]) == steps[-1]
@@ -167,7 +167,8 @@ def test_libraries_train_alike_and_a_finished_row_is_kept(collection, backbone, 
     output = tmp_path / "peers.json"
 
     def run(**others) -> subprocess.CompletedProcess:
-        options = options_of(collection, backbone, output=output, work=tmp_path / "work", **others)
+        alike = {"pooling": "mean", "head-lr": 1e-2}  # ten times the other rate: in the losses from the second step
+        options = options_of(collection, backbone, output=output, work=tmp_path / "work", **alike | others)
         command = [sys.executable, "-m", "benchmarks.peers", "lce", *options, "--lightning-ir", str(tmp_path / "none")]
         environment = os.environ | {"DISTILL_CACHE": str(tmp_path / "cache")}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
