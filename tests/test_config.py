@@ -714,6 +714,8 @@ IDLE = [
     ("data.subset_seed=7", "changes nothing while data.num_queries=null"),
     ("data.list_choice=top", "chooses nothing while data.list_size=null"),
     ("teacher.fusion.method=z-score", "is about several runs, but teacher.path is not a list"),
+    ("task.window_stride=4", "changes nothing while task.windows=1"),
+    ("validation.window_stride=4", "changes nothing while validation.windows=1"),
 ]
 
 
@@ -725,6 +727,27 @@ def test_what_changes_nothing_without_another_key_is_refused(monkeypatch, overri
         check_train(compose_config("train", override))
     monkeypatch.setattr(checks, "is_sweep", lambda: True)  # a grid may go over the other key
     check_train(compose_config("train", override))
+
+
+@pytest.mark.parametrize(
+    ("windows", "given", "why"),
+    [
+        ([1, 1], "task.window_stride", "task.windows=1"),
+        ([2, 1], "task.window_stride", None),
+        ([2, 1], "task.tasks.b.window_stride", "task.tasks.b.windows=1"),
+        ([1, 2], "task.tasks.b.window_stride", None),
+    ],
+)
+def test_a_stride_is_refused_where_no_passage_has_two_windows(monkeypatch, windows, given, why):
+    tasks = {name: {"run": "run", "windows": number} for name, number in zip("ab", windows, strict=True)}
+    task = compose_config("evaluate", "model=any", "task=files").task
+    task.tasks = tasks
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: [f"{given}=4"])
+    if why is None:
+        checks._refuse_idle_stride(task, "task")
+    else:
+        with pytest.raises(InputError, match=f"^{given}: changes nothing while {why}: leave it out"):
+            checks._refuse_idle_stride(task, "task")
 
 
 def test_it_is_refused_of_a_data_set_beside_the_first(monkeypatch):

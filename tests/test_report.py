@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from distill.errors import InputError
+from distill.report.labels import Labels
 from distill.report.markup import escape_latex, to_latex, to_markdown
 from distill.report.published import read_published
 from distill.report.runs import read_history, read_runs
@@ -26,17 +27,19 @@ def test_labels_name_first_stage_and_teacher(tested):
 def test_best_is_bold_and_second_underlined_and_what_is_printed_alike_ties(tmp_path):
     runs = make_grid(tmp_path, {("a", 1): [0.61234], ("b", 1): [0.61233], ("c", 1): [0.5], ("d", 1): [0.4]})
     runs, _ = read_runs([str(runs)])
-    markdown = to_markdown(make_table("T", named_rows(runs), runs, [DL19]))
+    markdown = to_markdown(make_table("T", named_rows(runs), runs, [DL19], Labels()))
     assert "| loss=a | **0.6123** | 1 |" in markdown and "| loss=b | **0.6123** | 1 |" in markdown
     assert "| loss=c | <u>0.5000</u> | 1 |" in markdown and "| loss=d | 0.4000 | 1 |" in markdown
-    latex = to_latex(make_table("T", named_rows(runs), runs, [DL19]))
+    latex = to_latex(make_table("T", named_rows(runs), runs, [DL19], Labels()))
     assert r"\textbf{0.6123}" in latex and r"\underline{0.5000}" in latex and r"\toprule" in latex
 
 
 def test_less_is_better_for_seconds(tmp_path):
     make_grid(tmp_path, {("a", 1): [30.0], ("b", 1): [20.0]}, metric="train/seconds")
     runs, _ = read_runs([str(tmp_path)])
-    assert "| loss=b | **20.00** | 1 |" in to_markdown(make_table("T", named_rows(runs), runs, ["train/seconds"]))
+    assert "| loss=b | **20.00** | 1 |" in to_markdown(
+        make_table("T", named_rows(runs), runs, ["train/seconds"], Labels())
+    )
 
 
 def test_latex_is_escaped(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill.report.figures import draw_curves, draw_dots
-from distill.report.labels import read_labels
+from distill.report.labels import Labels, read_labels
 from distill.report.panels import wrap
 from distill.report.runs import read_runs
 from distill.report.table import make_table
@@ -24,7 +24,7 @@ def test_dots_show_intervals_where_nothing_is_swept(tested):
     assert {path.stem for path in (out / "figures").iterdir()} == {"effectiveness"}
     runs, _ = read_runs([str(tested)])
     rows = named_rows(runs)
-    panels, caption = draw_dots(make_table("T", rows, runs, [DL19]), rows)
+    panels, caption = draw_dots(make_table("T", rows, runs, [DL19], Labels()), rows)
     reference, *_, ranknet = panels.dots["trec-dl-2019-bm25/nDCG@10"]
     assert (reference.name, reference.low, reference.high, reference.is_reference) == ("first stage", 0.48, 0.48, True)
     assert ranknet.seeds == pytest.approx([0.24, 0.26]) and ranknet.value == pytest.approx(0.25)
@@ -37,7 +37,7 @@ def test_dots_of_a_single_seed_have_the_interval_over_queries(tmp_path):
         make_run(tmp_path / str(number), {"loss.name": f"l{number}", "seed": 0}, {DL19: sum(values) / 4}, values)
     runs, _ = read_runs([str(tmp_path)])
     rows = named_rows(runs)
-    panels, caption = draw_dots(make_table("T", rows, runs, [DL19]), rows)
+    panels, caption = draw_dots(make_table("T", rows, runs, [DL19], Labels()), rows)
     (first, _) = panels.dots["trec-dl-2019-bm25/nDCG@10"]
     # t table: 3.182 at three degrees of freedom; standard error sqrt(0.05 / 3) / 2 = 0.0645
     assert first.high - first.value == pytest.approx(3.182 * 0.0645497, abs=1e-4) and "over queries" in caption

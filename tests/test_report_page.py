@@ -6,6 +6,7 @@ from datetime import datetime
 
 import yaml
 
+from distill.report.labels import Labels
 from distill.report.page import results_tables
 from distill.report.provenance import read_commands
 from distill.report.runs import read_runs
@@ -98,7 +99,7 @@ def test_columns_that_do_not_fit_stand_in_a_table_below(tmp_path):
         results = {f"test/task-{index}/nDCG@10": 0.5 + index / 100 for index in range(7)}
         make_run(tmp_path / "runs" / str(number), {"loss.name": f"l{number}", "seed": 0}, results)
     runs, _ = read_runs([str(tmp_path / "runs")])
-    tables = results_tables(make_table("T", named_rows(runs), runs, choose_columns(runs, None)))
+    tables = results_tables(make_table("T", named_rows(runs), runs, choose_columns(runs, None), Labels()))
     assert [len(table.heads) - 2 for table in tables] == [4, 3]  # of 7 columns at most 6 fit
     assert tables[1].heads == ["", "task-4/nDCG@10", "task-5/nDCG@10", "task-6/nDCG@10", "seeds"]
     assert [[cell.text for cell in line.cells] for line in tables[1].lines] == [["0.5400", "0.5500", "0.5600", "1"]] * 2

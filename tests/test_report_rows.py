@@ -5,7 +5,7 @@ import math
 import pytest
 
 from distill.config.overrides import quoted
-from distill.report.labels import read_labels, shorten
+from distill.report.labels import Labels, read_labels, shorten
 from distill.report.paired import per_query
 from distill.report.rows import find_row, make_rows, name_rows
 from distill.report.runs import read_runs
@@ -90,7 +90,7 @@ def test_a_line_of_a_reference_holds_what_one_run_found(tmp_path):
     found = [{ndcg: 0.5, recall: 0.6}, {ndcg: 0.5, recall: 0.7}, {ndcg: 0.4, recall: 0.8}, {other: 0.1}, {ndcg: 0.4}]
     for number, values in enumerate(found):
         make_run(tmp_path / str(number), {"seed": number}, {of(name): value for name, value in values.items()})
-    lines = _reference_rows(read_runs([str(tmp_path)])[0], [ndcg, recall, other])
+    lines = _reference_rows(read_runs([str(tmp_path)])[0], [ndcg, recall, other], Labels())
     assert [{name: cell.mean for name, cell in line.cells.items()} for line in lines] == [
         {ndcg: 0.5, recall: 0.6, other: 0.1},
         {ndcg: 0.5, recall: 0.7},
@@ -122,6 +122,33 @@ def test_runs_without_a_configuration_stay_apart(tmp_path):
     (tmp_path / "2" / ".hydra" / "config.yaml").write_text("model: org/name\n")
     names = [row.name for row in named_rows(read_runs([str(tmp_path)])[0])]
     assert names == ["directory=0", "directory=1", "model=org/name"]
+
+
+@pytest.mark.parametrize(
+    ("different", "names"),
+    [
+        ([{"task.run": "/a/one.run"}, {"task.run": "/a/two.run"}], ["task.run=one.run", "task.run=two.run"]),
+        ([{"task.depth": 8, "device": "cpu"}, {"task.depth": 9, "device": "cuda"}], ["task.depth=8", "task.depth=9"]),
+        ([{"task.measures": ["RR"]}, {"task.measures": ["P@1"]}], None),  # the file has changed in between, say
+    ],
+)
+def test_references_are_named_by_what_tells_their_measurements_apart(tmp_path, different, names):
+    metric = DL19.replace("test/", "first_stage/")
+    for number, config in enumerate(different):
+        make_run(tmp_path / str(number), {"model": None, "task.name": "trec-dl-2019-bm25"} | config, {metric: number})
+    lines = _reference_rows(read_runs([str(tmp_path)])[0], [DL19], Labels())
+    expected = [f"first stage, {name}" for name in names] if names else ["first stage", "first stage (2)"]
+    assert [(line.name, line.cells[DL19].mean) for line in lines] == [(expected[0], 0), (expected[1], 1)]
+
+
+def test_means_of_suites_that_share_a_name_but_not_their_tasks_take_two_rows(tmp_path):
+    for other, value in (("b", 0.5), ("c", 0.3)):
+        config = {"model": "org/name", "task.name": "s", "task.tasks.a.run": "a", f"task.tasks.{other}.run": other}
+        values = {"test/a/nDCG@10": 0.6, f"test/{other}/nDCG@10": 2 * value - 0.6, "test/s/nDCG@10": value}
+        make_run(tmp_path / other, config, values)
+    rows = named_rows(read_runs([str(tmp_path)])[0])
+    assert [row.by_seed("test/s/nDCG@10") for row in rows] == [{None: 0.5}, {None: 0.3}]
+    assert [row.name for row in rows] == [f"model=org/name [{tmp_path}/{each}]" for each in "bc"]
 
 
 def test_one_metric_measured_at_two_depths_takes_two_rows(tmp_path):

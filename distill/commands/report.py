@@ -66,7 +66,7 @@ def report(cfg: DictConfig, directory: Path) -> None:
     name_rows(rows, labels)
     name_rows(measured, labels)  # by what differs between the rows of the table
 
-    table = make_table(cfg.title, rows, runs, columns)
+    table = make_table(cfg.title, rows, runs, columns, labels)
     label_references(table, rows, labels)
     page = Report(table, rows, labels, unfinished, published=cfg.published, correction=cfg.correction)
     add_tests(cfg, page, measured)

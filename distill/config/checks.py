@@ -48,13 +48,14 @@ def check_train(cfg: DictConfig) -> None:
     """Check the configuration of a training; raises InputError with key, value, rule and remedy."""
     _check_training(cfg)
     check_datasets(cfg)
-    if not is_sweep():  # where a cell of a grid may leave out what another one needs
+    is_alone = not is_sweep()  # where a cell of a grid may leave out what another one needs
+    if is_alone:
         _refuse_idle(cfg)
     for name, own in data_sets(cfg).items():
         if name != MAIN:
             try:
                 _check_training(own)
-                if not is_sweep():
+                if is_alone:
                     _refuse_idle_of_data(own, f"datasets.{name}.")
             except InputError as error:
                 raise InputError(f"datasets.{name}: {error}") from None
@@ -140,6 +141,7 @@ def check_evaluate(cfg: DictConfig) -> None:
             f"exit_keep={cfg.exit_keep} with task.windows={cfg.task.windows}: passages of several windows cannot be "
             "pruned: set task.windows=1, or exit_keep=null"
         )
+    _refuse_idle_stride(cfg.task, "task")
     if all(part.run != "bm25" for part in split_suite(cfg.task)):
         refuse_unused(["task.bm25"], "of a BM25 that is made here, but task.run is a file: set task.run=bm25")
     if cfg.cascade.model is not None and cfg.model is None:
@@ -162,7 +164,19 @@ def _refuse_idle(cfg: DictConfig) -> None:
         refuse_unused(["calibration.min_grade"], "changes nothing while calibration.method=null")
     if not cfg.datasets:
         refuse_unused(["sampling.temperature"], "is about several data sets, but there is only one")
+    _refuse_idle_stride(cfg.validation, "validation")
+    _refuse_idle_stride(cfg.task, "task")
     _refuse_idle_of_data(cfg, "")
+
+
+def _refuse_idle_stride(task: DictConfig, key: str) -> None:
+    """Refuse the distance between windows where no passage has two; raises InputError."""
+    parts = {f"{key}.tasks.{part.name}" if task.tasks else key: part.windows for part in split_suite(task)}
+    for place, windows in parts.items():
+        if windows == 1:
+            refuse_unused([f"{place}.window_stride"], f"changes nothing while {place}.windows=1")
+    if max(parts.values(), default=1) == 1:
+        refuse_unused([f"{key}.window_stride"], f"changes nothing while {key}.windows=1")
 
 
 def _refuse_idle_of_data(cfg: DictConfig, prefix: str) -> None:

@@ -46,6 +46,10 @@ class Labels:
                     del parts[key]
         return ", ".join(parts.values())
 
+    def among(self, configs: Sequence[dict[str, Any]]) -> "Labels":
+        """Return these labels with a short form of the locations in further configurations, too."""
+        return Labels(self.given, shorten(_locations(configs)) | self.short)
+
     def treatment(self, config: dict[str, Any], key: str) -> str:
         """Return one key's value, or its label."""
         return self.describe(config, [key]).removeprefix(f"{shown_key(key)}=")
@@ -86,8 +90,11 @@ def read_labels(given: Iterable[str], configs: Sequence[dict[str, Any]]) -> Labe
                 parts = []
     if parts:
         raise InputError(f"labels=[{', '.join(parts)}]: expected ROW:LABEL, as in labels=[loss=ranknet:RankNet]")
-    locations = {value for config in configs for value in config.values() if _is_location(value)}
-    return Labels(labels, shorten(locations))
+    return Labels(labels, shorten(_locations(configs)))
+
+
+def _locations(configs: Sequence[dict[str, Any]]) -> set[str]:
+    return {value for config in configs for value in config.values() if _is_location(value)}
 
 
 def _is_location(value: Any) -> bool:

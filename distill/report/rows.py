@@ -64,7 +64,7 @@ def _with_parts(runs: Sequence[RunRecord]) -> list[RunRecord]:
         for task in _tasks(run):
             part = f"{PARTS}{task}."
             named = {key: f"task.{key.removeprefix(part)}" for key in keys if key.startswith(part)}
-            way = _way(run.config, task) if named else {}
+            way = way_of(run.config, task) if named else {}
             config |= {key: way[own] for key, own in named.items() if own in way}
         with_parts.append(replace(run, config=config))
     return with_parts
@@ -82,14 +82,23 @@ def _task_of(metric: str) -> str:
     return metric.partition("/")[2].rpartition("/")[0]
 
 
-def _way(config: dict[str, Any], task: str) -> dict[str, Any]:
-    """How a task was measured: what a suite does not set for its task is the suite's, as in `split_suite`."""
+def way_of(config: dict[str, Any], task: str) -> dict[str, Any]:
+    """Return how a task was measured, by key.
+
+    What a suite does not set for its task is the suite's, as in `split_suite`.
+    """
     part = f"{PARTS}{task}."
     way = {key: value for key, value in config.items() if is_measuring(key) and not key.startswith(PARTS)}
     way |= {f"task.{key.removeprefix(part)}": value for key, value in config.items() if key.startswith(part)}
     if isinstance(runs := way.pop("task.runs", None), str):
         way["task.run"] = runs.replace("{task}", task)
     return {key: value for key, value in way.items() if not _is_free(key)}
+
+
+def _averaged(run: RunRecord, task: str) -> dict[str, Any]:
+    """Which tasks a mean is over, if a suite's is meant."""
+    is_suite = task == run.config.get("task.name") and any(key.startswith(PARTS) for key in run.config)
+    return {"task.tasks": sorted(_tasks(run) - {task})} if is_suite else {}
 
 
 def _gather(runs: Sequence[RunRecord], keep: Callable[[str], bool]) -> list[list[RunRecord]]:
@@ -116,7 +125,7 @@ def _is_measured_in_two_ways(runs: list[RunRecord]) -> bool:
     """Whether two of the runs give one metric and differ in a key that both have and that says how it is measured."""
     ways: dict[str, dict[str, Any]] = {}
     for run in runs:
-        of_tasks = {task: _way(run.config, task) for task in _tasks(run)}
+        of_tasks = {task: way_of(run.config, task) | _averaged(run, task) for task in _tasks(run)}
         for metric in filter(_is_measured, run.results):
             way = of_tasks[_task_of(metric)]
             other = ways.setdefault(metric, way)

@@ -1,18 +1,19 @@
 """The table of a report: rows over metrics, with mean and deviation over seeds, best and second.
 
-table = make_table("Report", rows, runs, choose_columns(runs, ["test/*/nDCG@10"]))
+table = make_table("Report", rows, runs, choose_columns(runs, ["test/*/nDCG@10"]), labels)
 """
 
 import fnmatch
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
 from distill.evaluation.significance import PairedTest
 from distill.report.labels import Labels
-from distill.report.rows import Row
+from distill.report.rows import Row, naming_keys, way_of
 from distill.report.runs import RunRecord
 
 REFERENCES = ("first_stage", "teacher", "fused", "ideal")  # measured beside the model, on top of the table
@@ -87,10 +88,10 @@ def lower_is_better(metric: str) -> bool:
     return is_less or (kind == "train" and rest.startswith("loss/"))
 
 
-def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], columns: list[str]) -> Table:
+def make_table(title: str, rows: Sequence[Row], runs: Sequence[RunRecord], columns: list[str], labels: Labels) -> Table:
     """Put mean and deviation over seeds into a table, below what was measured of first stage, teacher and so on."""
     ours = [TableRow(row.name, "ours", _cells(row, columns), len(row.seeds())) for row in rows]
-    table = Table(title, columns, [*_reference_rows(runs, columns), *(row for row in ours if row.cells)])
+    table = Table(title, columns, [*_reference_rows(runs, columns, labels), *(row for row in ours if row.cells)])
     left_out = [row.name for row in ours if not row.cells]
     if left_out and table.kind("ours"):
         table.notes.append(f"Without any of these metrics: {'; '.join(left_out)}.")
@@ -117,33 +118,57 @@ def _cells(row: Row, columns: list[str]) -> dict[str, Cell]:
     return cells
 
 
-def _reference_rows(runs: Sequence[RunRecord], columns: list[str]) -> list[TableRow]:
+@dataclass
+class Found:
+    """What runs found of a task's columns for a reference, and how the first of them measured it."""
+
+    values: dict[str, float]  # by column
+    way: dict[str, Any]
+
+
+def _reference_rows(runs: Sequence[RunRecord], columns: list[str], labels: Labels) -> list[TableRow]:
     """The references; several rows of one where runs give it different values (other files or depths)."""
     rows = []
     for kind in REFERENCES:
         tasks: dict[str, dict[str, str]] = {}  # task -> column -> name in results.json
         for column in columns:
             tasks.setdefault(column.rpartition("/")[0], {})[column] = reference_metric(kind, column)
-        of_tasks = [_different(runs, names) for names in tasks.values()]
+        of_tasks = [_different(runs, task.partition("/")[2], names) for task, names in tasks.items()]
         for number in range(max(map(len, of_tasks), default=0)):
-            values = {name: value for found in of_tasks if number < len(found) for name, value in found[number].items()}
+            there = [found for found in of_tasks if number < len(found)]
+            values = {name: value for found in there for name, value in found[number].values.items()}
             cells = {column: Cell(values[column]) for column in columns if column in values}
-            rows.append(TableRow(ROWS[kind] + (f" ({number + 1})" if number else ""), "reference", cells))
+            name = _named(ROWS[kind], [_told_apart(found, labels)[number] for found in there], number)
+            rows.append(TableRow(name, "reference", cells))
     return rows
 
 
-def _different(runs: Sequence[RunRecord], names: dict[str, str]) -> list[dict[str, float]]:
-    """Return what runs found of a task's columns, by column: each time that they differ, and what they share once."""
-    found: list[dict[str, float]] = []
+def _different(runs: Sequence[RunRecord], task: str, names: dict[str, str]) -> list[Found]:
+    """Return what runs found of a task's columns: each time that they differ, and what they share once."""
+    different: list[Found] = []
     for run in runs:
         values = {column: run.results[name] for column, name in names.items() if name in run.results}
-        for known in found:
-            if all(round(value, 6) == round(known.get(column, value), 6) for column, value in values.items()):
-                known |= {column: value for column, value in values.items() if column not in known}
+        for found in different:
+            if all(round(value, 6) == round(found.values.get(column, value), 6) for column, value in values.items()):
+                found.values |= {column: value for column, value in values.items() if column not in found.values}
                 break
         else:
-            found += [values] if values else []
-    return found
+            if values:
+                way = {key: value for key, value in way_of(run.config, task).items() if key.startswith("task.")}
+                different.append(Found(values, way))
+    return different
+
+
+def _told_apart(different: Sequence[Found], labels: Labels) -> list[str]:
+    """What tells each from the others of its task, as in "task.depth=50"; nothing where their keys do not."""
+    ways = [found.way for found in different]
+    told = [labels.among(ways).describe(way, naming_keys(ways)) for way in ways]
+    return told if len(set(told)) == len(told) > 1 else [""] * len(told)
+
+
+def _named(reference: str, told: Sequence[str], number: int) -> str:
+    words = list(dict.fromkeys(filter(None, told)))
+    return ", ".join([reference, *words]) if words else reference + (f" ({number + 1})" if number else "")
 
 
 def reference_metric(kind: str, column: str) -> str:
