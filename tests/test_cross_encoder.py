@@ -2,16 +2,18 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from distill import CrossEncoder
 from distill.errors import InputError
+from distill.models.starting import _set_dropout
 from tests.helpers.backbones import FAMILIES, make_backbone
 
 QUERY = "a bee finds its home"
@@ -283,6 +285,16 @@ def test_passages_that_are_kept_are_counted_in_whole_numbers(backbone, keep):
 def test_dropout_replaces_every_dropout_of_the_backbone(backbone):
     model = CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16, dropout=0.0)
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+def test_dropout_has_other_names_in_a_gpt2_and_is_refused_where_there_is_none():
+    config = AutoConfig.for_model("gpt2")
+    _set_dropout(config, 0.37, "gpt2")
+    assert {config.resid_pdrop, config.embd_pdrop, config.attn_pdrop} == {0.37}
+    config = SimpleNamespace(model_type="fnet", to_dict=dict)
+    _set_dropout(config, 0.0, "org/name")
+    with pytest.raises(InputError, match="model.dropout=0.37: a fnet such as org/name has none: set it to null"):
+        _set_dropout(config, 0.37, "org/name")
 
 
 def test_pairs_beyond_the_positions_are_refused(backbone):

@@ -253,6 +253,13 @@ def test_a_decoder_learns_with_every_loss(tmp_path, layout):
         assert all(gradient.abs().max() > 0 for gradient in every if gradient is not None and gradient.dim() > 1), loss
 
 
+@pytest.mark.parametrize("head", ["auto", "linear", "native"])
+def test_another_pooling_than_a_decoders_is_refused(tmp_path, head):
+    path = str(plain(tmp_path))
+    with pytest.raises(InputError, match="model.pooling=mean: .* is a decoder, whose score is read from the last"):
+        CrossEncoder.from_backbone(path, "mean", query_length=8, passage_length=20, head=head)
+
+
 def test_adapters_and_checkpointing_of_a_decoder(tmp_path):
     from distill.models.lora import add_adapters, linear_layers
     from distill.training.recompute import recompute_activations

@@ -265,6 +265,14 @@ def test_training_goes_on_with_the_exit_of_a_directory_unless_another_is_asked_f
     assert start().exit is None
 
 
+def test_an_exit_above_the_layers_that_are_kept_is_dropped(tmp_path, caplog):
+    make(tmp_path / "backbone", head="native").save_pretrained(tmp_path / "model")
+    start = partial(CrossEncoder.from_backbone, str(tmp_path / "model"), query_length=8, passage_length=16)
+    assert start(num_layers=LAYER).exit is None and "its score after layer 2 is dropped" in caplog.text
+    with pytest.raises(InputError, match="model.exit_layer=2: this backbone has 2 layers: give 1 to 1"):
+        start(num_layers=LAYER, exit_layer=LAYER)
+
+
 # ---- Ranking ---------------------------------------------------------------------------------------------------------
 
 

@@ -70,7 +70,9 @@ def test_a_model_that_cuts_whole_pairs_is_not_said_to_read_more(tmp_path, backbo
 
 def test_windows_that_leave_tokens_unread_are_refused_when_the_model_is_known(tmp_path, overrides, backbone):
     CrossEncoder.from_backbone(str(backbone), query_length=8, passage_length=16).save_pretrained(tmp_path / "model")
-    run = run_evaluate(tmp_path / "out", f"model={tmp_path / 'model'}", *overrides, "task.windows=2", "task.window_stride=17")
+    run = run_evaluate(
+        tmp_path / "out", f"model={tmp_path / 'model'}", *overrides, "task.windows=2", "task.window_stride=17"
+    )
     assert run.returncode == 2
     assert run.stderr.strip().splitlines()[-1] == (
         "error: task.window_stride=17 exceeds the window, model.passage_length=16: the tokens between two windows "

@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from distill.config.overrides import quoted
 from distill.config.rules import check_rules
@@ -79,6 +79,12 @@ def step(model: CrossEncoder, max_tokens: int) -> tuple[list[torch.Tensor], torc
 STEPS = [(family, layout, 1000) for family in FAMILIES for layout in ("packed", "padded")]  # in one pass
 STEPS.remove(("deberta-v2", "packed", 1000))
 STEPS += [("electra", "packed", 30), ("modernbert", "padded", 30)]  # in two
+
+
+def test_an_albert_has_adapters_in_its_layer_only():
+    sizes = {"embedding_size": 4, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    names = linear_layers(AutoModel.from_config(AutoConfig.for_model("albert", vocab_size=9, **sizes)))
+    assert names and all(name.startswith("encoder.albert_layer_groups.") for name in names)
 
 
 @pytest.mark.parametrize("family, layout, max_tokens", STEPS)

@@ -18,7 +18,7 @@ from distill.errors import InputError
 from distill.models.decoders import SCORE, decoder_template, prompt_of, take_template
 from distill.models.heads import NativeHead, native_head, one_score, take_pooler
 from distill.models.modules import activation_of_model
-from distill.models.parts import Change, Parts, explained, load_tokenizer, load_whole
+from distill.models.parts import Change, Parts, check_attention, explained, load_tokenizer, load_whole
 from distill.models.text_options import check_default_prompt
 
 TOKENS = 11  # that are scored twice
@@ -37,7 +37,7 @@ def open_classifier(
 
     with explained(path):
         model = load_whole(AutoModelForSequenceClassification, path, change).eval()
-        _check_attention(path, model.config)
+        check_attention(path, model.config)
         if isinstance(getattr(model, "score", None), nn.Linear):  # Qwen, Llama and other decoders
             parts, linear = _open_decoder(path, model, config, prompt), model.score
         else:
@@ -81,12 +81,3 @@ def _open_encoder(path: Path, architecture: str, model) -> tuple[Parts, nn.Linea
     if not torch.allclose(logit, score, rtol=TOLERANCE, atol=0.1 * TOLERANCE):
         raise InputError(f"{path}: the head of {architecture} is not known here: cannot be loaded")
     return parts, linear
-
-
-def _check_attention(path: Path, config) -> None:
-    """Raise InputError for a model whose score of a pair depends on which pairs were scored before, or beside it."""
-    if config.model_type == "big_bird" and config.attention_type == "block_sparse":
-        raise InputError(
-            f"{path}: its attention is block-sparse, which scores a pair by how long the others are: set "
-            "attention_type to original_full in its config.json"
-        )

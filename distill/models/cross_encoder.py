@@ -38,7 +38,7 @@ from distill.models.heads import NativeHead
 from distill.models.interpolation import Interpolation
 from distill.models.locate import locate_model
 from distill.models.lora import merged
-from distill.models.opening import open_directory
+from distill.models.opening import open_directory, read_exit
 from distill.models.packed import NAME, PackedChunk, can_pack, pack_chunks, register_attention
 from distill.models.padded import PaddedChunk, pad_chunks, reads_padding
 from distill.models.pair_reading import TokenPair, places_of_cut_pairs, read_pairs
@@ -555,7 +555,8 @@ class CrossEncoder(nn.Module):
             template = replace(template, max_length=parts.max_length)
             model = cls(parts.backbone, parts.tokenizer, parts.pooling, query_length, passage_length, layout, template)
             model.take_head(parts)
-            model.interpolation, model.calibration, model.exit = parts.interpolation, parts.calibration, parts.exit
+            model.interpolation, model.calibration = parts.interpolation, parts.calibration
+            model.exit = read_exit(folder, parts.backbone)
             model._score_two_pairs(name)
             return model.eval()
 

@@ -44,9 +44,11 @@ def linear_layers(backbone: nn.Module, targets: Sequence[str] | None = None) -> 
     By default, these are all in the backbone's layers: attention and feed-forward networks. Embeddings, and the pooler
     that BERT has for another purpose, are left out.
     """
-    within = layers_of(backbone) or backbone
-    found = {module for module in within.modules() if isinstance(module, nn.Linear)}
+    layers = layers_of(backbone)  # None for ALBERT, whose layers are one that is applied several times
+    found = {module for module in (layers or backbone).modules() if isinstance(module, nn.Linear)}
     names = [name for name, module in backbone.named_modules() if module in found]
+    if layers is None:
+        names = [name for name in names if not any(part in name for part in ("embed", "pooler"))]
     if targets is None:
         kept = names
     else:

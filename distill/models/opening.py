@@ -42,6 +42,7 @@ from distill.models.modules import (
 from distill.models.parts import (
     Change,
     Parts,
+    check_attention,
     explained,
     fill,
     load_tokenizer,
@@ -144,6 +145,7 @@ def _open_modules(path: Path, change: Change | None) -> Parts:
     head = read_head(path)
     with explained(path):
         backbone = load_whole(AutoModel, path, change)
+    check_attention(path, backbone.config)
     check_widths(head, backbone.config.hidden_size)
     parts = Parts(backbone, load_tokenizer(path), head.weight, head.bias, head.pooling, head.projection)
     parts.activation = head.activation
@@ -195,7 +197,6 @@ def _read_settings(path: Path, parts: Parts) -> None:
     parts.lengths = tuple(read_count(settings, key, file) for key in ("query_length", "passage_length"))
     parts.max_length = read_count(settings, "max_length", file, optional=True)
     parts.interpolation, parts.calibration = read_interpolation(settings, file), read_calibration(settings, file)
-    parts.exit = read_exit(path, parts.backbone)
     parts.first_stage_score = settings.get("first_stage_score")
     if parts.first_stage_score not in (None, *SCALES):
         raise InputError(

@@ -13,7 +13,8 @@ from torch import Tensor
 from distill.data.batch import Batch, copy_to
 
 MIN_CHUNK_TOKENS = 2048  # smaller chunks leave the machine idle, which costs more than padding
-_READ_PADDING = ("convbert", "fnet", "yoso")  # model types whose states depend on the padding, which no mask hides
+# Model types whose states depend on the padding, which no mask hides
+_READ_PADDING = ("convbert", "fnet", "mobilebert", "nystromformer", "yoso")
 MAX_SHRINK = 0.8  # a chunk takes pairs down to this share of its longest pair's length: at most 20% padding
 
 

@@ -53,7 +53,7 @@ class Parts:
     template: PairTemplate | None = None  # the tokens around the texts; None: the tokenizer's special tokens
     interpolation: Interpolation | None = None  # with the first stage; None: no weight was chosen
     calibration: Calibration | None = None  # of the scores; None: none was fitted
-    exit: "ExitHead | None" = None  # a score after an inner layer; None: it has none
+    exit: "ExitHead | None" = None  # a score after an inner layer, to go on training; None: it has none
     first_stage_score: str | None = None  # how the first stage's score is scaled, if the pairs hold it
 
     @property
@@ -125,6 +125,15 @@ def check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path, pref
             )
 
 
+def check_attention(name: str | Path, config) -> None:
+    """Raise InputError for a model whose score of a pair depends on which pairs were scored before, or beside it."""
+    if config.model_type == "big_bird" and config.attention_type == "block_sparse":
+        raise InputError(
+            f"{name}: its attention is block-sparse, which scores a pair by how long the others are: set "
+            "attention_type to original_full in its config.json"
+        )
+
+
 def is_of_transformers(backbone) -> bool:
     """Whether a backbone is a model of transformers, rather than an ONNX graph or a model that answers in words."""
     from transformers import PreTrainedModel
@@ -136,7 +145,7 @@ def longest_input(backbone) -> int:
     """Return how many tokens the backbone's positions cover; sys.maxsize if it has only relative positions."""
     config = backbone.config
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or not getattr(config, "position_biased_input", True):
+    if positions is None or positions <= 0 or not getattr(config, "position_biased_input", True):  # of XLNet: -1
         return sys.maxsize
     return positions - first_position(backbone)
 

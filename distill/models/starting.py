@@ -46,6 +46,7 @@ from distill.models.text_options import check_default_prompt, check_text_options
 
 log = logging.getLogger(__name__)
 
+DROPOUTS = ("dropout", "dropout_prob", "pdrop")  # ends of the names of probabilities in a configuration
 NOT_OF_THE_START = ("freeze", "lora", "exit_weight")  # keys of `model` that are about the training
 
 
@@ -177,7 +178,7 @@ def _exit_of(name: str, folder: Path, parts: Parts, layer: int | None) -> ExitHe
     saved = saved_layer(folder)
     if saved is not None and saved != layer:
         log.warning("%s: its score after layer %d is dropped; model.exit_layer=%d keeps it", name, saved, saved)
-    return (parts.exit or read_exit(folder, parts.backbone)) if saved is not None and saved == layer else None
+    return read_exit(folder, parts.backbone) if saved is not None and saved == layer else None
 
 
 def exit_to_train(parts: Parts, layer: int | None) -> ExitHead | None:
@@ -217,6 +218,11 @@ def _keep_modules(parts: Parts, folder: Path) -> None:
 
 def _draw(name: str, parts: Parts, start: Start) -> None:
     if attends_backwards_only(parts.backbone, parts.tokenizer):
+        if start.pooling not in ("cls", "last"):  # cls is what a configuration has that says nothing
+            raise InputError(
+                f"model.pooling={start.pooling}: {name} is a decoder, whose score is read from the last token: leave "
+                "it out"
+            )
         if start.head == "mlp":
             raise InputError(
                 "model.head=mlp: a decoder has one linear layer, as in transformers: set model.head=linear"
@@ -251,6 +257,8 @@ def _load_encoder(name: str, source: str, start: Start, revision: str | None):
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     if config.is_encoder_decoder or getattr(config, "num_decoder_layers", None):  # of T5's encoder, T5 is built
         raise InputError(f"{name}: is a {config.model_type}, whose scores come from its decoder: use an encoder")
+    if config.model_type == "xlnet":
+        raise InputError(f"{name}: is an xlnet, whose [CLS] token stands last: use another encoder")
     _change(config, start, name)
     if start.weights == "random":
         check_size(AutoModel, config, None)
@@ -281,16 +289,23 @@ def _check_attention(name: str, parts: Parts) -> None:
 
 
 def _change(config, start: Start, name: str) -> None:
+    if config.model_type == "big_bird" and config.attention_type == "block_sparse":
+        log.info("%s: trained with full attention: block-sparse attention scores a pair by the others beside it", name)
+        config.attention_type = "original_full"
     if start.dropout is not None:
-        _set_dropout(config, start.dropout)
+        _set_dropout(config, start.dropout, name)
     if start.num_layers is not None:
         _keep_layers(config, start.num_layers, name)
 
 
-def _set_dropout(config, probability: float) -> None:
-    for name in config.to_dict():
-        if name.endswith(("dropout", "dropout_prob")) and isinstance(getattr(config, name), float | int):
-            setattr(config, name, probability)
+def _set_dropout(config, probability: float, name: str) -> None:
+    """Set all probabilities of dropout; raises InputError for an architecture without any."""
+    values = {key: getattr(config, key) for key in config.to_dict() if key.endswith(DROPOUTS)}
+    keys = [key for key, value in values.items() if isinstance(value, float | int) and not isinstance(value, bool)]
+    if not keys and probability > 0:
+        raise InputError(f"model.dropout={probability}: a {config.model_type} such as {name} has none: set it to null")
+    for key in keys:
+        setattr(config, key, probability)
 
 
 def _keep_layers(config, number: int, name: str) -> None:
