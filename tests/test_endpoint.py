@@ -233,6 +233,13 @@ def test_the_body_takes_any_field(endpoint):
         )
 
 
+@pytest.mark.parametrize("body", ["{a:nan}", "{a:{b:[1,-inf]}}", "{nan:1}", "{a:1e999}", "{a:'\udcff'}"])
+def test_a_body_that_is_no_json_is_refused(body):
+    files = ["passages=p", "queries=q", "run=r", "teacher.llm.model=m"]
+    with pytest.raises(InputError, match=r"^teacher.llm.body=.*: cannot be sent as JSON: numbers must be finite"):
+        check_values(compose_config("annotate", *files, f"teacher.llm.body={body}"))
+
+
 def annotate_lists(engine, journal, lists, tries: int = 3):
     ranker = WindowRanker(engine, "m", journal, PROMPT, Windows("listwise", 4, 2, 1), tries)
     found = {query_id: (order, flagged) for query_id, order, flagged, _ in ranker.rank(lists, lambda totals: True)}

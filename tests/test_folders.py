@@ -123,6 +123,13 @@ def test_a_file_that_cannot_be_read_is_refused_or_counted(folder):
     ]
 
 
+@pytest.mark.parametrize("name", ["_id", "_ID", "-id", "id", "docid"])
+def test_the_path_is_the_id_whatever_the_front_matter_says(tmp_path, name):
+    for file in ("a.md", "b.md"):
+        (tmp_path / file).write_text(f"---\n{name}: same\n---\nbees\n")
+    assert read_passages(str(tmp_path), {"a.md", "b.md", "same"}) == {"a.md": "bees", "b.md": "bees"}
+
+
 def test_a_link_to_nowhere_is_refused_in_one_line(folder):
     (folder / "lost.md").symlink_to("nowhere.md")
     with pytest.raises(InputError, match=r"lost\.md: cannot be opened \(No such file or directory\): check the path"):

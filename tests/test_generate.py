@@ -221,6 +221,20 @@ def test_two_passages_of_one_id_are_refused_before_anything_is_paid_for(passages
     assert not server.asked
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere", "no such directory"), ("empty", "it has no config.json")],
+)
+def test_a_round_trip_model_that_cannot_be_loaded_is_refused_before_anything_is_paid_for(
+    passages, serve, tmp_path, name, message
+):
+    (tmp_path / "empty").mkdir()
+    server = serve()
+    with pytest.raises(InputError, match=f"^round_trip_model: .*{message}"):
+        generated(passages, server, tmp_path / "out", "num_queries=2", f"round_trip_model={tmp_path / name}")
+    assert not server.asked
+
+
 def test_what_a_run_fills_in_is_no_difference_when_its_sweep_goes_on(passages, tmp_path):
     (tmp_path / "log.tsv").write_text("q1\topening hours\n")
     given = [f"passages={passages}", "num_queries=0", f"logged={tmp_path}/log.tsv"]

@@ -15,7 +15,7 @@ from distill.sources.fields import Fields
 from distill.sources.opening import open_source
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import read_run
-from distill.sources.texts import read_passages, read_queries
+from distill.sources.texts import passage_parts, read_passages, read_queries
 from tests.helpers.paths import ROOT
 
 RUN = "q1 Q0 d1 1 2.5 t\nq1 Q0 d2 2 1.5 t\nq2 Q0 d1 1 0.5 t\n"
@@ -57,6 +57,29 @@ def test_named_fields_are_columns_and_no_training_lines(tmp_path):
     fields = Fields("sku", ("body",))
     assert open_source(write(tmp_path / "a.tsv", "sku\tbody\n1\tx\n"), "passages", fields).form == "columns"
     assert not open_source(write(tmp_path / "a.jsonl", LINE), "passages", fields).is_inline
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "form", "is_inline"),
+    [
+        ("a.jsonl", "not json\n", '{"_id": "1", "text": "x"}\n', "jsonl", False),
+        ("a.jsonl", "not json\n", '{"_id": "1", "_source": {"text": "x"}}\n', "hits", False),
+        ("a.jsonl", "not json\n", LINE, "jsonl", True),
+        ("a.csv", "1\n", "1,x\n", "csv", False),
+        ("a.tsv", "id\t\udcff\n", "1\tx\n", "lines", False),
+    ],
+)
+def test_the_form_comes_from_the_first_row_that_can_be_read(tmp_path, name, first, second, form, is_inline):
+    header = "id,text\n" if form == "csv" else ""
+    (tmp_path / name).write_bytes((header + first + second).encode("utf-8", "surrogateescape"))
+    source = open_source(str(tmp_path / name), "passages")
+    assert (source.form, source.is_inline) == (form, is_inline)
+    with pytest.raises(InputError, match=rf"{name}:{2 if header else 1}: "):
+        read_passages(str(tmp_path / name), {"1"})
+    refused = list[InputError]()
+    if not is_inline:
+        parts = passage_parts(str(tmp_path / name), Fields(), refused.append)
+        assert [part[1:] for part in parts] == [("1", {"text": "x"})] and len(refused) == 1
 
 
 def test_what_is_no_file_is_an_id_or_refused():

@@ -1,6 +1,7 @@
 """The parts of `distill generate`: answers cleaned, passages sampled, repetitions found, queries checked."""
 
 import itertools
+import random
 from collections import Counter
 
 import pytest
@@ -43,6 +44,15 @@ BEES = "Honey bees steer by the sun, and tell others the way in a dance. The ang
         ("Frage: Wie finden Bienen heim?", "Wie finden Bienen heim?"),
         ("问题：蜜蜂如何导航？", "蜜蜂如何导航？"),
         ("Query:\nbee navigation", "bee navigation"),
+        ("**Query 1:** bees steer\n**Query 2:** bees dance", "bees steer"),
+        ('Search Query #1: "bees"', "bees"),
+        ("Suchanfrage 1: Bienen", "Bienen"),
+        ("查询1：蜜蜂导航", "蜜蜂导航"),
+        ("Final query: bees", "bees"),
+        ("Natural language query (long): bees", "bees"),
+        ("Question 12 of the bee quiz: answers", "Question 12 of the bee quiz: answers"),
+        ('{"query": "bees \\ud83c steer"}', "bees ? steer"),
+        ('["bees \\ud83d\\udc1d steer"]', "bees 🐝 steer"),
         ("1. bee navigation\n2. bee dance", "bee navigation"),
         ("- bee navigation\n- bee dance", "bee navigation"),
         ("(1) bee navigation", "bee navigation"),
@@ -166,6 +176,22 @@ def test_near_texts_are_those_that_comparing_all_of_them_finds(texts, similarity
         if not near:
             kept.append(words)
             distinct.add(str(number), " ".join(words))
+
+
+@pytest.mark.parametrize("similarity", [0.3, 0.5, 0.8, 1.0])
+def test_the_first_near_text_is_found_however_rare_its_words_are(similarity):
+    rng = random.Random(0)
+    distinct, added = Distinct(str.split, similarity), list[frozenset[str]]()
+    for number in range(400):
+        words = {f"w{int(rng.paretovariate(0.7))}" for _ in range(rng.randint(1, 20))}  # as common as in a language
+        if added and rng.random() < 0.5:  # a few words more or fewer than a text before
+            copied = rng.choice(added)
+            words = {word for word in copied if rng.random() < 0.9} | set(rng.sample(sorted(words), rng.randint(0, 1)))
+        alike = (len(one & words) / len(one | words) if words else 0 for one in added)
+        first = next((str(place) for place, share in enumerate(alike) if share >= similarity - 1e-9), None)
+        assert distinct.near(" ".join(words)) == first
+        added.append(frozenset(words))
+        distinct.add(str(number), " ".join(words))
 
 
 def different() -> Distinct:

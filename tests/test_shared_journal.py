@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from distill.errors import InputError
 from distill.teachers.asking import ask_llm
+from distill.teachers.entries import line_of
 from distill.teachers.journal import Journal
 from distill.teachers.shared_journal import SharedJournal, summarise
 from tests.helpers.chat_server import overrides_of
@@ -166,3 +167,43 @@ def test_a_shared_journal_that_cannot_be_written_is_one_line(tmp_path):
     for path in (tmp_path / "file" / "j.jsonl", tmp_path):
         with pytest.raises(InputError, match="cannot be written .* set journal=none"):
             SharedJournal(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": 1, "notes": "precious, no final newline"}',
+        b'{"a": 1, "notes": "precious"}\n',
+        b'{"a": 1, "notes": "precious"}\n{"key": "half',
+        b"\n",
+        b"\0\0\0\0",
+    ],
+)
+def test_a_file_that_is_no_journal_is_refused_and_stays(tmp_path, content):
+    path = tmp_path / "notes.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^journal=.*notes.json: is no journal: give another file$"):
+        SharedJournal(path)
+    assert path.read_bytes() == content
+
+
+def test_only_what_a_killed_process_leaves_is_cut_off_a_journal(tmp_path):
+    path = tmp_path / "shared.jsonl"
+    for whole in (b"", line_of("a", ENTRY), b"no entry\n" + line_of("a", ENTRY)):
+        for half in (b"", b"{", b'{"key": ', line_of("b", ENTRY)[:-1], *([b"\0" * 100] if whole else [])):
+            path.write_bytes(whole + half)
+            shared = SharedJournal(path)
+            assert path.read_bytes() == whole and len(shared.answers) == bool(whole)
+            shared.close()
+        path.write_bytes(whole + b"a list of my own")
+        with pytest.raises(InputError, match="is no journal"):
+            SharedJournal(path)
+        assert path.read_bytes() == whole + b"a list of my own"
+
+
+def test_an_annotation_does_not_touch_a_file_that_is_no_journal(collection, tmp_path, serve):
+    server, notes = serve(), tmp_path / "notes.json"
+    notes.write_text('{"notes": "precious"}')
+    done = run_annotate(tmp_path / "out", *overrides_of(collection, server, f"journal={notes}"))
+    assert done.returncode == 2 and f"error: journal={notes}: is no journal: give another file" in done.stderr
+    assert notes.read_text() == '{"notes": "precious"}' and not server.asked

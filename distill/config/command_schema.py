@@ -3,6 +3,7 @@
 Those of trainings and evaluations are in distill/config/schema.py.
 """
 
+import json
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -243,6 +244,15 @@ def _is_for_templates(llm: Any, prefix: str, body: Any) -> str | None:
     )
 
 
+def _is_json(llm: Any, prefix: str, body: Any) -> str | None:
+    """Bond: fields are sent as JSON, which has no NaN and no infinity, and in UTF-8."""
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return ": cannot be sent as JSON: numbers must be finite, and texts UTF-8"
+    return None
+
+
 def _is_greedy(llm: Any, prefix: str, temperature: float) -> str | None:
     """Bond: a model on this machine always writes the most likely answer."""
     if llm["engine"] != "local" or not temperature:
@@ -267,6 +277,7 @@ class Llm:
     body: Any = beside(
         must("be fields of a request, as in {name:value}", lambda value: isinstance(value, dict), default=None),
         _is_for_templates,
+        _is_json,
     )
     retries: int = at_least(0)
     temperature: float = beside(at_least(0), _is_greedy)

@@ -111,7 +111,7 @@ def similar_pairs(
         size = len(sets[place])
         least = _ceil(similarity * size)
         ordered = sorted(sets[place], key=lambda feature: (counts[feature], feature))
-        mine = marks[place] = _marks(sets[place])
+        mine = marks[place] = marks_of(sets[place])
         for other in {one for feature in ordered[: size - least + 1] for one in with_feature.get(feature, ())}:
             most = apart * (size + len(sets[other])) + CLOSE  # features that only one of them may have
             if (
@@ -125,16 +125,16 @@ def similar_pairs(
             with_feature.setdefault(feature, []).append(place)
 
 
-def _marks(one: Features) -> int:
+def _ceil(number: float) -> int:
+    return math.ceil(number - CLOSE)
+
+
+def marks_of(one: Features) -> int:
     """Return a number with a bit for each feature: two sets differ in at least as many features as bits."""
     bits = 0
     for feature in one:
         bits |= 1 << (zlib.crc32(feature.encode("utf-8", "replace")) % BITS)
     return bits
-
-
-def _ceil(number: float) -> int:
-    return math.ceil(number - CLOSE)
 
 
 def jaccard(one: Features, other: Features) -> float:

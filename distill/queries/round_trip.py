@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from distill.errors import InputError
 from distill.retrieval.bm25 import AUTO, Bm25, found_lists, in_own_language
 from distill.sources.fields import Fields
 from distill.sources.run_files import Run
@@ -30,7 +31,12 @@ class RoundTrip:
 
     @classmethod
     def of(cls, cfg: DictConfig, local: DictConfig) -> "RoundTrip":
-        """Return the configured checks; local: the configuration with local files."""
+        """Return the configured checks; local: the configuration with local files.
+
+        Raises InputError for a cross-encoder that cannot be loaded: before the queries that it checks are paid for.
+        """
+        if cfg.round_trip_model is not None:
+            _check_model(cfg.round_trip_model)
         bm25, fields = Bm25.of(cfg), Fields.of(cfg)
         if bm25.stemmer == AUTO:
             bm25 = in_own_language(local.passages, bm25, fields)
@@ -61,3 +67,12 @@ class RoundTrip:
         scored, _ = score_with(self.model, self.device, long, queries, passages)
         best = {query_id: ranked.cut(self.model_depth).doc_ids for query_id, ranked in scored.items()}
         return {query_id for query_id, doc_ids in best.items() if origins[query_id] not in doc_ids}
+
+
+def _check_model(name: str) -> None:
+    from distill.models.cross_encoder import CrossEncoder  # imported here: an LLM over HTTP needs no torch
+
+    try:
+        CrossEncoder.from_pretrained(name)
+    except InputError as error:
+        raise InputError(f"round_trip_model: {error}") from None

@@ -8,15 +8,19 @@ repeat the incoming order or the prompt's example, and add remarks. So a chain c
 names more than half of the passages; the last one that counts is the ranking, unless it only repeats part of one
 before it. A chain of other passages continues the one before it: long rankings are wrapped, and some models write one
 for each degree of relevance. Chains without `>` are as likely to be lists of any kind, and count only where they are
-complete.
+complete, or all of the answer. In an answer that was cut, a ranking must be complete or reach the end: before that, it
+is likely a thought.
 """
 
 import re
 from dataclasses import dataclass
 
+from distill.sources.thinking import unwrapped
+
 MAX_DIGITS = 9  # of a number; int() refuses 4301
 NEAR = 60  # characters before and after a chain that say whether it has a line to itself
 MARKUP = re.compile(r"[*_`\"'“”‘’$]")
+OBJECT = re.compile(r"\s*\{\s*[\w ]+:\s*(\[[^:{}]*\])\s*\}\s*")  # with a single key
 NUMBER = re.compile(
     r"(?P<named>(?:passage|document|doc|text|item|result|candidate|identifier|id)[\s#]*)?"
     r"(?:\[\s*(?:(?:passage|document|doc)\s*)?(?P<bracketed>\d+)\s*\]|(?<![\w.,\-+(\[])#?(?P<bare>\d+)(?![\w%]|[.,]\d))",
@@ -26,6 +30,7 @@ BETTER = re.compile(r"\s*(?:[>≻→⇒＞≥»]|->|=|\\succ\b)+\s*")
 NEXT = re.compile(r"\s*(?:(?:[,;、，|/]|\band\b|\bthen\b|\bfollowed by\b)\s*)*", re.IGNORECASE)
 BEFORE = re.compile(r"(?:\A|[:：.!?。！？,，>→])[\s(\[{|#\\-]*$")  # a chain may follow, with a line to itself
 AFTER = re.compile(r"[\s)\]}|\\]*(?:$|[.!?。！？;]|>[\s\[]*\d*$)")  # the last: cut where the answer got too long
+CUT = re.compile(r"(?:\s*[>≻→][^\w?]{0,9}[A-Za-z]{0,10})?[^\w?]{0,9}\d{0,9}")  # may follow a ranking that was cut
 RANKED = re.compile(
     r"[|>\-•]? {0,3}(?:rank|place|position|no\.?|top)? ?#? ?(?P<rank>\d{1,9}) ?(?:st|nd|rd|th|º|°)? {0,9}"
     r"[.):：|\-–—=]{1,3}\s*(?P<rest>.*)",
@@ -49,26 +54,32 @@ class Chain:
     last: int  # where its last number is
 
 
-def find_ranking(text: str, num_passages: int) -> list[int] | None:
-    """Return the numbers of the ranking in a text, as written: they may repeat or be out of range; None if none is."""
+def find_ranking(text: str, num_passages: int, *, is_cut: bool = False) -> list[int] | None:
+    """Return the numbers of the ranking in a text, as written: they may repeat or be out of range; None if none is.
+
+    is_cut: whether the text ends where the answer got too long.
+    """
     text = _plain(text)
     first, last = re.search(r"\w", text), re.search(r"\w", text[::-1])
     words = range(first.start(), len(text) - last.start()) if first and last else range(0)
     found = [(chain.end, chain.numbers) for chain in _chains(text) if _counts(chain, text, words, num_passages)]
     found += [(end, numbers) for end, numbers in _line_lists(text, num_passages)]
     chosen: list[int] | None = None
-    for _, numbers in sorted(found, key=lambda one: one[0]):
+    rest = ""  # of the text, after the ranking
+    for end, numbers in sorted(found, key=lambda one: one[0]):
         if chosen is not None and _valid(numbers, num_passages).isdisjoint(chosen):
-            chosen = chosen + numbers
+            chosen, rest = chosen + numbers, text[end:]
         elif chosen is None or not _repeats_part(numbers, chosen):
-            chosen = numbers
-    return chosen
+            chosen, rest = numbers, text[end:]
+    is_sure = not is_cut or CUT.fullmatch(rest) or len(_valid(chosen or [], num_passages)) == num_passages
+    return chosen if is_sure else None
 
 
 def _plain(text: str) -> str:
     """Return a text without Markdown's marks, with plain brackets, and each number of an array in its own."""
     text = text.replace("&gt;", ">").translate(str.maketrans("［］【】〔〕", "[][][]"))
-    text = MARKUP.sub("", text)
+    text = MARKUP.sub("", unwrapped(text))
+    text = found[1] if (found := OBJECT.fullmatch(text)) else text
     return re.sub(r"\[\s*\d+(?:\s*,\s*\d+)+\s*\]", lambda array: re.sub(r"(\d+)", r"[\1]", array[0][1:-1]), text)
 
 

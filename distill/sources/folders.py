@@ -44,7 +44,8 @@ def folder_rows(folder: str, refused: Callable[[InputError], None] = refuse) -> 
         except InputError as error:
             refused(error)
             continue
-        yield place, {"_id": _quoted.sub(lambda found: quote(found[0], safe=""), name)} | fields
+        own_id = {"_id": _quoted.sub(lambda found: quote(found[0], safe=""), name)}
+        yield place, own_id | fields | own_id  # first and last: whatever the front matter calls an id
 
 
 def folder_state(folder: str) -> dict:

@@ -30,7 +30,6 @@ from distill.sources.folders import folder_rows
 from distill.sources.inline import inline_shape
 from distill.sources.locate import file_of, ir_datasets_records
 from distill.storage.files import (
-    as_text,
     form_of,
     is_longer,
     numbered_answers,
@@ -120,8 +119,8 @@ def _has_header(path: str) -> bool:
 
     It does where an id's usual name is followed by single words, or a word by nothing but usual names of texts.
     """
-    place, line = next(numbered_lines(path), ("", b""))
-    first, *rest = as_text(line, place).split("\t")
+    _, line = next(numbered_lines(path), ("", b""))
+    first, *rest = line.decode("utf-8", "replace").split("\t")  # what is no UTF-8 is no name
     texts = {"title", *(name for names in TEXT_NAMES.values() for name in names)}
     if not rest or not re.fullmatch(r"#?[A-Za-z_-]+", first.strip()):
         return False
@@ -131,8 +130,13 @@ def _has_header(path: str) -> bool:
 
 def _dump_of(path: str) -> str | None:
     """Return which dump of Elasticsearch a file of JSON lines is, None if it is none."""
-    place, row = next(_rows(path, "jsonl"), ("", {}))
-    return dump_of(row, place)
+    return dump_of(*_first_row(path, "jsonl"))
+
+
+def _first_row(path: str, form: str) -> tuple[dict, str]:
+    """Return the first row that can be read, and its place; bad ones are for the reader of the rows to refuse."""
+    place, row = next(_rows(path, form, lambda error: None), ("", {}))
+    return row, place
 
 
 def _is_inline(path: str, kind: str, form: str) -> bool:
@@ -141,5 +145,5 @@ def _is_inline(path: str, kind: str, form: str) -> bool:
         return inline_shape({name: [] for name in open_parquet(path).schema_arrow.names}) is not None
     if kind not in TEXT_NAMES:
         return True  # no run or qrels have named fields there
-    _, row = next(_rows(path, form), ("", {}))
+    row, _ = _first_row(path, form)
     return inline_shape(row) is not None

@@ -30,13 +30,15 @@ def parse_permutation(answer: str, num_passages: int) -> tuple[list[int], bool]:
     return order, not faults
 
 
-def mend_permutation(answer: str, num_passages: int) -> tuple[list[int], set[str]]:
+def mend_permutation(answer: str, num_passages: int, *, is_cut: bool = False) -> tuple[list[int], set[str]]:
     """Return the order that `parse_permutation` gives, and what was wrong with the answer.
 
     The faults are "repeated", "out of range", "missing", or only "unusable" where there is no ranking
-    (distill/sources/chains.py). What a reasoning model thinks names passages too, and is left out.
+    (distill/sources/chains.py). What a reasoning model thinks names passages too, and is left out. is_cut: whether the
+    answer got too long.
     """
-    numbers = [number - 1 for number in find_ranking(answer_after_thinking(answer), num_passages) or []]
+    found = find_ranking(answer_after_thinking(answer), num_passages, is_cut=is_cut)
+    numbers = [number - 1 for number in found or []]
     valid = [number for number in numbers if 0 <= number < num_passages]
     named = dict.fromkeys(valid)
     order = [*named, *(place for place in range(num_passages) if place not in named)]

@@ -1,7 +1,8 @@
-"""What a reasoning model thinks before it answers, left out of its text.
+"""What a reasoning model thinks before it answers, and what it wraps its answer in, left out of its text.
 
     answer_after_thinking("<think>[1] looks good</think>[2] > [1]")        # "[2] > [1]"
     answer_in_tag("[1] looks good. <answer>[2] > [1]</answer>", "answer")   # "[2] > [1]"
+    unwrapped("The best one is \\boxed{B}")                                 # "The best one is B"
 
 Models mark their thoughts in many ways, and servers pass on all of the marks, some, or only the last one:
 
@@ -18,11 +19,27 @@ MARKS = re.compile(
     rf"|(?P<closes></{NAMES}\s*>|\[/{NAMES}\]|◁/{NAMES}▷|<\|end_?(?:of_?)?{NAMES}\|>)",
     re.IGNORECASE,
 )
-CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
+CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 ENDS = re.compile(r"<\|(?:end|return|start|call)\|>")
 # Only the control tokens are missing; "analysis of ..." is a text like any other
 BARE_CHANNEL = re.compile(r"\s*(?:assistant\s*)?analysis(?=\s*[A-Z\[(<\n]|\s*[^\W\da-z_]|\s*$)")
-BARE_FINAL = re.compile(r"assistant\s*final|(?<![A-Za-z])final(?![A-Za-z])")
+BARE_FINAL = re.compile(r"assistantfinal|assistant\s+final(?![A-Za-z])")
+# Where "assistant" is missing, too: thoughts also speak of the final answer
+LONE_FINAL = re.compile(
+    r"^[ \t]*final(?=[ \t]*$|[ \t]*[^\sa-z])"
+    r"|(?<![A-Za-z])final(?=\s*(?:\[\d+\]\s*>|(?:(?:grade:\s*)?\d|[A-Z])\.?\s*\Z))",
+    re.MULTILINE,
+)
+BOX = re.compile(r"(?:\\?\bboxed|\\(?:text|textbf|mathrm|mathbf))\s*\{([^{}]*)\}")
+WRAPPERS = (
+    (re.compile(r"```(?:[A-Za-z]\w+[ \t]*(?=\n))?"), ""),  # a code fence and its language
+    (BOX, r"\1"),
+    (BOX, r"\1"),  # one may be in another
+    (
+        re.compile(r"</?(?:(?:final_?)?answer|output|result|ranking|best|choice|grade|score|rating)>", re.IGNORECASE),
+        "\n",
+    ),
+)
 
 
 def answer_after_thinking(text: str) -> str:
@@ -38,8 +55,9 @@ def _final_channel(text: str) -> str:
         return ENDS.split(text[finals[-1] :], maxsplit=1)[0] if finals else ""
     if not BARE_CHANNEL.match(text):
         return text
-    finals = [final.end() for final in BARE_FINAL.finditer(text)]
-    return text[finals[-1] :] if finals else ""
+    final = BARE_FINAL.search(text)
+    finals = [final] if final else [*LONE_FINAL.finditer(text)]
+    return text[finals[-1].end() :] if finals else ""
 
 
 def _outside_marks(text: str) -> str:
@@ -66,3 +84,10 @@ def answer_in_tag(text: str, tag: str) -> str:
     opened = list(re.finditer(rf"<{re.escape(tag)}>", text, re.IGNORECASE))
     inside = text[opened[-1].end() :] if opened else text
     return re.split(rf"</{re.escape(tag)}\s*>", inside, maxsplit=1, flags=re.IGNORECASE)[0].strip()
+
+
+def unwrapped(text: str) -> str:
+    """Return a text without code fences and TeX's boxes; what is in an answer's tags has lines of its own."""
+    for wrapper, inside in WRAPPERS:
+        text = wrapper.sub(inside, text)
+    return text

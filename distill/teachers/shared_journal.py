@@ -10,6 +10,7 @@ Several annotations may read and write it at a time: it is locked only while a l
 
 import fcntl
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,13 @@ from distill.errors import InputError
 from distill.secrets import without_password
 from distill.storage.cache import cache_directory, key_of
 from distill.storage.writing import append
-from distill.teachers.entries import Entries, line_of
+from distill.teachers.entries import A_LINE, Entries, line_of
 
 log = logging.getLogger(__name__)
 
 NONE = "none"  # journal=none: no other annotation's answers, and none for others
 FOLDER = "journals"
+START = b'{"key": '  # of a line
 
 
 def shared_path(cfg: DictConfig, prompt: str) -> Path | None:
@@ -50,7 +52,10 @@ class SharedJournal:
     """The answers in a file, to which other processes add at the same time; several threads may use it."""
 
     def __init__(self, path: Path):
-        """Read the file, if there is one; raises InputError if it cannot be read or written, and for a run's own."""
+        """Read the file, if there is one.
+
+        Raises InputError if it cannot be read or written, for the journal of one run, and for what is no journal.
+        """
         if path.name == "journal.jsonl" and (path.parent / "config.yaml").is_file():
             raise InputError(f"journal={path}: belongs to one run, which holds it: give another file, or a copy of it")
         self.path, self.lock, self.is_broken = path, threading.Lock(), False
@@ -62,12 +67,25 @@ class SharedJournal:
         self.answers = Entries(path, self.file)
         with self._held():
             self.answers.catch_up()
-            self.file.truncate(self.answers.size)  # half a line of a killed process
+            is_journal = self._is_journal()
+            if is_journal:
+                self.file.truncate(self.answers.size)  # half a line of a killed process
+        if not is_journal:
+            self.file.close()
+            raise InputError(f"journal={path}: is no journal: give another file")
         if self.answers.bad:
             log.warning(
                 "%s: %d lines are no journal entries, the first of them line %d",
                 *(path, len(self.answers.bad), self.answers.bad[0]),
             )
+
+    def _is_journal(self) -> bool:
+        """Whether the file has an entry, if it has whole lines, and what follows them begins as an entry does."""
+        rest = os.pread(self.file.fileno(), A_LINE, self.answers.size)
+        if self.answers:
+            rest = rest.lstrip(b"\0")  # which a power cut may leave
+        has_entry = bool(self.answers) or not self.answers.num_lines
+        return has_entry and rest[: len(START)] == START[: len(rest)]
 
     def _unusable(self, error: OSError) -> InputError:
         return InputError(f"{self.path}: cannot be written ({error.strerror}): set journal=none, or give another file")
