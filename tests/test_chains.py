@@ -29,6 +29,10 @@ THINKING = {
     "channels": f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>{RANKING}",
     "channels without control tokens": f"analysis{THOUGHT}assistantfinal{RANKING}",
     "channels with spaces": f"analysis {THOUGHT} final {RANKING}",
+    "channels with a format": f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant"
+    f"<|channel|>final <|constrain|>json<|message|>{RANKING}",
+    "channels and a remark": f"analysisWe compare. {THOUGHT}assistantfinal{RANKING}\n\nThis is the final order.",
+    "channels in lines": f"analysis\nThe final one is [1]. {THOUGHT}\nfinal\n{RANKING}",
     "twice": f"<think>{THOUGHT}</think><think>{THOUGHT}</think>{RANKING}",
     "one in another": f"<think>{THOUGHT}<think>{THOUGHT}</think>{THOUGHT}</think>{RANKING}",
     "different names": f"<thinking>{THOUGHT}</think>{RANKING}",
@@ -72,6 +76,9 @@ PARTS = [
     ("Top 2:\n1. Passage 6\n2. Passage 4\n", [5, 3, 0, 1, 2, 4]),
     ("[6] > [5] > [4] > [", [5, 4, 3, 0, 1, 2]),  # cut at teacher.llm.max_tokens
     ("[4]", [3, 0, 1, 2, 4, 5]),
+    ("[4, 2]", [3, 1, 0, 2, 4, 5]),
+    ("```json\n[4, 2]\n```", [3, 1, 0, 2, 4, 5]),
+    ("<answer>[4] > [2]</answer>", [3, 1, 0, 2, 4, 5]),
 ]
 UNUSABLE = [
     "I cannot rank these 6 passages.",
@@ -93,6 +100,32 @@ UNUSABLE = [
     f"<think>{THOUGHT}",
     f"analysis {THOUGHT}",
     f"<|channel|>analysis<|message|>{THOUGHT}<|end|>",
+    f"analysisWe compare them. The final answer could be:\n{RANKING}\nBut wait, is 3 really",
+    f"analysisWe compare.\nfinal answer: maybe {RANKING}",
+]
+ARRAYS = [
+    ("[1, 2, 3, 4, 5]", 5),
+    ("```json\n[1, 2, 3, 4, 5]\n```", 5),
+    ('{"ranking": [1, 2, 3, 4, 5]}', 5),
+    ('```json\n{"ranking": ["1", "2", "3"]}\n```', 3),
+    ("```\n[1, 2]\n```", 2),
+]
+CUT = [
+    "Okay, I have 6 passages to order. The line must have this form: [2] > [3] > [1]. Let's look at each passage in "
+    "turn. Passage [1] says",
+    "The order [5] > [4] > [6] > [2] is a start. Now",
+    "Is it [3] > [1]?",
+    "1. Passage 6\n2. Passage 4\nSo these two are",
+    "[3] > [1] so",
+]
+REACHING_THE_END = [
+    ("[6] > [5] > [4] > [", [5, 4, 3]),
+    ("[6] > [5] > [4] > [1", [5, 4, 3]),
+    ("[6] > [5] > [4]", [5, 4, 3]),
+    ("[6] > [5] >\n[4] >", [5, 4, 3]),
+    ("Passage 6 > Passage 5 > Passage 4 > Passage 3 > Pass", [5, 4, 3, 2]),
+    ("Here:\n1. [6]: bees\n2. [5]: bees\n3. [4]: it te", [5, 4, 3]),
+    (f"{RANKING}\n\nPassage [6] is first, since", BACKWARDS),
 ]
 
 
@@ -122,6 +155,22 @@ def test_an_answer_without_a_ranking_is_unusable(answer):
     assert mend_permutation(answer, 6) == ([0, 1, 2, 3, 4, 5], {"unusable"})
 
 
+@pytest.mark.parametrize(("answer", "count"), ARRAYS)
+def test_an_array_that_is_all_of_an_answer_counts_also_in_the_incoming_order(answer, count):
+    assert mend_permutation(answer, count) == (list(range(count)), set())
+
+
+@pytest.mark.parametrize("answer", CUT)
+def test_part_of_a_ranking_within_an_answer_that_was_cut_is_a_thought(answer):
+    assert mend_permutation(answer, 6, is_cut=True) == ([0, 1, 2, 3, 4, 5], {"unusable"})
+
+
+@pytest.mark.parametrize(("answer", "first"), REACHING_THE_END)
+def test_a_ranking_that_was_cut_counts_as_far_as_it_goes(answer, first):
+    order, faults = mend_permutation(answer, 6, is_cut=True)
+    assert order[: len(first)] == first and faults == ({"missing"} if len(first) < 6 else set())
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -133,6 +182,21 @@ def test_an_answer_without_a_ranking_is_unusable(answer):
 )
 def test_text_without_thoughts_is_kept(text):
     assert answer_after_thinking(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("analysisThe final line should be grade: 2? Let me think", ""),
+        ("analysisThe final grade: 2? Let me think", ""),
+        ("analysisIt is on topic. final grade: 2", "grade: 2"),
+        ("analysisBoth are on topic. final B", "B"),
+        ("analysisAs an assistant finally asked, I think", ""),
+        ("analysisWe need a query.assistant\n\nfinal\n\nbee navigation", "bee navigation"),
+    ],
+)
+def test_the_final_channel_without_control_tokens_is_no_word_of_a_thought(text, answer):
+    assert answer_after_thinking(text) == answer
 
 
 PIECES = [

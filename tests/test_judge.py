@@ -17,6 +17,7 @@ from distill.judging.files import is_same_model
 from distill.judging.people import People
 from distill.judging.pool import Pair, read_pool
 from distill.sources.qrels import read_qrels
+from distill.teachers.answer import Answer
 from distill.teachers.journal import Journal
 from distill.teachers.prompt import read_prompt
 from examples.llm_server import given_grade
@@ -47,9 +48,32 @@ FILES = ("qrels.txt", "results.json")
     ("", None), ("The passage answers the query.", None), ("grade: 4", None), ("grade: 2.5", None), ("-1", None),
     ("grade: -1", None), ("grade: 1 or 2", None), ("grade: 1-2", None), ("1 to 2", None), ("grade: NUMBER", None),
     ("<think>grade: 3", None), ("12", None), ("It has 3 parts.", None), ("9" * 5000, None), ("upgrades 2", None),
+    ("It would be grade 3 if it answered the query.", None), ("It would be a grade of 3 if it answered.", None),
+    ("To earn grade 3 it must answer the query. It does not, so 1.", None), ("It could get a score of 3.", None),
+    ("Grade 3 was considered, but the passage is off-topic.", None), ("It fails to reach grade 2.", None),
+    ("It fails to reach a grade of 2.", None), ("A grade of 3 was considered.", None), ("Maybe grade: 3?", None),
+    ("I would give it grade 3 if it named the year.", None), ("If it named the year, I would give it grade 3.", None),
+    ("I would give it a grade of 2.", 2), ("It does not name the year, so I'd give it grade 2.", 2), ("2?", None),
+    ("It deserves grade 1.", 1), ("The passage is on topic, so the grade is 1.", 1), ("The grade is 1. Or grade 2?", 1),
+    ("The grade is 1, perhaps grade 2.", None), ("Okay, let me see. Grade 3: perfectly relevant.", None),
+    ("Score: 3 out of 10", None), ("Score: 3/10", None), ("Score: 3%", None), ("2/5", None), ("2 (out of 5)", None),
+    ("Score: 3/3", 3), ("Score: 2 points out of 5 points", None), ("The score is 1 of 3.", 1),
+    ("Okay, let me see. Grade 0 passages have nothing to do with it. Let's see", None),
+    ("<answer>2</answer>", 2), ("<grade>2</grade>", 2), ("The final grade is $\\boxed{2}$", 2),
+    ('{"reason": "It says when.", "grade": 2}', 2), ("```json\n{\"grade\": 2}\n```", 2), ("```\n2\n```", 2),
 ])  # fmt: skip
 def test_only_what_is_surely_a_grade_is_one(answer, grade):
     assert grade_in(answer) == grade
+
+
+@pytest.mark.parametrize(("answer", "grade"), [
+    ("grade: 2", 2), ("2", 2), ("grade: 2\nReason: it tells", 2), ("1\n\nIt is about bees, but", 1),
+    ("The grade is 3 if", None), ("The grade is 2, since it", None), ("Grade 2: it answers", None),
+    ("Okay, let me see. Grade 0 passages have nothing to do with it. A score of 3", None),
+    ("2 - partly, it", None), ("It has two parts:\n1", None),
+])  # fmt: skip
+def test_in_an_answer_that_was_cut_only_a_line_is_a_grade(answer, grade):
+    assert grade_in(answer, is_cut=True) == grade
 
 
 def test_kappa_is_that_of_cohen_1960_and_worked_by_hand():
@@ -205,6 +229,13 @@ def test_what_is_no_grade_is_asked_again_and_then_left_out(collection, serve, tm
     with pytest.raises(InputError, match=message):
         judged(collection, server, tmp_path / "useless", "teacher.llm.concurrency=1", "tries=1")
     assert sum(server.asked.values()) == 16 and not (tmp_path / "useless" / "qrels.txt").exists()
+
+
+def test_prose_that_was_cut_is_no_grade_and_more_tokens_are_the_remedy(collection, serve, tmp_path, monkeypatch):
+    cut = Answer("The grade is 2, since", 1, 9, 0.0, finish="length")
+    monkeypatch.setattr("distill.teachers.endpoint.read_completion", lambda *_, **__: cut)
+    with pytest.raises(InputError, match="finish_reason: length.*raise teacher.llm.max_tokens"):
+        judged(collection, serve(), tmp_path / "out", "teacher.llm.concurrency=1", "tries=1")
 
 
 def test_a_stopped_judge_ends_in_the_same_files_and_pays_nothing_twice(collection, serve, tmp_path, monkeypatch):

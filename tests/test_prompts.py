@@ -1,6 +1,7 @@
 """Prompts of rerankers: turns, order of parts and form of answer as each was trained, and a user's own words."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,6 +150,19 @@ def test_a_ranking_is_read_from_the_tag_that_the_prompt_names(tmp_path, prompt, 
         ranker = WindowRanker(Reasoner(), "m", journal, read_prompt(prompt), Windows("listwise", 3, 1, 1), 1)
         ((_, found, *_),) = ranker.rank({"q": ("bees", ["a", "b", "c"])}, lambda totals: True)
     assert found == order
+
+
+CUT_THOUGHT = "Okay, the line must have this form: [2] > [3] > [1]. Let's look at each in turn. Passage [1] says"
+
+
+@pytest.mark.parametrize(("finish", "order", "flagged"), [("length", [0, 1, 2, 3], True), (None, [1, 2, 0, 3], False)])
+def test_an_example_quoted_in_thoughts_that_were_cut_is_no_ranking(tmp_path, finish, order, flagged):
+    engine = SimpleNamespace(in_batches=True, at_once=4, options={}, tokenizer=None)
+    engine.ask = lambda requests: [Answer(CUT_THOUGHT, 1, 9, 0.0, finish=finish) for _ in requests]
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        ranker = WindowRanker(engine, "m", journal, read_prompt("rankzephyr"), Windows("listwise", 4, 1, 1), 2)
+        ((_, *found, _),) = ranker.rank({"q": ("bees", ["a", "b", "c", "d"])}, lambda totals: True)
+    assert found == [order, flagged] and ranker.totals.cut == 2 * flagged
 
 
 def test_passages_that_are_equally_relevant_keep_the_order_that_they_are_written_in():

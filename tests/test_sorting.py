@@ -163,10 +163,49 @@ def test_a_set_without_an_answer_stays_as_it_is():
         ("I cannot tell.", None),
         ("", None),
         ("<think>Passage A", None),
+        (
+            "Passage A covers the most common species of bees.\n"
+            "Passage B explains how bees navigate, which is what the query is about.",
+            None,
+        ),
+        ("Passage A answers a different question.", None),
+        ("The passage that answers a different question is A.", None),
+        ("The passage that answers the query is passage A.", 0),
+        ("B, since it tells if bees dance.", 1),
+        ("Passage A answers which beaches are best.", None),
+        ("Passage A describes the best beaches of Spain. The query is about bees, so Passage C it is.", None),
+        ("Passage A is best known for its beaches.", None),
+        ("Is passage A the best?", None),
+        ("Passage A would be the best if it named bees.", None),
+        ("Passage B is better than passage A.", 1),
+        ("Passage B is more relevant than passage A.", 1),
+        ("The correct answer is passage B because it names bees.", 1),
+        ("Passage B is clearly the most relevant to the query.", 1),
+        ("B is the best.", 1),
+        ("Passage C, which is on bees, is the best match.", 2),
+        ("Passage B answers the query best.", 1),
+        ("Passage B most directly answers the query.", 1),
+        ("The passage that best answers the query is passage B because it names the sun.", 1),
+        ("The best choice would be [C].", 2),
+        ("I choose B.", 1),
+        ("I would pick passage D, since it names bees.", 3),
+        ("Passage A is better in style, but passage B is the most relevant.", None),
+        ("Passage A is better. I choose B.", None),
+        ("\\boxed{B}", 1),
+        ("The answer is $\\boxed{\\text{B}}$.", 1),
+        ("<answer>B</answer>", 1),
+        ("Passage A is on bees.\n<answer>\nPassage B\n</answer>", 1),
+        ("<answer>A</answer><answer>B</answer>", None),
+        ("```text\nB\n```", 1),
     ],
 )
 def test_an_answer_names_one_letter_or_none(text, place):
     assert named_letter(text, 4) == place
+
+
+@pytest.mark.parametrize(("text", "place"), [("B\nsince it", 1), ("Passage B is the best so far. But", None)])
+def test_in_an_answer_that_was_cut_only_a_line_names_a_letter(text, place):
+    assert named_letter(text, 4, is_cut=True) == place
 
 
 @given(st.text(alphabet="AB [].:\n>passge", max_size=40), st.integers(2, 20))

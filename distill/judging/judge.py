@@ -76,7 +76,7 @@ def _steps(questions: Questions, prompt: Prompt, query: str, text: str) -> Steps
         )
         if entry is None:
             break
-        grade = grade_in(entry["text"], prompt.answer_tag)
+        grade = grade_in(entry["text"], prompt.answer_tag, is_cut=entry.get("finish") == "length")
         questions.count(entry, is_new, is_usable=grade is not None)
         if grade is not None:
             break

@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 
 from distill.sources.thinking import answer_after_thinking
+from distill.teachers.answer import well_formed
 from distill.teachers.lengths import atoms_of, words_in
 
 EMPTY, TOO_LONG, COPIED = "empty", "too-long", "copied"  # what is wrong with a query
@@ -23,8 +24,10 @@ ASSENT = r"(?:sure|certainly|of course|okay|ok|absolutely|great|gerne|natürlich
 HERE = r"(?:here(?:['’]s| is| are)|the (?:search )?query (?:is|could be)|hier (?:ist|sind)|以下是|这是)(?![a-z]{2})"
 INTRODUCTION = re.compile(rf"(?:{ASSENT}\s*(?:[!,.，！。、–—]|(?=[:：]|{HERE})|$)|{HERE})[^:：]*", re.IGNORECASE)
 LABEL = re.compile(
-    r"(?:(?:(?:search|keyword|long|short|user|suggested|possible|generated) )*(?:quer(?:y|ies)|questions?|keywords?)"
-    r"(?: query)?|answer|suchanfrage|suchbegriffe?|anfrage|frage|查询词?|搜索词|关键词|检索词|问题|提问)\s*[:：]\s*",
+    r"(?:(?:(?:search|keyword|long|short|user|suggested|possible|generated|final|best|example|natural[ -]language) )*"
+    r"(?:quer(?:y|ies)|questions?|keywords?)(?: query)?"
+    r"|answer|suchanfrage|suchbegriffe?|anfrage|frage|查询词?|搜索词|关键词|检索词|问题|提问)"
+    r"\s*#?\d{0,2}\s*(?:[(\[（][^()\[\]（）]*[)\]）]\s*)?[:：]\s*",
     re.IGNORECASE,
 )
 NUMBER = re.compile(r"(?:[-*•–·]|\(?1[.):、])\s+|#+\s+|>\s+")
@@ -83,7 +86,7 @@ def _unpacked(text: str) -> str:
     if isinstance(value, dict):
         value = value[next(iter(value))] if len(value) == 1 else next((value[key] for key in KEYS if key in value), "")
     if isinstance(value, str):
-        return value
+        return well_formed(value)  # JSON may escape half of a surrogate pair
     return text if isinstance(value, int | float) else ""  # a query may be a number
 
 

@@ -48,16 +48,20 @@ def answer_after_thinking(text: str) -> str:
 
 
 def _final_channel(text: str) -> str:
-    """Return the last message of the channel `final`, if the text has channels."""
+    """Return the last message of the channel `final`, if the text has channels.
+
+    Without control tokens, it is all that follows the first `assistantfinal`, or else the last `final` by itself.
+    """
     channels = list(CHANNEL.finditer(text))
     if channels:
         finals = [channel.end() for channel in channels if channel[1] == "final"]
         return ENDS.split(text[finals[-1] :], maxsplit=1)[0] if finals else ""
     if not BARE_CHANNEL.match(text):
         return text
-    final = BARE_FINAL.search(text)
-    finals = [final] if final else [*LONE_FINAL.finditer(text)]
-    return text[finals[-1].end() :] if finals else ""
+    if final := BARE_FINAL.search(text):
+        return text[final.end() :]
+    ends = [final.end() for final in LONE_FINAL.finditer(text)]
+    return text[ends[-1] :] if ends else ""
 
 
 def _outside_marks(text: str) -> str:

@@ -242,11 +242,11 @@ class WindowRanker:
     def _read(self, entry: dict, num_passages: int) -> tuple[list[int], set[str]]:
         if self.windows.method in ONE_BY_ONE:
             return [0], {"unusable"} if entry["score"] is None else set()
-        tag, text = self.prompt.answer_tag, entry["text"]
+        tag, text, is_cut = self.prompt.answer_tag, entry["text"], entry.get("finish") == "length"
         if isinstance(self.windows, Sorting) and not self.windows.by_logprobs:
-            place = named_letter(text, num_passages, tag)
+            place = named_letter(text, num_passages, tag, is_cut=is_cut)
             return ([0], {"unusable"}) if place is None else ([place], set())
-        order, faults = mend_permutation(answer_in_tag(text, tag) if tag else text, num_passages)
+        order, faults = mend_permutation(answer_in_tag(text, tag) if tag else text, num_passages, is_cut=is_cut)
         if isinstance(self.windows, Sorting):  # only the best of them counts
             return order, faults & {"unusable"}
         # Letters that no passage has are likely first tokens of other answers, and no fault
