@@ -45,7 +45,14 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
 
     from distill.data.batch import split_lists
     from distill.data.mixing import make_loader
-    from distill.device import check_implementation, choose_device, choose_precision, describe_device, peak_memory
+    from distill.device import (
+        check_implementation,
+        choose_device,
+        choose_precision,
+        describe_device,
+        must_compile,
+        peak_memory,
+    )
     from distill.distributed import start_ranks
     from distill.evaluation.tasks import read_tasks
     from distill.export.model_card import write_card
@@ -77,6 +84,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
     ranks = start_ranks(choose_device(cfg.train.device))
     device, precision = ranks.device, choose_precision(cfg.train.precision, ranks.device)
     log.info("%s", describe_device(device, precision, ranks.size))
+    is_compiled = must_compile(cfg.train.compile, device)
     check_implementation(implementation_of(cfg.loss), device)
     with open_run(cfg, directory, ranks) as directory, Tracker(cfg) as tracker:
         # ---- 2. Data: errors in it show before a model is built ------------------------------------------------------
@@ -106,7 +114,7 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         loader = make_loader(lists, sets, model.template, ranks)
         selection = Selection(cfg, directory, validation, model, precision, ranks)
         test = FinalTest(cfg, directory, tasks, missing, model, precision, ranks)
-        if {"true": True, "false": False, "auto": device.type == "cuda"}[cfg.train.compile.lower()]:
+        if is_compiled:
             model.backbone.compile(dynamic=True)  # in place: torch.compile(model) would prefix the weights' names
         else:
             add_gradients_by_row(model)

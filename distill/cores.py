@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from distill.errors import InputError
+
 if TYPE_CHECKING:
     import torch  # imported where it is used: some commands count cores without it
 
@@ -27,6 +29,18 @@ CGROUP = Path("/sys/fs/cgroup")
 SETTING = "OMP_NUM_THREADS"
 LONG_ENOUGH = 10.0  # seconds of work, after which the share of a core is judged
 ENOUGH = 0.75  # share of a core that a thread gets on a free machine, with a margin for waits on files
+
+
+def rank_variable(name: str, default: int | None = None) -> int:
+    """Return a whole number that torchrun gives each process in its environment.
+
+    Raises InputError for another value, and for none without a default.
+    """
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not (text.isascii() and text.isdigit()):
+        what = f"{name}={text} is no whole number" if text else f"{name} is not set, though WORLD_SIZE is"
+        raise InputError(f"{what}: start several processes with torchrun, or unset WORLD_SIZE")
+    return int(text)
 
 
 def fit_threads() -> None:

@@ -3,7 +3,9 @@
 import functools
 import importlib.util
 import logging
+import os
 import resource
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +64,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.empty(0, device=name).device
+        torch.autocast(device.type)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={name}: not usable here ({str(error).splitlines()[0]}): try device=cpu") from None
     if device.type == "cpu":
@@ -75,6 +78,27 @@ def choose_device(name: str) -> torch.device:
 def is_ampere(device: torch.device) -> bool:
     """Whether a GPU is of the Ampere generation or newer, which have bfloat16 and FlashAttention."""
     return not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def must_compile(choice: str, device: torch.device) -> bool:
+    """Return whether to compile, where "auto" is on CUDA only; raises InputError if a compiler for it is missing."""
+    if not {"true": True, "false": False, "auto": device.type == "cuda"}[choice.lower()]:
+        return False
+    if device.type == "cuda":
+        missing = "" if os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") else "gcc"
+    else:
+        from torch._inductor.cpp_builder import get_cpp_compiler  # imported here: it takes seconds
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            missing = "" if get_cpp_compiler() else "g++"
+        except InvalidCxxCompiler:
+            missing = "g++"
+    if missing:
+        raise InputError(
+            f"train.compile={choice.lower()}: no compiler was found: install {missing}, or set train.compile=false"
+        )
+    return True
 
 
 def dtype_of(precision: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from distill.cores import rank_variable
 from distill.errors import InputError
 
 PIECE = 2**25  # numbers sent at once
@@ -108,16 +109,32 @@ class Ranks:
 def start_ranks(device: torch.device) -> Ranks:
     """Join the other processes that torchrun has started; without torchrun, return a single rank.
 
-    On CUDA each process uses the GPU of its local rank.
+    On CUDA each process uses the GPU of its local rank. Raises InputError for an environment that lacks what torchrun
+    sets, for more local ranks than GPUs, and where the ranks cannot meet.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    size = rank_variable("WORLD_SIZE", 1)
+    if size <= 1:
         return Ranks(0, 1, device)
+    rank, port, host = rank_variable("RANK"), rank_variable("MASTER_PORT"), os.environ.get("MASTER_ADDR")
+    if rank >= size or not host:
+        what = f"RANK={rank} is not below WORLD_SIZE={size}" if host else "MASTER_ADDR is not set, though WORLD_SIZE is"
+        raise InputError(f"{what}: start several processes with torchrun, or unset WORLD_SIZE")
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        local_rank, num_gpus = rank_variable("LOCAL_RANK"), torch.cuda.device_count()
+        if local_rank >= num_gpus:
+            raise InputError(
+                f"LOCAL_RANK={local_rank}, but this machine has {num_gpus} GPUs: start one process for each"
+            )
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    # CPU tensors use gloo even with GPUs: small sums on the host must not wait for a GPU
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:  # CPU tensors use gloo even with GPUs: small sums on the host must not wait for a GPU
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(
+            f"rank {rank} of {size}: cannot meet the others at {host}:{port} ({reason}): see that MASTER_ADDR is the "
+            "first rank's machine, and MASTER_PORT free there"
+        ) from None
     if dist.get_rank() > 0:
         logging.getLogger().setLevel(logging.ERROR)  # only the first rank logs
     return Ranks(dist.get_rank(), size, device)

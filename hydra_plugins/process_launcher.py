@@ -36,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from distill.config.overrides import as_override
+from distill.cores import rank_variable
 from distill.errors import InputError, exit_on_bad_input
 from distill.jobs import RESULTS, check_sweep, invocation, objective, read_results, redact_hydra_files, state_of
 from distill.progress import duration
@@ -123,7 +124,7 @@ class ProcessLauncher(Launcher, Callback):
     def _check(self) -> None:
         if type(self.n_jobs) is not int or self.n_jobs < 1:
             raise InputError(f"hydra.launcher.n_jobs={self.n_jobs}: must be a whole number of at least 1")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if rank_variable("WORLD_SIZE", 1) > 1:
             raise InputError("-m: a sweep starts its own processes and does not run under torchrun: leave out one")
 
     def _lock_directory(self) -> None:

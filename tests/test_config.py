@@ -715,18 +715,19 @@ IDLE = [
     ("data.list_choice=top", "chooses nothing while data.list_size=null"),
     ("teacher.fusion.method=z-score", "is about several runs, but teacher.path is not a list"),
     ("task.window_stride=4", "changes nothing while task.windows=1"),
+    ("loss.mu=5 loss=lambda loss.weighting=lambdarank", "changes nothing with loss.weighting=lambdarank"),
     ("validation.window_stride=4", "changes nothing while validation.windows=1"),
 ]
 
 
 @pytest.mark.parametrize(("override", "why"), IDLE)
 def test_what_changes_nothing_without_another_key_is_refused(monkeypatch, override, why):
-    monkeypatch.setattr(checks, "command_overrides", lambda kind: [override])
+    monkeypatch.setattr(checks, "command_overrides", lambda kind: override.split())
     key = re.escape(override.partition("=")[0])
     with pytest.raises(InputError, match=f"^{key}: {why}"):
-        check_train(compose_config("train", override))
+        check_train(compose_config("train", *override.split()))
     monkeypatch.setattr(checks, "is_sweep", lambda: True)  # a grid may go over the other key
-    check_train(compose_config("train", override))
+    check_train(compose_config("train", *override.split()))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 
 from distill import device
-from distill.device import choose_precision, cpu_flags, half_precision
+from distill.device import choose_device, choose_precision, cpu_flags, half_precision, must_compile
 from distill.errors import InputError
 
 CPU = torch.device("cpu")
@@ -22,6 +23,28 @@ def cpu_info(tmp_path, monkeypatch):
 def test_auto_is_bfloat16_on_cuda_alone():
     assert choose_precision("auto", CPU) == choose_precision("float32", CPU) == torch.float32
     assert choose_precision("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_a_device_without_half_precision_is_refused():
+    with pytest.raises(InputError, match=r"device=meta: not usable here \(.*\): try device=cpu"):
+        choose_device("meta")
+
+
+@pytest.mark.parametrize(("kind", "compiler"), [("cpu", r"g\+\+"), ("cuda", "gcc")])
+def test_compiling_without_a_compiler_is_refused_before_the_data_are_read(monkeypatch, kind, compiler):
+    def none():
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    assert not must_compile("false", torch.device(kind)) and not must_compile("auto", CPU)
+    with pytest.raises(
+        InputError, match=f"train.compile=true: no compiler was found: install {compiler}, or set train"
+    ):
+        must_compile("true", torch.device(kind))
+    monkeypatch.undo()
+    assert must_compile("True", torch.device(kind))
 
 
 def test_bfloat16_without_instructions_for_it_is_warned_of_once(cpu_info, caplog):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill import distributed
 from distill.config.composition import _output_directory
+from distill.errors import InputError
 from distill.training.checkpoint import load_checkpoint
 from tests.helpers.commands import run, start_ranks
 from tests.helpers.paths import ROOT
@@ -73,6 +76,44 @@ def test_a_lost_rank_ends_the_run_which_resumes_on_two_and_on_one(file_overrides
     run("train.py", *overrides, f"resume={directory}", f"hydra.run.dir={directory}", check=True)
     assert load_checkpoint(directory / "checkpoints" / "last.pt")["step"] == 200
     assert all(loss == loss for loss in losses_of(directory)) and len(losses_of(directory)) == 200
+
+
+ALONE = "start several processes with torchrun, or unset WORLD_SIZE"
+PORT_TAKEN = "cannot meet the others at 127.0.0.1:PORT .*: see that MASTER_ADDR is the first rank's machine, and MASTER"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, f"WORLD_SIZE=two is no whole number: {ALONE}"),
+        ({"WORLD_SIZE": "2"}, f"RANK is not set, though WORLD_SIZE is: {ALONE}"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}, f"MASTER_PORT is not set, .*: {ALONE}"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "PORT"}, f"MASTER_ADDR is not set, .*: {ALONE}"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_PORT": "PORT", "MASTER_ADDR": "127.0.0.1"}, "RANK=2 is not below"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "PORT", "MASTER_ADDR": "127.0.0.1"}, PORT_TAKEN),
+    ],
+)
+def test_an_environment_that_torchrun_would_not_make_is_answered_in_one_line(monkeypatch, variables, message):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value.replace("PORT", port))
+        with pytest.raises(InputError, match=message.replace(":PORT", f":{port}")) as caught:
+            distributed.start_ranks(torch.device("cpu"))
+        assert "\n" not in str(caught.value)
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch):
+    variables = {"WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="LOCAL_RANK=2, but this machine has 2 GPUs: start one process for each"):
+        distributed.start_ranks(torch.device("cuda"))
 
 
 def test_other_ranks_work_in_a_directory_that_nobody_could_have_made_before(tmp_path, monkeypatch):

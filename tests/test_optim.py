@@ -178,6 +178,15 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def test_muon_without_a_matrix_to_train_is_warned_of(caplog):
+    sizes = {"vocab_size": 9, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1}
+    model = nn.Module()
+    model.backbone, model.head = AutoModel.from_config(AutoConfig.for_model("bert", **sizes)), nn.Linear(4, 1)
+    model.backbone.requires_grad_(False)
+    assert type(make_optimizer(model, muon())) is torch.optim.AdamW
+    assert "optimizer=muon: none of the layers' matrices is trained: everything is trained with AdamW" in caplog.text
+
+
 def test_muon_trains_the_matrices_of_the_layers_and_adamw_the_rest():
     sizes = {"vocab_size": 9, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 2}
     model = nn.Module()

@@ -160,6 +160,8 @@ def _refuse_idle(cfg: DictConfig) -> None:
         refuse_unused(of_lora, "changes nothing while model.lora.rank=null")
     if cfg.model.exit_layer is None:
         refuse_unused(["model.exit_weight"], "changes nothing while model.exit_layer=null")
+    if cfg.loss.name == "lambda" and cfg.loss.weighting != "ndcg-loss2++":
+        refuse_unused(["loss.mu"], f"changes nothing with loss.weighting={cfg.loss.weighting}")
     if cfg.calibration.method is None:
         refuse_unused(["calibration.min_grade"], "changes nothing while calibration.method=null")
     if not cfg.datasets:

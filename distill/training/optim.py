@@ -52,6 +52,8 @@ def make_optimizer(model: nn.Module, cfg: DictConfig) -> torch.optim.Optimizer:
         muon_groups.append({"params": matrices, "lr_scale": lr_scale * matrix_scale})
     adamw = torch.optim.AdamW(groups, lr=cfg.lr, betas=tuple(cfg.betas), eps=cfg.eps, fused=True)
     if not of_muon:
+        if cfg.name == "muon":
+            log.warning("optimizer=muon: none of the layers' matrices is trained: everything is trained with AdamW")
         return adamw
     muon = Muon(muon_groups, lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay)
     return Together([adamw, muon])
