@@ -23,7 +23,13 @@ onnxruntime = pytest.importorskip("onnxruntime", minversion="1.23")
 
 @pytest.mark.parametrize(
     ("family", "pooling"),
-    [("bert", "cls"), ("electra", "mean"), ("roberta", "cls"), ("modernbert", "mean"), ("deberta-v2", "cls")],
+    [
+        ("bert", "cls"),
+        pytest.param("electra", "mean", marks=pytest.mark.long),
+        pytest.param("roberta", "cls", marks=pytest.mark.long),
+        ("modernbert", "mean"),
+        ("deberta-v2", "cls"),
+    ],
 )
 def test_onnxruntime_gives_the_models_scores(tmp_path, family, pooling):
     model = make_model(tmp_path / "backbone", family, pooling)

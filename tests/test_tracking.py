@@ -192,7 +192,9 @@ def test_refused_input_leaves_no_wandb_run(file_overrides, tmp_path):
     assert not (tmp_path / "run" / "wandb").exists()
 
 
-@pytest.mark.parametrize(("launcher", "status"), [("sequential", 1), ("basic", 2)])  # a process a job; one for all
+@pytest.mark.parametrize(
+    ("launcher", "status"), [pytest.param("sequential", 1, marks=pytest.mark.long), ("basic", 2)]
+)  # a process a job; one for all
 def test_every_job_of_a_sweep_is_a_run_of_its_own_in_the_sweeps_group(file_overrides, tmp_path, launcher, status):
     sweep = tmp_path / "learning-rates"
     overrides = [*file_overrides, *OFFLINE, "backbone.lr=1e38,1e-3", "optimizer.max_grad_norm=null"]

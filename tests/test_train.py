@@ -134,7 +134,7 @@ def test_a_compiled_backbone_gives_the_same_losses(file_overrides, tmp_path):
     assert weights_of(tmp_path / "true").keys() == weights_of(tmp_path / "false").keys()
 
 
-@pytest.mark.parametrize("loss", ["ranknet", "adrmse"])
+@pytest.mark.parametrize("loss", ["ranknet", pytest.param("adrmse", marks=pytest.mark.long)])
 def test_plain_and_fused_loss_train_alike_on_the_sample(tmp_path, loss):
     losses = {}
     for implementation in ("torch", "triton"):
