@@ -6,6 +6,7 @@
 refuses is answered with one line and exit status 2. Imports neither torch nor transformers.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ RENAMED = {
 
 def start(main: Callable[[], object], name: str) -> None:
     """Run a function made by `hydra.main`; raises SystemExit(2) after one line on bad input."""
+    gc.set_threshold(50_000, 20, 20)  # imports make a million objects: a tenth of a short run went into looking for garbage
     register_schemas()
     arguments = with_flags_first(all_quoted(sys.argv[1:], is_sweep=asks_for_sweep(sys.argv[1:])))
     with exit_on_bad_input(sweep=False):
