@@ -32,11 +32,14 @@ from tests.helpers.configuration import compose_config, composed_by_hydra
 from tests.helpers.paths import ROOT
 
 GROUPS = ("backbone", "loss", "data", "teacher", "task", "optimizer", "logger", "experiment")
-OPTIONS = [
-    (group, str(path.relative_to(ROOT / "conf" / group).with_suffix("")))
+OPTIONS = {
+    group: [
+        str(path.relative_to(ROOT / "conf" / group).with_suffix(""))
+        for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
+    ]
     for group in GROUPS
-    for path in sorted((ROOT / "conf" / group).rglob("*.yaml"))
-]
+}
+OTHERS = {group: options for group, options in OPTIONS.items() if group != "experiment"}
 FAILURES = (HydraException, OmegaConfBaseException)
 COMMANDS = (
     "train",
@@ -81,16 +84,26 @@ def commands_of(option: str) -> list[tuple[str, list[str]]]:
     return commands
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes(group, option):
-    choosing = (
-        [command for command, words in commands_of(option) if f"experiment={option}" in words]
-        if group == "experiment"
-        else []
-    )
-    command = choosing[0] if choosing else "train"
-    more = ["data=files"] if group == "optimizer" else []  # the sample sets a value of that, too
-    cfg = compose_config(command, f"{group}={option}", *more)
+@pytest.mark.parametrize("option", OPTIONS["experiment"])
+def test_every_experiment_composes(option):
+    choosing = [command for command, words in commands_of(option) if f"experiment={option}" in words]
+    cfg = compose_config(choosing[0] if choosing else "train", f"experiment={option}")
+    check_option(cfg, "experiment", option)
+
+
+@pytest.mark.parametrize("number", range(max(map(len, OTHERS.values()))))
+def test_every_other_option_composes(number):
+    """One of each group at once, as far as there are: Hydra takes as long for a choice as for several."""
+    chosen = {group: options[number] for group, options in OTHERS.items() if number < len(options)}
+    # The sample sets a value of the optimizer, too
+    more = {"data": "files"} if "optimizer" in chosen and "data" not in chosen else {}
+    cfg = compose_config("train", *(f"{group}={option}" for group, option in (chosen | more).items()))
+    for group, option in chosen.items():
+        check_option(cfg, group, option)
+
+
+def check_option(cfg, group: str, option: str) -> None:
+    """Check that a configuration resolves, and has the values that the file of an option sets."""
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     text = (ROOT / "conf" / group / f"{option}.yaml").read_text()
     package = "" if text.startswith("# @package _global_") else f"{group}."
@@ -113,7 +126,7 @@ def values_of(text: str) -> dict[str, object]:
     return values
 
 
-@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "experiment"])
+@pytest.mark.parametrize("option", OPTIONS["experiment"])
 def test_every_experiment_opens_with_commands_that_are_sound(option):
     commands = commands_of(option)
     chosen = "comparison/bce" if option == "comparison/base" else option
@@ -128,7 +141,7 @@ def test_every_experiment_opens_with_commands_that_are_sound(option):
 
 
 def test_every_experiment_has_a_mini():
-    names = {option for group, option in OPTIONS if group == "experiment"}
+    names = set(OPTIONS["experiment"])
     parts = {
         "sample-stage1",
         "own-corpus",
@@ -182,7 +195,7 @@ def test_every_teacher_to_ask_composes_and_is_sound(llm, collection):
 @pytest.mark.parametrize("backbone", "electra-base electra-large bert-base roberta-base deberta-v3-base minilm-l12 "
                          "modernbert-base ettin-17m ettin-32m ettin-68m ettin-150m tiny hf".split())  # fmt: skip
 def test_the_papers_backbones_are_there(backbone):
-    assert ("backbone", backbone) in OPTIONS
+    assert backbone in OPTIONS["backbone"]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
