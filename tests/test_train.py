@@ -97,6 +97,12 @@ def test_the_token_budget_leaves_the_update_as_it_is(file_overrides, tmp_path, l
         torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_a_draw_from_lists_that_are_too_short_for_it_is_refused(file_overrides, tmp_path):
+    options = ["data.depth=null", "train.learn_from=10"]
+    with pytest.raises(InputError, match="^train.learn_from=10 leaves nothing out, since the longest list has 10 pass"):
+        run_train(tmp_path / "run", *file_overrides, *options)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(file_overrides, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run_train(tmp_path / name, *file_overrides, f"seed={seed}")

@@ -26,7 +26,7 @@ RENAMED = {
 
 def start(main: Callable[[], object], name: str) -> None:
     """Run a function made by `hydra.main`; raises SystemExit(2) after one line on bad input."""
-    gc.set_threshold(50_000, 20, 20)  # imports make a million objects: a tenth of a short run went into looking for garbage
+    gc.set_threshold(50_000, 20, 20)  # the imports of a short run make a million objects, and no garbage
     register_schemas()
     arguments = with_flags_first(all_quoted(sys.argv[1:], is_sweep=asks_for_sweep(sys.argv[1:])))
     with exit_on_bad_input(sweep=False):
