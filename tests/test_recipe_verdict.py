@@ -159,6 +159,9 @@ def recipe(tmp_path):
     """The directory of a recipe whose student is no better: the stages, without what is in the model."""
     out, passages = tmp_path / "out", tmp_path / "p.tsv"
     passages.write_text("d1\tbees fly home\nd2\tants walk\n")
+    (out / "judge").mkdir(parents=True)
+    (out / "judge" / "qrels.txt").write_text("q1 0 d1 1\n")
+    (tmp_path / "people.txt").write_text("q1 0 d1 1\n")
     training = {
         "train": {"max_steps": None}, "optimizer": {"lr": 1e-3, "warmup": 0.1}, "backbone": {"name": "minilm-l12"},
         "data": {"passages": str(passages), "queries": "q.tsv"},
@@ -186,7 +189,6 @@ def test_facts_are_read_from_the_stages(recipe):
     assert len(facts.judged.first) == 60 and facts.judged.difference == pytest.approx(0)
     assert facts.teacher.difference == 0 and facts.judged_by == "judgments" and not facts.ranks_pairs
     for model, said in (("m2", "judgments by m2"), ("m1", "judgments by m1, which is also the teacher")):
-        (recipe / "judge").mkdir(exist_ok=True)
         (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": model}}}))
         assert read_facts(recipe).judged_by == said
 
@@ -197,8 +199,34 @@ def test_a_relative_model_is_looked_up_where_its_evaluation_was_started(recipe):
     assert len(read_facts(recipe).judged.first) == 60
 
 
+@pytest.mark.parametrize("place", [".", "out", "elsewhere"])
+def test_relative_judgments_are_looked_up_where_their_evaluation_was_started(recipe, monkeypatch, place):
+    (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
+    path, elsewhere = recipe / "test" / "config.yaml", recipe.parent / place
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": {"qrels": "out/judge/qrels.txt"}}))
+    elsewhere.mkdir(exist_ok=True)
+    monkeypatch.chdir(elsewhere)
+    assert read_facts(recipe).judged_by == "judgments by m2"
+
+
+@pytest.mark.parametrize(
+    ("qrels", "said"),
+    [
+        ("gone/qrels.txt.gz", "judgments of unknown origin (gone/qrels.txt.gz is not there)"),
+        ("${oc.env:QRELS}", "judgments of unknown origin (${oc.env:QRELS} is not there)"),
+        ("beir/scifact/test", "judgments"),
+        ("https://host/qrels.txt", "judgments"),
+        ("people.txt", "judgments"),
+    ],
+)
+def test_the_origin_of_judgments_that_are_not_there_is_unknown(recipe, qrels, said):
+    path = recipe / "test" / "config.yaml"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": {"qrels": qrels}}))
+    facts = read_facts(recipe)
+    assert facts.judged_by == said and f"held-out queries, by {said}: nDCG@10" in judge(facts).line
+
+
 def test_judgments_of_people_count_before_those_of_an_llm(recipe):
-    (recipe / "judge").mkdir()
     (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
     people = {"max_tokens": 1, "model": str(recipe / "student" / "model"), "task": {"qrels": "people.txt"}}
     for place in ("a-first", "z-last"):
@@ -215,7 +243,6 @@ def test_judgments_of_people_count_before_those_of_an_llm(recipe):
 @pytest.mark.parametrize("by_llm", [False, True])
 def test_the_verdict_is_of_the_student_as_it_is(recipe, changed, by_llm):
     if by_llm:
-        (recipe / "judge").mkdir()
         (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
     task = json.loads((recipe / "test" / "config.yaml").read_text())
     better = compared(0.1)
@@ -228,7 +255,6 @@ def test_the_verdict_is_of_the_student_as_it_is(recipe, changed, by_llm):
 
 
 def test_a_judge_that_gives_one_grade_judges_nothing(recipe):
-    (recipe / "judge").mkdir()
     (recipe / "judge" / "config.yaml").write_text(json.dumps({"teacher": {"llm": {"model": "m2"}}}))
     grades = {f"grade/{grade}": 225 if grade == 1 else 0 for grade in range(4)}
     (recipe / "judge" / "results.json").write_text(json.dumps(grades))

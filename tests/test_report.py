@@ -80,6 +80,22 @@ def test_a_smaller_alpha_marks_nothing(tested):
     assert markdown.count("†") == 1
 
 
+def test_what_cannot_change_is_not_significant(tmp_path):
+    """Recall of a list that is re-ranked whole: with three seeds, a mean of equal values may be another by rounding."""
+    recalls = [0.025] * 10  # 0.025 + 0.025 + 0.025 = 0.07500000000000001
+    for loss in ("lce", "ranknet"):
+        for seed in range(3):
+            config = {"loss.name": loss, "seed": seed}
+            run = make_run(tmp_path / "runs" / f"{loss}{seed}", config, {DL19: 0.025}, recalls)
+            (run / "first_stage.per_query.csv").write_text((run / "per_query.csv").read_text())
+            results = {DL19: 0.025, DL19.replace("test/", "first_stage/"): 0.025}
+            (run / "results.json").write_text(json.dumps(results))
+    out = report_on(tmp_path / "runs", "baseline=first_stage", "published=false")
+    assert {float(row[f"{DL19} p"]) for row in read_table(out).values() if row["kind"] == "ours"} == {1}
+    markdown = (out / "results.md").read_text()
+    assert markdown.count("†") == 1 and "Seeds vary more" not in markdown
+
+
 def test_values_per_query_of_several_tasks_lie_in_folders(tested):
     for run in tested.iterdir():
         (run / "tasks" / "trec-dl-2019-bm25").mkdir(parents=True)
@@ -348,6 +364,16 @@ def test_two_values_over_six_cells_without_values_per_query_take_wilcoxons_test(
     assert "b less a in 6 complete cells: means over seeds. Wilcoxon" in markdown
     assert f"Wilcoxon's signed-rank test over the cells: p = {2 * 14 / 64:.3g}." in markdown
     assert "| data.depth=1, trec-dl-2019-bm25/nDCG@10 | 0.5100 | 0.5000 | -0.0100 | – | – | – | – |" in markdown
+
+
+def test_cells_that_differ_by_rounding_have_p_1(tmp_path):
+    larger = [0.003, 0.006, 0.011, 0.012, 0.022, 0.023]
+    assert all(sum([value] * 3) / 3 > value for value in larger)
+    values = {("a", depth): [value] for depth, value in enumerate(larger)}
+    values |= {("b", depth): [value] * 3 for depth, value in enumerate(larger)}
+    markdown = (report_on(make_grid(tmp_path / "runs", values), "compare=loss") / "results.md").read_text()
+    assert "Wilcoxon's signed-rank test over the cells: p = 1." in markdown
+    assert markdown.count("| +0.0000 |") == 6
 
 
 def test_seeds_that_vary_more_than_rows_differ_are_noted(tmp_path):

@@ -22,8 +22,10 @@ from distill.evaluation.significance import (
     friedman,
     nemenyi,
     read_per_query,
+    subtract,
     wilcoxon,
 )
+from distill.evaluation.worth import Worth
 from distill.report.diagram import draw_critical_difference
 from distill.sources.run_files import RankedList
 
@@ -155,6 +157,35 @@ def test_identical_values_have_p_1():
     assert (row.difference, row.t, row.p, row.p_bonferroni, row.p_holm) == (0, 0, 1, 1, 1)
 
 
+def mean_of_seeds(values: dict[str, float], num_seeds: int) -> dict[str, float]:
+    """Each query's mean over seeds that all have its value: not always that value."""
+    return {query_id: math.fsum([value] * num_seeds) / num_seeds for query_id, value in values.items()}
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 7])
+def test_values_that_differ_by_the_rounding_of_a_mean_over_seeds_are_equal(num_seeds):
+    constant = named(*[0.025] * 10)
+    draw = random.Random(0)
+    recalls = named(*(draw.randint(1, size) / size for size in (draw.randint(20, 150) for _ in range(43))))
+    for baseline in (constant, recalls):
+        values = mean_of_seeds(baseline, num_seeds)
+        (row,) = compare(baseline, {"x": values})
+        assert (row.difference, row.t, row.p) == (0, 0, 1)
+        assert Worth.of(baseline, values).p == 1 and Worth.of(baseline, values).shares()["unchanged"] == 1
+    assert values != baseline
+    # one query differs, the others by rounding: t = d / (d / sqrt(1)) = 1, as it would be without seeds
+    (row,) = compare(recalls, {"x": mean_of_seeds(recalls, num_seeds) | {"q0": recalls["q0"] + 0.1}})
+    assert row.t == pytest.approx(1) and row.p == pytest.approx(two_sided_p(1, 42), abs=ABS)
+
+
+def test_a_small_difference_is_no_rounding():
+    assert subtract([0.5, 0.5, 1e-12, 0.0], [0.5 + 1e-8, 0.5 + 1e-10, 2e-12, 1e-300]).tolist() == [
+        pytest.approx(-1e-8), 0, -1e-12, -1e-300
+    ]  # fmt: skip
+    (row,) = compare(named(1e-12, 2e-12, 3e-12), {"x": named(2e-12, 4e-12, 6e-12)})
+    assert row.t == pytest.approx(2 * math.sqrt(3))
+
+
 def test_a_constant_difference_has_infinite_t_and_the_sign_tests_p():
     (row,) = compare(named(1, 2, 3), {"x": named(0, 1, 2)})
     assert (row.t, row.p) == (-math.inf, 0.25)
@@ -209,11 +240,20 @@ def test_the_verdict_of_a_training_run_needs_no_package_of_the_report():
 
 def test_wilcoxon_by_its_exact_distribution():
     # all of n cells on one side: 2 of the 2^n signs are as extreme
-    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64) and MIN_CELLS == 6
-    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 32)
+    none = [0.0] * 6
+    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], none) == pytest.approx(2 / 64) and MIN_CELLS == 6
+    assert wilcoxon([0.1, 0.2, 0.3, 0.4, 0.5], none[1:]) == pytest.approx(2 / 32)
     # rank 1 below, ranks 2 to 6 above: sums up to 1 come of 2 of 64 signs on either side
-    assert wilcoxon([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(4 / 64)
-    assert wilcoxon([0.0] * 6) == 1.0
+    assert wilcoxon([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6], none) == pytest.approx(4 / 64)
+    assert wilcoxon(none, none) == 1.0
+
+
+def test_wilcoxon_knows_no_differences_by_rounding():
+    values = [0.525, 0.7, 0.025, 0.35, 0.8, 0.65]
+    means = [sum([value] * 3) / 3 for value in values]
+    assert means != values and wilcoxon(means, values) == 1
+    # all differ by 0.1, one of them downwards: as in a sign test, 1 + 6 of 64 signs are as extreme on either side
+    assert wilcoxon([0.9, 0.7, 0.1, 0.0, 0.3, 0.5], [0.8, 0.6, 0.0, 0.1, 0.2, 0.4]) == pytest.approx(14 / 64)
 
 
 def test_friedman_on_demsars_example():
@@ -248,6 +288,17 @@ def test_methods_that_tie_in_every_cell_do_not_differ():
     statistic, p, ranks = friedman(np.array([[0.1] * 3, [0.2] * 3]))
     assert (statistic, p, ranks.tolist()) == (0, 1, [2, 2, 2])
     assert nemenyi(np.array([[0.1] * 3, [0.2] * 3])) == pytest.approx(np.ones((3, 3)))
+
+
+def test_methods_that_differ_by_the_rounding_of_a_mean_over_seeds_tie():
+    values = np.array([[k / 40, sum([k / 40] * 3) / 3, sum([k / 40] * 5) / 5] for k in range(1, 41)])
+    assert (values != values[:, :1]).any()
+    statistic, p, ranks = friedman(values)
+    assert (statistic, p, ranks.tolist()) == (0, 1, [2, 2, 2])
+    assert nemenyi(values) == pytest.approx(np.ones((3, 3)))
+    better = np.column_stack([values[:, 1:], values[:, 0] + 0.5])  # ranks 2.5, 2.5, 1
+    assert friedman(better)[2].tolist() == [2.5, 2.5, 1]
+    assert nemenyi(better)[0].tolist() == pytest.approx([1, 1, 0], abs=1e-6)
 
 
 def test_six_objectives_in_54_cells():

@@ -9,11 +9,13 @@ Two models are compared by a paired two-sided t-test over queries. Over many cel
 are compared by Wilcoxon's signed-rank test, three or more by Friedman's test and Nemenyi's post-hoc test: J. Demsar,
 Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), sections 3.1.3 and 3.2. N cells, k
 methods. Nemenyi's test, and the correction of several p-values, need requirements-report.txt; training's verdict needs
-neither.
+neither. Values may be means over seeds, and the mean of three equal values need not be that value: what differs by
+rounding only is equal in every test.
 """
 
 import csv
 import importlib
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -23,13 +25,14 @@ from statistics import fmean
 from types import ModuleType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from distill.errors import InputError
 from distill.storage.files import text_lines
 from distill.storage.quoting import from_cell
 
 ALPHA = 0.05  # of the verdict, and of what the diagram of critical differences joins
-CONSTANT = 1e-9  # differences that vary by less, as a share of the largest, differ by rounding
+ROUNDING = 1e-9  # what differs by no more, as a share of the larger, differs by rounding
 MIN_CELLS = 6  # below, Wilcoxon's two-sided p-value cannot be under 0.05
 
 
@@ -102,22 +105,22 @@ def _number(place: str, name: str, column: str) -> float:
 def compare(baseline: dict[str, float], others: dict[str, dict[str, float]]) -> list[PairedTest]:
     """Test each of the others against the baseline, query by query, corrected for the number of others.
 
-    Values that are those of the baseline give t = 0, p = 1. A constant difference, which has no variance, gives
-    t = ±inf and the p-value of the sign test, 2 · 0.5ⁿ for n queries. Raises InputError where the queries are not those
-    of the baseline, and where there are fewer than two.
+    Values that are those of the baseline but for rounding give t = 0, p = 1. A constant difference, which has no
+    variance, gives t = ±inf and the p-value of the sign test, 2 · 0.5ⁿ for n queries. Raises InputError where the
+    queries are not those of the baseline, and where there are fewer than two.
     """
     if len(baseline) < 2:
         raise InputError(f"baseline: a paired t-test needs two queries or more, not {len(baseline)}: evaluate more")
     tests = []
     for name, values in others.items():
         _check_queries(name, baseline, values)
-        tests.append(_paired_t_test([values[query_id] for query_id in baseline], list(baseline.values())))
+        tests.append(_paired_t_test(subtract([values[query_id] for query_id in baseline], [*baseline.values()])))
     p_values = [p for _, p in tests]
     rows = zip(others.items(), tests, adjust(p_values, "bonferroni"), adjust(p_values, "holm"), strict=True)
     paired = []
     for (name, values), (t, p), p_bonferroni, p_holm in rows:
         mean = fmean(values.values())
-        difference = mean - fmean(baseline.values())
+        difference = float(subtract(mean, fmean(baseline.values())))
         paired.append(PairedTest(name, mean, difference, t, p, p_bonferroni, p_holm, len(baseline)))
     return paired
 
@@ -132,13 +135,19 @@ def _check_queries(name: str, baseline: dict[str, float], values: dict[str, floa
         )
 
 
-def _paired_t_test(values: list[float], baseline: list[float]) -> tuple[float, float]:
-    if values == baseline:
+def subtract(values: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """Return values less others, 0 where they differ by rounding only."""
+    values, others = np.asarray(values, np.float64), np.asarray(others, np.float64)
+    differences = values - others
+    return np.where(np.abs(differences) <= ROUNDING * np.maximum(np.abs(values), np.abs(others)), 0.0, differences)
+
+
+def _paired_t_test(differences: np.ndarray) -> tuple[float, float]:
+    if not differences.any():
         return 0.0, 1.0  # scipy divides 0 by 0
-    differences = np.subtract(values, baseline)
-    if np.ptp(differences) <= CONSTANT * np.abs(differences).max():
-        return math.copysign(math.inf, differences[0]), min(2 * 0.5 ** len(values), 1.0)
-    result = require("scipy.stats").ttest_rel(values, baseline)
+    if np.ptp(differences) <= ROUNDING * np.abs(differences).max():
+        return math.copysign(math.inf, differences[0]), min(2 * 0.5 ** len(differences), 1.0)
+    result = require("scipy.stats").ttest_1samp(differences, 0.0)
     return float(result.statistic), float(result.pvalue)
 
 
@@ -149,20 +158,36 @@ def adjust(p_values: Sequence[float], correction: str) -> list[float]:
     return require("statsmodels.stats.multitest").multipletests(p_values, method=correction)[1].tolist()
 
 
-def wilcoxon(differences: Sequence[float]) -> float:
-    """Return the p-value of Wilcoxon's two-sided signed-rank test over cells; 1 where no cell differs."""
-    if not any(differences):
+def wilcoxon(values: Sequence[float], others: Sequence[float]) -> float:
+    """Return the p-value of Wilcoxon's two-sided signed-rank test over cells; 1 where no cell differs.
+
+    Differences of one size but for rounding share their rank.
+    """
+    differences = subtract(values, others)
+    if not differences.any():
         return 1.0  # scipy divides 0 by 0
-    return float(require("scipy.stats").wilcoxon(differences).pvalue)
+    [sizes] = _without_rounding(np.abs(differences)[None])
+    return float(require("scipy.stats").wilcoxon(np.copysign(sizes, differences)).pvalue)
+
+
+def _without_rounding(values: np.ndarray) -> np.ndarray:
+    """Return values [N, k] in which those of a row that differ by rounding only are equal."""
+    order = np.argsort(values, axis=1)
+    in_order = np.take_along_axis(values, order, axis=1)
+    for before, after in itertools.pairwise(in_order.T):  # views
+        after[:] = np.where(subtract(after, before) == 0, before, after)
+    result = np.empty_like(values)
+    np.put_along_axis(result, order, in_order, axis=1)
+    return result
 
 
 def friedman(values: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Return Friedman's chi-square (corrected for ties), its p-value and the average ranks [k], 1 = best.
 
-    Larger values [N, k] are better; equal ones share their average rank. Raises InputError for fewer than two cells or
-    three methods, and for values that are not finite.
+    Larger values [N, k] are better; those that are equal but for rounding share their average rank. Raises InputError
+    for fewer than two cells or three methods, and for values that are not finite.
     """
-    values = _check_values(values)
+    values = _without_rounding(_check_values(values))
     stats = require("scipy.stats")
     average_ranks = stats.rankdata(-values, axis=1).mean(axis=0)  # [k]
     if (values == values[:, :1]).all():
@@ -173,7 +198,7 @@ def friedman(values: np.ndarray) -> tuple[float, float, np.ndarray]:
 
 def nemenyi(values: np.ndarray) -> np.ndarray:
     """Return the p-values [k, k] of Nemenyi's test on values [N, k]; raises InputError as `friedman` does."""
-    values = _check_values(values)
+    values = _without_rounding(_check_values(values))
     return require("scikit_posthocs").posthoc_nemenyi_friedman(values).to_numpy()
 
 

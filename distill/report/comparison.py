@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
-from distill.evaluation.significance import MIN_CELLS, PairedTest, adjust, compare, friedman, nemenyi, wilcoxon
+from distill.evaluation.significance import (
+    MIN_CELLS,
+    PairedTest,
+    adjust,
+    compare,
+    friedman,
+    nemenyi,
+    subtract,
+    wilcoxon,
+)
 from distill.report.labels import Labels, option_key, shown_key
 from distill.report.markup import markdown_line
 from distill.report.paired import per_query
@@ -131,7 +140,7 @@ def _compare_two(key: str, treatments: list[str], cells: list[Cell], left_out: i
     for cell, test in zip(cells, tests, strict=True):
         means = [cell.mean(first), cell.mean(second)]
         tested = [test.num_queries, test.t, test.p, next(adjusted)] if test else [None] * 4
-        lines.append([cell.name, *means, means[1] - means[0], *tested])
+        lines.append([cell.name, *means, float(subtract(means[1], means[0])), *tested])
     method = (
         "paired two-sided t-tests over queries (a query's values averaged over seeds), "
         f"{correction.capitalize()}'s correction for the cells"
@@ -141,10 +150,11 @@ def _compare_two(key: str, treatments: list[str], cells: list[Cell], left_out: i
         f"{_told(key, second)} less {_told(key, first)} in {where}: {method if any(tests) else 'means over seeds'}."
     ]
     # A mean over tasks has no values per query, and is no cell beside those tasks
-    differences = [line[3] for line, test in zip(lines, tests, strict=True) if test or not any(tests)]
-    if len(differences) >= MIN_CELLS:
-        which = f"the {len(differences)} cells with values per query" if any(tests) else "the cells"
-        parts.append(f"Wilcoxon's signed-rank test over {which}: p = {wilcoxon(differences):.3g}.")
+    pairs = [line[1:3] for line, test in zip(lines, tests, strict=True) if test or not any(tests)]
+    if len(pairs) >= MIN_CELLS:
+        which = f"the {len(pairs)} cells with values per query" if any(tests) else "the cells"
+        p = wilcoxon([after for _, after in pairs], [before for before, _ in pairs])
+        parts.append(f"Wilcoxon's signed-rank test over {which}: p = {p:.3g}.")
     heads = ["cell", first, second, "difference", "queries", "t", "p", f"p, {correction.capitalize()}"]
     formats = ["", ".4f", ".4f", "+.4f", "d", ".2f", ".3g", ".3g"]
     return KeyComparison(key, " ".join(parts), heads, formats, lines)

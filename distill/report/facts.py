@@ -8,6 +8,7 @@ config.yaml, not by the names of their directories.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from distill.config.composition import flatten
 from distill.config.saved import read_plain
 from distill.errors import InputError
 from distill.evaluation.agreement import LEAST
-from distill.evaluation.significance import ALPHA, compare, p_in_words, read_per_query
+from distill.evaluation.significance import ALPHA, compare, p_in_words, read_per_query, subtract
 from distill.report.runs import CHANGING, places_of
+from distill.sources.locate import is_path, is_remote
 from distill.storage.small_files import read_numbers
 
 NOT_SEARCHED = ("model", "checkpoints", "tasks", "wandb")  # a stage's own folders
@@ -41,7 +43,7 @@ class Compared:
     @property
     def difference(self) -> float:
         """The mean difference: above 0, the ranking is better than the first stage's."""
-        return fmean(self.values.values()) - fmean(self.first.values())
+        return float(subtract(fmean(self.values.values()), fmean(self.first.values())))
 
     @property
     def p(self) -> float:
@@ -56,7 +58,8 @@ class Compared:
     @property
     def deviation(self) -> float:
         """The standard deviation of the differences."""
-        return stdev(self.values[one] - self.first[one] for one in self.first) if len(self.first) > 1 else math.nan
+        values = [self.values[query_id] for query_id in self.first]
+        return stdev(subtract(values, [*self.first.values()])) if len(values) > 1 else math.nan
 
     @property
     def visible(self) -> float:
@@ -84,7 +87,6 @@ class Facts:
     judged: Compared | None = None  # the student, by judgments of held-out queries
     judged_by: str = BY_PEOPLE
     one_grade: str | None = None  # the LLM that gave every passage the same grade: its judgments tell nothing
-    judge_directory: Path | None = None
     teacher: Compared | None = None  # the teacher, by the same judgments
     agreement: Compared | None = None  # of the student with the teacher, beside the first stage's, on held-out queries
     num_lists: int | None = None  # trained on
@@ -194,21 +196,33 @@ def _take_evaluation(facts: Facts, stage: Stage, teachers: set[str | None]) -> N
         facts.agreement = _compared(first, student) if first and student else facts.agreement
     if task.get("qrels") is None:
         return
-    judge = Path(task["qrels"]).parent  # an LLM's are beside the judge's configuration
-    model = _model_of(read_plain(judge / "config.yaml")) if (judge / "config.yaml").is_file() else None
+    judge = _directory_of(task["qrels"], stage.directory)
+    model = _model_of(read_plain(judge / "config.yaml")) if judge and (judge / "config.yaml").is_file() else None
+    if judge and model is not None and _gave_one_grade(judge):
+        facts.one_grade = model
+        return
+    judged_by = BY_PEOPLE
     if model is not None:
-        facts.judge_directory = judge
-        if _gave_one_grade(judge):
-            facts.one_grade = model
-            return
-        if facts.judged is not None and facts.judged_by == BY_PEOPLE:  # that counts more
-            return
+        judged_by = f"judgments by {model}{', which is also the teacher' if model in teachers else ''}"
+    elif judge is None and _names_a_file(task["qrels"]):
+        judged_by = f"judgments of unknown origin ({task['qrels']} is not there)"
+    if judged_by != BY_PEOPLE and facts.judged is not None and facts.judged_by == BY_PEOPLE:  # that counts more
+        return
     rows = {row: _values(stage.directory / name) for row, name in FILES.items()}
     if rows["first"] and rows["student"]:
-        facts.judged = _compared(rows["first"], rows["student"])
-        same = ", which is also the teacher" if model in teachers else ""
-        facts.judged_by = BY_PEOPLE if model is None else f"judgments by {model}{same}"
+        facts.judged, facts.judged_by = _compared(rows["first"], rows["student"]), judged_by
         facts.teacher = _compared(rows["first"], rows["teacher"]) if rows["teacher"] else None
+
+
+def _directory_of(qrels: str, directory: Path) -> Path | None:
+    """Return where a stage's judgments are, an LLM's beside the judge's configuration; None if they are not there."""
+    found = (place for place in places_of(qrels, directory) if os.path.exists(place))
+    return next((place.parent for place in found), None)
+
+
+def _names_a_file(qrels: str) -> bool:
+    """Whether judgments are in a file, rather than those of an address or an `ir_datasets` id, which are published."""
+    return "${" in qrels or (is_path(qrels) and not is_remote(qrels))
 
 
 def _gave_one_grade(judge: Path) -> bool:

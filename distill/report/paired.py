@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.errors import InputError
 from distill.evaluation.results import ROWS
-from distill.evaluation.significance import compare
+from distill.evaluation.significance import ROUNDING, compare
 from distill.report.labels import Labels
 from distill.report.rows import Row, find_row
 from distill.report.table import REFERENCES, Table, TableRow, digits, lower_is_better, reference_metric
@@ -124,7 +124,8 @@ def note_seeds(table: Table, baseline: str | None) -> list[str]:
         for row in rows:
             difference = row.cells[column].mean - compared.cells[column].mean
             deviation = max(each.cells[column].std or 0.0 for each in (row, compared))
-            if row is not compared and abs(difference) < deviation:
+            varies = deviation > ROUNDING * abs(compared.cells[column].mean)  # a mean of equal values may be another
+            if row is not compared and varies and abs(difference) < deviation:
                 form = f".{digits(table, column)}f"
                 detail = f"{header}: difference {difference:+{form}}, standard deviation {deviation:{form}}"
                 close.setdefault((row.name, compared.name), []).append(detail)
