@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.errors import InputError
+from distill.evaluation.articles import article_run
 from distill.evaluation.fusion_weights import GRID, fit_weights
 from distill.evaluation.measures import measure, trec_order
 from distill.evaluation.tasks import parse_measures
@@ -75,6 +76,28 @@ def test_tied_passages_of_a_run_share_their_average_rank(tmp_path):
     tied, other = read_run(str(tmp_path / "tied.run")), {"q": ranked({"c": 2, "d": 1})}
     expected = {"a": 1 / 61, "b": 1 / 62.5, "c": 1 / 62.5 + 1 / 61, "d": 1 / 64 + 1 / 62}
     assert scores_of(fuse([tied, other])) == pytest.approx(expected, rel=FLOAT32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_articles_whose_best_passages_tie_share_their_average_rank_in_any_order_of_the_lines(tmp_path, method):
+    tied = ["q Q0 a#0 1 5 x\n", "q Q0 b#0 1 5 x\n", "q Q0 c#0 3 1 x\n", "q Q0 b#1 4 0 x\n"]
+    other = {"q": ranked({"b": 3, "a": 2, "c": 1})}
+    found = []
+    for lines in (tied, [tied[1], tied[0], *tied[2:]]):
+        (tmp_path / "a.run").write_text("".join(lines))
+        articles = article_run(read_run(str(tmp_path / "a.run")), "a.run")
+        assert sorted(articles["q"].doc_ids[:2]) == ["a", "b"] and articles["q"].ranks.tolist() == [1.5, 1.5, 3]
+        assert articles["q"].scores.tolist() == [5, 5, 1]
+        found.append(scores_of(fuse([articles, other], method)))
+    assert found[0] == found[1]
+    if method == "mean-rank":
+        assert found[0] == {"a": -1.75, "b": -1.25, "c": -3}  # (1.5 + 2) / 2, (1.5 + 1) / 2, 3
+
+
+def test_articles_with_one_score_keep_the_order_that_the_rank_column_gives_their_passages(tmp_path):
+    (tmp_path / "a.run").write_text("q Q0 a#0 2 5 x\nq Q0 b#0 1 5 x\n")
+    articles = article_run(read_run(str(tmp_path / "a.run")), "a.run")["q"]
+    assert articles.doc_ids == ["b", "a"] and articles.ranks.tolist() == [1, 2]
 
 
 def test_passages_of_equal_fused_score_tie_and_are_read_back_as_tied(tmp_path):

@@ -2,14 +2,13 @@
 
 article_run({"q1": passages d7#2 3.5, d9#0 2.0, d7#0 1.5})         # {"q1": d7 3.5, d9 2.0}
 
-Articles whose best passages have the same score keep the order of these passages; a measure orders them like any other
-ties, by id.
+Articles keep the order of their best passages, and tie where these tie; a measure orders equal scores by id.
 """
 
 import numpy as np
 
 from distill.data.cutting import article_of, check_passage
-from distill.sources.run_files import RankedList, Run
+from distill.sources.run_files import RankedList, Run, average_ranks
 
 
 def article_run(run: Run, source: str) -> dict[str, RankedList]:
@@ -21,10 +20,12 @@ def article_run(run: Run, source: str) -> dict[str, RankedList]:
 
 
 def _articles(ranked: RankedList, place: str) -> RankedList:
-    best: dict[str, float] = {}
-    for doc_id, score in zip(ranked.doc_ids, ranked.scores.tolist(), strict=True):  # best first
-        best.setdefault(check_passage(doc_id, place), score)
-    return RankedList.in_order([*best], np.array([*best.values()], dtype=np.float64))
+    best: dict[str, int] = {}  # article -> the place of its best passage
+    for index, doc_id in enumerate(ranked.doc_ids):  # best first
+        best.setdefault(check_passage(doc_id, place), index)
+    kept = np.array([*best.values()], dtype=np.int64)
+    scores = ranked.scores[kept]
+    return RankedList([*best], scores, average_ranks(scores, ranked.ranks[kept]))
 
 
 def is_of_passages(run: Run) -> bool:
