@@ -17,10 +17,15 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 import distill.storage.writing
+from distill.commands.cut import cut
+from distill.commands.fuse import fuse_files
+from distill.commands.retrieve import retrieve
+from distill.commands.split import split
 from distill.errors import DiskError, InputError, exit_on_bad_input
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.interpolation import Interpolation
 from distill.storage.writing import append, write_text, write_whole, write_whole_directory, writing
+from tests.helpers.configuration import compose_config
 
 WRITERS = {
     "text": lambda path: path.write_text("bee " * 20_000),
@@ -138,6 +143,80 @@ def test_a_save_that_was_stopped_between_the_two_renames_loses_nothing_if_the_ne
     with pytest.raises(ZeroDivisionError):
         write_whole_directory(directory, lambda new: 1 / 0)
     assert (directory / "a").read_text() == "old" and [*tmp_path.iterdir()] == [directory]
+
+
+def no_links(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_replaces_nothing_that_another_process_has_written_meanwhile(tmp_path, monkeypatch, has_links):
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "a.run"
+
+    def write(aside):
+        aside.write_text("mine")
+        path.write_text("theirs")
+
+    with pytest.raises(InputError) as refused:
+        write_whole(path, write, is_new=True)
+    (kept,) = set(tmp_path.iterdir()) - {path}
+    assert (path.read_text(), kept.read_text()) == ("theirs", "mine")
+    assert f"{path}: already exists, unlike when this command began" in str(refused.value)
+    assert f"is kept as {kept}: " in str(refused.value)
+    write_whole(tmp_path / "b.run", lambda aside: aside.write_text("new"), is_new=True)
+    assert (tmp_path / "b.run").read_text() == "new" and (tmp_path / "b.run").stat().st_nlink == 1
+    (tmp_path / "nowhere").symlink_to("later")
+    write_whole(tmp_path / "nowhere", lambda aside: aside.write_text("new"), is_new=True)
+    assert {one.name for one in tmp_path.iterdir()} == {"a.run", "b.run", "nowhere", kept.name}
+
+
+def test_a_new_directory_replaces_none_that_another_process_has_written_meanwhile(tmp_path):
+    directory = tmp_path / "split"
+
+    def write(new):
+        write_text(new / "a", "mine")
+        directory.mkdir()
+        write_text(directory / "a", "theirs")
+
+    with pytest.raises(InputError, match="split: already exists, unlike when this command began") as refused:
+        write_whole_directory(directory, write, is_new=True)
+    (kept,) = set(tmp_path.iterdir()) - {directory}
+    assert ((directory / "a").read_text(), (kept / "a").read_text()) == ("theirs", "mine")
+    assert f"is kept as {kept}: " in str(refused.value)
+    write_whole_directory(tmp_path / "b", lambda new: write_text(new / "a", "new"), is_new=True)
+    assert (tmp_path / "b" / "a").read_text() == "new"
+    assert {one.name for one in tmp_path.iterdir()} == {"split", "b", kept.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "overrides"),
+    [
+        ("fuse", fuse_files, ["runs=[a.run,a.run]"]),
+        ("cut", cut, ["passages=p.tsv"]),
+        ("retrieve", retrieve, ["passages=p.tsv", "queries=q.tsv"]),
+        ("split", split, ["queries=q.tsv", "heldout=0.5", "min_heldout=1"]),
+    ],
+)
+def test_of_two_commands_with_one_output_the_second_is_refused(tmp_path, monkeypatch, name, command, overrides):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    Path("p.tsv").write_text("d1\tbees fly\nd2\ttrains run\n")
+    Path("q.tsv").write_text("q1\tbees\nq2\ttrains\n")
+    Path("a.run").write_text("q1 Q0 d1 1 2 x\n")
+    output, flush = tmp_path / "out", distill.storage.writing._flush
+
+    def flush_while_the_other_ends(path):
+        flush(path)
+        if path.name.startswith(".out") and not output.exists():
+            output.mkdir() if name == "split" else output.write_text("theirs")
+
+    monkeypatch.setattr(distill.storage.writing, "_flush", flush_while_the_other_ends)
+    with pytest.raises(InputError, match="out: already exists, unlike when this command began: .* is kept as"):
+        command(compose_config(name, *overrides, "output=out"))
+    assert [*output.iterdir()] == [] if name == "split" else output.read_text() == "theirs"
+    assert len([*tmp_path.glob(".out.*")]) == 1
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])

@@ -63,7 +63,7 @@ def cut(cfg: DictConfig) -> dict[str, int]:
         counts["unusable"] = unusable.count
         _check_share(cfg, counts, unusable.first)
 
-    write_whole(output, write)
+    write_whole(output, write, is_new=True)
     log.info("%(articles)d articles, %(passages)d passages", counts)
     overrides = [as_override("passages", output), "queries=...", "output=..."]
     log.info("next: %s; with judgments of articles: task.max_passage=true", command_line("retrieve", *overrides))

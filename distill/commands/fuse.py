@@ -50,7 +50,7 @@ def fuse_files(cfg: DictConfig) -> None:
         weights = fit_weights(runs, read_qrels(cfg.qrels), cfg.measure, cfg.method, cfg.k, cfg.run_depth)
     fused = fuse(runs, cfg.method, weights, cfg.k, cfg.run_depth, cfg.depth)
     warn_of_lacking(list(cfg.runs), runs, fused)
-    write_whole(output, lambda aside: write_run(fused, aside, tag=cfg.method))
+    write_whole(output, lambda aside: write_run(fused, aside, tag=cfg.method), is_new=True)
     log.info("%d queries, %.1f passages each: %s", len(fused), sum(map(len, fused.values())) / len(fused), output)
     if cfg.qrels is not None and weights is not None:
         shares = ",".join(f"{weight:g}" for weight in weights)

@@ -51,7 +51,7 @@ def join(cfg: DictConfig) -> None:
         config = (shards[0] / "config.yaml").read_text(encoding="utf-8")
         (new / "config.yaml").write_text(re.sub(r"(?m)^shard: .*$", "shard: null", config), encoding="utf-8")
 
-    write_whole_directory(output, write)
+    write_whole_directory(output, write, is_new=True)
     log.info("%d shards: %s", len(shards), shown_path(output))
     log.info("next: %s", command_line(command.name, as_override("resume", shown_path(output))))
 

@@ -63,7 +63,7 @@ def retrieve(cfg: DictConfig) -> None:
             run = encoder_run(local.passages, queries, *options, vectors=cfg.vectors, index=cfg.index)
         else:
             run = encoder_rerank(local.passages, queries, local.run, *options)
-    write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method))
+    write_whole(output, lambda aside: write_run(run, aside, tag=cfg.method), is_new=True)
     num_passages = sum(map(len, run.values()))
     log.info("%d queries, %.1f passages each: %s", len(run), num_passages / len(run), output)
     files = {"passages": cfg.passages, "queries": cfg.queries, "run": output}

@@ -62,7 +62,7 @@ def split(cfg: DictConfig) -> dict[str, int]:
             write_text(directory / f"{name}.tsv", "".join(lines))
         write_text(directory / "results.json", json.dumps(counts, indent=2) + "\n")
 
-    write_whole_directory(output, write)
+    write_whole_directory(output, write, is_new=True)
     if 2 * len(heldout) < number:
         log.warning(
             "%d queries are held out, not %d, since those that belong together are many, up to %d: raise similarity, "

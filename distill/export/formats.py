@@ -74,7 +74,7 @@ def export(
         if card is not None:
             write_text(new / "README.md", card)
 
-    write_whole_directory(directory, write)
+    write_whole_directory(directory, write, is_new=True)
     kept = dict.fromkeys(("interpolation", "calibration"), (directory / SETTINGS_FILE).is_file())
     kept["exit"] = (directory / EXIT_FILE).is_file()  # an ONNX graph has only the full score
     lost = [what for attribute, what in OWN.items() if getattr(model, attribute) is not None and not kept[attribute]]

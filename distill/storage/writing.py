@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and one line where a disk takes no more.
 
 write_whole(path, lambda aside: write_run(run, aside, tag))         # a temporary file, then renamed
+write_whole(path, write, is_new=True)                               # the same, but never over another command's result
 write_text(path, text)
 write_whole_directory(directory, write, size)                       # a temporary directory, then renamed
 append(file, data)                                                  # all of it, or none
@@ -63,23 +64,51 @@ def _in_units(size: int) -> str:
 
 
 def write_whole(
-    path: Path, write: Callable[[Path], object], *, size: int | None = None, aside: Path | None = None
+    path: Path,
+    write: Callable[[Path], object],
+    *,
+    size: int | None = None,
+    aside: Path | None = None,
+    is_new: bool = False,
 ) -> None:
     """Let `write` fill a temporary file, flush it to disk, then rename it.
 
     An interruption or a full disk leaves the old file intact. size: its bytes, if known. aside: the temporary file, if
-    only one process at a time can write this one. Raises DiskError.
+    only one process at a time can write this one. is_new: nothing may be replaced, also not what another process has
+    written meanwhile: then the temporary file is kept. Raises DiskError, and InputError where something is there.
     """
     aside = aside or aside_of(path)
     with writing(path, size):
         try:
             write(aside)
             _flush(aside)
-            os.replace(aside, path)
+            if not is_new:
+                os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
+        if is_new:
+            _rename_new(aside, path)
         _flush(path.parent)
+
+
+def _rename_new(aside: Path, path: Path) -> None:
+    """Rename a file where none is; raises InputError where one is."""
+    try:
+        os.link(aside, path)  # unlike a rename, it replaces nothing
+    except OSError:
+        if path.exists():
+            raise _is_there(path, aside) from None
+        os.replace(aside, path)  # a file system without hard links, or a link that leads nowhere
+    else:
+        aside.unlink()
+
+
+def _is_there(path: Path, kept: Path) -> InputError:
+    return InputError(
+        f"{path}: already exists, unlike when this command began: what it has written is kept as {kept}: rename that, "
+        "or remove it"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,12 +121,14 @@ def write_whole_directory(
     write: Callable[[Path], object],
     size: int | None = None,
     kept: re.Pattern[str] | None = None,
+    *,
+    is_new: bool = False,
 ) -> None:
     """Let `write` fill a temporary directory, then rename it; an old directory stays until the new one is complete.
 
     Its files get the modes that the user's umask gives. A link to a directory stays one. size: of all files, if known.
-    kept: names of files in the old directory that the new one gets, unless `write` writes them. Raises DiskError, and
-    InputError where another process is writing it.
+    kept: names of files in the old directory that the new one gets, unless `write` writes them. is_new: as of a file.
+    Raises DiskError, and InputError where another process is writing it.
     """
     place = Path(os.path.realpath(directory))
     new, old = (place.with_name(f".{place.name}.{suffix}") for suffix in ("new", "old"))
@@ -120,6 +151,8 @@ def write_whole_directory(
             shutil.rmtree(new, ignore_errors=True)
             raise
         if place.exists():
+            if is_new:
+                raise _is_there(directory, new.rename(aside_of(place)))
             os.rename(place, old)
         os.rename(new, place)
         _flush(place.parent)
