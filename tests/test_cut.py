@@ -140,6 +140,16 @@ def test_articles_are_cut_from_end_to_end(tmp_path, caplog):
         check_values(cut_config(tmp_path, "overlap=200"))
 
 
+def test_rows_of_csv_that_are_no_utf8_are_left_out_and_counted(tmp_path):
+    rows = "".join(f"{n},Bees fly.\n" for n in range(9)).encode()
+    (tmp_path / "a.csv").write_bytes(b"id,text\n" + rows + b"x,M\xfcll\n")
+    cfg = cut_config(tmp_path, f"passages={tmp_path}/a.csv")
+    assert cut(cfg) == {"articles": 9, "passages": 9, "unusable": 1}
+    (tmp_path / "p.jsonl").unlink()
+    with pytest.raises(InputError, match="1 of 10 rows cannot be used, .*first: .*a.csv:11: cannot be read"):
+        cut(cut_config(tmp_path, f"passages={tmp_path}/a.csv", "max_unusable=0.05"))
+
+
 def ranked(*scored: tuple[str, float]) -> RankedList:
     return RankedList.in_order([doc_id for doc_id, _ in scored], np.array([score for _, score in scored]))
 

@@ -124,22 +124,21 @@ def _named_rows(source: Source, fields: Fields, refused: Callable[[InputError], 
     """Yield the rows of a source with named fields; raises InputError for a named field that occurs in no row."""
     named = {*(fields.texts or ()), *([fields.id] if fields.id else [])}
     absent = set(fields.texts or ())
-    row: dict = {}
+    row: dict | None = None
     for place, row in source.rows(refused):
         if any("." in name and name not in row for name in named):
             row = flattened(row)
+        absent.difference_update(row)
         try:
             text_id, parts = fields.parts(row, place, source.kind)
         except InputError as error:
             refused(error)
             continue
-        absent.difference_update(row)
         yield place, text_id, parts
-    if absent:
+    if absent and row is not None:  # else it is empty, or no row can be read
         key = "query_text_fields" if source.kind == "queries" else "text_fields"
-        raise InputError(
-            f"{source.name}: no row has a field {sorted(absent)[0]!r}: its fields are {', '.join(row)}: check {key}"
-        )
+        name, known = sorted(absent)[0], ", ".join(row) or "none"
+        raise InputError(f"{source.name}: no row has a field {name!r}: its fields are {known}: check {key}")
 
 
 def passage_text(doc) -> str:

@@ -239,19 +239,24 @@ def _csv_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
     said = re.fullmatch(r"sep=(.)", first.strip("\r\n"))
     delimiter = said[1] if said else max(",;\t", key=lambda candidate: _num_cells(first, candidate))
     row_bytes = 0
+    fault: InputError | None = None  # of the bytes of a row
 
     def lines() -> Iterator[str]:
-        nonlocal row_bytes
+        nonlocal row_bytes, fault
         for place, line in numbered_lines(path, raw=True):
             row_bytes += len(line)  # of a row, which may span several lines
             if row_bytes > MAX_LINE:
                 raise too_long(f"{path}:{number}")
-            yield as_text(line, place)
+            try:
+                text = as_text(line, place)
+            except InputError as error:  # of this row alone
+                fault, text = fault or error, line.decode("utf-8", "surrogateescape")
+            yield text
 
     reader = csv.reader(lines(), delimiter=delimiter, strict=True)
     names, number = None, 1
     while True:
-        place, row_bytes = f"{path}:{number}", 0
+        place, row_bytes, fault = f"{path}:{number}", 0, None
         others_limit = csv.field_size_limit(MAX_LINE)  # set for the whole process, which others rely on
         try:
             cells = next(reader, None)
@@ -265,7 +270,11 @@ def _csv_rows(path: str) -> Iterator[tuple[str, Callable[[], dict]]]:
         if not any(cell.strip() for cell in cells) or (said and names is None and cells == ["sep=", ""]):
             continue
         if names is None:
+            if fault is not None:
+                raise fault
             names = unique_names(cells, place)
+        elif fault is not None:
+            yield place, functools.partial(refuse, fault)
         else:
             yield place, functools.partial(_row, names, cells, place)
 
