@@ -18,7 +18,10 @@ LEAST = 8  # characters of a variable's value: a shorter one would take common w
 LEAST_OF_ENDPOINT = 4  # of an endpoint's key or password, which is taken out of its server's answers only
 NAME = r"(?:(?:api|access|secret|private)[-_]?key|password|passwd|passphrase|secret|token|credentials?)"
 SECRET_NAME = re.compile(rf"(?:^|[-_.]){NAME}$", re.IGNORECASE)
-VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
+VARIABLE = re.compile(  # MONKEY is none, PGPASSWORD is one
+    r"(?:(?:^|_|API|ACCESS|SECRET|PRIVATE)KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|(?:^|_)CREDENTIALS?)$",
+    re.IGNORECASE,
+)
 SCHEME = r"\b[a-z][a-z0-9+.-]{0,30}\\?://"  # Hydra writes a job's overrides with \: for a colon
 ADDRESS = re.compile(  # within a text, where quotes may end it; a password may hold an apostrophe
     rf"(?P<scheme>{SCHEME})(?P<user>[^\s/?#'\"<>:]{{0,200}}:[^\s/?#\"<>]{{1,500}}@|[^\s/?#'\"<>]{{1,500}}@)",
@@ -34,13 +37,16 @@ PARAMETER = re.compile(  # ?token=..., X-Amz-Signature=..., "api_key": "...", {a
 )
 HEADER = re.compile(r"(?P<name>\b(?:Bearer|Basic)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})")
 WORD = re.compile(r"[A-Z]?[a-z]+(?:-[a-z]+)*\.?")  # after Basic or Bearer in a text, as in "Basic comparison"
-KEYS = re.compile(  # as their issuers shape them: Hugging Face, OpenAI and those like it, GitHub, Google, Amazon, Slack
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gsk_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{20,}"
-    r"|github_pat_[A-Za-z0-9_]{20,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,})"
+KEYS = re.compile(  # as their issuers shape them: Hugging Face, OpenAI and those like it, GitHub, GitLab, Google, …
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gsk_[A-Za-z0-9]{16,}|gh[oprsu]_[A-Za-z0-9]{20,}"
+    r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{20,}|AIza[A-Za-z0-9_-]{30,}|AKIA[A-Z0-9]{16}"
+    r"|xox[abprs]-[A-Za-z0-9-]{10,}|(?:xai|pplx)-[A-Za-z0-9]{32,}|nvapi-[A-Za-z0-9_-]{40,})"
 )
 RANDOM = re.compile(r"(?=[A-Za-z]{0,15}[0-9])[A-Za-z0-9]{16}")  # what a key has, and a Slovak name after sk- has not
 
-PLACE = re.compile(r"""(?:^|(?<=[\s'"=(\[,`|]))(?:/|~/)[\w.~+@-][^\s'"`,|\])]*""", re.MULTILINE)  # an absolute path
+PLACE = re.compile(  # an absolute path
+    r"""(?:^|(?<=[\s'"=(\[,`|:{>])|(?<=\bfile://)|(?<=\bfile\\://))(?:/|~/)[\w.~+@-][^\s'"`,|\])]*""", re.MULTILINE
+)
 
 
 def is_secret_name(name: str) -> bool:
@@ -71,8 +77,13 @@ def _without_key(found: re.Match) -> str:
 def _known() -> list[tuple[str, str]]:
     """Return the secrets of the environment as (name, value), the longest first: one may be part of another."""
     named = [(name, value) for name, value in os.environ.items() if VARIABLE.search(name)]
-    secret = [(name, value) for name, value in named if len(value) >= LEAST and value[0] != "/"]  # the path of a file
+    secret = [(name, value) for name, value in named if len(value) >= LEAST and not _is_path(value)]
     return sorted(secret, key=lambda pair: -len(pair[1]))
+
+
+def _is_path(value: str) -> bool:
+    """Whether a value is the path of a file with the secret; one in 64 secrets of base64 begins with a slash, too."""
+    return value.startswith("/") and os.path.exists(value)
 
 
 def for_others(text: str) -> str:

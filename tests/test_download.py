@@ -174,6 +174,36 @@ def test_a_damaged_download_is_noticed_and_downloaded_again(server, caplog, name
         assert noticed or (name == ".record.json" and place == 77), place  # there: a digit of the address
 
 
+def test_a_file_put_over_a_download_stays_until_another_is_whole(server):
+    path = Path(local_file(server.address))
+    record = path.with_name(".record.json")
+    path.write_bytes(OTHER)
+    server.script = [404]
+    with pytest.raises(InputError) as caught:
+        local_file(server.address)
+    assert str(caught.value).endswith(f"put it at {path}, or, to use the file that is there, delete {record}")
+    server.script = ["cut"] + [500] * 9  # a part of it arrives
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        local_file(server.address)
+    assert path.read_bytes() == OTHER
+    record.unlink()
+    assert Path(local_file(server.address)).read_bytes() == OTHER
+    record.write_text(json.dumps({"size": len(CONTENT), "crc32": 0}))
+    path.write_bytes(OTHER)  # another time of change, so that it is read again
+    server.script = []
+    assert Path(local_file(server.address)).read_bytes() == CONTENT
+
+
+def test_what_was_known_of_a_file_that_is_gone_does_not_bind_one_put_there_by_hand(server):
+    path = Path(local_file(server.address))
+    path.unlink()
+    server.script = [404]
+    with pytest.raises(InputError, match=rf"put it at {path}$"):
+        local_file(server.address)
+    path.write_bytes(OTHER)
+    assert Path(local_file(server.address)).read_bytes() == OTHER
+
+
 def test_two_addresses_with_one_file_name_are_two_files(server):
     first = Path(local_file(f"{server.root}/one/a.run"))
     server.content = OTHER

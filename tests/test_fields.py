@@ -141,6 +141,18 @@ def test_a_row_gives_id_and_text(row, fields, expected):
 
 
 @pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"_id": "1", "query": "how do bees fly", "title": "Bees"}, "how do bees fly"),
+        ({"title": "Bees", "question": "how", "qid": 1}, "how"),
+        ({"qid": 1, "Title": "Bees"}, "Bees"),
+    ],
+)
+def test_a_title_is_put_before_a_passage_and_stands_for_a_query_without_another_text(row, text):
+    assert Fields().read(row, "a:1", "queries") == ("1", text)
+
+
+@pytest.mark.parametrize(
     ("row", "fields", "message"),
     [
         (

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.errors import InputError
+from distill.errors import InputError, refuse
 from distill.sources.fields import Fields
 from distill.sources.qrels import read_qrels
 from distill.sources.runs import cached_run, find_line, read_run
-from distill.sources.texts import read_passages, read_queries
+from distill.sources.texts import passage_parts, read_passages, read_queries
 from distill.storage.files import form_of, numbered_lines, numbered_rows
 from tests import fuzz_readers
 
@@ -129,9 +129,25 @@ def test_bad_columns_are_answered_with_file_line_and_reason(tmp_path, name, cont
         read_queries(write(tmp_path / name, content))
 
 
+def test_a_row_of_csv_that_is_no_utf8_is_refused_alone(tmp_path):
+    content = b'id,text\n1,a\n2,"b\n\xe4\n"\n3,\xff\xfe\n\n4,\xc3\xa4\n\xa0\n'
+    path = write(tmp_path / "a.csv", content)
+    refused: list[InputError] = []
+    assert [row for _, row in numbered_rows(path, "csv", refused.append)] == [
+        {"id": "1", "text": "a"},
+        {"id": "4", "text": "ä"},
+    ]
+    assert [str(error).split(" (")[0] for error in refused] == [f"{path}:{n}: cannot be read" for n in (4, 6, 9)]
+    with pytest.raises(InputError, match="a.csv:4: cannot be read .*0xe4 .*`iconv -f WINDOWS-1252 -t UTF-8` converts"):
+        read_passages(path, {"1"})
+    for header in (b"id,t\xe4xt\n1,a\n", b'"id\n\xe4",text\n1,a\n', b"sep=,\nid,t\xe4xt\n1,a\n"):
+        with pytest.raises(InputError, match=r"b.csv:[12]: cannot be read"):
+            list(numbered_rows(write(tmp_path / "b.csv", header), "csv", refused.append))
+
+
 def test_a_header_of_usual_names_is_no_text(tmp_path):
     assert read_queries(write(tmp_path / "a.tsv", "qid\tquery\nq1\ta bee\n")) == {"q1": "a bee"}
-    assert read_queries(write(tmp_path / "b.tsv", "id\ttitle\ttext\nq1\ta\tbee\n")) == {"q1": "a bee"}
+    assert read_queries(write(tmp_path / "b.tsv", "id\ttitle\ttext\nq1\ta\tbee\n")) == {"q1": "bee"}
     assert read_queries(write(tmp_path / "c.tsv", "id\tof a bee\nq1\ta bee\n")) == {"id": "of a bee", "q1": "a bee"}
     for header in ("doc-id\ttext", "#id\ttext", "Corpus_ID\ttext", "document_id\ttitle"):
         assert read_queries(write(tmp_path / "d.tsv", f"{header}\nq1\ta bee\n")) == {"q1": "a bee"}
@@ -146,6 +162,20 @@ def test_a_named_field_that_no_row_has_is_refused(tmp_path):
         InputError, match="a.jsonl: no row has a field 'titel': its fields are id, body: check text_fields"
     ):
         read_passages(path, {"1"}, Fields(None, ("titel", "body")))
+    refused: list[InputError] = []
+    assert not list(passage_parts(path, Fields("sku", ("body",)), refused.append))  # it has that field, but no id
+    assert "lacks sku: its fields are id, body" in str(refused[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", ""), ("a.tsv", ""), ("a.jsonl", ""), ("a.csv", "sku,title\n"), ("a.tsv", "sku\ttitle\n")],
+)
+def test_a_file_without_rows_is_said_to_be_empty_whatever_fields_are_named(tmp_path, name, content):
+    path, fields = write(tmp_path / name, content), Fields("sku", ("body",))
+    with pytest.raises(InputError, match=f"{name}: is empty"):
+        read_passages(path, {"1"}, fields)
+    assert not list(passage_parts(path, fields, refuse))
 
 
 def test_passages_may_lie_in_parquet(tmp_path):

@@ -79,6 +79,13 @@ def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
     assert all(cached[query_id].doc_ids == expected[query_id].doc_ids for query_id in expected)
 
 
+@pytest.mark.parametrize("more", [{}, {"neg_scores": None}, {"neg_scores": []}])
+def test_a_line_without_negatives_needs_no_scores_of_them(write, more):
+    path = write([{"query": "snow", "pos": ["rain", "snow"], "neg": [], "pos_scores": [0.1, 0.9]} | more])
+    assert ranking(path) == {"1": [("1+2", 0.9, 1), ("1+1", 0.1, 2)]}
+    assert read_qrels(path) == {"1": {"1+1": 1, "1+2": 1}}
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
@@ -89,6 +96,8 @@ def test_a_large_file_goes_through_the_run_cache(write, monkeypatch):
         ({"query": "q", "pos": [], "neg": ["a"]}, r"lines.jsonl:2: `pos` is empty"),
         ({**LINES[1], "neg_scores": [1, 2]}, r"lines.jsonl:2: 2 `neg_scores` for 1 passages in `neg`"),
         ({**LINES[1], "neg_scores": None}, r"lines.jsonl:2: no `neg_scores` for 1 passages"),
+        ({**LINES[1], "pos_scores": None}, r"lines.jsonl:2: no `pos_scores` for 2 passages"),
+        ({**LINES[1], "neg": [], "neg_scores": [1]}, r"lines.jsonl:2: 1 `neg_scores` for 0 passages"),
         ({**LINES[1], "pos_scores": [1, "2"]}, r"lines.jsonl:2: `pos_scores` '2' is not a number"),
         ({**LINES[1], "neg_scores": [float("nan")]}, r"lines.jsonl:2: `neg_scores` nan is not finite"),
     ],

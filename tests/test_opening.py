@@ -82,6 +82,39 @@ def test_the_form_comes_from_the_first_row_that_can_be_read(tmp_path, name, firs
         assert [part[1:] for part in parts] == [("1", {"text": "x"})] and len(refused) == 1
 
 
+@pytest.mark.parametrize(
+    ("header", "is_one"),
+    [
+        ("query-id\tquery-text", True),
+        ("id\ttext_v2", True),
+        ("id\tTexte-français", True),
+        ("id\tarticle body", True),
+        ("qid\tThe Query", True),
+        ("doc_id\tthe words of a passage", True),
+        ("#docno\t1st passage (German)", True),
+        ("id\tpart of the psyche", False),
+        ("pid\tproportional integral derivative", False),
+        ("id\tsee also: text", False),
+        ("id\tin a foreign body", False),
+        ("id\t", False),
+        ("w1\ttext_v2", False),
+        ("body\tparts of an animal", False),
+    ],
+)
+def test_a_first_line_of_names_is_a_header_and_no_text(tmp_path, header, is_one):
+    path = write(tmp_path / "q.tsv", f"{header}\nq1\thow do bees find home\n")
+    assert (open_source(path, "queries").form == "columns") is is_one
+    if is_one:
+        with pytest.raises(InputError, match=r"q.tsv:2: lacks a text: its fields are .*: name yours by query_text_f"):
+            read_queries(path)
+        named = Fields(header.split("\t")[0], (header.split("\t")[1],))
+        assert read_queries(path, named) == {"q1": "how do bees find home"}
+    else:
+        doc_id, text = header.split("\t")
+        first = {doc_id: text} if text else {}
+        assert read_queries(path) == first | {"q1": "how do bees find home"}
+
+
 def test_what_is_no_file_is_an_id_or_refused():
     assert open_source("msmarco-passage/train", "qrels").form == "records"
     for kind in ("triples", "permutations"):

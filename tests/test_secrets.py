@@ -8,7 +8,7 @@ import pytest
 from distill.commands import annotate
 from distill.config.saved import saved_text
 from distill.errors import InputError
-from distill.secrets import RedactedFormatter, Secrets, is_secret_name, redacted, without_password
+from distill.secrets import RedactedFormatter, Secrets, for_others, is_secret_name, redacted, without_password
 from distill.teachers.endpoint_key import check_key_variable, check_receiver, read_key
 from tests.helpers.configuration import compose_config, resumed
 from tests.helpers.paths import ROOT
@@ -27,6 +27,8 @@ KEPT = (
     "data/sk-wikipedia-passages.tsv",
     "/home/me/sk-learn-experiments-2026/q.tsv",
     "models/sk-cross-encoder-base-v2",
+    "data/xai-explanations-of-cross-encoders-2026.tsv",
+    "glpat-passages.tsv",
     "Basic comparison of Bearer authentication",
 )
 TAKEN_OUT = {
@@ -44,6 +46,10 @@ TAKEN_OUT = {
     "key=sk-0f1e2d3c4b5a69788796a5b4c3d2e1f0.": "key=***.",
     "sk-ant-api03-Ab_Cd-efGhIjKlMnOpQrSt2vWx": "***",
     "Authorization: Basic bWU6aHVudGVyMg==": "Authorization: Basic ***",
+    "ghr_0123456789abcdefghijABCDEFGHIJ012345": "***",
+    "git clone: glpat-AbCd_0123-efGhIjKlMn: refused": "git clone: ***: refused",
+    f"nvapi-{'Ab1_' * 16}": "***",
+    f"xai-{'Ab1d' * 20}, pplx-{'0a1B' * 12}": "***, ***",
 }
 
 
@@ -70,6 +76,40 @@ def test_the_value_of_a_secret_variable_becomes_its_name(monkeypatch):
     monkeypatch.setenv("HOST_NAME", "swordfish")
     text = redacted("swordfish-1 and swordfish-1-and-more of q1 at swordfish")
     assert text == "${oc.env:SOME_API_KEY} and ${oc.env:LONGER_TOKEN} of q1 at swordfish"
+
+
+@pytest.mark.parametrize("name", ["MY_APIKEY", "APIKEY", "OPENAI_API_KEY", "AWS_SECRETKEY", "PGPASSWORD", "hftoken"])
+def test_a_secret_variables_name_need_not_have_an_underscore(monkeypatch, name):
+    monkeypatch.setenv(name, "swordfish-1")
+    assert redacted("a swordfish-1") == f"a ${{oc.env:{name}}}"
+    monkeypatch.delenv(name)
+    monkeypatch.setenv("MONKEY", "swordfish-1")
+    assert redacted("a swordfish-1") == "a swordfish-1"
+
+
+def test_a_secret_that_begins_with_a_slash_is_taken_out_and_the_path_of_a_file_is_kept(monkeypatch, tmp_path):
+    (tmp_path / "key.json").write_text("{}")
+    monkeypatch.setenv("SOME_KEY", "/Zm9vYmFy+secret/Zm9v==")
+    monkeypatch.setenv("OTHER_CREDENTIALS", str(tmp_path / "key.json"))
+    text = f"/Zm9vYmFy+secret/Zm9v== in {tmp_path}/key.json"
+    assert redacted(text) == f"${{oc.env:SOME_KEY}} in {tmp_path}/key.json"
+
+
+def test_paths_of_this_machine_are_left_out_for_others_behind_a_colon_or_brace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text, shown in {
+        "file:///home/me/x.run": "file://x.run",
+        r"a=file\:///home/me/x.run,b": r"a=file\://x.run,b",
+        f"file://{tmp_path}/out/x.run": "file://out/x.run",
+        "{path:/home/me/q}": "{path:q}",
+        r"{path\:/home/me/q,b:1}": r"{path\:q,b:1}",
+        "{/home/me/q}": "{q}",
+        "x:/home/me/a": "x:a",
+        "<td>/home/me/a": "<td>a",
+        "at https://host:8000/v1 and hf://datasets/a/b": "at https://host:8000/v1 and hf://datasets/a/b",
+        "&lt;b&gt;bees&lt;/b&gt; <b>bees</b>": "&lt;b&gt;bees&lt;/b&gt; <b>bees</b>",
+    }.items():
+        assert for_others(text) == shown
 
 
 def test_an_error_has_no_secret():

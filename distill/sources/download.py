@@ -5,7 +5,8 @@
 
 The part after `#` is for us: `md5=` or `sha256=` gives the file's checksum, `file=` its name in the cache where the
 address does not end with one, and `max_gb=` how large it may be. Each address has a directory in the cache's
-downloads/; a file that you put there yourself is used.
+downloads/; a file that you put there yourself is used. Over a download it counts as a damaged one, which is replaced
+once the new one is whole, unless you delete `.record.json` beside it.
 """
 
 import contextlib
@@ -112,12 +113,13 @@ def _is_whole(path: Path) -> bool:
 
 
 def _download(address: str, path: Path, options: dict[str, str], max_bytes: int) -> None:
-    """Download a file, and write down its size and checksum."""
-    record = path.with_name(".record.json")
+    """Download a file, and write down its size and checksum; one that is there stays until the new one is whole."""
+    record, instead = path.with_name(".record.json"), ""
     if path.is_file():
         log.warning("%s: is not what was downloaded: downloading it again", path, extra=PASSING)
-        path.unlink()
-    record.unlink(missing_ok=True)
+        instead = f", or, to use the file that is there, delete {record}"
+    else:
+        record.unlink(missing_ok=True)  # of a file that is gone: what is put there by hand need not be the same
     log.info("%s: downloading to %s, once", path.name, path.parent)
     try:
         if address.startswith("hf://"):
@@ -135,7 +137,7 @@ def _download(address: str, path: Path, options: dict[str, str], max_bytes: int)
     except (OSError, ValueError) as error:  # UnicodeError of a host's name, for one
         reason = " ".join(str(error).split())[:200]
         raise Unavailable(
-            f"{path.name}: cannot be downloaded ({reason}): get it from {_page(address)} and put it at {path}"
+            f"{path.name}: cannot be downloaded ({reason}): get it from {_page(address)} and put it at {path}{instead}"
         ) from None
     state = {"address": address, "size": path.stat().st_size, "crc32": checksum(path)}
     write_text(record, json.dumps(state, indent=1) + "\n")

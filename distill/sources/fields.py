@@ -139,7 +139,7 @@ def read_grade(value: object, place: str) -> int:
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of a row hold its id and its text; None: the fields with a common name (title before text)."""
+    """Which fields of a row hold its id and its text; None: those with a common name (a passage's title first)."""
 
     id: str | None = None
     texts: tuple[str, ...] | None = None
@@ -200,7 +200,7 @@ def _chosen(fields: Fields, known: tuple[str, ...], kind: str) -> tuple[str | No
     text_field = next((lower[name] for name in TEXT_NAMES[kind] if name in lower), None)
     if text_field is None:
         return id_field, None
-    has_title = "title" in lower and lower["title"] != text_field
+    has_title = kind == "passages" and "title" in lower
     return id_field, (lower["title"], text_field) if has_title else (text_field,)
 
 

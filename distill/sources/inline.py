@@ -153,8 +153,9 @@ def _labelled(row: dict, place: str, number: str) -> InlineList:
     }
     scores: list[float] = []
     if row.get("pos_scores") is not None or row.get("neg_scores") is not None:
-        for key in texts:
-            scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(texts[key]), f"`{key}`", place)
+        for key, given in texts.items():
+            if given or row.get(f"{key}_scores") is not None:  # an empty `neg` needs none
+                scores += _numbers(row.get(f"{key}_scores"), f"{key}_scores", len(given), f"`{key}`", place)
     grades = [1] * len(texts["pos"]) + [0] * len(texts["neg"])
     return _list(row, place, number, passages, scores, grades)
 

@@ -45,6 +45,7 @@ PACKED = 4  # how much larger a .gz or parquet file is when unpacked, roughly
 MOST_PACKED = 1032  # how much larger gzip can be at most
 DUMPS = ("hits", "bulk")
 ROW = 16  # bytes of a line, at least
+ABBREVIATIONS = ("id", "pid", "qid")  # names of ids that a glossary could explain
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,24 @@ def _is_large(path: str, form: str) -> bool:
 def _has_header(path: str) -> bool:
     """Whether a file's first line names its columns.
 
-    It does where an id's usual name is followed by single words, or a word by nothing but usual names of texts.
+    It does where an id's usual name is followed by names, or a word by nothing but usual names of texts. Names with
+    spaces count behind a name that only an id has, such as doc_id; behind others, if they end like `article body`.
     """
     _, line = next(numbered_lines(path), ("", b""))
     first, *rest = line.decode("utf-8", "replace").split("\t")  # what is no UTF-8 is no name
     texts = {"title", *(name for names in TEXT_NAMES.values() for name in names)}
     if not rest or not re.fullmatch(r"#?[A-Za-z_-]+", first.strip()):
         return False
-    words = all(re.fullmatch(r"[A-Za-z_]+", name.strip()) for name in rest)
-    return (usual_name(first) in ID_NAMES and words) or all(usual_name(name) in texts for name in rest)
+    if usual_name(first) in ID_NAMES:
+        return usual_name(first) not in ABBREVIATIONS or all(_is_name(name, texts) for name in rest)
+    return all(usual_name(name) in texts for name in rest)
+
+
+def _is_name(cell: str, texts: set[str]) -> bool:
+    """Whether a cell is a word, or up to three of which the last is a usual name of a text."""
+    words = cell.split()
+    are_words = 0 < len(words) < 4 and all(re.fullmatch(r"[\w-]+", word) for word in words)
+    return are_words and (len(words) == 1 or usual_name(words[-1]) in texts)
 
 
 def _dump_of(path: str) -> str | None:
