@@ -79,6 +79,16 @@ def test_jobs_that_arrive_together_share_a_batch_of_limited_size(started):
     assert seen == [(1, 1, 1), (3, 5, 100), (2, 3, 60)]
 
 
+def test_what_a_second_model_reads_for_a_list_is_counted(started):
+    seen = []
+    batcher = started(Scoring(), observe=lambda *counts: seen.append(counts))
+    job = batcher.submit(pairs(20, 30, 40), lambda given: (np.arange(len(given)), pairs(7, 8)))
+    assert job.future.result(60).tolist() == [0, 1, 2]
+    assert seen == [(1, 5, 105)] and job.num_tokens == 105
+    alone = batcher.submit(pairs(20, 30))
+    assert alone.future.result(60).tolist() == [20, 30] and alone.num_tokens == 50
+
+
 def test_a_batch_waits_for_others_to_arrive_but_not_once_it_is_full(started):
     scoring = Scoring()
     batcher = started(scoring, max_wait=30.0)

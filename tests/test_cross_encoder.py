@@ -1,6 +1,8 @@
 """The cross-encoder: what it computes, what it saves, and that sentence-transformers opens it with the same scores."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from distill import CrossEncoder
 from distill.errors import InputError
+from distill.models.parts import evaluating
 from distill.models.starting import _set_dropout
 from tests.helpers.backbones import FAMILIES, make_backbone
 
@@ -228,6 +231,40 @@ def test_a_score_that_is_no_finite_number_is_refused_and_the_mode_comes_back(tmp
     with pytest.raises(TypeError):
         model.rank(QUERY, PASSAGES)
     assert model.training and not model.eval().training
+
+
+def test_threads_that_score_at_once_with_a_model_in_training_mode_see_no_dropout(tmp_path):
+    model = make_model(tmp_path, dropout=0.5)
+    expected = model.rank(QUERY, PASSAGES)
+    model.train()
+    model.projection.eval()  # a frozen part stays as it is
+    inside, go_on = threading.Event(), threading.Event()
+    encode = model.encode
+
+    def waiting(*texts):
+        inside.set()
+        assert go_on.wait(60)
+        return encode(*texts)
+
+    model.encode = waiting
+    with ThreadPoolExecutor(1) as pool:
+        with evaluating(model):
+            second = pool.submit(model.rank, QUERY, PASSAGES)
+            assert inside.wait(60)
+        still_evaluating = not any(module.training for module in model.modules())
+        go_on.set()
+        assert second.result() == expected and still_evaluating
+    assert model.training and [module for module in model.modules() if not module.training] == [model.projection]
+
+
+def test_parts_of_a_model_have_users_of_their_own(tmp_path):
+    model = make_model(tmp_path).train()
+    with evaluating(model.backbone):
+        assert model.training and not model.backbone.training
+        with evaluating(model):
+            assert not model.training
+        assert model.training and not any(module.training for module in model.backbone.modules())
+    assert all(module.training for module in model.modules())
 
 
 def test_half_precision_weights_are_read_as_float32(tmp_path):

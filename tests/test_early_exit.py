@@ -1,5 +1,6 @@
 """A score after an inner layer: learned beside the last one, saved beside the model, and lists pruned by it."""
 
+import copy
 import json
 import os
 import re
@@ -292,6 +293,8 @@ def test_rank_prunes_each_list(tmp_path, monkeypatch):
         and empty == ([], [])
         and short == pytest.approx(model.rank("snow", passages[:2])[1], abs=TOLERANCE)
     )
+    again, exact = copy.deepcopy(model).double().rank("a bee", passages, exit_keep=2)
+    assert again == order and exact == pytest.approx(scores, abs=TOLERANCE) and exact != scores
     model.activation = nn.Sigmoid()  # the order stays, and all scores are within its range
     bent, values = model.rank("a bee", passages, exit_keep=2)
     assert bent == order and values == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
@@ -466,6 +469,13 @@ def test_a_server_scores_the_best_of_a_cascades_first_model_again(tmp_path):
     best = sorted(order[:2], key=lambda index: -full[index])
     with serving(Scorer(large, 16384, torch.float32, first=small, keep=2)) as client:
         answer = client.post("/rerank", json={"query": query, "texts": passages, "raw_scores": True}).json()
+        read = [*small.encode([query] * 4, passages), *large.encode([query] * 2, [passages[one] for one in best])]
+        num_tokens = sum(len(tokens) for tokens, _ in read)
+        counted = client.get("/metrics").text
+        assert "distill_passages_total 6.0" in counted and f"distill_tokens_total {num_tokens}.0" in counted
+        documents = client.post("/v2/rerank", json={"query": query, "documents": passages}).json()
+        assert documents["usage"] == {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+        assert documents["meta"]["tokens"] == {"input_tokens": num_tokens}
         assert [one["index"] for one in answer] == best + order[2:]
         low = min(full[best]) - 1
         expected = [*full[best], low, low - (first[2] - first[3])]

@@ -121,6 +121,11 @@ def test_min_max_by_hand():
     assert score_numbers(-scores, "min-max").tolist() == [1, 100, 50, 0, 1]
 
 
+def test_min_max_of_very_large_and_very_small_scores():
+    for scale in (1e308, 1e-310):
+        assert score_numbers(scale * np.array([1.0, -1.0, 0.0, np.nan]), "min-max").tolist() == [100, 1, 50, 0]
+
+
 def test_global_by_hand():
     # 12.5 / 50 is a quarter: 1 + floor(24.75) = 25
     assert score_numbers(np.array([0.0, 12.5, 50.0, 99.0, -3.0, np.nan]), "global").tolist() == [1, 25, 100, 100, 1, 0]
@@ -266,13 +271,37 @@ def test_a_model_ranks_with_the_scores_of_the_list(model, counting):
     ("scores", "reason"),
     [
         (None, "this model reads the first stage's score of each passage: give first_stage_scores"),
-        ([1.0, 2.0], "first_stage_scores must be 4 finite numbers, one for each passage"),
-        ([1.0, 2.0, 3.0, float("nan")], "first_stage_scores must be 4 finite numbers"),
+        ([1.0, 2.0], "^first_stage_scores holds 2 scores for 4 passages: give one for each, in their order$"),
+        ([1.0, 2.0, 3.0, float("nan")], "^first_stage_scores: passage 3 has the score nan: must be finite$"),
+        (3, "^first_stage_scores=3: must be a list of numbers$"),
+        ("1234", "^first_stage_scores=1234: must be a list of numbers$"),
+        (b"1234", "^first_stage_scores=b'1234': must be a list of numbers$"),
+        ({1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}, "^first_stage_scores={1: 1.0, .*: must be a list of numbers$"),
+        (["1", "2", "3", "4"], "^first_stage_scores=.'1', .*: must be a list of numbers$"),
+        (["a", "b", "c", "d"], "^first_stage_scores=.'a', .*: must be a list of numbers$"),
+        ([[1], [2, 3], [4], [5]], "^first_stage_scores=..1., .*: must be a list of numbers$"),
+        ([[1.0], [2.0], [3.0], [4.0]], "^first_stage_scores=..1.0., .*: must be a list of numbers$"),
+        ([1, 2, 3, 10**400], "^first_stage_scores=.1, 2, 3, 1000.*: must be a list of numbers$"),
     ],
 )
 def test_ranking_without_fitting_scores_is_refused(model, scores, reason):
     with pytest.raises(InputError, match=reason):
         model.rank(QUERY, PASSAGES, first_stage_scores=scores)
+    if scores is not None:
+        with pytest.raises(InputError):
+            model.rank([QUERY], [PASSAGES], first_stage_scores=[scores])
+
+
+@pytest.mark.parametrize("scores", [3, "12", {0: [1.0], 1: [2.0]}])
+def test_the_scores_of_several_queries_are_a_list(model, scores):
+    with pytest.raises(InputError, match="^first_stage_scores=.*: must be a list of numbers for each query$"):
+        model.rank([QUERY, QUERY], [PASSAGES[:1]] * 2, first_stage_scores=scores)
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, np.array, torch.tensor])
+def test_scores_may_stand_in_any_sequence(model, kind):
+    expected = model.rank(QUERY, PASSAGES, first_stage_scores=SCORES)
+    assert model.rank(QUERY, PASSAGES, first_stage_scores=kind(SCORES)) == expected
 
 
 def test_a_model_that_reads_no_scores_interpolates_with_them(backbone):

@@ -242,6 +242,9 @@ def test_numbers_of_passages_characters_and_bytes_are_limited():
         assert chunked.status_code == 413
         compressed = client.post("/rerank", content=b"{}", headers={"Content-Encoding": "gzip"})
         assert compressed.status_code == 415
+        for encoding in ("identity", "Identity", " identity ", ""):
+            plain = client.post("/rerank", json=ASKED, headers={"Content-Encoding": encoding})
+            assert plain.status_code == 200
         assert client.post("/rerank", json=ASKED).status_code == 200
 
 

@@ -148,7 +148,11 @@ def score_numbers(scores: np.ndarray, scale: str) -> np.ndarray:
     known = scores[~np.isnan(scores)]
     if not len(known):
         return np.zeros(len(scores), np.uint8)
-    low, high = (known.min(), known.max()) if scale == "min-max" else GLOBAL_BOUNDS
+    low, high = GLOBAL_BOUNDS
+    if scale == "min-max":
+        _, exponent = np.frexp(np.abs(known).max())
+        scores = np.ldexp(scores, -exponent)  # exact, and no difference overflows
+        low, high = np.nanmin(scores), np.nanmax(scores)
     shares = np.clip((scores - low) / (high - low), 0.0, 1.0) if high > low else np.where(np.isnan(scores), scores, 1.0)
     return np.nan_to_num(1 + np.floor((HIGHEST - 1) * shares), nan=0.0).astype(np.uint8)
 

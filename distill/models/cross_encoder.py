@@ -343,15 +343,21 @@ class CrossEncoder(nn.Module):
         return_documents: return the passages too, in that order.
 
         Several threads may call it at once. Raises TypeError if the query or a passage is not a string, and InputError
-        if one holds half a surrogate pair, if a score is not finite, if there is no weight, if there is not one
-        first-stage score for each passage, if the model needs them, if it has no score after an inner layer to keep by,
-        or for an option that does not exist.
+        if one holds half a surrogate pair, if a score is not finite, if there is no weight, if first_stage_scores is
+        not one finite number for each passage, if the model needs them, if it has no score after an inner layer to keep
+        by, or for an option that does not exist.
         """
         several = is_sequence(query)
         queries, lists = as_lists(query, passages) if several else ([query], [as_texts(query, passages)])
         given: list[Any] = [first_stage_scores]
-        if several:
-            given = [None] * len(queries) if first_stage_scores is None else list(first_stage_scores)
+        if several and first_stage_scores is None:
+            given = [None] * len(queries)
+        elif several:
+            if not is_sequence(first_stage_scores):
+                raise InputError(
+                    f"first_stage_scores={str(first_stage_scores)[:60]}: must be a list of numbers for each query"
+                )
+            given = list(first_stage_scores)
         if len(given) != len(queries):
             raise InputError(f"first_stage_scores has {len(given)} lists: give one for each of {len(queries)} queries")
         uses = [FirstStageUse.of(self, texts, scores, weight) for texts, scores in zip(lists, given, strict=True)]

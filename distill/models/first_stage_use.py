@@ -27,11 +27,19 @@ class FirstStageUse:
     @classmethod
     def of(cls, model, passages: list[str], scores: Iterable[float] | None, weight: float | None) -> "FirstStageUse":
         """Return how scores and weight are used; raises InputError for those that do not suit the model."""
-        scores = None if scores is None else list(scores)
-        numbers = _numbers(model, passages, scores)
-        if weight is None and (scores is None or model.first_stage_score is not None):
+        reads_them = model.first_stage_score is not None
+        if reads_them and scores is None:
+            raise InputError(
+                "this model reads the first stage's score of each passage: give first_stage_scores, those of the "
+                "query's whole list"
+            )
+        if scores is None and weight is None:
+            return cls()
+        checked = check_scores(scores, len(passages))
+        numbers = model.template.numbers(checked) if reads_them else None
+        if reads_them and weight is None:
             return cls(numbers)
-        return cls(numbers, check_scores(scores, len(passages)), check_weight(weight, model.interpolation))
+        return cls(numbers, checked, check_weight(weight, model.interpolation))
 
     def order(self, values: Tensor) -> tuple[list[int], list[float]]:
         """Return the places of the model's scores [K] from the highest down, and in that order the scores that decide.
@@ -43,17 +51,3 @@ class FirstStageUse:
             return order.tolist(), values[order].tolist()
         places, mixed = interpolate(values.double().numpy(), self.scores, self.weight)
         return places.tolist(), mixed.tolist()
-
-
-def _numbers(model, passages: list[str], scores: list[float] | None) -> Iterable[int | None] | None:
-    if model.first_stage_score is None:
-        return None
-    if scores is None:
-        raise InputError(
-            "this model reads the first stage's score of each passage: give first_stage_scores, those of the query's "
-            "whole list"
-        )
-    values = np.asarray(scores, np.float64)
-    if values.shape != (len(passages),) or not np.isfinite(values).all():
-        raise InputError(f"first_stage_scores must be {len(passages)} finite numbers, one for each passage")
-    return model.template.numbers(values)

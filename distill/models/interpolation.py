@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
+from distill.models.given_texts import is_sequence
 from distill.retrieval.fusion import z_scores
 
 
@@ -68,10 +69,9 @@ def check_scores(scores: Iterable[float] | None, num_passages: int) -> np.ndarra
     """Return first-stage scores as float64; raises InputError if there are none, not one a passage, or not finite."""
     if scores is None:
         raise InputError("weight without first_stage_scores: give the first stage's score of each passage, too")
-    try:
-        values = np.asarray([*scores], np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"first_stage_scores={str(scores)[:60]}: must be a list of numbers") from None
+    values = _as_numbers(scores)
+    if values is None:
+        raise InputError(f"first_stage_scores={str(scores)[:60]}: must be a list of numbers")
     if values.shape != (num_passages,):
         raise InputError(
             f"first_stage_scores holds {values.size} scores for {num_passages} passages: give one for each, in their "
@@ -80,6 +80,18 @@ def check_scores(scores: Iterable[float] | None, num_passages: int) -> np.ndarra
     for index in np.flatnonzero(~np.isfinite(values)).tolist():
         raise InputError(f"first_stage_scores: passage {index} has the score {values[index]}: must be finite")
     return values
+
+
+def _as_numbers(values: Iterable[float]) -> np.ndarray | None:
+    """Return a list of numbers as float64; None for anything else, such as texts, which NumPy would read as numbers."""
+    listed = [*values] if is_sequence(values) else [""]
+    if any(isinstance(value, str | bytes) for value in listed):
+        return None
+    try:
+        numbers = np.asarray(listed, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if numbers.ndim == 1 else None
 
 
 def read_interpolation(settings: dict, file: Path) -> Interpolation | None:

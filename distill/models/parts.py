@@ -3,10 +3,12 @@
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 NO_LENGTH = 512  # tokens of a pair where no file limits them
 Change = Callable[[Any], None]  # of a configuration, before the model is built
+CHANGING_MODES = threading.Lock()
+EVALUATED: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()  # number of users, mode to come back to
 
 
 @dataclass
@@ -231,12 +235,26 @@ def check_tokenizer_files(directory: Path) -> None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model into evaluation mode, and restore its previous mode on exit, even after an error."""
-    was_training = model.training
+    """Put a model into evaluation mode, and restore the modes of its modules on exit, even after an error.
+
+    Of several threads that use a model at once, the last one restores them: the others still compute.
+    """
+    with CHANGING_MODES:
+        modules = [*model.modules()]
+        for module in modules:
+            num_users, was_training = EVALUATED.get(module, (0, module.training))
+            EVALUATED[module] = num_users + 1, was_training
+        model.eval()
     try:
-        yield model.eval()
+        yield model
     finally:
-        model.train(was_training)
+        with CHANGING_MODES:
+            for module in modules:
+                num_users, was_training = EVALUATED.pop(module)
+                if num_users > 1:
+                    EVALUATED[module] = num_users - 1, was_training
+                else:
+                    module.training = was_training
 
 
 @contextlib.contextmanager

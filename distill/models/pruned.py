@@ -73,7 +73,8 @@ def _score_lists(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
     if not len(batch.lengths):  # only empty lists
         return torch.zeros(batch.mask.shape, dtype=torch.float64)
     layer, mask = model.exit.layer, batch.mask.cpu()
-    early = torch.full(batch.lengths.shape, -torch.inf)  # [P]; of pairs that no chunk has reached, too
+    dtype = _dtype_of(model.exit.linear)
+    early = torch.full(batch.lengths.shape, -torch.inf, dtype=dtype)  # [P]; of pairs that no chunk has reached, too
     held: list[tuple[Tensor, Tensor]] = []  # pairs, and the states [N, D] of their tokens
     for chunk in model.chunks(batch, max_tokens):
         on_device = chunk.to(model.device)
@@ -85,9 +86,15 @@ def _score_lists(model, batch: Batch, max_tokens: int, keep: int) -> Tensor:
         held.append((chunk.pairs[may_stay], on_device.rows(states)[rows.to(model.device)]))
     is_kept = _best(early, mask, keep)
     kept, states = _only(held, batch.lengths, is_kept)
-    full = torch.zeros(early.shape)
-    full[kept] = _full_logits(model, take_pairs(batch, is_kept), states, max_tokens)
+    logits = _full_logits(model, take_pairs(batch, is_kept), states, max_tokens)
+    full = logits.new_zeros(early.shape)
+    full[kept] = logits
     return _arranged(full, early, is_kept, mask, model.activation)
+
+
+def _dtype_of(head: nn.Linear) -> torch.dtype:
+    """Return the dtype of a head's scores, as `in_float32` gives them."""
+    return torch.float64 if head.weight.dtype == torch.float64 else torch.float32
 
 
 def _check_finite(scores: Tensor, layer: int) -> None:
@@ -123,7 +130,7 @@ def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
 
 def _full_logits(model, batch: Batch, states: Tensor, max_tokens: int) -> Tensor:
     """Return the logits [P] of pairs, on the CPU, from their states [N, D] after the exit's layer."""
-    logits = torch.zeros(batch.lengths.shape)
+    logits = torch.zeros(batch.lengths.shape, dtype=_dtype_of(model.head))
     starts = batch.lengths.cumsum(0) - batch.lengths
     for chunk in model.chunks(batch, max_tokens):
         rows = states[ranges(starts[chunk.pairs], batch.lengths[chunk.pairs]).to(states.device)]

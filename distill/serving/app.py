@@ -119,7 +119,7 @@ async def read_body(request: Request, max_bytes: int, timeout: float) -> bytes:
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > max_bytes:
         raise too_long
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise Refused(415, "the body is compressed: send it as it is")
     body = bytearray()
     try:

@@ -10,6 +10,7 @@ one with a very long passage, does not hold up the others. A job with a function
 batch to itself.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Pair = tuple[np.ndarray, np.ndarray]  # tokens and token types
+ScoreList = Callable[[list[Pair]], tuple[np.ndarray, list[Pair]]]  # scores, and pairs that a second model has read
 
 
 @dataclass(eq=False)
@@ -30,7 +32,8 @@ class Job:
     scores: np.ndarray  # [P]
     left: list[int]  # indices of the pairs that no batch has taken: the longest first, so that the last is the next
     tokens_left: int
-    score_list: Callable[[list[Pair]], np.ndarray] | None = None  # scores all pairs at once; None: with other jobs
+    num_tokens: int  # that models read for it; known once it is done
+    score_list: ScoreList | None = None  # scores all pairs at once; None: with other jobs
     clock: float = 0.0  # see Batcher
     future: Future = field(default_factory=Future)
     dropped: bool = False
@@ -55,8 +58,8 @@ class Batcher:
         """Start the thread.
 
         score: returns the scores of each list of pairs. max_tokens: of a batch; a longer pair has one to itself.
-        max_wait: seconds that a batch waits for more jobs to arrive. observe: is called with each batch's jobs, pairs
-        and tokens.
+        max_wait: seconds that a batch waits for more jobs to arrive. observe: is called with each batch's jobs, and
+        with the pairs and tokens that models have read for it.
         """
         self.score, self.max_tokens, self.max_wait, self.observe = score, max_tokens, max_wait, observe
         self.jobs: list[Job] = []
@@ -66,14 +69,14 @@ class Batcher:
         self.thread = threading.Thread(target=self._run, name="scoring", daemon=True)
         self.thread.start()
 
-    def submit(self, pairs: list[Pair], score_list: Callable[[list[Pair]], np.ndarray] | None = None) -> Job:
+    def submit(self, pairs: list[Pair], score_list: ScoreList | None = None) -> Job:
         """Add a job; its future gets the scores [P] of the pairs, or what `score` has raised.
 
         score_list: is called with all of its pairs, in their order, in place of `score`.
         """
         left = sorted(range(len(pairs)), key=lambda index: -len(pairs[index][0]))
-        tokens = sum(len(tokens) for tokens, _ in pairs)
-        job = Job(pairs, time.monotonic(), np.zeros(len(pairs)), left, tokens, score_list)
+        num_tokens = count_tokens(pairs)
+        job = Job(pairs, time.monotonic(), np.zeros(len(pairs)), left, num_tokens, num_tokens, score_list)
         if not pairs:
             job.future.set_result(job.scores)
             return job
@@ -146,9 +149,14 @@ class Batcher:
     def _score(self, batch: list[tuple[Job, list[int]]]) -> None:
         """Score a batch; if that fails, each of its jobs by itself, so that only the one to blame fails."""
         lists = [[job.pairs[index] for index in taken] for job, taken in batch]
+        [(first, _), *_] = batch
+        read_again: list[Pair] = []
         try:
-            [(first, _), *_] = batch
-            scores = self.score(lists) if first.score_list is None else [first.score_list(lists[0])]
+            if first.score_list is None:
+                scores = self.score(lists)
+            else:
+                values, read_again = first.score_list(lists[0])
+                scores = [values]
         except Exception as error:  # whatever it is: the thread has other jobs to do
             if len(batch) > 1:
                 for one in batch:
@@ -159,8 +167,15 @@ class Batcher:
             if job.future.set_running_or_notify_cancel():  # False if it was cancelled, which would raise
                 job.future.set_exception(error)
             return
-        self.observe(len(batch), sum(map(len, lists)), sum(len(tokens) for pairs in lists for tokens, _ in pairs))
+        first.num_tokens += count_tokens(read_again)
+        read = [*itertools.chain(*lists), *read_again]
+        self.observe(len(batch), len(read), count_tokens(read))
         for (job, taken), values in zip(batch, scores, strict=True):
             job.scores[taken] = values
             if not job.left and job.future.set_running_or_notify_cancel():
                 job.future.set_result(job.scores)
+
+
+def count_tokens(pairs: list[Pair]) -> int:
+    """Return how many tokens pairs have, special tokens included."""
+    return sum(len(tokens) for tokens, _ in pairs)

@@ -18,8 +18,8 @@ class Metrics:
             Histogram, "request_seconds", "Seconds from a request's headers to its answer", ["path"], buckets=SECONDS
         )
         self.in_flight = self._make(Gauge, "requests_in_flight", "Requests that are read, wait or are scored")
-        self.passages = self._make(Counter, "passages", "Passages scored")
-        self.tokens = self._make(Counter, "tokens", "Tokens read by the model, special tokens included")
+        self.passages = self._make(Counter, "passages", "Passages scored; in a cascade, some by both models")
+        self.tokens = self._make(Counter, "tokens", "Tokens that models read, special tokens included")
         self.sharing = self._make(Histogram, "batch_requests", "Requests that share a batch", buckets=REQUESTS)
         self.ready = self._make(Gauge, "ready", "1 once the model is loaded")
 

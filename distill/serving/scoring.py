@@ -8,7 +8,6 @@ order, returned = scorer.rank(asked, scores)
 """
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,7 @@ from distill.models.interpolation import Interpolation, check_scores, check_weig
 from distill.models.parts import evaluating
 from distill.models.precision import check_precision, fastest_precision
 from distill.models.pruned import check_keep, score_again
-from distill.serving.batching import Pair
+from distill.serving.batching import Pair, ScoreList
 from distill.serving.dialects import Asked
 from distill.serving.refusals import Refused
 
@@ -105,23 +104,28 @@ class Scorer:
         with evaluating(self.model):
             return [scores.numpy() for scores in self.model.score_lists(lists, self.max_tokens, self.precision)]
 
-    def list_scorer(self, asked: Asked) -> Callable[[list[Pair]], np.ndarray] | None:
+    def list_scorer(self, asked: Asked) -> ScoreList | None:
         """Return the function that scores all pairs of a request at once; None if each has a score of its own."""
         if not asked.is_list or (self.exit_keep is None and self.first is None):
             return None
         return partial(self.score_list, asked)
 
-    def score_list(self, asked: Asked, pairs: list[Pair]) -> np.ndarray:
-        """Return the scores of one query's list, of which only the best get the full effort."""
+    def score_list(self, asked: Asked, pairs: list[Pair]) -> tuple[np.ndarray, list[Pair]]:
+        """Return the scores of one query's list, of which only the best get the full effort.
+
+        And the pairs of a cascade's second model.
+        """
         if self.first is None:
-            return self._score_one(self.model, pairs, self.exit_keep)
+            return self._score_one(self.model, pairs, self.exit_keep), []
+        read: list[Pair] = []
 
         def again(best: list[int]) -> np.ndarray:
             queries, passages = ([texts[index] for index in best] for texts in (asked.queries, asked.passages))
-            read = self.model.encode(queries, passages, passage_length=asked.passage_tokens)
+            read.extend(self.model.encode(queries, passages, passage_length=asked.passage_tokens))
             return self._score_one(self.model, read)
 
-        return score_again(self._score_one(self.first, pairs, self.exit_keep), again, self.keep or len(pairs))
+        scores = score_again(self._score_one(self.first, pairs, self.exit_keep), again, self.keep or len(pairs))
+        return scores, read
 
     @torch.inference_mode()
     def _score_one(self, model: CrossEncoder, pairs: list[Pair], exit_keep: int | None = None) -> np.ndarray:

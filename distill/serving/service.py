@@ -22,7 +22,7 @@ import numpy as np
 
 from distill.config.command_schema import ServeConfig
 from distill.secrets import for_others
-from distill.serving.batching import Batcher, Pair
+from distill.serving.batching import Batcher, Pair, ScoreList
 from distill.serving.dialects import Asked, Dialect, Scored, choose_dialect
 from distill.serving.metrics import Metrics
 from distill.serving.refusals import Refused
@@ -115,18 +115,18 @@ class Service:
         assert self.scorer is not None and self.batcher is not None, "within admitted"
         loop = asyncio.get_running_loop()
         dialect, asked, pairs = await loop.run_in_executor(self.preparing, self._prepare, path, body)
-        scores = await self._score(pairs, gone, self.scorer.list_scorer(asked))
+        scores, num_tokens = await self._score(pairs, gone, self.scorer.list_scorer(asked))
         order, returned = self.scorer.rank(asked, scores)
         self.num_answered += 1
-        num_tokens = sum(len(tokens) for tokens, _ in pairs)
         return dialect.write(asked, Scored(returned, order, num_tokens, self.names[0]))
 
     async def _score(
         self,
         pairs: list[Pair],
         gone: Callable[[], Awaitable[object]],
-        score_list: Callable[[list[Pair]], np.ndarray] | None,
-    ) -> np.ndarray:
+        score_list: ScoreList | None,
+    ) -> tuple[np.ndarray, int]:
+        """Return the scores [P] of pairs, and how many tokens were read for them."""
         assert self.batcher is not None
         job = self.batcher.submit(pairs, score_list)
         scored, left = asyncio.wrap_future(job.future), asyncio.ensure_future(gone())
@@ -134,7 +134,7 @@ class Service:
             await asyncio.wait({scored, left}, return_when=asyncio.FIRST_COMPLETED)
             if not scored.done():
                 raise asyncio.CancelledError("the client is gone")
-            return scored.result()
+            return scored.result(), job.num_tokens
         finally:
             left.cancel()
             if not scored.done():
