@@ -126,7 +126,9 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         scaler.scale(torch.zeros((), device=device))  # makes its scale, for a rank without lists in its first step
         also, keep = {"average": average, "soup": selection.soup, "scaler": scaler}, cfg.train.keep_previous
-        checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep)
+        checkpoints = Checkpoints(
+            directory, ranks, model, optimizer, state, also, lists, selection.checksums(), num_steps, keep
+        )
         if cfg.resume:
             checkpoints.resume(cfg)
         elif cfg.task.untrained:
@@ -172,14 +174,6 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                 average.update(state.step)
                 throughput.count(batch, draw)
                 bar.update()
-                is_last = state.step == num_steps
-
-                if state.step % cfg.train.log_every == 0 or is_last:
-                    state.check_finite(loader)
-                    metrics = {**state.take_mean_loss(ranks), "train/lr": lr}
-                    metrics |= {**gradient_metrics(grad_norm, scaler), **throughput.take(ranks)}
-                    tracker.log(state.step, metrics)
-                    bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
 
                 validated = NOT_DUE
                 if selection.is_due(state.step, num_steps):
@@ -190,6 +184,14 @@ def train(cfg: DictConfig, directory: Path) -> dict[str, float]:
                         validated = selection.keep_if_better(state, runs, values)
                         if ranks.is_first:
                             bar.write(validated.describe(state.step), file=sys.stderr)
+                is_last = state.step == num_steps or state.out_of_patience(cfg.train.patience)  # as just validated
+
+                if state.step % cfg.train.log_every == 0 or is_last:
+                    state.check_finite(loader)
+                    metrics = {**state.take_mean_loss(ranks), "train/lr": lr}
+                    metrics |= {**gradient_metrics(grad_norm, scaler), **throughput.take(ranks)}
+                    tracker.log(state.step, metrics)
+                    bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}")
 
                 stopped_by = int(max(ranks.gather(stop.signal or 0)))
                 is_better = validated.improved or validated.joined

@@ -266,14 +266,69 @@ def test_a_run_resumes_with_no_other_training_data_of_the_same_size(file_overrid
     train(resumed(run, f"{key}={moved}", "train.num_workers=1"), run)
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed_without_a_checksum_of_its_data(
+def test_a_checkpoint_of_an_earlier_version_is_resumed_without_checksums_of_its_data(
     file_overrides, tmp_path, collection
 ):
     run = tmp_path / "run"
     run_train(run, *file_overrides)
     last = run / "checkpoints" / "last.pt"
     saved = load_checkpoint(last)
-    del saved["checksums"]
+    del saved["checksums"], saved["of_validation"]
     save_checkpoint(last, saved)
     collection["passages"].write_text(changed("passages", collection["passages"].read_text()))
     train(resumed(run), run)
+
+
+def of_another_validation(name: str, text: str) -> str:
+    """The file's content with other grades, one passage less in a list, or every text at another id."""
+    if name == "qrels":
+        return text.replace(" 2\n", " 0\n")
+    return text.partition("\n")[2] if name == "run" else changed(name, text)
+
+
+@pytest.mark.parametrize("name", ["qrels", "run", "passages", "queries"])
+def test_a_run_resumes_with_no_other_validation(file_overrides, tmp_path, collection, name):
+    run, before = tmp_path / "run", collection["first_stage" if name == "run" else name]
+    run_train(run, *file_overrides)
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    moved = tmp_path / "moved" / before.name
+    moved.parent.mkdir()
+    moved.write_text(of_another_validation(name, before.read_text()))
+    message = (
+        r"differs from the run's \(validation has other judgments, lists or texts\), so that its values could not be c"
+    )
+    for more in ([], ["train.max_steps=8"]):
+        with pytest.raises(InputError, match=message):
+            train(resumed(run, f"validation.{name}={moved}", *more), run)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+    lines = before.read_text().splitlines(keepends=True)
+    if name != "run":  # whose order breaks ties
+        lines.reverse()
+    moved.write_text("".join(lines))
+    train(resumed(run, f"validation.{name}={moved}", "train.max_steps=8"), run)
+
+
+def test_a_suite_that_lacks_a_task_is_measured_again_and_not_trained_further(
+    file_overrides, tmp_path, collection, caplog
+):
+    run, gone = tmp_path / "run", tmp_path / "gone.run"
+    shutil.copyfile(collection["teacher"], gone)
+    suite = [
+        f"+validation.tasks={{a:{{run:{collection['first_stage']}}},b:{{run:{gone}}}}}",
+        "calibration.method=platt",
+    ]
+    results = run_train(run, *file_overrides, *suite, "task.interpolate=auto")
+    chosen = (run / "model" / "distill.json").read_bytes()
+    gone.unlink()
+    again = train(resumed(run), run)
+    assert (run / "model" / "distill.json").read_bytes() == chosen
+    assert "the model stays as the validation has chosen it: b cannot be ranked again" in caplog.messages
+    differ = {"train/seconds", "memory/train/peak_bytes"}
+    assert {k: v for k, v in again.items() if k not in differ} == {k: v for k, v in results.items() if k not in differ}
+    with pytest.raises(InputError, match=r"differs from the run's \(b is not available now\), so that its values"):
+        train(resumed(run, "train.max_steps=8"), run)
+    new = tmp_path / "new"
+    run_train(new, *file_overrides, *suite)
+    shutil.copyfile(collection["teacher"], gone)
+    with pytest.raises(InputError, match=r"differs from the run's \(b was not available then\)"):
+        train(resumed(new), new)

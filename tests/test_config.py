@@ -17,11 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 from distill.config import checks, command_schema
 from distill.config import schema as main_schema
 from distill.config.checks import check_evaluate, check_train, check_values
-from distill.config.command import with_flags_first
+from distill.config.command import refuse_flags, with_flags_first
 from distill.config.composition import options_of, register_schemas
 from distill.config.help import help_text
 from distill.config.losses import LOSS_SCHEMAS
-from distill.config.mistakes import mistake
+from distill.config.mistakes import check_options, mistake
 from distill.config.overrides import all_quoted, quoted, unquoted
 from distill.config.suites import split_suite
 from distill.errors import InputError, exit_on_bad_input
@@ -554,6 +554,61 @@ def test_what_hydra_refuses_is_answered_with_what_was_meant(command, message):
     assert mistake(HydraException("refused"), name, overrides, sweep) == message
 
 
+LOGGERS = "choose one of none, wandb"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train logger=null", f"logger=null: {LOGGERS}"),
+        ("train +logger=3", f"logger=3: {LOGGERS}"),
+        ("train -m seed=1,2 logger=wandb,null", f"logger=null: {LOGGERS}"),
+        ("train teacher=true data.dept=3", "teacher=true: choose one of hofstaetter-ensemble, jsonl, labels, "),
+        ("train +teacher@teachers.second=null", "teacher@teachers.second=null: choose one of hofstaetter-ensemble, "),
+        ("train optimizer=null", "optimizer=null: choose one of adamw, muon"),
+        ("train loss=0.5", "loss=0.5: choose one of adrmse, approxndcg, "),
+        ("train hydra/launcher=null", "hydra/launcher=null: choose one of processes, "),
+        ("train hydra/help=null", "hydra/help=null: leave it out"),
+        ("train experiment=null", "experiment=null: choose one of adrmse, .*; leave it out for none"),
+        ("train task=null", "task=null: choose one of beir13, .*; task=files measures nothing"),
+        ("train task@validation=null", "task@validation=null: .*; task@validation=files measures nothing"),
+        ("evaluate task=null", r"task=null: choose one of beir13, .*, \.\.\.$"),
+        ("report logger=null", "logger: no such key: see --help for the keys"),
+        ("train ~logger=3", "~logger=3: a group cannot be removed: choose one of its options: none, wandb"),
+    ],
+)
+def test_a_group_that_is_given_no_name_of_an_option_is_answered_with_its_options(command, message):
+    name, *overrides = command.split()
+    sweep = "-m" in overrides
+    overrides = [one for one in overrides if one != "-m"]
+    with pytest.raises(InputError, match=f"^{message}") as caught:
+        check_options(name, overrides, sweep)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_hydra_takes_for_a_group_is_left_to_it():
+    taken = "seed=3 resume=null logger=none loss='null' loss={alpha:2} experiment=[] ~logger data.depth=null loss=[a"
+    check_options("train", taken.split(), sweep=False)
+    check_options("train", ["loss=ranknet,lce", "logger=glob(*)"], sweep=True)
+    with pytest.raises(InputError, match="^logger=null: choose one of none, wandb$"):
+        help_text("train", ["logger=null"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-m", "seed=1,2", "--cfg", "job"], "--multirun and --cfg: give only one of them"),
+        (["--cfg=job", "-i", "all"], "--cfg and --info: give only one of them"),
+        (["--resolve"], "--resolve: needs --cfg, as in --cfg job --resolve"),
+        (["--cfg", "job", "--resolve"], None),
+        (["-m", "--multirun"], None),
+    ],
+)
+def test_flags_that_hydra_does_not_take_together_are_refused(flags, message):
+    with pytest.raises(InputError, match=f"^{message}$") if message else contextlib.nullcontext():
+        refuse_flags(flags)
+
+
 def test_a_sweep_is_asked_for_before_or_behind_the_overrides():
     assert with_flags_first(["seed=0,1", "--cfg", "job", "-m", "loss=lce"]) == [
         "-m",
@@ -589,6 +644,9 @@ def test_what_is_wrong_in_an_experiment_file_is_named_with_it(tmp_path, lines, m
         ("evaluate.py +data.dpeth=50", "data: no such key: see --help for the keys"),
         ("train.py +data.dpeth=50", "data.dpeth: did you mean data.depth?"),
         ("-m distill report baslin=loss=ranknet", "baslin: did you mean baseline?"),
+        ("train.py logger=null --help", f"logger=null: {LOGGERS}"),
+        ("train.py -m logger=wandb,null", f"logger=null: {LOGGERS}"),
+        ("evaluate.py hydra/launcher=3", "hydra/launcher=3: choose one of processes, ray-cluster, sequential, slurm"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, command, message):

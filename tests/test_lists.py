@@ -168,6 +168,36 @@ def test_lists_that_empty_passages_leave_too_short_are_counted(
         assert f": {short} of 6 lists have fewer than two passages with a text: left out (first: q0)" in caplog.text
 
 
+@pytest.mark.parametrize("largest", [10, 250_000], ids=["on disk", "in memory"])
+def test_lists_with_fewer_negatives_than_asked_for_are_counted(
+    file_overrides, collection, caplog, tmp_path, monkeypatch, largest
+):
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("distill.data.teacher_lists.MAX_IN_MEMORY", largest)
+    monkeypatch.setattr(distill.data.lists, "SUMMED_AT_ONCE", 7)  # within lists
+    relevant = [
+        f"q{n} 0 {doc_id} 1\n"
+        for n in (2, 5)
+        for doc_id in read_run(str(collection["first_stage"]))[f"q{n}"].doc_ids[:7]
+    ]
+    kept = [line for line in collection["qrels"].read_text().splitlines(keepends=True) if line[:2] not in ("q2", "q5")]
+    collection["qrels"].write_text("".join(kept + relevant))
+    said = "data.num_negatives={}: {} of 6 lists of {} have fewer negatives, and give all of theirs (first: {})"
+    for asked, few in ((3, None), (4, (2, "q2")), (9, (6, "q0"))):  # the others have two relevant passages of ten
+        caplog.clear()
+        read(file_overrides, "loss=lce", f"data.num_negatives={asked}")
+        expected = [said.format(asked, few[0], collection["first_stage"], few[1])] if few else []
+        assert [message for message in caplog.messages if "num_negatives" in message] == expected
+
+
+def test_a_list_size_that_no_list_has_is_told(file_overrides, collection, caplog):
+    read(file_overrides, "data.list_size=10")
+    assert "list_size" not in caplog.text
+    read(file_overrides, "data.list_size=11", "data.depth=7")
+    said = f"data.list_size=11: is longer than every list of {collection['teacher']}: all are taken whole, the longest "
+    assert f"{said}of 7 passages" in caplog.messages
+
+
 def break_line(path, number: int, line: str) -> None:
     lines = path.read_text().splitlines()
     lines[number - 1] = line

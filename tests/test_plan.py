@@ -32,6 +32,7 @@ def test_what_is_given_counts():
     assert planned("train.max_epochs=3", "train.batch_size=16") == Plan(75, 16, 15)
     assert planned("train.max_steps=7") == Plan(75, 4, 7)
     assert planned("train.batch_size=2").num_steps == 300
+    assert planned("train.max_epochs=1e-9") == Plan(75, 4, 1)  # at least one step
     default = compose_config("train", "data=files", "teacher=run").train  # conf/train.yaml itself plans nothing
     assert plan_training(default, 75) == Plan(75, 32, 8)
 

@@ -14,6 +14,7 @@ from distill.errors import InputError
 from distill.losses import LOSSES
 from distill.models.cross_encoder import CrossEncoder
 from distill.training.checkpoint import load_checkpoint
+from distill.training.state import TrainingState
 from tests.helpers.commands import Started, run, start, without_wandb
 from tests.helpers.training import run_train
 
@@ -78,6 +79,28 @@ def test_training_stops_after_patience_steps_without_improvement(file_overrides,
     longer = ["train.max_steps=200", f"resume={tmp_path / 'run'}"]
     results = run_train(tmp_path / "run", *overrides, *longer)
     assert results["train/steps"] == 10  # patience counts from step 6 there
+
+
+def test_the_step_at_which_patience_ends_is_logged_and_saved(file_overrides, tmp_path):
+    run, flat = tmp_path / "run", ["train.max_steps=60", "train.patience=5", "train.log_every=4", "backbone.lr=1e-12"]
+    assert run_train(run, *file_overrides, *flat)["train/steps"] == 7  # best at step 2; 5 without a better one
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows if "train/loss" in row] == [4, 7]
+    assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] == 7
+    assert run_train(run, *file_overrides, *flat, f"resume={run}")["train/steps"] == 7
+    assert read_metrics(run) == rows  # nothing was trained again
+    longer = [*flat, "train.max_steps=80", f"resume={run}"]
+    assert run_train(run, *file_overrides, *longer)["train/steps"] == 12  # 5 steps from where it ended
+
+
+def test_a_better_validation_at_the_end_of_patience_lets_a_run_go_on(file_overrides, tmp_path, monkeypatch):
+    improves = TrainingState.improves
+    monkeypatch.setattr(
+        TrainingState, "improves", lambda state, _: state.step in (2, 6) and improves(state, state.step)
+    )
+    options = ["train.max_steps=60", "train.patience=4", "train.log_every=100", "train.save_every=100"]
+    assert run_train(tmp_path / "run", *file_overrides, *options)["train/steps"] == 10
+    assert [row["step"] for row in read_metrics(tmp_path / "run") if "train/loss" in row] == [10]
 
 
 def test_epochs_are_turned_into_steps(file_overrides, tmp_path):

@@ -19,6 +19,7 @@ from distill.config.composition import register_schemas
 from distill.config.overrides import all_quoted
 from distill.errors import InputError, exit_on_bad_input, printable
 
+ONE_OF = ("-r --run", "-m --multirun", "-c --cfg", "-i --info", "-sc --shell-completion")  # of Hydra's flags
 RENAMED = {
     "optimizer.warmup_steps": "is now optimizer.warmup, a share of the steps if below 1: write optimizer.warmup="
 }
@@ -31,11 +32,15 @@ def start(main: Callable[[], object], name: str) -> None:
     arguments = with_flags_first(all_quoted(sys.argv[1:], is_sweep=asks_for_sweep(sys.argv[1:])))
     with exit_on_bad_input(sweep=False):
         refuse_renamed(arguments)
+        from distill.config.mistakes import check_options
+
+        check_options(name, overrides_of(arguments), asks_for_sweep(arguments))
         if {"-h", "--help"} & {*arguments}:
             from distill.config.help import help_text
 
             _print(help_text(name, overrides_of(arguments)))
             return
+        refuse_flags(arguments)
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through, of which Hydra would print several lines
     with exit_on_bad_input(sweep=False):  # what a disk answers when Hydra writes
@@ -62,6 +67,16 @@ def refuse_renamed(arguments: list[str]) -> None:
         key, _, value = argument.lstrip("+~").partition("=")
         if key in RENAMED:
             raise InputError(f"{key}={value}: {RENAMED[key]}{value}")
+
+
+def refuse_flags(arguments: list[str]) -> None:
+    """Raise InputError for flags that Hydra does not take together: it would end in a traceback."""
+    given = {one.partition("=")[0] for one in arguments}
+    names = [flag.split()[-1] for flag in ONE_OF if given & {*flag.split()}]
+    if len(names) > 1:
+        raise InputError(f"{' and '.join(names)}: give only one of them")
+    if "--resolve" in given and "--cfg" not in names:
+        raise InputError("--resolve: needs --cfg, as in --cfg job --resolve")
 
 
 def with_flags_first(arguments: list[str]) -> list[str]:

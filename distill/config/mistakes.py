@@ -21,10 +21,36 @@ from distill.config.nearest import keys_of, nearest, unknown_key
 from distill.config.schema import PART_KEYS
 from distill.errors import InputError
 
-REFUSALS = (HydraException, OmegaConfBaseException, YAMLError)  # what composing raises
+# What composing raises: a bare ValueError where what is given to a group is no name, as in logger=null
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 MOST = 20  # options that a message names
 FULL_KEY = re.compile(r"full_key: (\S+)")  # in what Hydra quotes of OmegaConf's errors
 PART = re.compile(r"(task|validation)\.tasks\.[^.]+\.")  # before a key of a suite's task
+
+
+def check_options(name: str, overrides: list[str], sweep: bool) -> None:
+    """Raise InputError where a group is given no name of an option, as in logger=null.
+
+    It is found before Hydra starts, whose ValueError could not be told from one of the command itself.
+    """
+    if any(map(_names_no_option, overrides)):
+        raise InputError(mistake(HydraException("refused"), name, overrides, sweep))
+
+
+def _names_no_option(text: str) -> bool:
+    """Whether an override is of a group and Hydra takes its value, or one that it sweeps over, for no name."""
+    group = text.lstrip("+~").partition("=")[0].partition("@")[0]
+    if "/" not in group and not options_of(group):
+        return False
+    try:
+        [override] = OverridesParser.create().parse_overrides([text])
+        if override.is_sweep_override():
+            values = OverridesParser.create().parse_overrides(_single_values(override))
+            return any(not isinstance(one.value(), str | list | dict) for one in values)
+    except OverrideParseException:  # which Hydra refuses
+        return False
+    is_removed = override.is_delete() and override.value() is None
+    return not (is_removed or isinstance(override.value(), str | list | dict))
 
 
 def mistake(error: Exception, name: str, overrides: list[str], sweep: bool = False) -> str:
@@ -88,11 +114,14 @@ def _explain(refused: Exception, name: str, kept: list[str], text: str) -> str:
         if inside is None:
             return f"{text}: {_first_line(refused)}"
         return f"{text}: {_unknown_option(inside, missing.removeprefix(f'{inside}/'), options_of(inside))}"
-    if options_of(group):
-        if key not in groups:
+    is_no_name = type(refused) is ValueError
+    if options_of(group) or is_no_name:
+        if key not in groups and not (is_no_name and text.startswith("+")):  # which adds one
             return unknown_key(key, groups)
         if text.startswith("~"):
             return f"{text}: a group cannot be removed: choose one of its options: {', '.join(options_of(group))}"
+        if is_no_name:
+            return _no_option(name, key, value, options_of(group))
         in_file = FULL_KEY.search(str(refused))  # the option exists, and its file is wrong
         if in_file and in_file[1] not in _keys(cfg, in_file[1]):
             return f"{text}: {unknown_key(in_file[1], _keys(cfg, in_file[1]))}"
@@ -128,8 +157,21 @@ def _unknown_option(group: str, option: str, options: list[str]) -> str:
     near = nearest(option, options)
     if near:
         return f"{group}={option}: did you mean {group}={near}?"
-    known = ", ".join(options[:MOST]) + (", ..." if len(options) > MOST else "")
-    return f"{group}={option}: no such option: choose one of {known}"
+    return f"{group}={option}: no such option: choose one of {_listed(options)}"
+
+
+def _no_option(name: str, key: str, value: str, options: list[str]) -> str:
+    """Return what to say of a value that is no name, and how to choose nothing where that can be."""
+    remedy = f"choose one of {_listed(options)}" if options else "leave it out"
+    if key == "experiment":
+        remedy += "; leave it out for none"
+    if key.partition("@")[0] == "task" and name == "train":
+        remedy += f"; {key}=files measures nothing"
+    return f"{key}={value}: {remedy}"
+
+
+def _listed(options: list[str]) -> str:
+    return ", ".join(options[:MOST]) + (", ..." if len(options) > MOST else "")
 
 
 def _first_line(error: BaseException) -> str:

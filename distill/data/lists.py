@@ -127,7 +127,37 @@ def read_lists(
         warn_of_unknown(unknown_share(store, tokenizer), f"training {what}")
     num_lists, num_passages = len(lists.query_rows), len(lists.rows)
     log.info("training: %d lists, %d passages, %.1f a list", num_lists, num_passages, num_passages / num_lists)
+    _warn_of_short_lists(cfg.data, lists, taught.path)
     return lists
+
+
+def _warn_of_short_lists(data: DictConfig, lists: TrainingLists, path: str) -> None:
+    """Warn of lists that have fewer negatives than a step asks for, and of a list size that shortens no list."""
+    if data.num_negatives is not None:
+        few = np.flatnonzero(_count_negatives(lists) < data.num_negatives)
+        if len(few):
+            log.warning(
+                "data.num_negatives=%d: %d of %d lists of %s have fewer negatives, and give all of theirs (first: %s)",
+                *(data.num_negatives, len(few), len(lists), path, lists.query_id(few[0])),
+            )
+    longest = int(np.diff(lists.starts).max())
+    if data.list_size is not None and data.list_size > longest:
+        log.warning(
+            "data.list_size=%d: is longer than every list of %s: all are taken whole, the longest of %d passages",
+            *(data.list_size, path, longest),
+        )
+
+
+def _count_negatives(lists: TrainingLists) -> np.ndarray:
+    """Return how many passages of each list are not relevant, [L]; the labels are read in parts, once."""
+    before = np.zeros(len(lists) + 1, np.int64)  # how many there are before each list, and in all
+    first = total = 0
+    for labels in _in_parts(lists.targets["label"]):
+        counts = total + np.append(0, np.cumsum(labels <= 0))  # before each passage of the part, and behind the last
+        within = slice(*np.searchsorted(lists.starts, (first, first + len(counts))))
+        before[within] = counts[lists.starts[within] - first]
+        first, total = first + len(labels), int(counts[-1])
+    return np.diff(before)
 
 
 def _lists_in_memory(

@@ -1,6 +1,6 @@
 """Checkpoints, never half-written, with the random state that makes a resumed run exact.
 
-checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, num_steps, keep_previous=True)
+checkpoints = Checkpoints(directory, ranks, model, optimizer, state, also, lists, of_validation, num_steps, keep)
 checkpoints.resume(cfg)                           # from last.pt
 checkpoints.save(improved)                        # last.pt, previous.pt and, after a better validation, best.pt
 checkpoints.load_best()                           # the weights of model/
@@ -27,6 +27,7 @@ from distill.errors import InputError
 from distill.models.cross_encoder import CrossEncoder
 from distill.models.lora import merge
 from distill.secrets import redacted
+from distill.storage.small_files import read_numbers
 from distill.storage.writing import write_whole, writing
 from distill.training.optim import set_lr
 from distill.training.state import TrainingState
@@ -35,6 +36,8 @@ from distill.training.weights import checkpoint_weights, merged_weights, restore
 log = logging.getLogger(__name__)
 
 NAMES = ("last.pt", "previous.pt", "best.pt")  # in checkpoints/
+# What names in results.json begin with
+OF_VALIDATION = ("val/", "calibration/validation/", "calibration/temperature", "calibration/offset")
 # What file systems that have no hard links, or no more of them, answer to os.link
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 # Exceptions that torch.load raises for a damaged file
@@ -56,14 +59,18 @@ class Checkpoints:
         state: TrainingState,
         also: dict[str, Any],
         lists: dict[str, TrainingLists],
+        of_validation: dict[str, int],
         num_steps: int,
         keep_previous: bool,
     ):
         """Keep references to what checkpoints contain, and note what resuming checks; nothing is written yet.
 
-        also: by name, what else has a state_dict; one that is empty is left out.
+        also: by name, what else has a state_dict; one that is empty is left out. of_validation: task -> checksum.
         """
         self.also = also
+        self.results = directory / "results.json"
+        self.of_validation = of_validation
+        self.gone: list[str] = []  # validation tasks of a finished run that are no longer available
         self.last, self.previous, self.best = (directory / "checkpoints" / name for name in NAMES)
         self.keep_previous = keep_previous
         self.model_directory = directory / "model"
@@ -77,7 +84,7 @@ class Checkpoints:
     def resume(self, cfg: DictConfig) -> None:
         """Restore weights, optimiser, state and random generators from last.pt, and log any change of schedule.
 
-        Raises InputError for a damaged checkpoint, and if the training data differ from those of the original run.
+        Raises InputError for a damaged checkpoint, and if the data of training or validation are not the run's.
         """
         saved = load_checkpoint(self.last)
         self._check_same_run(saved, cfg)  # before anything is written
@@ -105,7 +112,7 @@ class Checkpoints:
             )
 
     def _check_same_run(self, saved: dict[str, Any], cfg: DictConfig) -> None:
-        """Raise InputError where model, tokenizer or training data are not those of a checkpoint."""
+        """Raise InputError where model, tokenizer, training data or validation are not those of a checkpoint."""
         weights = self.model.state_dict()
         if _head_names(saved["model"]) != _head_names(weights):
             raise InputError(
@@ -139,6 +146,25 @@ class Checkpoints:
                 "targets differ: give the files that the run was started with"
             )
 
+        self._check_validation(saved.get("of_validation", self.of_validation), cfg)  # an earlier version saved none
+
+    def _check_validation(self, before: dict[str, int], cfg: DictConfig) -> None:
+        """Raise InputError for other tasks than before, whose values cannot be compared with the best one so far."""
+        gone = [name for name in before if name not in self.of_validation]
+        faults = [f"{name} is not available now" for name in gone]
+        for name, checksum in self.of_validation.items():
+            if name not in before:
+                faults.append(f"{name} was not available then")
+            elif checksum != before[name]:
+                faults.append(f"{name} has other judgments, lists or texts")
+        if self.results.is_file() and len(faults) == len(gone):  # it is only measured again
+            self.gone = gone
+        elif faults:
+            raise InputError(
+                f"resume={cfg.resume}: the validation differs from the run's ({'; '.join(faults)}), so that its values "
+                "could not be compared with those before: give the files that the run was started with"
+            )
+
     def save(self, improved: bool) -> None:
         """Write last.pt and, if the last validation was the best so far, make best.pt another name of it.
 
@@ -147,6 +173,7 @@ class Checkpoints:
         content = {
             "lists": self.lists,
             "checksums": self.checksums,
+            "of_validation": self.of_validation,
             "vocabulary": self.vocabulary,
             "num_steps": self.num_steps,
             **self.state.saved(self.ranks),
@@ -164,6 +191,16 @@ class Checkpoints:
             save_checkpoint(self.last, content)
             if improved:
                 link_checkpoint(self.last, self.best)
+
+    def chosen_before(self) -> dict[str, float]:
+        """Give the model the interpolation and calibration of model/; return what results.json says of the validation.
+
+        Of a finished run, for tasks that are gone.
+        """
+        log.warning("the model stays as the validation has chosen it: %s cannot be ranked again", ", ".join(self.gone))
+        saved = _open(self.model_directory, self.model)
+        self.model.interpolation, self.model.calibration = saved.interpolation, saved.calibration
+        return {name: value for name, value in read_numbers(self.results).items() if name.startswith(OF_VALIDATION)}
 
     def load_best(self) -> None:
         """Load the weights of model/ on all ranks, ready to score; adapters are merged, as they are there."""

@@ -45,7 +45,7 @@ def plan_training(cfg: DictConfig, num_lists: int) -> Plan:
     epochs = cfg.max_epochs
     if epochs is None:
         epochs = min(max(STEPS * batch_size / num_lists, FEWEST_EPOCHS), MOST_EPOCHS)
-    return Plan(num_lists, batch_size, math.ceil(round(epochs * num_lists / batch_size, 6)))
+    return Plan(num_lists, batch_size, max(math.ceil(round(epochs * num_lists / batch_size, 6)), 1))
 
 
 def warn_of_few_lists(num_lists: int) -> None:

@@ -8,9 +8,11 @@ results |= selection.load_best(state, checkpoints)
 """
 
 import logging
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -65,6 +67,18 @@ class Selection:
         self.soup = Soup(directory, cfg.train.soup)
         self.best_runs: list[Run] = []  # the student's, at the best validation of this process
 
+    def checksums(self) -> dict[str, int]:
+        """Return a checksum of each task: of its judgments, and of the lists that are ranked, as the model reads them.
+
+        Neither the order of the queries nor the texts' places in their files count.
+        """
+        sums = {}
+        for task, reranker in zip(self.tasks, self.rerankers, strict=True):
+            judgments = [(query_id, *sorted(grades.items())) for query_id, grades in sorted(task.qrels.items())]
+            own = sum(_checksum_of_list(reranker, self.model, query_id) for query_id in reranker.run)  # of this rank
+            sums[task.name] = zlib.crc32(repr(judgments).encode()) + sum(self.ranks.gather(own))
+        return sums
+
     def is_due(self, step: int, num_steps: int) -> bool:
         """Whether to validate after a step: each `train.validate_every` steps, and after the last one."""
         return bool(self.tasks) and (step % self.cfg.train.validate_every == 0 or step == num_steps)
@@ -90,9 +104,11 @@ class Selection:
         """Give the model the best weights: those of the best validation, or the soup if it validates no worse.
 
         Chooses its weight for interpolation and fits its calibration, both on the validation queries. Returns what
-        results.json says of it.
+        results.json says of it. Where tasks of a finished run are gone, all of that stays as it is.
         """
         checkpoints.load_best()
+        if checkpoints.gone:
+            return checkpoints.chosen_before()
         # No runs: the best validation was before this run was resumed
         runs, value = self.best_runs or self.rank()[0], state.best_value
         if self.soup.members:
@@ -112,3 +128,11 @@ class Selection:
         log.info("training ended after step %d, best model at step %d", state.step, state.best_step)
         errors = calibration_errors("validation", self.tasks, runs, self.model.calibration)
         return errors | {f"val/{self.tasks[0].measures[0]}": value}
+
+
+def _checksum_of_list(reranker: TaskReranker, model: CrossEncoder, query_id: str) -> int:
+    """Return the CRC-32 of a query's list: ids, tokens, and the first stage's scores if the model reads them."""
+    ranked = reranker.run[query_id]
+    ids = repr((query_id, ranked.doc_ids, model.template.numbers(ranked.scores)))
+    tokens = [*reranker.queries.of_ids([query_id]), *reranker.passages.of_ids(ranked.doc_ids)]
+    return zlib.crc32(np.concatenate(tokens).tobytes(), zlib.crc32(ids.encode()))
