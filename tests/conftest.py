@@ -49,6 +49,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let imports be garbage again: libraries would otherwise report leaks at the end."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder of real test collections beside the repository."""
