@@ -162,6 +162,7 @@ def compare_libraries(arguments) -> None:
             if (name, seed) in done:
                 continue
             row = {"name": name, "seed": seed, "date": datetime.now(UTC).strftime("%Y-%m-%d")} | facts
+            row |= {key: result[key] for key in ("device", "commit")}  # another call may add rows elsewhere
             try:
                 rows.append(row | run_contender(arguments, name, seed, prepared, task))
             except Failed as error:

@@ -180,6 +180,7 @@ def test_libraries_train_alike_and_a_finished_row_is_kept(collection, backbone, 
     assert {"device", "date", "versions", "commit", "command", "settings", "first_stage"} <= found.keys()
     assert str(tmp_path) not in output.read_text()  # nor any other machine's folders
     ours, theirs, left_out = found["rows"]
+    assert all(row["device"] == found["device"] and row["commit"] == found["commit"] for row in found["rows"])
     assert ours["losses"] == pytest.approx(theirs["losses"], abs=1e-5) and len(ours["losses"]) == 4
     assert theirs["reranked_by_ours"]["largest_score_difference"] < 1e-4
     assert "left_out" in left_out and ours["training"] == {"lists": 8, "pairs": 24, "cuts_that_change_tokens": 0}
