@@ -63,6 +63,11 @@ class TrainingLists:
     def __len__(self) -> int:
         return len(self.query_rows)
 
+    @property
+    def longest(self) -> int:
+        """Number of passages in the longest list."""
+        return int(np.diff(self.starts).max())
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return the passages of a list, [K] rows, and their targets [K] by name; NaN where a teacher has none."""
         entries = slice(self.starts[index], self.starts[index + 1])
@@ -140,11 +145,10 @@ def _warn_of_short_lists(data: DictConfig, lists: TrainingLists, path: str) -> N
                 "data.num_negatives=%d: %d of %d lists of %s have fewer negatives, and give all of theirs (first: %s)",
                 *(data.num_negatives, len(few), len(lists), path, lists.query_id(few[0])),
             )
-    longest = int(np.diff(lists.starts).max())
-    if data.list_size is not None and data.list_size > longest:
+    if data.list_size is not None and data.list_size > lists.longest:
         log.warning(
             "data.list_size=%d: is longer than every list of %s: all are taken whole, the longest of %d passages",
-            *(data.list_size, path, longest),
+            *(data.list_size, path, lists.longest),
         )
 
 

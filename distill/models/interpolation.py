@@ -84,7 +84,9 @@ def check_scores(scores: Iterable[float] | None, num_passages: int) -> np.ndarra
 
 def _as_numbers(values: Iterable[float]) -> np.ndarray | None:
     """Return a list of numbers as float64; None for anything else, such as texts, which NumPy would read as numbers."""
-    listed = [*values] if is_sequence(values) else [""]
+    if not is_sequence(values):
+        return None
+    listed = [*values]
     if any(isinstance(value, str | bytes) for value in listed):
         return None
     try:

@@ -7,6 +7,7 @@ fields, too. Of HTML the text that a reader sees is kept, without navigation and
 """
 
 import codecs
+import functools
 import re
 import tomllib
 from html.parser import HTMLParser
@@ -102,10 +103,17 @@ def _decoded(content: bytes, label: str) -> str:
         raise LookupError(f"unknown encoding: {label}")
     if not re.fullmatch(r"cp(125\d|874)", codec):
         return content.decode(codec)
-    # The standard gives the bytes 80 to 9F a meaning where Windows, and Python, have none
+    return codecs.charmap_decode(content, "strict", _characters_of(codec))[0]
+
+
+@functools.cache
+def _characters_of(codec: str) -> str:
+    """Return the 256 characters of a code page of Windows, U+FFFE for those that it lacks.
+
+    The standard gives the bytes 80 to 9F a meaning where Windows, and Python, have none.
+    """
     characters = [bytes([byte]).decode(codec, "ignore") for byte in range(256)]
-    table = [known or (chr(byte) if byte < 0xA0 else "\ufffe") for byte, known in enumerate(characters)]
-    return codecs.charmap_decode(content, "strict", "".join(table))[0]
+    return "".join(known or (chr(byte) if byte < 0xA0 else "\ufffe") for byte, known in enumerate(characters))
 
 
 def _markdown_fields(path: str, text: str) -> dict[str, Any]:

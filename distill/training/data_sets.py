@@ -5,7 +5,6 @@ lists = read_data_sets(data_sets(cfg), reader, directory)
 
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
 from distill.config.local_files import with_local_files
@@ -34,7 +33,7 @@ def read_data_sets(sets: dict[str, DictConfig], reader: Reader, directory: Path 
 
 def _check_learn_from(learn_from: int | None, lists: dict[str, TrainingLists]) -> None:
     """Raise InputError if all lists are so short that all of their passages would be learned from."""
-    longest = max(int(np.diff(own.starts).max()) for own in lists.values())
+    longest = max(own.longest for own in lists.values())
     if learn_from is not None and learn_from >= longest:
         raise InputError(
             f"train.learn_from={learn_from} leaves nothing out, since the longest list has {longest} passages: "
